@@ -1,0 +1,95 @@
+//! An action that cannot be wrong, or every reason why it is.
+
+use super::parse::{Actions, Field, Kind, Variant};
+use crate::syntax::{Errors, is_builtin_column, option_of};
+use syn::{Ident, Path, Type};
+
+pub(super) struct Checked {
+    pub(super) ident: Ident,
+    pub(super) record: Path,
+    pub(super) variants: Vec<CheckedVariant>,
+}
+
+pub(super) struct CheckedVariant {
+    pub(super) ident: Ident,
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) fields: Vec<CheckedField>,
+}
+
+pub(super) struct CheckedField {
+    pub(super) ident: Ident,
+    /// The column's name, and the name on the wire.
+    pub(super) name: String,
+    pub(super) ty: Type,
+    pub(super) codec: Codec,
+    /// In an update: `None` leaves the column alone. The type is then what is in the `Option`.
+    pub(super) optional: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Codec {
+    Column,
+    Serde,
+}
+
+pub(super) fn check(actions: Actions) -> syn::Result<Checked> {
+    let mut errors = Errors::default();
+    let mut names: Vec<String> = Vec::new();
+    let mut variants = Vec::new();
+    for variant in &actions.variants {
+        if names.contains(&variant.name) {
+            let message = format!("two variants are called `{}` on the wire", variant.name);
+            errors.at(variant.syntax.ident.span(), message);
+        }
+        names.push(variant.name.clone());
+        if let Some(kind) = kind(variant, &mut errors) {
+            let field = |f: &Field| check_field(f, kind, &mut errors);
+            let fields = variant.fields.iter().map(field).collect();
+            let (ident, name) = (variant.syntax.ident.clone(), variant.name.clone());
+            variants.push(CheckedVariant { ident, name, kind, fields });
+        }
+    }
+    for variant in &variants {
+        if variant.kind == Kind::Delete
+            && let Some(second) = variant.fields.get(1)
+        {
+            errors.at(second.ident.span(), "a delete takes the key alone: remove this field");
+        }
+    }
+    errors.finish()?;
+    Ok(Checked { ident: actions.ident, record: actions.record, variants })
+}
+
+fn kind(variant: &Variant, errors: &mut Errors) -> Option<Kind> {
+    let mut kinds = variant.kinds.iter();
+    let Some((_, kind)) = kinds.next() else {
+        errors.at(
+            variant.syntax.ident.span(),
+            "what does it do? write #[action(insert)], update, upsert, delete or custom on it",
+        );
+        return None;
+    };
+    for (span, _) in kinds {
+        errors.at(*span, "a variant does one thing: remove one of these");
+    }
+    Some(*kind)
+}
+
+fn check_field(field: &Field, kind: Kind, errors: &mut Errors) -> CheckedField {
+    let inner = option_of(&field.ty).filter(|_| kind == Kind::Update);
+    if kind == Kind::Delete && option_of(&field.ty).is_some() {
+        errors.add(syn::Error::new_spanned(&field.ty, "a key is never NULL: remove the `Option`"));
+    }
+    let serde = field.json || (kind == Kind::Custom && !is_builtin_column(&field.ty));
+    CheckedField {
+        ident: field.ident.clone(),
+        name: match &field.rename {
+            Some(rename) => rename.value(),
+            None => field.ident.to_string().trim_start_matches("r#").to_owned(),
+        },
+        ty: inner.unwrap_or(&field.ty).clone(),
+        codec: if serde { Codec::Serde } else { Codec::Column },
+        optional: inner.is_some(),
+    }
+}

@@ -1,0 +1,143 @@
+//! The attributes of an action, as they were written.
+
+use crate::syntax::{Errors, each_meta, refuse_generics, string, unknown};
+use heck::ToSnakeCase;
+use proc_macro2::Span;
+use syn::spanned::Spanned;
+use syn::{Data, DeriveInput, Ident, LitStr, Path};
+
+pub(super) enum Parsed {
+    Channels(Channels),
+    Actions(Actions),
+}
+
+pub(super) struct Channels {
+    pub(super) ident: Ident,
+    pub(super) variants: Vec<syn::Variant>,
+}
+
+pub(super) struct Actions {
+    pub(super) ident: Ident,
+    pub(super) record: Path,
+    pub(super) variants: Vec<Variant>,
+}
+
+pub(super) struct Variant {
+    pub(super) syntax: syn::Variant,
+    /// The name on the wire.
+    pub(super) name: String,
+    pub(super) kinds: Vec<(Span, Kind)>,
+    pub(super) fields: Vec<Field>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Kind {
+    Insert,
+    Update,
+    Upsert,
+    Delete,
+    Custom,
+}
+
+pub(super) struct Field {
+    pub(super) ident: Ident,
+    pub(super) ty: syn::Type,
+    pub(super) json: bool,
+    pub(super) rename: Option<LitStr>,
+}
+
+const KINDS: [&str; 6] = ["insert", "update", "upsert", "delete", "custom", "rename"];
+
+pub(super) fn parse(input: &DeriveInput) -> syn::Result<Parsed> {
+    let mut errors = Errors::default();
+    refuse_generics(input, &mut errors);
+    let (mut record, mut channels) = (None, None);
+    each_meta(&input.attrs, "action", &mut errors, |meta| {
+        if meta.path.is_ident("record") {
+            record = Some(meta.value()?.parse::<Path>()?);
+        } else if meta.path.is_ident("channels") {
+            channels = Some(meta.path.span());
+        } else {
+            return Err(unknown(meta, &["record", "channels"]));
+        }
+        Ok(())
+    });
+    let Data::Enum(data) = &input.data else {
+        errors.at(input.ident.span(), "an action is an enum: one variant for each thing to do");
+        errors.finish()?;
+        return Err(syn::Error::new(input.ident.span(), "not an enum"));
+    };
+    if data.variants.is_empty() {
+        errors.at(input.ident.span(), "an action needs at least one variant");
+    }
+    let ident = input.ident.clone();
+    match (record, channels) {
+        (Some(_), Some(span)) => {
+            errors.at(span, "`channels` is for an enum of other actions: remove it or `record`");
+        }
+        (None, None) => errors.at(
+            ident.span(),
+            "whose action? write #[action(record = Name)], or #[action(channels)] on an enum of actions",
+        ),
+        (None, Some(_)) => {
+            errors.finish()?;
+            let variants = data.variants.iter().cloned().collect();
+            return Ok(Parsed::Channels(Channels { ident, variants }));
+        }
+        (Some(record), None) => {
+            let variants = data.variants.iter().map(|v| variant(v, &mut errors)).collect();
+            errors.finish()?;
+            return Ok(Parsed::Actions(Actions { ident, record, variants }));
+        }
+    }
+    errors.finish()?;
+    Err(syn::Error::new(ident.span(), "not an action"))
+}
+
+fn variant(syntax: &syn::Variant, errors: &mut Errors) -> Variant {
+    let mut name = syntax.ident.to_string().to_snake_case();
+    let mut kinds = Vec::new();
+    each_meta(&syntax.attrs, "action", errors, |meta| {
+        let ident = meta.path.get_ident().map(ToString::to_string).unwrap_or_default();
+        let kind = match ident.as_str() {
+            "insert" => Kind::Insert,
+            "update" => Kind::Update,
+            "upsert" => Kind::Upsert,
+            "delete" => Kind::Delete,
+            "custom" => Kind::Custom,
+            "rename" => {
+                name = string(meta)?.value();
+                return Ok(());
+            }
+            _ => return Err(unknown(meta, &KINDS)),
+        };
+        kinds.push((meta.path.span(), kind));
+        Ok(())
+    });
+    let mut fields = Vec::new();
+    match &syntax.fields {
+        syn::Fields::Unit => {}
+        syn::Fields::Named(named) => {
+            for field in &named.named {
+                let Some(ident) = field.ident.clone() else { continue };
+                let (mut json, mut rename) = (false, None);
+                each_meta(&field.attrs, "action", errors, |meta| {
+                    if meta.path.is_ident("json") {
+                        json = true;
+                    } else if meta.path.is_ident("rename") {
+                        rename = Some(string(meta)?);
+                    } else {
+                        return Err(unknown(meta, &["json", "rename"]));
+                    }
+                    Ok(())
+                });
+                fields.push(Field { ident, ty: field.ty.clone(), json, rename });
+            }
+        }
+        syn::Fields::Unnamed(unnamed) => errors.add(syn::Error::new_spanned(
+            unnamed,
+            "name the fields: they are the record's columns, { id: String, ... }",
+        )),
+    }
+    Variant { syntax: syntax.clone(), name, kinds, fields }
+}

@@ -1,0 +1,105 @@
+//! derive(Column): a newtype is stored as what it wraps, a unit enum as text.
+
+use crate::syntax::{Errors, each_meta, refuse_generics, string, unknown};
+use heck::ToSnakeCase;
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{Data, DeriveInput, Fields};
+
+pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
+    let mut errors = Errors::default();
+    refuse_generics(input, &mut errors);
+    let body = match &input.data {
+        Data::Struct(data) => newtype(input, &data.fields, &mut errors),
+        Data::Enum(data) => unit_enum(input, data, &mut errors),
+        Data::Union(_) => {
+            errors.at(input.ident.span(), "a column is a newtype or an enum of unit variants");
+            TokenStream::new()
+        }
+    };
+    errors.finish()?;
+    Ok(body)
+}
+
+fn newtype(input: &DeriveInput, fields: &Fields, errors: &mut Errors) -> TokenStream {
+    let ident = &input.ident;
+    let field = match fields {
+        Fields::Unnamed(fields) if fields.unnamed.len() == 1 => fields.unnamed.first(),
+        _ => None,
+    };
+    let Some(field) = field else {
+        errors.at(
+            ident.span(),
+            "a column type wraps one value: struct Name(Inner); \
+             store a struct with several under `#[record(json)]`",
+        );
+        return TokenStream::new();
+    };
+    let ty = &field.ty;
+    quote! {
+        #[automatically_derived]
+        impl ::partysync::Column for #ident {
+            const TYPE: ::partysync::sql::SqlType = <#ty as ::partysync::Column>::TYPE;
+            const NULLABLE: bool = <#ty as ::partysync::Column>::NULLABLE;
+
+            fn to_value(&self) -> ::partysync::sql::Value {
+                ::partysync::Column::to_value(&self.0)
+            }
+
+            fn from_value(value: ::partysync::sql::Value) -> ::partysync::Result<Self> {
+                ::partysync::Column::from_value(value).map(Self)
+            }
+        }
+    }
+}
+
+fn unit_enum(input: &DeriveInput, data: &syn::DataEnum, errors: &mut Errors) -> TokenStream {
+    let ident = &input.ident;
+    let mut variants = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    for variant in &data.variants {
+        if !matches!(variant.fields, Fields::Unit) {
+            let message = "a column's enum has unit variants only: \
+                           store one with fields under `#[record(json)]`";
+            errors.add(syn::Error::new_spanned(&variant.fields, message));
+        }
+        let mut name = variant.ident.to_string().to_snake_case();
+        each_meta(&variant.attrs, "column", errors, |meta| {
+            if !meta.path.is_ident("rename") {
+                return Err(unknown(meta, &["rename"]));
+            }
+            name = string(meta)?.value();
+            Ok(())
+        });
+        if names.contains(&name) {
+            errors.at(variant.ident.span(), format!("two variants are stored as `{name}`"));
+        }
+        names.push(name);
+        variants.push(&variant.ident);
+    }
+    if variants.is_empty() {
+        errors.at(ident.span(), "an enum without variants has no value to store");
+    }
+    let expected = names.join(", ");
+    quote! {
+        #[automatically_derived]
+        impl ::partysync::Column for #ident {
+            const TYPE: ::partysync::sql::SqlType = ::partysync::sql::SqlType::Text;
+
+            fn to_value(&self) -> ::partysync::sql::Value {
+                ::partysync::sql::Value::from(match self { #(Self::#variants => #names),* })
+            }
+
+            fn from_value(value: ::partysync::sql::Value) -> ::partysync::Result<Self> {
+                let text = <::std::string::String as ::partysync::Column>::from_value(value)?;
+                match text.as_str() {
+                    #(#names => ::std::result::Result::Ok(Self::#variants),)*
+                    other => ::std::result::Result::Err(::partysync::Error::new(
+                        ::partysync::Code::InvalidValue,
+                        ::std::format!("expected one of {}, found `{}`", #expected, other),
+                    )),
+                }
+            }
+        }
+    }
+}

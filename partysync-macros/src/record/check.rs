@@ -1,0 +1,241 @@
+//! A record that cannot be wrong, or every reason why it is.
+
+use super::parse::{Field, Parsed};
+use crate::syntax::{Errors, last_name, option_of};
+use proc_macro2::{Span, TokenStream};
+use quote::quote;
+use syn::{Expr, ExprLit, ExprUnary, Ident, Lit, Type, UnOp, Visibility};
+
+pub(super) struct Checked {
+    pub(super) ident: Ident,
+    pub(super) vis: Visibility,
+    pub(super) table: String,
+    pub(super) columns: Vec<Column>,
+}
+
+pub(super) struct Column {
+    pub(super) ident: Ident,
+    pub(super) ty: Type,
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) json: bool,
+    pub(super) index: bool,
+    pub(super) unique: bool,
+    /// A `Literal`, as tokens.
+    pub(super) default: Option<TokenStream>,
+    pub(super) renamed_from: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Role {
+    Plain,
+    Key,
+    CreatedAt,
+    UpdatedAt,
+    DeletedAt,
+}
+
+pub(super) fn check(parsed: Parsed) -> syn::Result<Checked> {
+    let mut errors = Errors::default();
+    let table = match &parsed.table {
+        Some(table) => {
+            if let Err(why) = identifier(&table.value()) {
+                errors.at(table.span(), why);
+            }
+            table.value()
+        }
+        None => {
+            errors.at(parsed.ident.span(), "which table? write #[record(table = \"...\")] on the struct");
+            String::new()
+        }
+    };
+    places(&parsed, &mut errors);
+    let columns: Vec<_> = parsed.fields.iter().filter_map(|f| column(f, &mut errors)).collect();
+    for (i, column) in columns.iter().enumerate() {
+        if columns.iter().take(i).any(|c| c.name.eq_ignore_ascii_case(&column.name)) {
+            let message = format!("there are two columns `{}`", column.name);
+            errors.at(column.ident.span(), message);
+        }
+    }
+    errors.finish()?;
+    Ok(Checked { ident: parsed.ident, vis: parsed.vis, table, columns })
+}
+
+/// What stands where: one key, first; `deleted_at` last; each role once.
+fn places(parsed: &Parsed, errors: &mut Errors) {
+    let once = |spans: Vec<Span>, name: &str, errors: &mut Errors| {
+        for span in spans.into_iter().skip(1) {
+            errors.at(span, format!("there is a `{name}` already: a record has one"));
+        }
+    };
+    let fields = &parsed.fields;
+    once(fields.iter().filter_map(|f| f.key).collect(), "key", errors);
+    once(fields.iter().filter_map(|f| f.created_at).collect(), "created_at", errors);
+    once(fields.iter().filter_map(|f| f.updated_at).collect(), "updated_at", errors);
+    once(fields.iter().filter_map(|f| f.deleted_at).collect(), "deleted_at", errors);
+    match fields.iter().position(|f| f.key.is_some()) {
+        Some(0) => {}
+        Some(_) => {
+            if let Some(span) = fields.iter().find_map(|f| f.key) {
+                errors.at(span, "the key has to be the first field: rows travel in field order, key first");
+            }
+        }
+        None => errors.at(
+            parsed.ident.span(),
+            "which field is the key? write #[record(key)] on the first one",
+        ),
+    }
+    if let Some(span) = fields.iter().rev().skip(1).find_map(|f| f.deleted_at) {
+        errors.at(span, "`deleted_at` has to be the last field: a row's last value says whether it is deleted");
+    }
+}
+
+fn column(field: &Field, errors: &mut Errors) -> Option<Column> {
+    let roles = [
+        (field.key, Role::Key),
+        (field.created_at, Role::CreatedAt),
+        (field.updated_at, Role::UpdatedAt),
+        (field.deleted_at, Role::DeletedAt),
+    ];
+    let mut roles = roles.into_iter().filter_map(|(span, role)| span.map(|span| (span, role)));
+    let (role_span, role) = roles.next().map_or((None, Role::Plain), |(s, r)| (Some(s), r));
+    if let Some((span, _)) = roles.next() {
+        errors.at(span, "a field is one of `key`, `created_at`, `updated_at` and `deleted_at`");
+    }
+    check_type(field, role, errors);
+    if let Some(span) = role_span {
+        for (other, name) in [(field.json, "json"), (field.unique, "unique"), (field.index, "index")] {
+            let pointless = role == Role::Key || name != "index";
+            if other.is_some() && pointless {
+                errors.at(span, format!("`{name}` does not go with this attribute: remove one of them"));
+            }
+        }
+        if let Some(default) = &field.default {
+            errors.add(syn::Error::new_spanned(default, "this column is always given: remove `default`"));
+        }
+    }
+    let (name, span) = match &field.rename {
+        Some(rename) => (rename.value(), rename.span()),
+        None => (field.ident.to_string().trim_start_matches("r#").to_owned(), field.ident.span()),
+    };
+    if let Err(why) = identifier(&name) {
+        errors.at(span, why);
+    }
+    if let Some(from) = &field.renamed_from
+        && from.value() == name
+    {
+        errors.at(from.span(), "`renamed_from` is the name that the column had before, not the one it has");
+    }
+    let default = field.default.as_ref().and_then(|expr| errors.keep(literal(expr, field)));
+    Some(Column {
+        ident: field.ident.clone(),
+        ty: field.ty.clone(),
+        name,
+        role,
+        json: field.json.is_some(),
+        index: field.index.is_some(),
+        unique: field.unique.is_some(),
+        default,
+        renamed_from: field.renamed_from.as_ref().map(syn::LitStr::value),
+    })
+}
+
+fn check_type(field: &Field, role: Role, errors: &mut Errors) {
+    let inner = option_of(&field.ty);
+    let is = |ty: &Type, name: &str| last_name(ty).is_some_and(|n| n == name);
+    let mut wrong = |message: &str| errors.add(syn::Error::new_spanned(&field.ty, message));
+    match role {
+        Role::Key if inner.is_some() => wrong("a key is never NULL: remove the `Option`"),
+        Role::Key if is(&field.ty, "f32") || is(&field.ty, "f64") => {
+            wrong("a float cannot be a key: use text, an integer or bytes");
+        }
+        Role::CreatedAt | Role::UpdatedAt if !is(&field.ty, "Timestamp") => {
+            wrong("the framework sets this column: its type is `partysync::Timestamp`");
+        }
+        Role::DeletedAt if !inner.is_some_and(|ty| is(ty, "Timestamp")) => {
+            wrong("`deleted_at` is empty while the row lives: its type is `Option<partysync::Timestamp>`");
+        }
+        _ => {}
+    }
+    if field.json.is_none() {
+        let plain = inner.unwrap_or(&field.ty);
+        for name in ["u64", "usize", "isize", "i128", "u128"] {
+            if is(plain, name) {
+                wrong("SQLite's integers are 64 bits with a sign: use `i64`, or text for larger numbers");
+            }
+        }
+        if inner.is_some_and(|ty| option_of(ty).is_some()) {
+            wrong("a column holds NULL in one way only: remove one `Option`");
+        }
+    }
+}
+
+/// A `Literal` of a `default`.
+fn literal(expr: &Expr, field: &Field) -> syn::Result<TokenStream> {
+    let literal = quote!(::partysync::__private::Literal);
+    let (negative, lit) = match expr {
+        Expr::Lit(ExprLit { lit, .. }) => (false, lit),
+        Expr::Unary(ExprUnary { op: UnOp::Neg(_), expr, .. }) => match &**expr {
+            Expr::Lit(ExprLit { lit, .. }) => (true, lit),
+            _ => return Err(not_literal(expr)),
+        },
+        _ => return Err(not_literal(expr)),
+    };
+    let name = last_name(option_of(&field.ty).unwrap_or(&field.ty)).unwrap_or_default();
+    let expected = match name.as_str() {
+        _ if field.json.is_some() => "a string of JSON",
+        "bool" => "`true` or `false`",
+        "String" => "a string",
+        "f32" | "f64" => "a number with a point",
+        "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "Timestamp" => "an integer",
+        // A column type of the user's own: what it stores is not known here.
+        _ => "",
+    };
+    let (found, tokens) = match lit {
+        Lit::Bool(lit) if !negative => ("`true` or `false`", {
+            let value = i64::from(lit.value);
+            quote!(#literal::Integer(#value))
+        }),
+        Lit::Int(lit) => ("an integer", {
+            let value: i64 = lit.base10_parse()?;
+            let value = if negative { -value } else { value };
+            quote!(#literal::Integer(#value))
+        }),
+        Lit::Float(lit) => ("a number with a point", {
+            let value: f64 = lit.base10_parse()?;
+            let value = if negative { -value } else { value };
+            quote!(#literal::Real(#value))
+        }),
+        Lit::Str(lit) if !negative => (
+            if field.json.is_some() { "a string of JSON" } else { "a string" },
+            quote!(#literal::Text(#lit)),
+        ),
+        _ => return Err(not_literal(expr)),
+    };
+    if !expected.is_empty() && expected != found {
+        return Err(syn::Error::new_spanned(expr, format!("the default of this column is {expected}")));
+    }
+    Ok(tokens)
+}
+
+fn not_literal(expr: &Expr) -> syn::Error {
+    syn::Error::new_spanned(
+        expr,
+        "a default is a literal, as SQL has to know it: 0, 1.5, \"text\" or true",
+    )
+}
+
+/// A name that is safe everywhere a table's or column's name goes.
+fn identifier(name: &str) -> Result<(), String> {
+    let mut chars = name.chars();
+    let first = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    if !first || !chars.all(|c| c.is_ascii_alphanumeric() || c == '_') || name.len() > 64 {
+        return Err("a name in SQL is made of letters, digits and `_`, and begins with no digit".to_owned());
+    }
+    for prefix in ["_partysync", "sqlite_"] {
+        if name.to_ascii_lowercase().starts_with(prefix) {
+            return Err(format!("names that begin with `{prefix}` are reserved: choose another"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! The code of a record.
+
+use super::check::{Checked, Column, Role};
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
+
+pub(super) fn expand(record: &Checked) -> TokenStream {
+    let Checked { ident, vis, table, columns } = record;
+    let definitions = columns.iter().map(definition);
+    let encode = columns.iter().map(|column| {
+        let field = &column.ident;
+        to_value(column, &quote!(&self.#field))
+    });
+    let decode = columns.iter().enumerate().map(|(index, column)| from_value(index, column));
+    let setters = columns.iter().enumerate().map(|(index, column)| setter(index, column, vis));
+    let checks = columns.iter().filter(|column| column.role == Role::Key).map(key_check);
+    let key = columns.iter().find(|c| c.role == Role::Key).map(|c| &c.ident);
+    quote! {
+        #[automatically_derived]
+        impl ::partysync::Record for #ident {
+            const SCHEMA: &'static ::partysync::Schema = &::partysync::Schema {
+                table: #table,
+                columns: &[#(#definitions),*],
+            };
+
+            fn key(&self) -> ::partysync::Key {
+                // The type was checked when this was compiled: it is always a key.
+                ::partysync::Key::new(&self.#key)
+                    .unwrap_or_else(|_| ::partysync::Key::Integer(0))
+            }
+
+            fn to_row(&self) -> ::partysync::Result<::std::vec::Vec<::partysync::sql::Value>> {
+                ::std::result::Result::Ok(::std::vec![#(#encode),*])
+            }
+
+            fn from_row(
+                mut row: ::std::vec::Vec<::partysync::sql::Value>,
+            ) -> ::partysync::Result<Self> {
+                ::std::result::Result::Ok(Self { #(#decode),* })
+            }
+        }
+
+        #[automatically_derived]
+        #[allow(dead_code, clippy::missing_errors_doc)]
+        impl #ident {
+            #(#setters)*
+        }
+
+        #(#checks)*
+    }
+}
+
+fn definition(column: &Column) -> TokenStream {
+    let Column { ty, name, index, unique, .. } = column;
+    let role = match column.role {
+        Role::Plain => quote!(Plain),
+        Role::Key => quote!(Key),
+        Role::CreatedAt => quote!(CreatedAt),
+        Role::UpdatedAt => quote!(UpdatedAt),
+        Role::DeletedAt => quote!(DeletedAt),
+    };
+    let (sql_type, nullable) = if column.json {
+        let nullable = crate::syntax::option_of(ty).is_some();
+        (quote!(::partysync::sql::SqlType::Json), quote!(#nullable))
+    } else {
+        (
+            quote_spanned!(ty.span()=> <#ty as ::partysync::Column>::TYPE),
+            quote!(<#ty as ::partysync::Column>::NULLABLE),
+        )
+    };
+    let option = |value: Option<TokenStream>| match value {
+        Some(value) => quote!(::std::option::Option::Some(#value)),
+        None => quote!(::std::option::Option::None),
+    };
+    let default = option(column.default.clone());
+    let renamed_from = option(column.renamed_from.as_ref().map(|name| quote!(#name)));
+    quote! {
+        ::partysync::__private::ColumnDef {
+            name: #name,
+            sql_type: #sql_type,
+            nullable: #nullable,
+            role: ::partysync::__private::Role::#role,
+            default: #default,
+            index: #index,
+            unique: #unique,
+            renamed_from: #renamed_from,
+        }
+    }
+}
+
+fn to_value(column: &Column, value: &TokenStream) -> TokenStream {
+    let name = &column.name;
+    if column.json {
+        quote! {
+            ::partysync::__private::json_to_value(#value)
+                .map_err(|e| ::partysync::__private::in_column(e, #name))?
+        }
+    } else {
+        quote!(::partysync::Column::to_value(#value))
+    }
+}
+
+fn from_value(index: usize, column: &Column) -> TokenStream {
+    let (field, name) = (&column.ident, &column.name);
+    let cell = quote!(::partysync::__private::cell(&mut row, #index));
+    let read = if column.json {
+        quote!(::partysync::__private::json_from_value(&#cell))
+    } else {
+        quote!(::partysync::Column::from_value(#cell))
+    };
+    quote!(#field: #read.map_err(|e| ::partysync::__private::in_column(e, #name))?)
+}
+
+/// What a derived action calls to set this column: a column that is not there is an error on the
+/// action's field that names it.
+fn setter(index: usize, column: &Column, vis: &syn::Visibility) -> TokenStream {
+    let ty = &column.ty;
+    let name = format_ident!("column_{}", column.name);
+    let value = to_value(column, &quote!(&value));
+    quote! {
+        #[doc(hidden)]
+        #vis fn #name(
+            value: impl ::std::convert::Into<#ty>,
+        ) -> ::partysync::Result<(usize, ::partysync::sql::Value)> {
+            let value: #ty = value.into();
+            ::std::result::Result::Ok((#index, #value))
+        }
+    }
+}
+
+fn key_check(column: &Column) -> TokenStream {
+    let ty = &column.ty;
+    quote_spanned! {ty.span()=>
+        const _: () = ::std::assert!(
+            ::std::matches!(
+                <#ty as ::partysync::Column>::TYPE,
+                ::partysync::sql::SqlType::Integer
+                    | ::partysync::sql::SqlType::Text
+                    | ::partysync::sql::SqlType::Blob
+            ) && !<#ty as ::partysync::Column>::NULLABLE,
+            "a key is text, an integer or bytes, and never NULL",
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! What the derives share: collecting errors, looking at types, reading attributes.
+
+use proc_macro2::Span;
+use syn::meta::ParseNestedMeta;
+use syn::{GenericArgument, LitStr, PathArguments, Type};
+
+/// Errors found so far: all are reported at once.
+#[derive(Default)]
+pub(crate) struct Errors(Option<syn::Error>);
+
+impl Errors {
+    pub(crate) fn add(&mut self, error: syn::Error) {
+        match &mut self.0 {
+            Some(all) => all.combine(error),
+            none => *none = Some(error),
+        }
+    }
+
+    pub(crate) fn at(&mut self, span: Span, message: impl std::fmt::Display) {
+        self.add(syn::Error::new(span, message));
+    }
+
+    /// Keeps the value, or notes the error.
+    pub(crate) fn keep<T>(&mut self, result: syn::Result<T>) -> Option<T> {
+        result.map_err(|error| self.add(error)).ok()
+    }
+
+    pub(crate) fn finish(self) -> syn::Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
+/// Reads `#[name(a, b = ...)]` of all attributes of that name.
+pub(crate) fn each_meta(
+    attributes: &[syn::Attribute],
+    name: &str,
+    errors: &mut Errors,
+    mut each: impl FnMut(&ParseNestedMeta<'_>) -> syn::Result<()>,
+) {
+    for attribute in attributes.iter().filter(|a| a.path().is_ident(name)) {
+        let result = attribute.parse_nested_meta(|meta| each(&meta));
+        errors.keep(result);
+    }
+}
+
+/// The string of `name = "..."`.
+pub(crate) fn string(meta: &ParseNestedMeta<'_>) -> syn::Result<LitStr> {
+    meta.value()?.parse()
+}
+
+/// An error for an attribute that is not known, naming those that are.
+pub(crate) fn unknown(meta: &ParseNestedMeta<'_>, known: &[&str]) -> syn::Error {
+    let found = meta.path.get_ident().map_or_else(|| "this".to_owned(), |i| format!("`{i}`"));
+    meta.error(format!("{found} is not an attribute here: it is one of {}", list(known)))
+}
+
+/// `` `a`, `b` or `c` ``.
+pub(crate) fn list(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [only] => format!("`{only}`"),
+        [first @ .., last] => {
+            let first: Vec<_> = first.iter().map(|n| format!("`{n}`")).collect();
+            format!("{} or `{last}`", first.join(", "))
+        }
+    }
+}
+
+/// The last part of a type's path: `Option` of `std::option::Option<T>`.
+pub(crate) fn last_name(ty: &Type) -> Option<String> {
+    match ty {
+        Type::Path(path) => path.path.segments.last().map(|s| s.ident.to_string()),
+        _ => None,
+    }
+}
+
+/// `T` of `Option<T>`.
+pub(crate) fn option_of(ty: &Type) -> Option<&Type> {
+    argument_of(ty, "Option")
+}
+
+/// `T` of `Name<T>`.
+pub(crate) fn argument_of<'a>(ty: &'a Type, name: &str) -> Option<&'a Type> {
+    let Type::Path(path) = ty else { return None };
+    let last = path.path.segments.last().filter(|segment| segment.ident == name)?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+    match arguments.args.first()? {
+        GenericArgument::Type(ty) => Some(ty),
+        _ => None,
+    }
+}
+
+/// Whether the type is one of the built-in column types, or `Option` of one.
+pub(crate) fn is_builtin_column(ty: &Type) -> bool {
+    const NAMES: [&str; 12] = [
+        "String", "bool", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "f32", "f64", "Timestamp",
+    ];
+    let ty = option_of(ty).unwrap_or(ty);
+    let bytes = argument_of(ty, "Vec").and_then(last_name).is_some_and(|n| n == "u8");
+    bytes || last_name(ty).is_some_and(|name| NAMES.contains(&name.as_str()))
+}
+
+/// An error for generics, which the derives do not take.
+pub(crate) fn refuse_generics(input: &syn::DeriveInput, errors: &mut Errors) {
+    if let Some(first) = input.generics.params.first() {
+        let message = "a type with generics cannot be derived: write the concrete type";
+        errors.add(syn::Error::new_spanned(first, message));
+    }
+}

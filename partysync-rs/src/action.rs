@@ -1,0 +1,330 @@
+//! [`Action`]: an intent, and what it does to rows - in the client through a [`Draft`], in the
+//! server through SQL. Both come from one [`Operation`], so they agree.
+
+use crate::record::{Key, Role, Schema};
+use crate::sql::{Sql, Value, apply};
+use crate::{Code, Error, Record, Result, Timestamp};
+use serde_json::Value as Json;
+use std::marker::PhantomData;
+
+/// What a client may ask of a room: one record's actions, or an enum of several records' actions.
+///
+/// Derive it. Each variant travels as `{"type": "create", "payload": {...}}`, its name in snake
+/// case.
+///
+/// # Attributes
+///
+/// On the enum: `#[action(record = Todo)]`; or `#[action(channels)]` on an enum whose variants
+/// each hold another action type, for a server with several record types.
+///
+/// On a variant, in `#[action(...)]`:
+///
+/// | attribute | meaning |
+/// |---|---|
+/// | `insert` | a new row; fields are columns; what is not given takes its default |
+/// | `update` | changes a row; an `Option` field left `None` is left alone |
+/// | `upsert` | changes the row, or inserts it |
+/// | `delete` | deletes the row, softly if the record has `deleted_at` |
+/// | `custom` | does what [`Reduce`] (client) and `on_action` (server) say |
+/// | `rename = "name"` | the name on the wire |
+///
+/// On a field: `json` where the record's column is `json`, `rename = "column"`.
+///
+/// ```
+/// use partysync::{Action, Record};
+///
+/// #[derive(Record, Clone)]
+/// #[record(table = "notes")]
+/// struct Note {
+///     #[record(key)]
+///     id: String,
+///     text: String,
+/// }
+///
+/// #[derive(Action, Clone, Debug, PartialEq)]
+/// #[action(record = Note)]
+/// enum NoteAction {
+///     #[action(insert)]
+///     Create { id: String, text: String },
+///     #[action(update)]
+///     Update { id: String, text: Option<String> },
+///     #[action(delete)]
+///     Delete { id: String },
+/// }
+///
+/// let action = NoteAction::Delete { id: "a".into() };
+/// let json = action.to_json().unwrap();
+/// assert_eq!(json.to_string(), r#"{"payload":{"id":"a"},"type":"delete"}"#);
+/// assert_eq!(NoteAction::from_json("notes", &json).unwrap(), action);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an action",
+    note = "derive it: #[derive(partysync::Action)]"
+)]
+pub trait Action: Clone + std::fmt::Debug + 'static {
+    /// The records that the actions are about; each is a channel.
+    const CHANNELS: &'static [&'static Schema];
+
+    /// The channel of this action: its record's table.
+    fn channel(&self) -> &'static str;
+
+    /// The action as it travels.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when a field has no JSON form.
+    fn to_json(&self) -> Result<Json>;
+
+    /// The action that travelled.
+    ///
+    /// # Errors
+    /// [`Code::UnknownChannel`], [`Code::UnknownAction`], or [`Code::InvalidAction`] when a field
+    /// is missing or of the wrong type.
+    fn from_json(channel: &str, json: &Json) -> Result<Self>;
+
+    /// Does to a copy of the rows what the server will do to the real ones.
+    ///
+    /// # Errors
+    /// What the server would refuse, as far as a client can know it.
+    fn reduce(&self, tables: &mut dyn Tables) -> Result<()>;
+
+    /// Runs the SQL of an `insert`, `update`, `upsert` or `delete`.
+    ///
+    /// # Errors
+    /// [`Code::KeyExists`], [`Code::NotFound`], [`Code::Constraint`]; [`Code::UnhandledAction`]
+    /// for a custom action.
+    fn apply(&self, sql: &dyn Sql) -> Result<()>;
+}
+
+/// An action of one record; derived beside [`Action`].
+pub trait RecordAction: Action {
+    /// The record.
+    type Record: Record;
+}
+
+/// What a `custom` action does to the client's rows until the server has answered.
+///
+/// ```
+/// # use partysync::{Action, Draft, Record, Reduce, Result};
+/// # #[derive(Record, Clone)] #[record(table = "todos")]
+/// # struct Todo { #[record(key)] id: String, completed: bool }
+/// #[derive(Action, Clone, Debug)]
+/// #[action(record = Todo)]
+/// enum TodoAction {
+///     #[action(custom)]
+///     ClearCompleted,
+/// }
+///
+/// impl Reduce for TodoAction {
+///     fn reduce_custom(&self, draft: &mut Draft<'_, Todo>) -> Result<()> {
+///         match self {
+///             TodoAction::ClearCompleted => draft.delete_where(|todo| todo.completed),
+///         }
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has a custom action but does not say what it does",
+    label = "needs `impl Reduce`",
+    note = "write `impl partysync::Reduce for {Self}`: what a custom action does to the client's rows"
+)]
+pub trait Reduce: RecordAction {
+    /// Changes the rows as the server will. Called for `custom` variants only.
+    ///
+    /// # Errors
+    /// Anything: the action is sent all the same, with no effect shown until the server answers.
+    fn reduce_custom(&self, draft: &mut Draft<'_, Self::Record>) -> Result<()>;
+}
+
+/// What an action does to its record, worked out once for client and server.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operation {
+    /// A new row with these cells.
+    Insert(Vec<(usize, Value)>),
+    /// These cells of the row with this key.
+    Update(Value, Vec<(usize, Value)>),
+    /// These cells of the row with this key, or a new row with them.
+    Upsert(Value, Vec<(usize, Value)>),
+    /// The row with this key goes.
+    Delete(Value),
+}
+
+/// The rows that a reducer works on, by channel. A client's replica is one.
+pub trait Tables {
+    /// The time that new rows get.
+    fn now(&self) -> Timestamp;
+    /// The row with this key, if it is there.
+    fn get(&self, channel: &str, key: &Key) -> Option<Vec<Value>>;
+    /// Puts a row in, or takes it out.
+    fn set(&mut self, channel: &str, key: Key, row: Option<Vec<Value>>);
+    /// The keys of all rows, in order.
+    fn keys(&self, channel: &str) -> Vec<Key>;
+}
+
+/// A record's rows while a reducer changes them.
+///
+/// Soft deletes are settled: a deleted row is gone here.
+pub struct Draft<'a, R> {
+    tables: &'a mut dyn Tables,
+    record: PhantomData<R>,
+}
+
+impl<R> std::fmt::Debug for Draft<'_, R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Draft").finish_non_exhaustive()
+    }
+}
+
+impl<'a, R: Record> Draft<'a, R> {
+    /// A draft over these rows.
+    pub fn new(tables: &'a mut dyn Tables) -> Self {
+        Self { tables, record: PhantomData }
+    }
+
+    /// The time that the action's rows get.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.tables.now()
+    }
+
+    /// The row with this key.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when the stored row does not fit the type.
+    pub fn get(&self, key: impl Into<Key>) -> Result<Option<R>> {
+        self.tables.get(R::SCHEMA.table, &key.into()).map(R::from_row).transpose()
+    }
+
+    /// All rows, by key. Costs the whole table.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when a stored row does not fit the type.
+    pub fn rows(&self) -> Result<Vec<R>> {
+        let table = R::SCHEMA.table;
+        let keys = self.tables.keys(table);
+        keys.iter().filter_map(|key| self.tables.get(table, key)).map(R::from_row).collect()
+    }
+
+    /// Puts a row in, over one with its key if there is one.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when a `json` field cannot be written as JSON.
+    pub fn put(&mut self, row: &R) -> Result<()> {
+        let cells = row.to_row()?;
+        let deleted = R::SCHEMA.is_deleted(&cells);
+        self.tables.set(R::SCHEMA.table, row.key(), (!deleted).then_some(cells));
+        Ok(())
+    }
+
+    /// Changes the row with this key; `false` when there is none.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get) and [`put`](Self::put).
+    pub fn update(&mut self, key: impl Into<Key>, change: impl FnOnce(&mut R)) -> Result<bool> {
+        let Some(mut row) = self.get(key)? else { return Ok(false) };
+        change(&mut row);
+        let mut cells = row.to_row()?;
+        if let Some((index, _)) = R::SCHEMA.role(Role::UpdatedAt)
+            && let Some(cell) = cells.get_mut(index)
+        {
+            *cell = Value::Integer(self.now().as_millis());
+        }
+        let deleted = R::SCHEMA.is_deleted(&cells);
+        self.tables.set(R::SCHEMA.table, row.key(), (!deleted).then_some(cells));
+        Ok(true)
+    }
+
+    /// Takes the row with this key out.
+    pub fn delete(&mut self, key: impl Into<Key>) {
+        self.tables.set(R::SCHEMA.table, key.into(), None);
+    }
+
+    /// Takes every row out that fits. Costs the whole table.
+    ///
+    /// # Errors
+    /// As [`rows`](Self::rows).
+    pub fn delete_where(&mut self, fits: impl Fn(&R) -> bool) -> Result<()> {
+        for row in self.rows()?.iter().filter(|row| fits(row)) {
+            self.delete(row.key());
+        }
+        Ok(())
+    }
+}
+
+impl Operation {
+    /// What the operation does to a client's rows.
+    pub(crate) fn reduce(&self, schema: &Schema, tables: &mut dyn Tables) -> Result<()> {
+        match self {
+            Self::Insert(cells) => {
+                let row = new_row(schema, cells, tables.now())?;
+                let key = schema.key_of(&row)?;
+                if tables.get(schema.table, &key).is_some() {
+                    return Err(apply::key_exists(schema, &key));
+                }
+                let deleted = schema.is_deleted(&row);
+                tables.set(schema.table, key, (!deleted).then_some(row));
+            }
+            Self::Update(key, cells) => {
+                let key = Key::try_from(key.clone())?;
+                let row = tables
+                    .get(schema.table, &key)
+                    .ok_or_else(|| apply::not_found(schema, &key))?;
+                change_row(schema, tables, key, row, cells);
+            }
+            Self::Upsert(key, cells) => {
+                let key = Key::try_from(key.clone())?;
+                match tables.get(schema.table, &key) {
+                    Some(row) => change_row(schema, tables, key, row, cells),
+                    None => Self::Insert(cells.clone()).reduce(schema, tables)?,
+                }
+            }
+            Self::Delete(key) => tables.set(schema.table, Key::try_from(key.clone())?, None),
+        }
+        Ok(())
+    }
+
+    /// Runs the operation's SQL.
+    pub(crate) fn apply(&self, schema: &Schema, sql: &dyn Sql) -> Result<()> {
+        match self {
+            Self::Insert(cells) => apply::insert(schema, cells, sql),
+            Self::Update(key, cells) => apply::update(schema, key, cells, sql),
+            Self::Upsert(key, cells) => apply::upsert(schema, key, cells, sql),
+            Self::Delete(key) => apply::delete(schema, key, sql),
+        }
+    }
+}
+
+fn new_row(schema: &Schema, cells: &[(usize, Value)], now: Timestamp) -> Result<Vec<Value>> {
+    let cell = |(index, column): (usize, &crate::record::ColumnDef)| {
+        let given = cells.iter().find(|(i, _)| *i == index).map(|(_, value)| value.clone());
+        given.or_else(|| column.initial(now)).ok_or_else(|| {
+            let (column, table) = (column.name, schema.table);
+            Error::new(
+                Code::Constraint,
+                format!("a new row of `{table}` needs a value for `{column}`"),
+            )
+        })
+    };
+    schema.columns.iter().enumerate().map(cell).collect()
+}
+
+fn change_row(
+    schema: &Schema,
+    tables: &mut dyn Tables,
+    key: Key,
+    mut row: Vec<Value>,
+    cells: &[(usize, Value)],
+) {
+    let touched = cells.iter().any(|(index, _)| *index != 0);
+    let now = schema
+        .role(Role::UpdatedAt)
+        .filter(|(index, _)| touched && !cells.iter().any(|(i, _)| i == index))
+        .map(|(index, _)| (index, Value::Integer(tables.now().as_millis())));
+    for (index, value) in cells.iter().cloned().chain(now) {
+        if let Some(cell) = row.get_mut(index) {
+            *cell = value;
+        }
+    }
+    let deleted = schema.is_deleted(&row);
+    tables.set(schema.table, key, (!deleted).then_some(row));
+}

@@ -1,0 +1,262 @@
+//! [`Column`]: what a cell can hold, and [`Timestamp`].
+
+use crate::sql::{SqlType, Value, check_text};
+use crate::{Code, Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+/// A type that one column of a record can hold.
+///
+/// `String`, `bool`, the integers up to `i64` and `u32`, floats, `Vec<u8>`, [`Timestamp`] and
+/// `Option` of these are columns. Derive it for your own newtype (stored as what it wraps) or
+/// unit enum (stored as text, in snake case):
+///
+/// ```
+/// use partysync::{Column, sql::Value};
+///
+/// #[derive(Column, Clone, PartialEq, Debug)]
+/// enum Priority { Low, VeryHigh }
+///
+/// #[derive(Column, Clone, PartialEq, Debug)]
+/// struct UserId(String);
+///
+/// assert_eq!(Priority::VeryHigh.to_value(), Value::Text("very_high".into()));
+/// assert_eq!(UserId::from_value(Value::from("u1")).unwrap(), UserId("u1".into()));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a column",
+    label = "not a column type",
+    note = "derive `Column` for a newtype or a unit enum of your own, or store any serde type as JSON with the attribute `json` on the field"
+)]
+pub trait Column: Sized {
+    /// The type of the column in SQL.
+    const TYPE: SqlType;
+    /// Whether the column takes NULL.
+    const NULLABLE: bool = false;
+
+    /// The value as SQL stores it.
+    fn to_value(&self) -> Value;
+
+    /// The value that SQL stored.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when the cell does not fit the type.
+    fn from_value(value: Value) -> Result<Self>;
+
+    /// The value as a row carries it in JSON.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when it has no JSON form.
+    fn to_json(&self) -> Result<Json> {
+        self.to_value().to_json(Self::TYPE)
+    }
+
+    /// The value that a row carried in JSON.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when the JSON does not fit the type.
+    fn from_json(json: &Json) -> Result<Self> {
+        Self::from_value(Value::from_json(json, Self::TYPE)?)
+    }
+}
+
+fn unexpected(value: &Value, expected: &str) -> Error {
+    let found = match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Integer(n) => format!("the integer {n}"),
+        Value::Real(x) => format!("the number {x}"),
+        Value::Text(_) => "text".to_owned(),
+        Value::Blob(_) => "bytes".to_owned(),
+    };
+    Error::new(Code::InvalidValue, format!("expected {expected}, found {found}"))
+}
+
+impl Column for bool {
+    const TYPE: SqlType = SqlType::Integer;
+
+    fn to_value(&self) -> Value {
+        Value::Integer(i64::from(*self))
+    }
+
+    fn from_value(value: Value) -> Result<Self> {
+        match value {
+            Value::Integer(0) => Ok(false),
+            Value::Integer(1) => Ok(true),
+            other => Err(unexpected(&other, "0 or 1")),
+        }
+    }
+}
+
+impl Column for i64 {
+    const TYPE: SqlType = SqlType::Integer;
+
+    fn to_value(&self) -> Value {
+        Value::Integer(*self)
+    }
+
+    fn from_value(value: Value) -> Result<Self> {
+        match value {
+            Value::Integer(n) => Ok(n),
+            // How an integer beyond 2^53 is asked for in a Durable Object: CAST(n AS TEXT).
+            Value::Text(ref text) => text.parse().map_err(|_| unexpected(&value, "an integer")),
+            Value::Real(x) if x.fract() == 0.0 && x.abs() >= 9.007_199_254_740_992e15 => {
+                Err(Error::new(
+                    Code::InvalidValue,
+                    "an integer beyond 2^53 lost precision on its way: \
+                     read it with `records`, or select CAST(column AS TEXT)",
+                ))
+            }
+            other => Err(unexpected(&other, "an integer")),
+        }
+    }
+}
+
+macro_rules! small_integer {
+    ($($type:ty)*) => {$(
+        impl Column for $type {
+            const TYPE: SqlType = SqlType::Integer;
+
+            fn to_value(&self) -> Value {
+                Value::Integer(i64::from(*self))
+            }
+
+            fn from_value(value: Value) -> Result<Self> {
+                let n = i64::from_value(value)?;
+                Self::try_from(n)
+                    .map_err(|_| unexpected(&Value::Integer(n), stringify!($type)))
+            }
+        }
+    )*};
+}
+small_integer!(i8 i16 i32 u8 u16 u32);
+
+impl Column for f64 {
+    const TYPE: SqlType = SqlType::Real;
+
+    fn to_value(&self) -> Value {
+        Value::Real(*self)
+    }
+
+    fn from_value(value: Value) -> Result<Self> {
+        match value {
+            Value::Real(x) => Ok(x),
+            #[allow(clippy::cast_precision_loss)]
+            Value::Integer(n) => Ok(n as f64),
+            other => Err(unexpected(&other, "a number")),
+        }
+    }
+}
+
+impl Column for f32 {
+    const TYPE: SqlType = SqlType::Real;
+
+    fn to_value(&self) -> Value {
+        Value::Real(f64::from(*self))
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    fn from_value(value: Value) -> Result<Self> {
+        f64::from_value(value).map(|x| x as f32)
+    }
+}
+
+impl Column for String {
+    const TYPE: SqlType = SqlType::Text;
+
+    fn to_value(&self) -> Value {
+        Value::Text(self.clone())
+    }
+
+    fn from_value(value: Value) -> Result<Self> {
+        match value {
+            Value::Text(text) => Ok(text),
+            other => Err(unexpected(&other, "text")),
+        }
+    }
+
+    fn from_json(json: &Json) -> Result<Self> {
+        if let Json::String(text) = json {
+            check_text(text)?;
+        }
+        Self::from_value(Value::from_json(json, Self::TYPE)?)
+    }
+}
+
+impl Column for Vec<u8> {
+    const TYPE: SqlType = SqlType::Blob;
+
+    fn to_value(&self) -> Value {
+        Value::Blob(self.clone())
+    }
+
+    fn from_value(value: Value) -> Result<Self> {
+        match value {
+            Value::Blob(bytes) => Ok(bytes),
+            other => Err(unexpected(&other, "bytes")),
+        }
+    }
+}
+
+impl<T: Column> Column for Option<T> {
+    const TYPE: SqlType = T::TYPE;
+    const NULLABLE: bool = true;
+
+    fn to_value(&self) -> Value {
+        self.as_ref().map_or(Value::Null, T::to_value)
+    }
+
+    fn from_value(value: Value) -> Result<Self> {
+        match value {
+            Value::Null => Ok(None),
+            value => T::from_value(value).map(Some),
+        }
+    }
+}
+
+/// A moment: milliseconds since 1970, UTC. Stored and sent as an integer.
+///
+/// The framework takes it from its host (never from a clock of its own), so that a room can be
+/// replayed: `room.now()` in a server, the optimistic rows' times in a client.
+///
+/// ```
+/// use partysync::Timestamp;
+/// let later = Timestamp::from_millis(1_000).plus_millis(500);
+/// assert_eq!(later.as_millis(), 1_500);
+/// ```
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// This many milliseconds after 1970 began.
+    #[must_use]
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since 1970.
+    #[must_use]
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// The moment this many milliseconds later (earlier, if negative).
+    #[must_use]
+    pub const fn plus_millis(self, millis: i64) -> Self {
+        Self(self.0.saturating_add(millis))
+    }
+}
+
+impl Column for Timestamp {
+    const TYPE: SqlType = SqlType::Integer;
+
+    fn to_value(&self) -> Value {
+        Value::Integer(self.0)
+    }
+
+    fn from_value(value: Value) -> Result<Self> {
+        i64::from_value(value).map(Self)
+    }
+}

@@ -1,0 +1,193 @@
+//! Errors: one type, with a [`Code`] to match on and a message that says what to do.
+//!
+//! A code has a name that crosses the wire (see `docs/protocol.md`), so that a client can
+//! match on the very value that the server chose.
+
+use std::fmt;
+
+/// A `Result` whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// What kind of error it is. [`Code::as_str`] is the name used on the wire.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Code { $($(#[$doc])* $variant,)* }
+
+        impl Code {
+            /// The code's name on the wire.
+            ///
+            /// ```
+            /// assert_eq!(partysync::Code::KeyExists.as_str(), "key_exists");
+            /// ```
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The code with this name; a name that this version does not know is
+            /// [`Code::Internal`].
+            ///
+            /// ```
+            /// use partysync::Code;
+            /// assert_eq!(Code::from_name("rejected"), Code::Rejected);
+            /// assert_eq!(Code::from_name("of another age"), Code::Internal);
+            /// ```
+            #[must_use]
+            pub fn from_name(name: &str) -> Self {
+                match name { $($name => Self::$variant,)* _ => Self::Internal }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The application refused the action ([`Error::reject`]).
+    Rejected = "rejected",
+    /// A frame is not JSON, not text, or not a frame of the protocol.
+    InvalidFrame = "invalid_frame",
+    /// No record type is served under that channel name.
+    UnknownChannel = "unknown_channel",
+    /// The record type has no action of that name.
+    UnknownAction = "unknown_action",
+    /// The action's payload lacks a field or has one of the wrong type.
+    InvalidAction = "invalid_action",
+    /// A custom action reached `apply`: only `on_action` can say what it does.
+    UnhandledAction = "unhandled_action",
+    /// A row with that key is there already.
+    KeyExists = "key_exists",
+    /// The row to change is not there (any more).
+    NotFound = "not_found",
+    /// A row violates a constraint of its table.
+    Constraint = "constraint",
+    /// A value cannot be what its column holds.
+    InvalidValue = "invalid_value",
+    /// A frame, a row or a name is over its limit.
+    TooLarge = "too_large",
+    /// A push holds more actions than the room takes at once.
+    TooManyActions = "too_many_actions",
+    /// An action's sequence number leaves out one that was never seen.
+    SequenceGap = "sequence_gap",
+    /// The first frame of a v2 connection has to be `hello`.
+    HelloFirst = "hello_first",
+    /// `hello` was said already on this connection.
+    HelloTwice = "hello_twice",
+    /// The client was built for other columns than the server: reload it.
+    SchemaMismatch = "schema_mismatch",
+    /// The stored schema cannot be changed to the type's safely.
+    Migration = "migration",
+    /// No valid credentials were given.
+    Unauthorized = "unauthorized",
+    /// The credentials do not allow it.
+    Forbidden = "forbidden",
+    /// SQLite refused a statement.
+    Sql = "sql",
+    /// The connection or the client is closed.
+    Closed = "closed",
+    /// Anything else; the message says what.
+    Internal = "internal",
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What went wrong: a [`Code`] to match on and a message for people.
+///
+/// ```
+/// use partysync::{Code, Error};
+///
+/// let error = Error::reject("the text must not be empty");
+/// assert_eq!(error.code(), Code::Rejected);
+/// assert_eq!(error.to_string(), "the text must not be empty");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    code: Code,
+    message: String,
+}
+
+impl Error {
+    /// An error of this kind.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// The application's own refusal: the client that sent the action is told `message`.
+    pub fn reject(message: impl Into<String>) -> Self {
+        Self::new(Code::Rejected, message)
+    }
+
+    /// Which kind of error it is.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The message, as [`Display`](fmt::Display) writes it.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The same error with `context: ` before its message.
+    #[must_use]
+    pub fn context(mut self, context: impl fmt::Display) -> Self {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
+
+    /// An error of SQLite, read off its message: constraint violations become
+    /// [`Code::KeyExists`] or [`Code::Constraint`], anything else [`Code::Sql`].
+    #[must_use]
+    pub fn from_sqlite(message: &str) -> Self {
+        let message = message.trim_start_matches("Error: ");
+        let code = if message.contains("UNIQUE constraint failed") {
+            Code::KeyExists
+        } else if message.contains("constraint failed") || message.contains("cannot store") {
+            Code::Constraint
+        } else {
+            Code::Sql
+        };
+        Self::new(code, message)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(feature = "worker")]
+impl From<worker::Error> for Error {
+    fn from(error: worker::Error) -> Self {
+        Self::new(Code::Internal, error.to_string())
+    }
+}
+
+#[cfg(feature = "worker")]
+impl From<Error> for worker::Error {
+    fn from(error: Error) -> Self {
+        worker::Error::RustError(format!("{}: {}", error.code, error.message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlite_messages_get_the_code_of_what_happened() {
+        let code = |message| Error::from_sqlite(message).code();
+        assert_eq!(code("UNIQUE constraint failed: todos.id: SQLITE_CONSTRAINT"), Code::KeyExists);
+        assert_eq!(code("CHECK constraint failed: todos"), Code::Constraint);
+        assert_eq!(code("cannot store TEXT value in INTEGER column todos.n"), Code::Constraint);
+        assert_eq!(code("no such table: nope"), Code::Sql);
+    }
+}

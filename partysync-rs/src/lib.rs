@@ -1,0 +1,46 @@
+//! Keep the state of a Cloudflare Durable Object in sync with every client connected to it.
+//!
+//! You write a [`Record`] (a row), an [`Action`] (an intent) and [`SyncServer::on_action`] (the
+//! SQL that turns the one into the other). Tables and migrations, the socket, who needs which
+//! rows, optimistic updates and reconnects come with the framework. The client is the crate
+//! `partysync-client`.
+//!
+//! # Features
+//!
+//! Without features the crate has records, actions, the wire and the engine, and builds anywhere.
+//!
+//! - `worker`: host rooms in Cloudflare Durable Objects (the `worker` module).
+//! - `sqlite`: [`sql::Sqlite`](crate::sql), SQLite through rusqlite.
+//! - `testing`: `TestRoom`, a user's `on_action` under plain `cargo test`.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+// Derived code says `::partysync`, in this crate's own tests as well.
+extern crate self as partysync;
+
+mod action;
+mod column;
+mod error;
+mod host;
+mod record;
+pub mod room;
+mod server;
+pub mod sql;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod wire;
+#[cfg(feature = "worker")]
+pub mod worker;
+
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
+
+pub use action::{Action, Draft, RecordAction, Reduce, Tables};
+pub use column::{Column, Timestamp};
+pub use error::{Code, Error, Result};
+pub use host::{Batch, Host, refusal};
+pub use partysync_macros::{Action, Column, Record};
+pub use record::{ColumnDef, Key, Literal, Record, Role, Schema};
+pub use room::{Connection, Limits, Protocol};
+pub use server::{Room, SyncServer};

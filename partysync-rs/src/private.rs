@@ -1,0 +1,224 @@
+//! What derived code calls. Not for people, and free to change.
+
+use crate::action::Operation;
+use crate::record::Schema;
+use crate::sql::{Sql, Value};
+use crate::{Action, Code, Column, Error, Record, RecordAction, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value as Json};
+
+pub use crate::action::{Operation as Op, Tables};
+pub use crate::record::{ColumnDef, Literal, Role};
+pub use serde;
+pub use serde_json;
+
+/// A parameter of `params!`.
+pub fn param<T: Column>(value: &T) -> Value {
+    value.to_value()
+}
+
+/// A field of a record out of its row.
+pub fn cell(row: &mut Vec<Value>, index: usize) -> Value {
+    row.get_mut(index).map_or(Value::Null, |cell| std::mem::replace(cell, Value::Null))
+}
+
+/// A `json` field as SQL stores it.
+pub fn json_to_value<T: Serialize>(value: &T) -> Result<Value> {
+    match serde_json::to_value(value) {
+        Ok(Json::Null) => Ok(Value::Null),
+        Ok(json) => Ok(Value::Text(json.to_string())),
+        Err(error) => Err(Error::new(Code::InvalidValue, error.to_string())),
+    }
+}
+
+/// A `json` field out of its cell.
+pub fn json_from_value<T: DeserializeOwned>(value: &Value) -> Result<T> {
+    let parsed = match value {
+        Value::Null => serde_json::from_str("null"),
+        Value::Text(text) => serde_json::from_str(text),
+        _ => return Err(Error::new(Code::InvalidValue, "expected JSON text")),
+    };
+    parsed.map_err(|e| Error::new(Code::InvalidValue, format!("not what the field holds: {e}")))
+}
+
+/// Adds the field's name to an error.
+pub fn in_column(error: Error, column: &str) -> Error {
+    error.context(format_args!("column `{column}`"))
+}
+
+/// Whether the names hold the key of the record; checked when a derive is compiled.
+pub const fn has_key(schema: &Schema, names: &[&str]) -> bool {
+    let [key, ..] = schema.columns else { return false };
+    let mut i = 0;
+    while i < names.len() {
+        #[allow(clippy::indexing_slicing)]
+        if same(key.name.as_bytes(), names[i].as_bytes()) {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+#[allow(clippy::indexing_slicing)]
+const fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut i = 0;
+    while i < a.len() {
+        if a[i] != b[i] {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}
+
+/// The key among an operation's cells.
+pub fn key_cell(cells: &[(usize, Value)]) -> Value {
+    cells.iter().find(|(i, _)| *i == 0).map_or(Value::Null, |(_, value)| value.clone())
+}
+
+/// Runs an operation on a client's rows.
+pub fn reduce<A: RecordAction>(operation: &Operation, tables: &mut dyn Tables) -> Result<()> {
+    operation.reduce(A::Record::SCHEMA, tables)
+}
+
+/// Runs an operation's SQL.
+pub fn apply<A: RecordAction>(operation: &Operation, sql: &dyn Sql) -> Result<()> {
+    operation.apply(A::Record::SCHEMA, sql)
+}
+
+/// What `apply` says of a custom action.
+pub fn unhandled(name: &str) -> Error {
+    let message = format!("`{name}` is a custom action: match it in `on_action`");
+    Error::new(Code::UnhandledAction, message)
+}
+
+/// What a channel enum says of a channel that it has not.
+pub fn unknown_channel(channel: &str) -> Error {
+    Error::new(Code::UnknownChannel, format!("there is no channel `{channel}` here"))
+}
+
+/// What a derived action says of a type that it has not.
+pub fn unknown_action(name: &str, known: &str) -> Error {
+    let name = crate::wire::v2::clip(name);
+    Error::new(Code::UnknownAction, format!("there is no action `{name}`: it is one of {known}"))
+}
+
+/// The name and the payload of an action's JSON.
+pub fn open_action(json: &Json) -> Result<(&str, Map<String, Json>)> {
+    let invalid = |message: &str| Error::new(Code::InvalidAction, message);
+    let object = json.as_object().ok_or_else(|| invalid("an action is an object"))?;
+    let name = object.get("type").and_then(Json::as_str);
+    let name = name.ok_or_else(|| invalid("an action needs `type`, a string"))?;
+    match object.get("payload") {
+        None | Some(Json::Null) => Ok((name, Map::new())),
+        Some(Json::Object(payload)) => Ok((name, payload.clone())),
+        Some(_) => Err(invalid("`payload` is an object")),
+    }
+}
+
+/// An action's JSON.
+pub fn close_action(name: &str, payload: Map<String, Json>) -> Json {
+    let mut object = Map::new();
+    object.insert("type".to_owned(), Json::from(name));
+    object.insert("payload".to_owned(), Json::Object(payload));
+    Json::Object(object)
+}
+
+fn invalid(action: &str, field: &str, why: impl std::fmt::Display) -> Error {
+    Error::new(Code::InvalidAction, format!("`{field}` of `{action}`: {why}"))
+}
+
+fn missing(action: &str, field: &str) -> Error {
+    invalid(action, field, "is missing")
+}
+
+/// A field of a column type.
+pub fn take<T: Column>(payload: &mut Map<String, Json>, action: &str, field: &str) -> Result<T> {
+    match payload.remove(field) {
+        None | Some(Json::Null) if !T::NULLABLE => Err(missing(action, field)),
+        json => T::from_json(&json.unwrap_or(Json::Null)).map_err(|e| invalid(action, field, e)),
+    }
+}
+
+/// An `Option` of an update: absent or null leaves the column alone.
+pub fn take_option<T: Column>(
+    payload: &mut Map<String, Json>,
+    action: &str,
+    field: &str,
+) -> Result<Option<T>> {
+    match payload.get(field) {
+        None => Ok(None),
+        Some(Json::Null) if !T::NULLABLE => Ok(None),
+        Some(_) => take(payload, action, field).map(Some),
+    }
+}
+
+/// A field of any serde type.
+pub fn take_json<T: DeserializeOwned>(
+    payload: &mut Map<String, Json>,
+    action: &str,
+    field: &str,
+) -> Result<T> {
+    let json = payload.remove(field).unwrap_or(Json::Null);
+    if let Some(text) = find_nul(&json) {
+        crate::sql::check_text(text).map_err(|e| invalid(action, field, e))?;
+    }
+    serde_json::from_value(json).map_err(|e| invalid(action, field, e))
+}
+
+/// An `Option` of any serde type in an update.
+pub fn take_json_option<T: DeserializeOwned>(
+    payload: &mut Map<String, Json>,
+    action: &str,
+    field: &str,
+) -> Result<Option<T>> {
+    match payload.get(field) {
+        None => Ok(None),
+        Some(_) => take_json(payload, action, field).map(Some),
+    }
+}
+
+fn find_nul(json: &Json) -> Option<&str> {
+    match json {
+        Json::String(text) => text.contains('\0').then_some(text),
+        Json::Array(items) => items.iter().find_map(find_nul),
+        Json::Object(map) => map.values().find_map(find_nul),
+        _ => None,
+    }
+}
+
+/// Puts a field of a column type into a payload.
+pub fn put<T: Column>(payload: &mut Map<String, Json>, field: &str, value: &T) -> Result<()> {
+    payload.insert(field.to_owned(), value.to_json()?);
+    Ok(())
+}
+
+/// Puts a field of any serde type into a payload.
+pub fn put_json<T: Serialize>(
+    payload: &mut Map<String, Json>,
+    field: &str,
+    value: &T,
+) -> Result<()> {
+    let json = serde_json::to_value(value)
+        .map_err(|e| Error::new(Code::InvalidValue, format!("`{field}`: {e}")))?;
+    payload.insert(field.to_owned(), json);
+    Ok(())
+}
+
+/// `Serialize` of an action.
+pub fn serialize<A: Action, S: serde::Serializer>(action: &A, to: S) -> Result<S::Ok, S::Error> {
+    action.to_json().map_err(serde::ser::Error::custom)?.serialize(to)
+}
+
+/// `Deserialize` of an action of one record.
+pub fn deserialize<'de, A: RecordAction, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<A, D::Error> {
+    let json = <Json as serde::Deserialize>::deserialize(from)?;
+    A::from_json(A::Record::SCHEMA.table, &json).map_err(serde::de::Error::custom)
+}

@@ -1,0 +1,361 @@
+//! [`Record`]: a row and its table, described by a [`Schema`].
+
+use crate::sql::{SqlType, Value, literal, quote};
+use crate::{Code, Column, Error, Result, Timestamp};
+use serde_json::Value as Json;
+
+/// A row of one table, and through its table's name a channel that clients follow.
+///
+/// Derive it; nobody writes it by hand. The key is the first field and `deleted_at`, where there
+/// is one, the last: a row travels as a JSON array in the order of its fields.
+///
+/// # Attributes
+///
+/// On the struct: `#[record(table = "todos")]`.
+///
+/// On a field, in `#[record(...)]`:
+///
+/// | attribute | meaning |
+/// |---|---|
+/// | `key` | the primary key: text, an integer or bytes; the first field |
+/// | `created_at`, `updated_at` | a [`Timestamp`] that the framework sets |
+/// | `deleted_at` | an `Option<Timestamp>`; with it deletes are soft; the last field |
+/// | `default = literal` | what a new row holds where an insert does not say |
+/// | `index`, `unique` | an index; one that allows each value once |
+/// | `json` | any serde type, stored as JSON text |
+/// | `rename = "name"` | the column's name, where it is not the field's |
+/// | `renamed_from = "name"` | the name that the column had before: its values move over |
+///
+/// ```
+/// use partysync::{Record, Timestamp};
+///
+/// #[derive(Record, Clone, PartialEq, Debug)]
+/// #[record(table = "todos")]
+/// struct Todo {
+///     #[record(key)]
+///     id: String,
+///     text: String,
+///     #[record(default = false)]
+///     completed: bool,
+///     #[record(json)]
+///     tags: Vec<String>,
+///     #[record(created_at)]
+///     created_at: Timestamp,
+///     #[record(deleted_at)]
+///     deleted_at: Option<Timestamp>,
+/// }
+///
+/// assert_eq!(Todo::SCHEMA.table, "todos");
+/// assert_eq!(Todo::SCHEMA.columns.len(), 6);
+/// ```
+///
+/// # Migrations
+///
+/// A room compares the stored schema with the type's when it starts. Columns are added (when they
+/// have a default or take NULL), dropped and renamed, indexes added and dropped, all with the rows
+/// kept. A change that could lose or break rows is refused with [`Code::Migration`], which names
+/// the column and the remedy, and nothing is altered.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a record",
+    note = "derive it: #[derive(partysync::Record)]"
+)]
+pub trait Record: Clone + 'static {
+    /// The table's description.
+    const SCHEMA: &'static Schema;
+
+    /// The row's key.
+    fn key(&self) -> Key;
+
+    /// The row's cells, in the order of [`Schema::columns`].
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when a `json` field cannot be written as JSON.
+    fn to_row(&self) -> Result<Vec<Value>>;
+
+    /// The record of a row's cells.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when a cell does not fit its field.
+    fn from_row(row: Vec<Value>) -> Result<Self>;
+}
+
+/// A row's key, as a map wants it: ordered and comparable.
+///
+/// ```
+/// use partysync::Key;
+/// assert!(Key::from(2) < Key::from(10));
+/// assert_eq!(Key::from("a").to_string(), "a");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// An integer.
+    Integer(i64),
+    /// Text.
+    Text(String),
+    /// Bytes.
+    Blob(Vec<u8>),
+}
+
+impl Key {
+    /// The key that a column's value is.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] for NULL and for a float, which cannot be keys.
+    pub fn new(value: &impl Column) -> Result<Self> {
+        Self::try_from(value.to_value())
+    }
+
+    /// The key as a SQL value.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        match self {
+            Self::Integer(n) => Value::Integer(*n),
+            Self::Text(text) => Value::Text(text.clone()),
+            Self::Blob(bytes) => Value::Blob(bytes.clone()),
+        }
+    }
+}
+
+impl TryFrom<Value> for Key {
+    type Error = Error;
+
+    fn try_from(value: Value) -> Result<Self> {
+        match value {
+            Value::Integer(n) => Ok(Self::Integer(n)),
+            Value::Text(text) => Ok(Self::Text(text)),
+            Value::Blob(bytes) => Ok(Self::Blob(bytes)),
+            Value::Null | Value::Real(_) => {
+                Err(Error::new(Code::InvalidValue, "a key cannot be NULL or a float"))
+            }
+        }
+    }
+}
+
+impl From<&str> for Key {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<&String> for Key {
+    fn from(text: &String) -> Self {
+        Self::Text(text.clone())
+    }
+}
+
+impl From<String> for Key {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<i64> for Key {
+    fn from(n: i64) -> Self {
+        Self::Integer(n)
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Integer(n) => write!(f, "{n}"),
+            Self::Text(text) => f.write_str(text),
+            Self::Blob(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02X}")),
+        }
+    }
+}
+
+/// A table: its name and its columns, the key first.
+#[derive(Debug, PartialEq)]
+pub struct Schema {
+    /// The table's name, which is the channel's too.
+    pub table: &'static str,
+    /// The columns, in the order of the struct's fields.
+    pub columns: &'static [ColumnDef],
+}
+
+/// One column of a table.
+#[derive(Debug, PartialEq)]
+pub struct ColumnDef {
+    /// Its name in SQL.
+    pub name: &'static str,
+    /// Its type.
+    pub sql_type: SqlType,
+    /// Whether it takes NULL.
+    pub nullable: bool,
+    /// What it is for.
+    pub role: Role,
+    /// What a new row holds where an insert does not say.
+    pub default: Option<Literal>,
+    /// Whether it is indexed.
+    pub index: bool,
+    /// Whether each value may be there once only.
+    pub unique: bool,
+    /// The name it had before.
+    pub renamed_from: Option<&'static str>,
+}
+
+/// What a column is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The application's data.
+    Plain,
+    /// The primary key.
+    Key,
+    /// When the row was inserted.
+    CreatedAt,
+    /// When the row was last written.
+    UpdatedAt,
+    /// When the row was deleted, NULL while it is not.
+    DeletedAt,
+}
+
+/// The value of a `default` attribute.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Literal {
+    /// An integer, or a boolean as 0 or 1.
+    Integer(i64),
+    /// A float.
+    Real(f64),
+    /// Text.
+    Text(&'static str),
+}
+
+impl Literal {
+    pub(crate) fn to_value(self) -> Value {
+        match self {
+            Self::Integer(n) => Value::Integer(n),
+            Self::Real(x) => Value::Real(x),
+            Self::Text(text) => Value::Text(text.to_owned()),
+        }
+    }
+
+    pub(crate) fn ddl(self) -> String {
+        match self {
+            Self::Integer(n) => n.to_string(),
+            Self::Real(x) => format!("{x:?}"),
+            Self::Text(text) => literal(text),
+        }
+    }
+}
+
+impl ColumnDef {
+    /// What a new row holds where an insert does not say; `None` where it has to.
+    pub(crate) fn initial(&self, now: Timestamp) -> Option<Value> {
+        match self.role {
+            Role::CreatedAt | Role::UpdatedAt => Some(now.to_value()),
+            _ => match self.default {
+                Some(default) => Some(default.to_value()),
+                None if self.nullable => Some(Value::Null),
+                None => None,
+            },
+        }
+    }
+}
+
+impl Schema {
+    /// The table's name as an SQL identifier.
+    pub(crate) fn quoted(&self) -> String {
+        quote(self.table)
+    }
+
+    /// The key's column. The derive puts it first; a schema without columns has none.
+    pub(crate) fn key(&self) -> Result<&ColumnDef> {
+        self.columns
+            .first()
+            .ok_or_else(|| Error::new(Code::Internal, format!("`{}` has no columns", self.table)))
+    }
+
+    /// The column with this role and its place.
+    #[must_use]
+    pub fn role(&self, role: Role) -> Option<(usize, &ColumnDef)> {
+        self.columns.iter().enumerate().find(|(_, column)| column.role == role)
+    }
+
+    /// Whether deletes are soft and this row is deleted.
+    #[must_use]
+    pub fn is_deleted(&self, row: &[Value]) -> bool {
+        self.role(Role::DeletedAt)
+            .is_some_and(|(index, _)| row.get(index).is_some_and(|cell| *cell != Value::Null))
+    }
+
+    /// The key of a row's cells.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when the first cell cannot be a key.
+    pub fn key_of(&self, row: &[Value]) -> Result<Key> {
+        Key::try_from(row.first().cloned().unwrap_or(Value::Null))
+    }
+
+    /// A row's cells from its JSON array.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when it is not an array of this table's columns.
+    pub fn row_from_json(&self, json: &Json) -> Result<Vec<Value>> {
+        let cells = json.as_array().filter(|cells| cells.len() == self.columns.len());
+        let cells = cells.ok_or_else(|| {
+            let (table, columns) = (self.table, self.columns.len());
+            Error::new(
+                Code::InvalidValue,
+                format!("a row of `{table}` is an array of {columns} values"),
+            )
+        })?;
+        let cell = |(column, json): (&ColumnDef, &Json)| {
+            if json.is_null() && !column.nullable {
+                let message = format!("column `{}` does not take null", column.name);
+                return Err(Error::new(Code::InvalidValue, message));
+            }
+            Value::from_json(json, column.sql_type)
+                .map_err(|e| e.context(format_args!("column `{}`", column.name)))
+        };
+        self.columns.iter().zip(cells).map(cell).collect()
+    }
+
+    /// A row's JSON array from its cells.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when a JSON column does not hold JSON.
+    pub fn row_to_json(&self, row: &[Value]) -> Result<Json> {
+        let cells = self.columns.iter().zip(row);
+        cells.map(|(column, cell)| cell.to_json(column.sql_type)).collect::<Result<_>>().map(Json::Array)
+    }
+
+    pub(crate) fn parse_row(&self, json: &str) -> Result<Vec<Value>> {
+        let json = serde_json::from_str(json)
+            .map_err(|e| Error::new(Code::InvalidValue, format!("row: {e}")))?;
+        self.row_from_json(&json)
+    }
+
+    /// A number that changes when what travels changes: the columns' names, types, order and
+    /// roles. Client and server compare it in `hello` (FNV-1a, 64 bits, as hexadecimal digits).
+    ///
+    /// ```
+    /// # use partysync::Record;
+    /// # #[derive(Record, Clone)] #[record(table = "a")] struct A { #[record(key)] id: i64 }
+    /// # #[derive(Record, Clone)] #[record(table = "a")] struct B { #[record(key)] id: String }
+    /// assert_ne!(A::SCHEMA.hash(), B::SCHEMA.hash());
+    /// ```
+    #[must_use]
+    pub fn hash(&self) -> String {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut feed = |text: &str| {
+            for byte in text.bytes().chain([0]) {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        };
+        feed(self.table);
+        for column in self.columns {
+            feed(column.name);
+            feed(column.sql_type.name());
+            feed(if column.nullable { "?" } else { "" });
+            feed(match column.role {
+                Role::Plain => "plain",
+                Role::Key => "key",
+                Role::CreatedAt => "created_at",
+                Role::UpdatedAt => "updated_at",
+                Role::DeletedAt => "deleted_at",
+            });
+        }
+        format!("{hash:016x}")
+    }
+}

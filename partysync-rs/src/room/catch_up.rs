@@ -1,0 +1,137 @@
+//! What a client lacks: a snapshot or a delta of one channel, in pages.
+
+use crate::record::{Role, Schema};
+use crate::sql::{Sql, Value, quote, select};
+use crate::{Result, params};
+use serde_json::Value as Json;
+
+use super::log::to_sql;
+
+/// Frames stay under 512 KiB; a page stops at half of that, a row may go over.
+pub(crate) const PAGE_BYTES: usize = 256 * 1024;
+
+/// One row of the change log with what the table holds for it now.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    /// The row as JSON; `None` when it is gone from the table.
+    pub(crate) row: Option<String>,
+    /// The key as JSON.
+    pub(crate) key: String,
+    /// Whether the row is gone or softly deleted.
+    pub(crate) gone: bool,
+    /// When it changed, ms.
+    pub(crate) at: i64,
+}
+
+/// A key column as JSON text.
+fn json_key(schema: &Schema, name: &str) -> Result<String> {
+    let cell = select::cell(name, schema.key()?.sql_type);
+    Ok(format!("json_quote({cell})"))
+}
+
+fn deleted(schema: &Schema, alias: &str) -> String {
+    match schema.role(Role::DeletedAt) {
+        Some((_, column)) => format!("{alias}.{} IS NOT NULL", quote(column.name)),
+        None => "FALSE".to_owned(),
+    }
+}
+
+/// The keys of a channel that changed after `version` (or, for v1, at `at` or later), in the
+/// order in which they changed.
+pub(crate) fn changed(
+    sql: &dyn Sql,
+    schema: &Schema,
+    after: After,
+) -> Result<Vec<Changed>> {
+    let (table, key) = (schema.quoted(), quote(schema.key()?.name));
+    let (column, bound) = match after {
+        After::Version(version) => ("c.version > ?", to_sql(version)?),
+        After::Time(at) => ("c.at >= ?", at),
+    };
+    let statement = format!(
+        "SELECT CASE WHEN t.{key} IS NOT NULL THEN {row} END, {json_key}, \
+             t.{key} IS NULL OR {deleted}, c.at \
+         FROM _partysync_change AS c LEFT JOIN {table} AS t ON t.{key} = c.key \
+         WHERE c.channel = ? AND {column} ORDER BY c.version",
+        row = select::json_row(schema, "t"),
+        json_key = json_key(schema, "c.key")?,
+        deleted = deleted(schema, "t"),
+    );
+    sql.query_map(&statement, params![schema.table.to_owned(), bound], |row| {
+        Ok(Changed { row: row.get(0)?, key: row.get(1)?, gone: row.get(2)?, at: row.get(3)? })
+    })
+}
+
+/// Where [`changed`] begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum After {
+    /// After this version.
+    Version(u64),
+    /// At this time or later, ms.
+    Time(i64),
+}
+
+/// All live rows of a channel, a page at a time: each page's rows as one JSON array, and how many
+/// there are in it.
+pub(crate) fn snapshot(
+    sql: &dyn Sql,
+    schema: &Schema,
+    mut page: impl FnMut(Page) -> Result<()>,
+) -> Result<()> {
+    let (table, key) = (schema.quoted(), quote(schema.key()?.name));
+    let alive = format!("NOT ({})", deleted(schema, "t"));
+    let total: i64 = sql.query_one(
+        &format!("SELECT count(*) FROM {table} AS t WHERE {alive}"),
+        [],
+        |row| row.get(0),
+    )?;
+    let row = select::json_row(schema, "t");
+    // The last key as JSON: a 64-bit integer stays whole on its way through the host.
+    let select = |from: &str, limit: i64| {
+        format!(
+            "SELECT json_group_array({row}), count(*), {last} FROM \
+             (SELECT * FROM {table} AS t WHERE {alive} {from} ORDER BY {key} LIMIT {limit}) AS t",
+            last = json_key(schema, &format!("max(t.{key})")).unwrap_or_default(),
+        )
+    };
+    let key_type = schema.key()?.sql_type;
+    let (mut after, mut sent, mut limit) = (None::<Value>, 0, 512);
+    while sent < total {
+        let (from, params) = match &after {
+            None => (String::new(), vec![]),
+            Some(last) => (format!("AND t.{key} > ?"), vec![last.clone()]),
+        };
+        let (rows, count, last): (String, i64, String) =
+            sql.query_one(&select(&from, limit), params, |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?;
+        if count == 0 {
+            break;
+        }
+        if rows.len() > PAGE_BYTES && count > 1 {
+            limit = (count / 2).max(1);
+            continue;
+        }
+        if rows.len() < PAGE_BYTES / 4 {
+            limit = (limit * 2).min(8192);
+        }
+        sent += count;
+        let last: Json = serde_json::from_str(&last).unwrap_or_default();
+        after = Some(Value::from_json(&last, key_type)?);
+        page(Page { rows, sent, total, more: sent < total })?;
+    }
+    if total == 0 {
+        page(Page { rows: "[]".to_owned(), sent: 0, total: 0, more: false })?;
+    }
+    Ok(())
+}
+
+/// One page of a snapshot.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// A JSON array of rows.
+    pub(crate) rows: String,
+    pub(crate) sent: i64,
+    pub(crate) total: i64,
+    pub(crate) more: bool,
+}

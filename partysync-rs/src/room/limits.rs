@@ -1,0 +1,32 @@
+//! What a room takes from a client, and how long it remembers.
+
+/// Limits of a room; [`SyncServer::limits`](crate::SyncServer::limits) sets them.
+///
+/// ```
+/// let limits = partysync::Limits { push_actions: 100, ..Default::default() };
+/// assert_eq!(limits.frame_bytes, 1024 * 1024);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest frame that is read, in bytes. A larger one closes its connection with 1009.
+    pub frame_bytes: usize,
+    /// The most actions of one push; more close the connection. Clients send at most 256.
+    pub push_actions: usize,
+    /// How long the deletion of a row is remembered, in milliseconds. A client that was away for
+    /// longer gets a whole snapshot instead of a delta.
+    pub retention_ms: i64,
+    /// How long a client's last seq is remembered after it was last seen, in milliseconds.
+    pub client_retention_ms: i64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const DAY: i64 = 24 * 60 * 60 * 1000;
+        Self {
+            frame_bytes: 1024 * 1024,
+            push_actions: 1_000,
+            retention_ms: 7 * DAY,
+            client_retention_ms: 90 * DAY,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The SQL that a room runs: the [`Sql`] trait, parameters and rows.
+//!
+//! One database, two adapters: Durable Object SQLite (feature `worker`) and rusqlite (feature
+//! `sqlite`). Everything above sees only [`Sql`].
+
+pub(crate) mod apply;
+pub(crate) mod migrate;
+pub(crate) mod select;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod value;
+
+pub(crate) use value::check_text;
+pub use value::{SqlType, Value};
+
+#[cfg(feature = "sqlite")]
+pub use sqlite::Sqlite;
+
+use crate::{Code, Column, Error, Record, Result};
+
+/// A SQLite database. Adapters implement it; users call the methods of `dyn Sql`.
+///
+/// ```
+/// # fn main() -> partysync::Result<()> {
+/// # #[cfg(feature = "sqlite")] {
+/// use partysync::{params, sql::{Sql, Sqlite}};
+///
+/// let db = Sqlite::in_memory()?;
+/// let sql: &dyn Sql = &db;
+/// sql.execute("CREATE TABLE kv (k TEXT PRIMARY KEY, v INTEGER)", params![])?;
+/// let changed = sql.execute("INSERT INTO kv VALUES (?, ?), (?, ?)", params!["a", 1, "b", 2])?;
+/// assert_eq!(changed, 2);
+/// let total: i64 = sql.query_one("SELECT sum(v) FROM kv", params![], |row| row.get(0))?;
+/// assert_eq!(total, 3);
+/// # } Ok(()) }
+/// ```
+pub trait Sql {
+    /// Runs one statement and hands each row to `each`. The building block of the methods of
+    /// `dyn Sql`, which are nicer to call.
+    ///
+    /// # Errors
+    /// What SQLite says of the statement, or what `each` returns.
+    fn run(
+        &self,
+        sql: &str,
+        params: &[Value],
+        each: &mut dyn FnMut(&Row<'_>) -> Result<()>,
+    ) -> Result<()>;
+
+    /// Runs `body` as one transaction: all that it wrote is kept if it returns `Ok`, and gone if
+    /// it returns `Err`. May be nested.
+    ///
+    /// # Errors
+    /// What `body` returns, or what SQLite says of the commit.
+    fn transaction(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()>;
+}
+
+impl dyn Sql + '_ {
+    /// Runs a statement and returns how many rows it inserted, updated or deleted (0 for one
+    /// that changes none).
+    ///
+    /// # Errors
+    /// [`Code::KeyExists`], [`Code::Constraint`] or [`Code::Sql`], with SQLite's message.
+    pub fn execute(&self, sql: &str, params: impl AsRef<[Value]>) -> Result<u64> {
+        // `changes()` keeps its value over statements that are not DML: compare the totals.
+        let total = || self.query_one("SELECT total_changes()", [], |row| row.get::<i64>(0));
+        let before = total()?;
+        self.run(sql, params.as_ref(), &mut |_| Ok(()))?;
+        if total()? == before {
+            return Ok(0);
+        }
+        let changes: i64 = self.query_one("SELECT changes()", [], |row| row.get(0))?;
+        Ok(changes.unsigned_abs())
+    }
+
+    /// Runs a query and collects what `map` makes of each row.
+    ///
+    /// # Errors
+    /// What SQLite says of the query, or what `map` returns.
+    pub fn query_map<T>(
+        &self,
+        sql: &str,
+        params: impl AsRef<[Value]>,
+        mut map: impl FnMut(&Row<'_>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut rows = Vec::new();
+        self.run(sql, params.as_ref(), &mut |row| {
+            rows.push(map(row)?);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// The first row of a query, if it has one.
+    ///
+    /// # Errors
+    /// What SQLite says of the query, or what `map` returns.
+    pub fn query_opt<T>(
+        &self,
+        sql: &str,
+        params: impl AsRef<[Value]>,
+        map: impl FnMut(&Row<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        Ok(self.query_map(sql, params, map)?.into_iter().next())
+    }
+
+    /// The first row of a query that always has one.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] when there is no row; what SQLite or `map` says.
+    pub fn query_one<T>(
+        &self,
+        sql: &str,
+        params: impl AsRef<[Value]>,
+        map: impl FnMut(&Row<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.query_opt(sql, params, map)?
+            .ok_or_else(|| Error::new(Code::NotFound, "the query returned no row"))
+    }
+
+    /// The records that a condition selects: `condition` is what follows `FROM table`, such as
+    /// `"WHERE completed ORDER BY created_at"`; soft-deleted rows are not excluded for you.
+    /// Integers of 64 bits arrive whole, which a plain query cannot promise in a Durable Object.
+    ///
+    /// # Errors
+    /// What SQLite says of the query; [`Code::InvalidValue`] when a row does not fit the type.
+    pub fn records<R: Record>(&self, condition: &str, params: impl AsRef<[Value]>) -> Result<Vec<R>> {
+        let sql = format!("SELECT {} FROM {} {condition}", select::json_row(R::SCHEMA, ""), R::SCHEMA.quoted());
+        self.query_map(&sql, params, |row| {
+            let json: String = row.get(0)?;
+            R::from_row(R::SCHEMA.parse_row(&json)?)
+        })
+    }
+}
+
+/// One row of a result.
+#[derive(Debug)]
+pub struct Row<'a> {
+    values: &'a [Value],
+}
+
+impl<'a> Row<'a> {
+    /// A row of these values; for adapters.
+    #[must_use]
+    pub fn new(values: &'a [Value]) -> Self {
+        Self { values }
+    }
+
+    /// The cell at `index`, from 0, as a column type.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when there is no such cell or it does not fit the type.
+    pub fn get<T: Column>(&self, index: usize) -> Result<T> {
+        let value = self.values.get(index).ok_or_else(|| {
+            Error::new(Code::InvalidValue, format!("the row has no column {index}"))
+        })?;
+        T::from_value(value.clone()).map_err(|e| e.context(format_args!("column {index}")))
+    }
+}
+
+/// The parameters of a statement, each any [`Column`] type, in the order of its `?`.
+///
+/// ```
+/// use partysync::{params, sql::Value};
+/// let id = String::from("a");
+/// assert_eq!(params![id, true, None::<i64>], [
+///     Value::Text("a".into()), Value::Integer(1), Value::Null,
+/// ]);
+/// ```
+#[macro_export]
+macro_rules! params {
+    () => { [] as [$crate::sql::Value; 0] };
+    ($($value:expr),+ $(,)?) => { [$($crate::__private::param(&$value)),+] };
+}
+
+/// `name` as an SQL identifier.
+pub(crate) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// `text` as an SQL string literal.
+pub(crate) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

@@ -1,0 +1,24 @@
+//! What crosses the socket: [`v2`], the protocol of this project (`docs/protocol.md`), and
+//! [`v1`], that of TypeScript `partysync`.
+
+pub mod v1;
+pub mod v2;
+
+/// The WebSocket subprotocol that chooses [`v2`]; a socket without it speaks [`v1`].
+pub const SUBPROTOCOL: &str = "partysync.v2";
+
+/// The keep-alive text; the runtime answers [`PONG`] without waking the object.
+pub const PING: &str = "ping";
+/// The answer to [`PING`].
+pub const PONG: &str = "pong";
+
+/// Close code: the connection broke a rule of the protocol; the reason is the error's code.
+pub const CLOSE_PROTOCOL: u16 = 4400;
+/// Close code: refused by `on_connect`; trying again with the same credentials does not help.
+pub const CLOSE_REFUSED: u16 = 4403;
+/// Close code: the client was built for other columns; reload it.
+pub const CLOSE_SCHEMA: u16 = 4409;
+/// Close code: the room cannot start; the reason is the error's code.
+pub const CLOSE_BROKEN: u16 = 4500;
+/// Close code of RFC 6455 for a frame over the limit.
+pub const CLOSE_TOO_BIG: u16 = 1009;

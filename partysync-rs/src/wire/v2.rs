@@ -1,0 +1,387 @@
+//! Frames of `partysync.v2`: JSON text, one object a frame, told apart by `type`.
+//!
+//! `docs/protocol.md` says what each means and when it is sent.
+
+use crate::{Code, Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// Frames that a client sends.
+#[derive(Debug)]
+pub enum ClientFrame {
+    /// Who the client is and what it holds.
+    Hello(Hello),
+    /// Actions, in the order in which they were made.
+    Push(Vec<Push>),
+    /// A message of the application's own.
+    Message(Json),
+}
+
+/// The first frame of a connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The replica's id; one for each store, kept with it.
+    pub client: String,
+    /// The epoch that the rows are of; `None` when the replica is empty.
+    pub epoch: Option<String>,
+    /// The highest seq below which every action has its answer.
+    #[serde(default)]
+    pub seq: u64,
+    /// The channels to follow.
+    pub channels: Vec<Subscription>,
+}
+
+/// One channel of a [`Hello`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// The record's table.
+    pub channel: String,
+    /// The version that the rows are of; `None` when there are none.
+    pub since: Option<u64>,
+    /// [`Schema::hash`](crate::Schema::hash) of the client's record.
+    pub schema: String,
+}
+
+/// One action of a push.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Push {
+    /// The client's count of its actions, from 1.
+    pub seq: u64,
+    /// The record's table.
+    pub channel: String,
+    /// `{"type", "payload"}`.
+    pub action: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct ClientEnvelope<'a> {
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+    #[serde(default)]
+    client: Option<String>,
+    #[serde(default)]
+    epoch: Option<String>,
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    channels: Option<Vec<Subscription>>,
+    #[serde(default)]
+    actions: Option<Vec<Push>>,
+    #[serde(default)]
+    data: Option<Json>,
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(Code::InvalidFrame, message)
+}
+
+impl ClientFrame {
+    /// Reads a client's frame.
+    ///
+    /// # Errors
+    /// [`Code::InvalidFrame`], with where it went wrong.
+    pub fn parse(text: &str) -> Result<Self> {
+        let envelope: ClientEnvelope<'_> =
+            serde_json::from_str(text).map_err(|e| invalid(format!("not a frame: {e}")))?;
+        let missing = |frame, field| invalid(format!("`{frame}` needs the field `{field}`"));
+        Ok(match &*envelope.r#type {
+            "hello" => Self::Hello(Hello {
+                client: envelope
+                    .client
+                    .filter(|id| !id.is_empty() && id.len() <= 64 && id.chars().all(|c| c.is_ascii_graphic()))
+                    .ok_or_else(|| invalid("`hello` needs `client`: 1 to 64 printable ASCII characters"))?,
+                epoch: envelope.epoch,
+                seq: envelope.seq,
+                channels: envelope.channels.ok_or_else(|| missing("hello", "channels"))?,
+            }),
+            "push" => Self::Push(envelope.actions.ok_or_else(|| missing("push", "actions"))?),
+            "message" => Self::Message(envelope.data.ok_or_else(|| missing("message", "data"))?),
+            other => return Err(invalid(format!("unknown frame `{}`", clip(other)))),
+        })
+    }
+
+    /// The frame as text.
+    ///
+    /// ```
+    /// use partysync::wire::v2::ClientFrame;
+    /// let frame = ClientFrame::Message(serde_json::json!("hi"));
+    /// assert_eq!(frame.to_text(), r#"{"data":"hi","type":"message"}"#);
+    /// ```
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        #[derive(Serialize)]
+        struct Tagged<'a> {
+            r#type: &'a str,
+            actions: &'a [Push],
+        }
+        let tagged = |name: &str, value: Json| {
+            let mut value = value;
+            value["type"] = Json::from(name);
+            value.to_string()
+        };
+        match self {
+            Self::Hello(hello) => {
+                tagged("hello", serde_json::to_value(hello).unwrap_or_default())
+            }
+            Self::Push(actions) => {
+                serde_json::to_string(&Tagged { r#type: "push", actions }).unwrap_or_default()
+            }
+            Self::Message(data) => tagged("message", serde_json::json!({ "data": data })),
+        }
+    }
+}
+
+/// At most 64 characters of something that came from outside, for a message.
+pub(crate) fn clip(text: &str) -> String {
+    let mut clipped: String = text.chars().take(64).collect();
+    if clipped.len() < text.len() {
+        clipped.push('…');
+    }
+    clipped
+}
+
+/// Frames that a server sends.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ServerFrame {
+    /// The answer to `hello`.
+    Welcome(Welcome),
+    /// The rows are of no use: drop them, a whole snapshot follows.
+    Reset(Reset),
+    /// A page of what one channel's client lacks.
+    CatchUp(CatchUp),
+    /// What changed between two versions, with answers to the client's own actions.
+    Patch(Patch),
+    /// A message of the application's own.
+    Message(Json),
+    /// Something that the client sent could not be used.
+    Error(WireError),
+}
+
+/// The answer to `hello`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The epoch of the room's storage.
+    pub epoch: String,
+    /// The room's version.
+    pub version: u64,
+    /// The last seq of this client that the room has answered.
+    pub seq: u64,
+    /// The connection's id.
+    pub connection: String,
+}
+
+/// Why the rows are of no use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reset {
+    /// `epoch`, `trimmed` or `future`.
+    pub reason: String,
+}
+
+/// A page of catch-up for one channel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CatchUp {
+    /// The channel.
+    pub channel: String,
+    /// The version that it goes on from; `None` for a whole snapshot.
+    pub from: Option<u64>,
+    /// The version that it leads to.
+    pub to: u64,
+    /// Rows to put in, each an array of its columns.
+    pub rows: Vec<Json>,
+    /// Keys to take out.
+    pub gone: Vec<Json>,
+    /// Rows and keys sent up to this page, of this channel.
+    pub sent: u64,
+    /// Rows and keys there are to send.
+    pub total: u64,
+    /// Whether another page follows.
+    pub more: bool,
+}
+
+/// What changed between two versions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Patch {
+    /// The version that it goes on from.
+    pub from: u64,
+    /// The version that it leads to.
+    pub to: u64,
+    /// The channels that changed.
+    #[serde(default)]
+    pub changes: Vec<Change>,
+    /// Answers to the client's actions.
+    #[serde(default)]
+    pub acks: Vec<Ack>,
+    /// Whether the next frame goes on with the same versions.
+    #[serde(default)]
+    pub more: bool,
+}
+
+/// What changed in one channel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// The channel.
+    pub channel: String,
+    /// Rows to put in.
+    pub rows: Vec<Json>,
+    /// Keys to take out.
+    pub gone: Vec<Json>,
+}
+
+/// The answer to one action: without `code` it was committed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ack {
+    /// The action's seq.
+    pub seq: u64,
+    /// The error's code, when it was rejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The error's message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl Ack {
+    /// The answer that an action was committed or rejected.
+    #[must_use]
+    pub fn new(seq: u64, outcome: &Result<()>) -> Self {
+        let error = outcome.as_ref().err();
+        Self {
+            seq,
+            code: error.map(|e| e.code().as_str().to_owned()),
+            message: error.map(|e| e.message().to_owned()),
+        }
+    }
+
+    /// What became of the action.
+    ///
+    /// # Errors
+    /// Why it was rejected.
+    pub fn outcome(&self) -> Result<()> {
+        match &self.code {
+            None => Ok(()),
+            Some(code) => {
+                Err(Error::new(Code::from_name(code), self.message.clone().unwrap_or_default()))
+            }
+        }
+    }
+}
+
+/// Something that the client sent could not be used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WireError {
+    /// [`Code::as_str`].
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+impl ServerFrame {
+    /// Reads a server's frame; `None` for one of a type that this version does not know, which
+    /// a client passes over.
+    ///
+    /// # Errors
+    /// [`Code::InvalidFrame`], with where it went wrong.
+    pub fn parse(text: &str) -> Result<Option<Self>> {
+        #[derive(Deserialize)]
+        struct Tag<'a> {
+            #[serde(borrow)]
+            r#type: Cow<'a, str>,
+        }
+        #[derive(Deserialize)]
+        struct Data {
+            data: Json,
+        }
+        fn body<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
+            serde_json::from_str(text).map_err(|e| invalid(format!("not a frame: {e}")))
+        }
+        let tag: Tag<'_> = body(text)?;
+        Ok(Some(match &*tag.r#type {
+            "welcome" => Self::Welcome(body(text)?),
+            "reset" => Self::Reset(body(text)?),
+            "catch_up" => Self::CatchUp(body(text)?),
+            "patch" => Self::Patch(body(text)?),
+            "message" => Self::Message(body::<Data>(text)?.data),
+            "error" => Self::Error(body(text)?),
+            _ => return Ok(None),
+        }))
+    }
+
+    /// The frame as text. Rooms build their patches straight from SQLite's JSON instead.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let tagged = |name: &str, value: serde_json::Result<Json>| {
+            let mut value = value.unwrap_or_default();
+            value["type"] = Json::from(name);
+            value.to_string()
+        };
+        match self {
+            Self::Welcome(body) => tagged("welcome", serde_json::to_value(body)),
+            Self::Reset(body) => tagged("reset", serde_json::to_value(body)),
+            Self::CatchUp(body) => tagged("catch_up", serde_json::to_value(body)),
+            Self::Patch(body) => tagged("patch", serde_json::to_value(body)),
+            Self::Message(data) => tagged("message", Ok(serde_json::json!({ "data": data }))),
+            Self::Error(body) => tagged("error", serde_json::to_value(body)),
+        }
+    }
+
+    /// The frame that tells of an error.
+    #[must_use]
+    pub fn error(error: &Error) -> Self {
+        Self::Error(WireError {
+            code: error.code().as_str().to_owned(),
+            message: error.message().to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_read_back_as_they_were_written() {
+        let frames = [
+            ServerFrame::Welcome(Welcome {
+                epoch: "e".into(),
+                version: 3,
+                seq: 2,
+                connection: "c".into(),
+            }),
+            ServerFrame::Reset(Reset { reason: "epoch".into() }),
+            ServerFrame::Patch(Patch {
+                from: 1,
+                to: 2,
+                changes: vec![Change {
+                    channel: "todos".into(),
+                    rows: vec![serde_json::json!(["a", 1])],
+                    gone: vec!["b".into()],
+                }],
+                acks: vec![Ack::new(1, &Ok(())), Ack::new(2, &Err(Error::reject("no")))],
+                more: false,
+            }),
+            ServerFrame::Message(serde_json::json!({"x": 1})),
+            ServerFrame::error(&Error::reject("no")),
+        ];
+        for frame in frames {
+            assert_eq!(ServerFrame::parse(&frame.to_text()).unwrap(), Some(frame));
+        }
+    }
+
+    #[test]
+    fn a_frame_of_a_later_version_is_passed_over() {
+        assert_eq!(ServerFrame::parse(r#"{"type":"telepathy"}"#).unwrap(), None);
+    }
+
+    #[test]
+    fn frames_that_are_none_say_so() {
+        let deep = "[".repeat(10_000);
+        for text in ["", "{", "[]", "1", r#"{"type":"nope"}"#, r#"{"type":"push"}"#,
+            r#"{"type":"hello","client":"","channels":[]}"#, deep.as_str(),
+            &format!(r#"{{"type":"message","data":{}{}}}"#, deep, "]".repeat(10_000))]
+        {
+            assert_eq!(ClientFrame::parse(text).unwrap_err().code(), Code::InvalidFrame);
+        }
+    }
+}

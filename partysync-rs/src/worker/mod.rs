@@ -1,0 +1,116 @@
+//! Rooms in Cloudflare Durable Objects: [`durable_object!`](crate::durable_object) for the class,
+//! [`Router`] for the worker in front of it.
+//!
+//! ```ignore
+//! use partysync::worker::Router;
+//! use worker::{Context, Env, Request, Response, event};
+//!
+//! partysync::durable_object!(Todos);
+//!
+//! #[event(fetch)]
+//! async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Response> {
+//!     Router::new().route(request, &env).await
+//! }
+//! ```
+
+mod object;
+mod router;
+mod sql;
+
+pub use object::Object;
+pub use router::{Route, Router};
+pub use sql::DurableSql;
+
+/// Makes a [`SyncServer`](crate::SyncServer) a Durable Object class of the same name.
+///
+/// The server is made by `Default`, or by a closure that gets the worker's
+/// `Env`: `durable_object!(Todos = |env| Todos::new(env))`. The crate needs `worker` as a
+/// dependency of its own, and `wrangler.toml` names the class:
+///
+/// ```toml
+/// [[durable_objects.bindings]]
+/// name = "TODOS"        # the party: `todos` in the URL
+/// class_name = "Todos"
+///
+/// [[migrations]]
+/// tag = "v1"
+/// new_sqlite_classes = ["Todos"]
+/// ```
+#[macro_export]
+macro_rules! durable_object {
+    ($server:ident) => {
+        $crate::durable_object!($server = |_env| ::std::default::Default::default());
+    };
+    ($server:ident = $make:expr) => {
+        const _: () = {
+            type PartysyncServer = $server;
+
+            fn partysync_make(env: &::worker::Env) -> PartysyncServer {
+                let make: fn(&::worker::Env) -> PartysyncServer = $make;
+                make(env)
+            }
+
+            const _: () = {
+                // What the class's derive expands to names the crate without `::worker`.
+                #[allow(unused_imports)]
+                use ::worker::wasm_bindgen;
+
+                #[allow(missing_docs, missing_debug_implementations, unreachable_pub)]
+                #[::worker::durable_object]
+                pub struct $server {
+                    object: $crate::worker::Object<PartysyncServer>,
+                }
+
+                impl ::worker::DurableObject for $server {
+                    fn new(state: ::worker::State, env: ::worker::Env) -> Self {
+                        let server = partysync_make(&env);
+                        Self { object: $crate::worker::Object::new(server, state) }
+                    }
+
+                    async fn fetch(
+                        &self,
+                        request: ::worker::Request,
+                    ) -> ::worker::Result<::worker::Response> {
+                        self.object.fetch(request).await
+                    }
+
+                    async fn alarm(&self) -> ::worker::Result<::worker::Response> {
+                        self.object.alarm().await
+                    }
+
+                    async fn websocket_message(
+                        &self,
+                        socket: ::worker::WebSocket,
+                        message: ::worker::WebSocketIncomingMessage,
+                    ) -> ::worker::Result<()> {
+                        self.object.message(socket, message).await
+                    }
+
+                    async fn websocket_close(
+                        &self,
+                        socket: ::worker::WebSocket,
+                        _code: usize,
+                        _reason: ::std::string::String,
+                        _was_clean: bool,
+                    ) -> ::worker::Result<()> {
+                        self.object.closed(socket).await
+                    }
+
+                    async fn websocket_error(
+                        &self,
+                        socket: ::worker::WebSocket,
+                        _error: ::worker::Error,
+                    ) -> ::worker::Result<()> {
+                        self.object.closed(socket).await
+                    }
+
+                    async fn connect(&self, _socket: ::worker::Socket) -> ::worker::Result<()> {
+                        ::std::result::Result::Err(::worker::Error::RustError(
+                            "this object takes no TCP connections".into(),
+                        ))
+                    }
+                }
+            };
+        };
+    };
+}

@@ -1,0 +1,263 @@
+//! [`Router`]: from `/parties/{party}/{room}` to the room's object.
+
+use crate::wire::v2::clip;
+use crate::{Code, Error, Result};
+use std::future::Future;
+use std::pin::Pin;
+use js_sys::{Function, Reflect};
+use wasm_bindgen::{JsCast, JsValue};
+use worker::{Env, Method, ObjectNamespace, Request, Response};
+
+/// Where a request leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The party: a Durable Object class, in kebab case.
+    pub party: String,
+    /// The room: one object of it.
+    pub room: String,
+}
+
+type Hook = Box<dyn for<'a> Fn(&'a Request, &'a Route, &'a Env) -> HookFuture<'a>>;
+type HookFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+
+/// Routes `/parties/{party}/{room}` to rooms, as partykit does.
+///
+/// A party is found by the name of its binding in `wrangler.toml`: `todo-lists` in the URL is
+/// `TODO_LISTS`, `TodoLists` or `todo_lists` there.
+///
+/// ```no_run
+/// use partysync::{Code, Error, worker::Router};
+/// use worker::{Env, Request, Response};
+///
+/// async fn fetch(request: Request, env: Env) -> worker::Result<Response> {
+///     Router::new()
+///         .cors("https://app.example")
+///         .on_before_connect(|request, _route, _env| {
+///             Box::pin(async move {
+///                 let url = request.url()?;
+///                 let token = url.query_pairs().find(|(name, _)| name == "token");
+///                 match token {
+///                     Some((_, token)) if token == "open sesame" => Ok(()),
+///                     Some(_) => Err(Error::new(Code::Forbidden, "the token is not valid")),
+///                     None => Err(Error::new(Code::Unauthorized, "a token is needed")),
+///                 }
+///             })
+///         })
+///         .route(request, &env)
+///         .await
+/// }
+/// ```
+#[derive(Default)]
+pub struct Router {
+    prefix: Option<String>,
+    origin: Option<String>,
+    location_hint: Option<String>,
+    jurisdiction: Option<String>,
+    before_connect: Option<Hook>,
+    before_request: Option<Hook>,
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Router").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl Router {
+    /// A router for `/parties/{party}/{room}` that lets everybody in.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Another prefix than `parties`; may hold several parts, `api/rooms`.
+    #[must_use]
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = Some(prefix.into().trim_matches('/').to_owned());
+        self
+    }
+
+    /// Lets pages of another origin send requests: `*`, or one origin. Preflights are answered.
+    #[must_use]
+    pub fn cors(mut self, origin: impl Into<String>) -> Self {
+        self.origin = Some(origin.into());
+        self
+    }
+
+    /// Where new rooms are made, such as `weur`; Cloudflare's location hints.
+    #[must_use]
+    pub fn location_hint(mut self, hint: impl Into<String>) -> Self {
+        self.location_hint = Some(hint.into());
+        self
+    }
+
+    /// The jurisdiction that rooms are kept in, such as `eu`.
+    #[must_use]
+    pub fn jurisdiction(mut self, jurisdiction: impl Into<String>) -> Self {
+        self.jurisdiction = Some(jurisdiction.into());
+        self
+    }
+
+    /// Asked before a WebSocket: the place to check a token. An error refuses it, and the room's
+    /// object is not woken: [`Code::Unauthorized`] is 401, [`Code::Forbidden`] (or
+    /// [`Error::reject`]) 403, [`Code::NotFound`] 404, any other 500.
+    #[must_use]
+    pub fn on_before_connect(
+        mut self,
+        hook: impl for<'a> Fn(&'a Request, &'a Route, &'a Env) -> HookFuture<'a> + 'static,
+    ) -> Self {
+        self.before_connect = Some(Box::new(hook));
+        self
+    }
+
+    /// Asked before any other request, as [`on_before_connect`](Self::on_before_connect).
+    #[must_use]
+    pub fn on_before_request(
+        mut self,
+        hook: impl for<'a> Fn(&'a Request, &'a Route, &'a Env) -> HookFuture<'a> + 'static,
+    ) -> Self {
+        self.before_request = Some(Box::new(hook));
+        self
+    }
+
+    /// Answers a request, with 404 where it leads nowhere.
+    ///
+    /// # Errors
+    /// What the runtime says.
+    pub async fn route(&self, request: Request, env: &Env) -> worker::Result<Response> {
+        match self.try_route(request, env).await? {
+            Some(response) => Ok(response),
+            None => Response::error("not found", 404),
+        }
+    }
+
+    /// Answers a request that leads to a room; `None` for any other, which the worker may answer.
+    ///
+    /// # Errors
+    /// What the runtime says.
+    pub async fn try_route(&self, request: Request, env: &Env) -> worker::Result<Option<Response>> {
+        let prefix = self.prefix.as_deref().unwrap_or("parties");
+        let Some(route) = parse(request.url()?.path(), prefix) else { return Ok(None) };
+        if request.method() == Method::Options {
+            return Ok(Some(self.with_cors(Response::empty()?.with_status(204), &request)?));
+        }
+        let Some(namespace) = self.namespace(env, &route.party)? else {
+            let message = format!("there is no party `{}`", clip(&route.party));
+            return Ok(Some(self.with_cors(Response::error(message, 404)?, &request)?));
+        };
+        let upgrade = request.headers().get("upgrade")?;
+        let connects = upgrade.is_some_and(|v| v.eq_ignore_ascii_case("websocket"));
+        let hook = if connects { &self.before_connect } else { &self.before_request };
+        if let Some(hook) = hook
+            && let Err(error) = hook(&request, &route, env).await
+        {
+            let response = Response::error(error.message().to_owned(), status(&error))?;
+            return Ok(Some(self.with_cors(response, &request)?));
+        }
+        let keep = request.clone()?;
+        let response = self.forward(&namespace, &route, request).await?;
+        // A switch of protocols carries no CORS: browsers check a socket's origin elsewhere.
+        if connects {
+            return Ok(Some(response));
+        }
+        Ok(Some(self.with_cors(response, &keep)?))
+    }
+
+    fn namespace(&self, env: &Env, party: &str) -> worker::Result<Option<ObjectNamespace>> {
+        let (Some(namespace), Some(jurisdiction)) = (namespace(env, party), &self.jurisdiction)
+        else {
+            return Ok(namespace(env, party));
+        };
+        let object = JsValue::from(namespace);
+        let method: Function = Reflect::get(&object, &"jurisdiction".into())?.unchecked_into();
+        let within = method.call1(&object, &jurisdiction.as_str().into())?;
+        Ok(Some(ObjectNamespace::unchecked_from_js(within)))
+    }
+
+    /// Sends the request on. A transient error of the object is tried again, unless the request
+    /// may have had its effect.
+    async fn forward(
+        &self,
+        namespace: &ObjectNamespace,
+        route: &Route,
+        request: Request,
+    ) -> worker::Result<Response> {
+        const ATTEMPTS: u64 = 3;
+        let safe = matches!(request.method(), Method::Get | Method::Head);
+        let mut attempt = 1;
+        loop {
+            let stub = match &self.location_hint {
+                Some(hint) => namespace.get_by_name_with_location_hint(&route.room, hint)?,
+                None => namespace.get_by_name(&route.room)?,
+            };
+            match stub.fetch_with_request(request.clone()?).await {
+                Ok(response) => return Ok(response),
+                Err(error) if safe && attempt < ATTEMPTS && is_transient(&error) => {
+                    worker::Delay::from(std::time::Duration::from_millis(50 << attempt)).await;
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn with_cors(&self, mut response: Response, request: &Request) -> worker::Result<Response> {
+        let Some(origin) = &self.origin else { return Ok(response) };
+        let asked = request.headers().get("access-control-request-headers")?;
+        response = Response::from(worker::web_sys::Response::from(response));
+        let headers = response.headers().clone();
+        headers.set("access-control-allow-origin", origin)?;
+        headers.set("access-control-allow-methods", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")?;
+        headers.set("access-control-allow-headers", asked.as_deref().unwrap_or("*"))?;
+        headers.set("access-control-max-age", "86400")?;
+        if origin != "*" {
+            headers.set("vary", "Origin")?;
+            headers.set("access-control-allow-credentials", "true")?;
+        }
+        Ok(response.with_headers(headers))
+    }
+}
+
+fn status(error: &Error) -> u16 {
+    match error.code() {
+        Code::Unauthorized => 401,
+        Code::Forbidden | Code::Rejected => 403,
+        Code::NotFound => 404,
+        _ => 500,
+    }
+}
+
+/// What the runtime says when an object was moved or restarted under the request.
+fn is_transient(error: &worker::Error) -> bool {
+    let message = error.to_string();
+    ["Network connection lost", "Durable Object reset", "its code was updated", "moved to a different machine"]
+        .iter()
+        .any(|known| message.contains(known))
+}
+
+/// The party and the room of a path under a prefix.
+fn parse(path: &str, prefix: &str) -> Option<Route> {
+    let rest = path.trim_start_matches('/').strip_prefix(prefix)?.strip_prefix('/')?;
+    let mut parts = rest.split('/');
+    let (party, room) = (parts.next()?, parts.next()?);
+    let room = js_sys::decode_uri_component(room).ok().map(String::from)?;
+    (!party.is_empty() && !room.is_empty()).then(|| Route { party: party.to_owned(), room })
+}
+
+fn namespace(env: &Env, party: &str) -> Option<ObjectNamespace> {
+    let words: Vec<_> = party.split('-').collect();
+    if !words.iter().all(|word| word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')) {
+        return None;
+    }
+    let capitalized = |word: &&str| {
+        let mut chars = word.chars();
+        chars.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(chars).collect::<String>()
+    };
+    [
+        words.join("_").to_ascii_uppercase(),
+        words.iter().map(capitalized).collect(),
+        words.join("_"),
+    ]
+    .iter()
+    .find_map(|name| env.durable_object(name).ok())
+}

@@ -1,0 +1,111 @@
+//! Building a fixture: its worker with `worker-build`, its web app with `wasm-bindgen`.
+
+use crate::fixture::Fixture;
+use crate::process::{run, step};
+use crate::tools::{Tools, set_up};
+use crate::{root, target};
+use anyhow::{Context, Result};
+use flate2::{Compression, write::GzEncoder};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+/// Builds the fixture, unless nothing has changed since it was built.
+pub(crate) fn build(fixture: &Fixture) -> Result<Tools> {
+    let tools = set_up()?;
+    let stamp = target()?.join("stamps").join(&fixture.name);
+    let built = std::fs::metadata(&stamp).and_then(|meta| meta.modified()).ok();
+    let outputs = [Some(fixture.worker.join("build/index.js")), fixture.web_output("index.html")];
+    let complete = outputs.iter().flatten().all(|path| path.is_file());
+    // What is read before the build began, so that an edit during it is not missed.
+    let began = SystemTime::now();
+    if complete && built.is_some_and(|built| newest(fixture).is_ok_and(|newest| newest < built)) {
+        return Ok(tools);
+    }
+    step(&format!("build the worker of {}", fixture.name), || worker(fixture, &tools))?;
+    if let Some((folder, package)) = &fixture.web {
+        step(&format!("build the web app of {}", fixture.name), || web(folder, package, &tools))?;
+    }
+    std::fs::create_dir_all(target()?.join("stamps"))?;
+    std::fs::write(&stamp, "")?;
+    std::fs::File::open(&stamp)?.set_modified(began)?;
+    Ok(tools)
+}
+
+impl Fixture {
+    fn web_output(&self, name: &str) -> Option<PathBuf> {
+        self.web.as_ref().map(|(folder, _)| folder.join("dist").join(name))
+    }
+}
+
+/// When the newest of the files that go into a fixture was changed.
+fn newest(fixture: &Fixture) -> Result<SystemTime> {
+    let root = root()?;
+    let mut newest = SystemTime::UNIX_EPOCH;
+    let mut folders = vec![fixture.folder.clone()];
+    folders.extend(["partysync-rs", "partysync-macros", "partysync-client", "xtask"].map(|f| root.join(f)));
+    let mut files = vec![root.join("Cargo.toml"), root.join("Cargo.lock"), root.join("package-lock.json")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if ["build", "dist", "target", "node_modules", ".wrangler"].contains(&name.as_str()) {
+                continue;
+            }
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    for file in files {
+        newest = newest.max(std::fs::metadata(&file)?.modified()?);
+    }
+    Ok(newest)
+}
+
+fn worker(fixture: &Fixture, tools: &Tools) -> Result<()> {
+    run(tools
+        .command(&tools.worker_build)?
+        .args(["--release"])
+        .current_dir(&fixture.worker)
+        .env("CARGO_TARGET_DIR", target()?))
+}
+
+fn web(folder: &Path, package: &str, tools: &Tools) -> Result<()> {
+    let wasm = "wasm32-unknown-unknown";
+    run(Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--release", "--target", wasm, "--package", package])
+        .env("CARGO_TARGET_DIR", target()?)
+        .current_dir(folder))?;
+    let dist = folder.join("dist");
+    if dist.is_dir() {
+        std::fs::remove_dir_all(&dist)?;
+    }
+    std::fs::create_dir_all(&dist)?;
+    let module = target()?.join(wasm).join("release").join(package.replace('-', "_")).with_extension("wasm");
+    run(Command::new(&tools.wasm_bindgen)
+        .args(["--target", "web", "--no-typescript", "--out-name", "app", "--out-dir"])
+        .arg(&dist)
+        .arg(&module))?;
+    let wasm = dist.join("app_bg.wasm");
+    run(tools
+        .command(tools.npm("wasm-opt"))?
+        .args(["-Oz", "--enable-bulk-memory", "--enable-reference-types", "--enable-mutable-globals",
+            "--enable-nontrapping-float-to-int", "--enable-sign-ext", "--enable-multivalue"])
+        .arg(&wasm)
+        .arg("-o")
+        .arg(&wasm))?;
+    for entry in std::fs::read_dir(folder.join("static"))? {
+        let path = entry?.path();
+        std::fs::copy(&path, dist.join(path.file_name().context("a file has a name")?))?;
+    }
+    let sizes: u64 = [wasm, dist.join("app.js")].iter().map(|p| gzipped(p)).sum::<Result<u64>>()?;
+    eprintln!("    web app: {} KiB gzipped", sizes / 1024);
+    Ok(())
+}
+
+/// A file's size when it is compressed.
+fn gzipped(path: &Path) -> Result<u64> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(&std::fs::read(path)?)?;
+    Ok(encoder.finish()?.len() as u64)
+}

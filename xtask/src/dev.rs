@@ -1,0 +1,75 @@
+//! Serving a fixture under workerd until it is told to stop.
+
+use crate::fixture::Fixture;
+use crate::process::{Server, step};
+use crate::tools::Tools;
+use crate::{build, target};
+use anyhow::{Context, Result, bail};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Builds and serves; returns when Ctrl-C or SIGTERM came, with all children ended.
+pub(crate) fn dev(fixture: &Fixture, port: u16, data: Option<PathBuf>) -> Result<()> {
+    let (stop, stopped) = mpsc::channel();
+    ctrlc::set_handler(move || _ = stop.send(()))?;
+    let tools = build::build(fixture)?;
+    // Wrangler would take another port, and that is not the one that was asked for.
+    drop(
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .with_context(|| format!("port {port} is taken: choose another with --port"))?,
+    );
+    let data = match data {
+        Some(data) => std::path::absolute(data)?,
+        None => target()?.join("data").join(&fixture.name),
+    };
+    let mut command = wrangler(&tools, fixture, port, &data)?;
+    let mut server = step("start workerd", || {
+        let mut server = Server::start(&mut command)?;
+        while !is_ready(port) {
+            if stopped.recv_timeout(Duration::from_millis(50)).is_ok() {
+                return Ok(None);
+            }
+            if server.has_ended()? {
+                bail!("wrangler ended: see what it printed above");
+            }
+        }
+        Ok(Some(server))
+    })?;
+    let Some(server) = &mut server else { return Ok(()) };
+    eprintln!("\n    {} is on http://127.0.0.1:{port}  (Ctrl-C stops it)\n", fixture.name);
+    while stopped.recv_timeout(Duration::from_millis(200)).is_err() {
+        if server.has_ended()? {
+            bail!("wrangler ended by itself");
+        }
+    }
+    eprintln!("stopping");
+    Ok(())
+}
+
+/// `wrangler dev` of a fixture.
+pub(crate) fn wrangler(tools: &Tools, fixture: &Fixture, port: u16, data: &Path) -> Result<Command> {
+    let mut command = tools.command(tools.npm("wrangler"))?;
+    command
+        .args(["dev", "--ip", "127.0.0.1", "--show-interactive-dev-session=false"])
+        .args(["--port", &port.to_string(), "--inspector-port", "0", "--log-level", "warn"])
+        .arg("--persist-to")
+        .arg(data)
+        .stdin(std::process::Stdio::null())
+        .current_dir(&fixture.folder);
+    Ok(command)
+}
+
+/// Whether a GET of `/` is answered with 200.
+fn is_ready(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { return false };
+    let request = "GET / HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n";
+    let mut answer = [0; 12];
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+    stream.write_all(request.as_bytes()).is_ok()
+        && stream.read_exact(&mut answer).is_ok()
+        && answer.ends_with(b"200")
+}

@@ -1,0 +1,33 @@
+//! The apps that can be served: where each one's crates are.
+
+use crate::root;
+use anyhow::{Result, bail};
+use std::path::PathBuf;
+
+/// A runnable app: a worker, maybe with a web app.
+pub(crate) struct Fixture {
+    pub(crate) name: String,
+    /// The folder of `wrangler.toml`.
+    pub(crate) folder: PathBuf,
+    /// The folder of the worker's crate.
+    pub(crate) worker: PathBuf,
+    /// The folder and the package of the web app.
+    pub(crate) web: Option<(PathBuf, String)>,
+}
+
+/// The fixture of this name: a folder under `fixtures`, or the tests' own `lab`.
+pub(crate) fn find(name: &str) -> Result<Fixture> {
+    let root = root()?;
+    let folder = if name == "lab" { root.join("tests/lab") } else { root.join("fixtures").join(name) };
+    if !folder.join("wrangler.toml").is_file() {
+        let names: Vec<_> = std::fs::read_dir(root.join("fixtures"))?
+            .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+            .collect();
+        bail!("there is no fixture `{name}`; there are: {}", names.join(", "));
+    }
+    let worker = folder.join("worker");
+    let web = folder.join("web");
+    let package = format!("{}-web", name.trim_end_matches("-sync"));
+    let web = web.join("Cargo.toml").is_file().then_some((web, package));
+    Ok(Fixture { name: name.to_owned(), folder, worker, web })
+}

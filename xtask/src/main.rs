@@ -1,0 +1,85 @@
+//! The repository's commands. `cargo xtask help` lists them.
+
+mod build;
+mod dev;
+mod fixture;
+mod process;
+mod test;
+mod tools;
+
+use anyhow::{Context, Result, bail};
+use lexopt::prelude::*;
+use std::path::PathBuf;
+
+const HELP: &str = "\
+cargo xtask dev [FIXTURE] [--port N] [--data DIR]
+    Serves a fixture under workerd: todo-sync on http://127.0.0.1:8787 unless told otherwise.
+    Its data stays in DIR, a folder under target/ by default.
+cargo xtask test [STEP ...]
+    Runs every check there is, or only the named steps; `cargo xtask test list` names them.
+cargo xtask build [FIXTURE]
+    Builds a fixture for `wrangler dev` and `wrangler deploy`.
+cargo xtask setup
+    Installs what the other commands need, as they do themselves.
+";
+
+fn main() {
+    if let Err(error) = run() {
+        eprintln!("error: {error:#}");
+        std::process::exit(1);
+    }
+}
+
+fn run() -> Result<()> {
+    let mut arguments = lexopt::Parser::from_env();
+    let command = match arguments.next()? {
+        Some(Value(command)) => command.string()?,
+        Some(Long("help") | Short('h')) | None => "help".to_owned(),
+        Some(other) => return Err(other.unexpected().into()),
+    };
+    match command.as_str() {
+        "help" => print!("{HELP}"),
+        "dev" => {
+            let (mut name, mut port, mut data) = ("todo-sync".to_owned(), 8787, None);
+            while let Some(argument) = arguments.next()? {
+                match argument {
+                    Long("port") => port = arguments.value()?.parse()?,
+                    Long("data") => data = Some(PathBuf::from(arguments.value()?)),
+                    Value(value) => name = value.string()?,
+                    other => return Err(other.unexpected().into()),
+                }
+            }
+            dev::dev(&fixture::find(&name)?, port, data)?;
+        }
+        "build" => {
+            let name = rest(&mut arguments)?.into_iter().next().unwrap_or("todo-sync".to_owned());
+            build::build(&fixture::find(&name)?)?;
+        }
+        "setup" => tools::set_up().map(drop)?,
+        "test" => test::test(&rest(&mut arguments)?)?,
+        other => bail!("there is no command `{other}`\n\n{HELP}"),
+    }
+    Ok(())
+}
+
+fn rest(arguments: &mut lexopt::Parser) -> Result<Vec<String>> {
+    let mut values = Vec::new();
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Value(value) => values.push(value.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(values)
+}
+
+/// The repository's folder.
+fn root() -> Result<PathBuf> {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").context("run it as `cargo xtask`")?;
+    Ok(PathBuf::from(manifest).parent().context("xtask has a folder above")?.to_owned())
+}
+
+/// The folder that everything is built into.
+fn target() -> Result<PathBuf> {
+    Ok(root()?.join("target"))
+}
