@@ -1,0 +1,248 @@
+//! Reactive rows for Leptos: [`use_sync`].
+//!
+//! ```ignore
+//! let sync = use_sync::<TodoAction>(&room_url("todos", "default")?)?;
+//! let todos = sync.rows::<Todo>();
+//! view! {
+//!     <For each=move || todos.keys().get() key=Clone::clone let:key>
+//!         {todos.get(&key).map(|todo| view! { <li>{move || todo.row.get().text}</li> })}
+//!     </For>
+//! }
+//! ```
+//!
+//! A row is a signal of its own: what shows it runs again when it changes, and for no other row.
+
+use crate::{Answer, Options, Status, SyncClient, Update};
+use ::leptos::prelude::*;
+use ::leptos::task::spawn_local;
+use futures::StreamExt;
+use partysync::{Action, Error, Key, Record, Result};
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+
+/// Connects to a room for as long as the component lives.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn use_sync<A: Action + Send>(url: &str) -> Result<Synced<A>> {
+    use_sync_with(url, Options::default())
+}
+
+/// As [`use_sync`], with options.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn use_sync_with<A: Action + Send, S: crate::store::Store + 'static>(
+    url: &str,
+    options: Options<S>,
+) -> Result<Synced<A>> {
+    let client = connect(url, options)?;
+    let status = RwSignal::new(client.status());
+    let (errors, message) = (RwSignal::new(None), RwSignal::new(None));
+    let mut updates = client.updates();
+    spawn_local(async move {
+        while let Some(update) = updates.next().await {
+            let Update { status: now, errors: new, messages, .. } = update;
+            if status.try_get_untracked().is_none() {
+                return;
+            }
+            if status.get_untracked() != now {
+                status.set(now);
+            }
+            for error in new {
+                errors.set(Some(error));
+            }
+            for new in messages {
+                message.set(Some(new));
+            }
+        }
+    });
+    let closing = client.clone();
+    on_cleanup(move || closing.close());
+    Ok(Synced { client: StoredValue::new(client), status, errors, message })
+}
+
+#[cfg(target_arch = "wasm32")]
+fn connect<A: Action + Send, S: crate::store::Store + 'static>(
+    url: &str,
+    options: Options<S>,
+) -> Result<SyncClient<A>> {
+    SyncClient::with(url, options)
+}
+
+/// On a server that renders pages there is nothing to connect with: a client that stays as its
+/// store left it.
+#[cfg(not(target_arch = "wasm32"))]
+fn connect<A: Action + Send, S: crate::store::Store + 'static>(
+    url: &str,
+    options: Options<S>,
+) -> Result<SyncClient<A>> {
+    SyncClient::make(url.to_owned(), options, crate::transport::WebTransport).map(|(client, _)| client)
+}
+
+/// A room in a component: cheap to copy, gone with the component.
+pub struct Synced<A: Action + Send> {
+    client: StoredValue<SyncClient<A>>,
+    status: RwSignal<Status>,
+    errors: RwSignal<Option<Error>>,
+    message: RwSignal<Option<serde_json::Value>>,
+}
+
+impl<A: Action + Send> Clone for Synced<A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A: Action + Send> Copy for Synced<A> {}
+
+impl<A: Action + Send> std::fmt::Debug for Synced<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Synced").finish_non_exhaustive()
+    }
+}
+
+impl<A: Action + Send> Synced<A> {
+    /// Does an action; see [`SyncClient::send`].
+    pub fn send(&self, action: A) -> Answer {
+        self.client.with_value(|client| client.send(action))
+    }
+
+    /// The client.
+    #[must_use]
+    pub fn client(&self) -> SyncClient<A> {
+        self.client.get_value()
+    }
+
+    /// Where the client stands.
+    #[must_use]
+    pub fn status(&self) -> Signal<Status> {
+        self.status.into()
+    }
+
+    /// The last thing that the server could not use.
+    #[must_use]
+    pub fn error(&self) -> Signal<Option<Error>> {
+        self.errors.into()
+    }
+
+    /// The last message of the application's own.
+    #[must_use]
+    pub fn message(&self) -> Signal<Option<serde_json::Value>> {
+        self.message.into()
+    }
+
+    /// The rows of a record. Call it once in a component and pass the result on.
+    #[must_use]
+    pub fn rows<R: Record + Send + Sync + PartialEq>(&self) -> Rows<R> {
+        let client = self.client();
+        let rows = Rows {
+            keys: RwSignal::new(Vec::new()),
+            entries: StoredValue::new(BTreeMap::new()),
+            record: PhantomData,
+        };
+        rows.update(&client, client.keys(R::SCHEMA.table).iter());
+        let mut updates = client.updates();
+        spawn_local(async move {
+            while let Some(update) = updates.next().await {
+                if rows.keys.try_get_untracked().is_none() {
+                    return;
+                }
+                if let Some(keys) = update.changes.get(R::SCHEMA.table) {
+                    rows.update(&client, keys.iter());
+                }
+            }
+        });
+        rows
+    }
+
+    /// Whether the row's shown state is not the server's word yet. Not reactive; see [`Row`].
+    #[must_use]
+    pub fn is_pending<R: Record>(&self, key: impl Into<Key>) -> bool {
+        self.client.with_value(|client| client.is_pending::<R>(key))
+    }
+}
+
+/// One row, as signals.
+#[derive(Debug)]
+pub struct Row<R: Send + Sync + 'static> {
+    /// The row as it is shown.
+    pub row: ArcRwSignal<R>,
+    /// Whether that is not the server's word yet.
+    pub pending: ArcRwSignal<bool>,
+}
+
+impl<R: Send + Sync + 'static> Clone for Row<R> {
+    fn clone(&self) -> Self {
+        Self { row: self.row.clone(), pending: self.pending.clone() }
+    }
+}
+
+/// The rows of a record: which there are is one signal, what is in each another.
+#[derive(Debug)]
+pub struct Rows<R: Send + Sync + 'static> {
+    keys: RwSignal<Vec<Key>>,
+    entries: StoredValue<BTreeMap<Key, Row<R>>>,
+    record: PhantomData<R>,
+}
+
+impl<R: Send + Sync + 'static> Clone for Rows<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R: Send + Sync + 'static> Copy for Rows<R> {}
+
+impl<R: Record + Send + Sync + PartialEq> Rows<R> {
+    /// The keys of the rows there are, in order.
+    #[must_use]
+    pub fn keys(&self) -> Signal<Vec<Key>> {
+        self.keys.into()
+    }
+
+    /// A row that is there.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<Row<R>> {
+        self.entries.with_value(|entries| entries.get(key).cloned())
+    }
+
+    /// All rows, by key. What reads it runs again when any row changes.
+    #[must_use]
+    pub fn all(&self) -> Vec<R> {
+        self.keys.get().iter().filter_map(|key| self.get(key)).map(|row| row.row.get()).collect()
+    }
+
+    fn update<'a, A: Action + Send>(
+        &self,
+        client: &SyncClient<A>,
+        keys: impl Iterator<Item = &'a Key>,
+    ) {
+        let mut membership = false;
+        for key in keys {
+            let (row, pending) = (client.get::<R>(key.clone()), client.is_pending::<R>(key.clone()));
+            let Ok(Some(row)) = row else {
+                self.entries.update_value(|entries| membership |= entries.remove(key).is_some());
+                continue;
+            };
+            match self.get(key) {
+                Some(entry) => {
+                    if entry.row.get_untracked() != row {
+                        entry.row.set(row);
+                    }
+                    if entry.pending.get_untracked() != pending {
+                        entry.pending.set(pending);
+                    }
+                }
+                None => {
+                    let entry = Row { row: ArcRwSignal::new(row), pending: ArcRwSignal::new(pending) };
+                    self.entries.update_value(|entries| drop(entries.insert(key.clone(), entry)));
+                    membership = true;
+                }
+            }
+        }
+        if membership {
+            self.keys.set(self.entries.with_value(|entries| entries.keys().cloned().collect()));
+        }
+    }
+}

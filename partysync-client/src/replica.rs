@@ -1,0 +1,518 @@
+//! [`Replica`]: confirmed rows, the pending actions over them, and the view that is both. No IO.
+//!
+//! The view is the confirmed rows with an overlay: the rows that pending actions touch. A patch
+//! changes confirmed rows, drops the answered actions and replays the rest into a new overlay,
+//! in one step: an optimistic row goes in the same step in which its confirmed row comes. The
+//! cost is that of the rows touched, not of the table.
+
+use crate::store::{Saved, Write};
+use partysync::sql::Value;
+use partysync::wire::v2::{Ack, CatchUp, Change, Patch, Push, Subscription};
+use partysync::{Action, Code, Error, Key, Record, Result, Schema, Tables, Timestamp};
+use serde_json::value::to_raw_value;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+type Row = Vec<Value>;
+
+/// The keys whose row, or whose being pending, changed; by channel.
+pub type Changes = BTreeMap<&'static str, BTreeSet<Key>>;
+
+/// A client's copy of a room. `A` is the server's action type.
+///
+/// ```
+/// # use partysync::{Action, Record, Timestamp};
+/// # #[derive(Record, Clone, Debug, PartialEq)] #[record(table = "notes")]
+/// # struct Note { #[record(key)] id: String, text: String }
+/// # #[derive(Action, Clone, Debug)] #[action(record = Note)]
+/// # enum NoteAction { #[action(insert)] Create { id: String, text: String } }
+/// use partysync_client::Replica;
+///
+/// let mut replica = Replica::<NoteAction>::new("client-1");
+/// let action = NoteAction::Create { id: "a".into(), text: "hi".into() };
+/// let (seq, changes) = replica.act(action, Timestamp::from_millis(0));
+/// assert_eq!(seq, 1);
+/// assert!(changes["notes"].contains(&"a".into()));
+/// assert!(replica.is_pending("notes", &"a".into()));
+/// assert_eq!(replica.rows::<Note>()?[0].text, "hi");
+/// # Ok::<(), partysync::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Replica<A> {
+    client: String,
+    epoch: Option<String>,
+    tables: BTreeMap<&'static str, Table>,
+    pending: VecDeque<Pending<A>>,
+    next_seq: u64,
+    /// Rows of a patch that goes on in the next frame.
+    partial: Vec<Change>,
+    writes: Vec<Write>,
+}
+
+#[derive(Debug)]
+struct Table {
+    schema: &'static Schema,
+    /// The version that the confirmed rows are of.
+    version: Option<u64>,
+    confirmed: BTreeMap<Key, Row>,
+    /// Rows that pending actions touched; `None` for one that they deleted.
+    overlay: BTreeMap<Key, Option<Row>>,
+    /// Pages of a catch-up that is not complete.
+    staged: Vec<CatchUp>,
+}
+
+#[derive(Debug)]
+struct Pending<A> {
+    seq: u64,
+    action: A,
+    made_at: Timestamp,
+}
+
+/// What a frame did to the replica.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    pub(crate) changes: Changes,
+    pub(crate) answers: Vec<(u64, Result<()>)>,
+}
+
+impl<A: Action> Replica<A> {
+    /// An empty replica. `client` is its id: one for each store, random, at most 64 characters.
+    pub fn new(client: impl Into<String>) -> Self {
+        let table = |schema: &&'static Schema| {
+            let table = Table {
+                schema,
+                version: None,
+                confirmed: BTreeMap::new(),
+                overlay: BTreeMap::new(),
+                staged: Vec::new(),
+            };
+            (schema.table, table)
+        };
+        Self {
+            client: client.into(),
+            epoch: None,
+            tables: A::CHANNELS.iter().map(table).collect(),
+            pending: VecDeque::new(),
+            next_seq: 1,
+            partial: Vec::new(),
+            writes: Vec::new(),
+        }
+    }
+
+    /// The replica that was stored. Rows of another schema than the type's are left out (they
+    /// are fetched anew), and pending actions that can no longer be read are given back as errors.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when what was stored is not a replica.
+    pub fn load(saved: &Saved) -> Result<(Self, Vec<Error>)> {
+        let mut replica = Self::new(saved.client.clone());
+        let mut lost = Vec::new();
+        replica.epoch.clone_from(&saved.epoch);
+        replica.next_seq = saved.next_seq.max(1);
+        for table in replica.tables.values_mut() {
+            let Some(stored) = saved.channels.get(table.schema.table) else { continue };
+            if stored.schema != table.schema.hash() {
+                continue;
+            }
+            table.version = stored.version;
+            for row in stored.rows.values() {
+                let row = table.schema.row_from_json(row)?;
+                table.confirmed.insert(table.schema.key_of(&row)?, row);
+            }
+        }
+        for (seq, pending) in &saved.pending {
+            match A::from_json(&pending.channel, &pending.action) {
+                Ok(action) => replica.pending.push_back(Pending {
+                    seq: *seq,
+                    action,
+                    made_at: pending.made_at,
+                }),
+                Err(error) => lost.push(error.context(format_args!("pending action {seq}"))),
+            }
+        }
+        replica.replay();
+        Ok((replica, lost))
+    }
+
+    /// The replica's id.
+    #[must_use]
+    pub fn client(&self) -> &str {
+        &self.client
+    }
+
+    /// The epoch of the confirmed rows.
+    #[must_use]
+    pub fn epoch(&self) -> Option<&str> {
+        self.epoch.as_deref()
+    }
+
+    /// The version that a channel's confirmed rows are of.
+    #[must_use]
+    pub fn version(&self, channel: &str) -> Option<u64> {
+        self.tables.get(channel).and_then(|table| table.version)
+    }
+
+    /// How many actions have no answer yet.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The highest seq below which every action has its answer.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.pending.front().map_or(self.next_seq, |pending| pending.seq).saturating_sub(1)
+    }
+
+    /// Whether the row's shown state is not the server's word yet.
+    #[must_use]
+    pub fn is_pending(&self, channel: &str, key: &Key) -> bool {
+        self.tables.get(channel).is_some_and(|table| table.overlay.contains_key(key))
+    }
+
+    /// A row as it is shown.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when the row does not fit the type.
+    pub fn get<R: Record>(&self, key: &Key) -> Result<Option<R>> {
+        self.row(R::SCHEMA.table, key).cloned().map(R::from_row).transpose()
+    }
+
+    /// All rows as they are shown, by key.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when a row does not fit the type.
+    pub fn rows<R: Record>(&self) -> Result<Vec<R>> {
+        let channel = R::SCHEMA.table;
+        let keys = self.keys(channel);
+        keys.iter().filter_map(|key| self.row(channel, key)).cloned().map(R::from_row).collect()
+    }
+
+    /// The keys of all rows as they are shown, in order.
+    #[must_use]
+    pub fn keys(&self, channel: &str) -> Vec<Key> {
+        let Some(table) = self.tables.get(channel) else { return Vec::new() };
+        if table.overlay.is_empty() {
+            return table.confirmed.keys().cloned().collect();
+        }
+        let mut keys: BTreeSet<&Key> = table.confirmed.keys().collect();
+        for (key, row) in &table.overlay {
+            if row.is_some() { keys.insert(key) } else { keys.remove(key) };
+        }
+        keys.into_iter().cloned().collect()
+    }
+
+    fn row(&self, channel: &str, key: &Key) -> Option<&Row> {
+        let table = self.tables.get(channel)?;
+        match table.overlay.get(key) {
+            Some(row) => row.as_ref(),
+            None => table.confirmed.get(key),
+        }
+    }
+
+    /// Makes an action: shown at once, to be pushed. Returns its seq.
+    pub fn act(&mut self, action: A, now: Timestamp) -> (u64, Changes) {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let pending = Pending { seq, action, made_at: now };
+        if let Ok(action) = pending.action.to_json() {
+            let channel = pending.action.channel().to_owned();
+            self.writes.push(Write::Act { seq, channel, action, made_at: now });
+        }
+        let before = self.snapshot_of(&BTreeSet::new());
+        self.show(&pending);
+        self.pending.push_back(pending);
+        (seq, self.changes_since(before))
+    }
+
+    /// Runs a pending action on the view. One that fails has no effect: the server decides.
+    fn show(&mut self, pending: &Pending<A>) {
+        let mut scratch =
+            Scratch { tables: &self.tables, rows: BTreeMap::new(), now: pending.made_at };
+        if pending.action.reduce(&mut scratch).is_ok() {
+            for ((channel, key), row) in scratch.rows {
+                if let Some(table) = self.tables.get_mut(channel) {
+                    table.overlay.insert(key, row);
+                }
+            }
+        }
+    }
+
+    fn replay(&mut self) {
+        for table in self.tables.values_mut() {
+            table.overlay.clear();
+        }
+        let pending = std::mem::take(&mut self.pending);
+        pending.iter().for_each(|action| self.show(action));
+        self.pending = pending;
+    }
+
+    /// The channels to follow, for `hello`.
+    #[must_use]
+    pub fn subscriptions(&self) -> Vec<Subscription> {
+        let subscription = |table: &Table| Subscription {
+            channel: table.schema.table.to_owned(),
+            since: table.version,
+            schema: table.schema.hash(),
+        };
+        self.tables.values().map(subscription).collect()
+    }
+
+    /// The pending actions after `seq`, to be pushed: at most `count`, and about `bytes` at most.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when an action has no JSON form.
+    pub fn to_push(&self, seq: u64, count: usize, bytes: usize) -> Result<Vec<Push>> {
+        let mut size = 0;
+        let mut actions = Vec::new();
+        for pending in self.pending.iter().filter(|p| p.seq > seq).take(count) {
+            let action = to_raw_value(&pending.action.to_json()?)
+                .map_err(|e| Error::new(Code::InvalidValue, e.to_string()))?;
+            size += action.get().len();
+            if size > bytes && !actions.is_empty() {
+                break;
+            }
+            let channel = pending.action.channel().to_owned();
+            actions.push(Push { seq: pending.seq, channel, action });
+        }
+        Ok(actions)
+    }
+
+    /// The room's epoch, from `welcome`.
+    pub(crate) fn set_epoch(&mut self, epoch: &str) {
+        if self.epoch.as_deref() != Some(epoch) {
+            self.epoch = Some(epoch.to_owned());
+            self.writes.push(Write::Epoch(epoch.to_owned()));
+        }
+    }
+
+    /// Confirmed rows are of no use any more: they stay in view until the snapshot is complete.
+    pub(crate) fn reset(&mut self) {
+        for table in self.tables.values_mut() {
+            table.version = None;
+            self.writes.push(Write::Version(table.schema.table, None));
+        }
+        self.interrupt();
+    }
+
+    /// The connection was lost: what is not complete begins anew.
+    pub(crate) fn interrupt(&mut self) {
+        self.partial.clear();
+        for table in self.tables.values_mut() {
+            table.staged.clear();
+        }
+    }
+
+    /// A page of catch-up. Rows are put in when the last page has come; `true` then.
+    pub(crate) fn catch_up(&mut self, page: CatchUp) -> Result<(bool, Changes)> {
+        let table = self.table(&page.channel)?;
+        if page.from.is_some() && page.from != table.version {
+            return Err(out_of_step());
+        }
+        let (more, whole, to) = (page.more, page.from.is_none(), page.to);
+        table.staged.push(page);
+        if more {
+            return Ok((false, Changes::new()));
+        }
+        let pages = std::mem::take(&mut table.staged);
+        let (schema, channel) = (table.schema, table.schema.table);
+        let mut rows = BTreeMap::new();
+        for page in pages {
+            for row in &page.rows {
+                let row = schema.row_from_json(row)?;
+                rows.insert(schema.key_of(&row)?, Some(row));
+            }
+            for key in &page.gone {
+                rows.insert(key_from_json(schema, key)?, None);
+            }
+        }
+        if whole {
+            // What the snapshot does not hold is gone.
+            for key in table.confirmed.keys() {
+                rows.entry(key.clone()).or_insert(None);
+            }
+        }
+        let changes = self.confirm([(channel, rows)].into(), &[]);
+        self.set_version(channel, to);
+        Ok((true, changes))
+    }
+
+    /// A patch, with its answers.
+    pub(crate) fn patch(&mut self, patch: Patch) -> Result<Applied> {
+        let current = |table: &Table| table.version == Some(patch.from);
+        // A frame that came twice changes nothing; its answers still count.
+        let old = self.tables.values().all(|t| t.version.is_some_and(|v| v >= patch.to));
+        if !old && !self.tables.values().all(current) {
+            return Err(out_of_step());
+        }
+        if !old {
+            self.partial.extend(patch.changes);
+        }
+        if patch.more {
+            return Ok(Applied::default());
+        }
+        let mut rows: BTreeMap<&'static str, BTreeMap<Key, Option<Row>>> = BTreeMap::new();
+        for change in std::mem::take(&mut self.partial) {
+            let schema = self.table(&change.channel)?.schema;
+            let changed = rows.entry(schema.table).or_default();
+            for row in &change.rows {
+                let row = schema.row_from_json(row)?;
+                changed.insert(schema.key_of(&row)?, Some(row));
+            }
+            for key in &change.gone {
+                changed.insert(key_from_json(schema, key)?, None);
+            }
+        }
+        let changes = self.confirm(rows, &patch.acks);
+        if !old && patch.to != patch.from {
+            let channels: Vec<_> = self.tables.keys().copied().collect();
+            channels.into_iter().for_each(|channel| self.set_version(channel, patch.to));
+        }
+        let answers = patch.acks.iter().map(|ack| (ack.seq, ack.outcome())).collect();
+        Ok(Applied { changes, answers })
+    }
+
+    fn table(&mut self, channel: &str) -> Result<&mut Table> {
+        self.tables.get_mut(channel).ok_or_else(|| {
+            let message = format!("the server sent rows of `{channel}`, which this client lacks");
+            Error::new(Code::UnknownChannel, message)
+        })
+    }
+
+    fn set_version(&mut self, channel: &'static str, version: u64) {
+        if let Some(table) = self.tables.get_mut(channel) {
+            table.version = Some(version);
+            self.writes.push(Write::Version(channel, Some((version, table.schema.hash()))));
+        }
+    }
+
+    /// Puts confirmed rows in, drops answered actions and replays the rest: one step.
+    fn confirm(
+        &mut self,
+        rows: BTreeMap<&'static str, BTreeMap<Key, Option<Row>>>,
+        acks: &[Ack],
+    ) -> Changes {
+        let touched = rows
+            .iter()
+            .flat_map(|(channel, rows)| rows.keys().map(move |key| (*channel, key.clone())))
+            .collect();
+        let before = self.snapshot_of(&touched);
+        for (channel, rows) in rows {
+            let Some(table) = self.tables.get_mut(channel) else { continue };
+            for (key, row) in rows {
+                self.writes.push(Write::row(channel, table.schema, &key, row.as_deref()));
+                match row {
+                    Some(row) => table.confirmed.insert(key, row),
+                    None => table.confirmed.remove(&key),
+                };
+            }
+        }
+        if !acks.is_empty() {
+            self.pending.retain(|pending| !acks.iter().any(|ack| ack.seq == pending.seq));
+            self.writes.extend(acks.iter().map(|ack| Write::Answered(ack.seq)));
+        }
+        self.replay();
+        self.changes_since(before)
+    }
+
+    /// How these keys, and all in the overlay, are shown now.
+    fn snapshot_of(&self, touched: &BTreeSet<(&'static str, Key)>) -> Shown {
+        let overlay = self.overlay_keys();
+        let keys = touched.iter().cloned().chain(overlay);
+        keys.map(|(channel, key)| {
+            let shown = (self.row(channel, &key).cloned(), self.is_pending(channel, &key));
+            ((channel, key), shown)
+        })
+        .collect()
+    }
+
+    fn overlay_keys(&self) -> impl Iterator<Item = (&'static str, Key)> + '_ {
+        self.tables.iter().flat_map(|(channel, table)| {
+            table.overlay.keys().map(move |key| (*channel, key.clone()))
+        })
+    }
+
+    fn changes_since(&self, mut before: Shown) -> Changes {
+        // A key that was in no overlay and that no frame touched was shown as it is confirmed.
+        for (channel, key) in self.overlay_keys() {
+            before.entry((channel, key.clone())).or_insert_with(|| {
+                let confirmed = self.tables.get(channel).and_then(|t| t.confirmed.get(&key));
+                (confirmed.cloned(), false)
+            });
+        }
+        let mut changes = Changes::new();
+        for ((channel, key), (row, pending)) in before {
+            let same = self.row(channel, &key) == row.as_ref()
+                && self.is_pending(channel, &key) == pending;
+            if !same {
+                changes.entry(channel).or_default().insert(key);
+            }
+        }
+        changes
+    }
+
+    /// What has to be stored since the last call.
+    pub fn take_writes(&mut self) -> Vec<Write> {
+        std::mem::take(&mut self.writes)
+    }
+}
+
+type Shown = BTreeMap<(&'static str, Key), (Option<Row>, bool)>;
+
+fn key_from_json(schema: &Schema, json: &serde_json::Value) -> Result<Key> {
+    let sql_type = schema.columns.first().map_or(partysync::sql::SqlType::Text, |c| c.sql_type);
+    Key::try_from(Value::from_json(json, sql_type)?)
+}
+
+/// A frame does not go on from where the replica is: one was lost.
+fn out_of_step() -> Error {
+    Error::new(Code::InvalidFrame, "a frame does not continue the rows that are here")
+}
+
+/// What one action's reducer works on: the view, with its own writes apart until it succeeds.
+struct Scratch<'a> {
+    tables: &'a BTreeMap<&'static str, Table>,
+    rows: BTreeMap<(&'static str, Key), Option<Row>>,
+    now: Timestamp,
+}
+
+impl Scratch<'_> {
+    fn channel(&self, channel: &str) -> Option<(&'static str, &Table)> {
+        self.tables.get_key_value(channel).map(|(channel, table)| (*channel, table))
+    }
+}
+
+impl Tables for Scratch<'_> {
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    fn get(&self, channel: &str, key: &Key) -> Option<Row> {
+        let (channel, table) = self.channel(channel)?;
+        if let Some(row) = self.rows.get(&(channel, key.clone())) {
+            return row.clone();
+        }
+        match table.overlay.get(key) {
+            Some(row) => row.clone(),
+            None => table.confirmed.get(key).cloned(),
+        }
+    }
+
+    fn set(&mut self, channel: &str, key: Key, row: Option<Row>) {
+        if let Some((channel, _)) = self.channel(channel) {
+            // Deleting what is not there leaves no mark.
+            if row.is_some() || self.get(channel, &key).is_some() {
+                self.rows.insert((channel, key), row);
+            }
+        }
+    }
+
+    fn keys(&self, channel: &str) -> Vec<Key> {
+        let Some((channel, table)) = self.channel(channel) else { return Vec::new() };
+        let own = self.rows.iter().filter(|((c, _), _)| *c == channel).map(|((_, k), r)| (k, r));
+        let mut keys: BTreeSet<&Key> = table.confirmed.keys().collect();
+        for (key, row) in table.overlay.iter().chain(own) {
+            if row.is_some() { keys.insert(key) } else { keys.remove(key) };
+        }
+        keys.into_iter().cloned().collect()
+    }
+}

@@ -1,0 +1,420 @@
+//! [`Session`]: connect, say hello, catch up, push, resend, back off. A state machine without
+//! IO: frames and time come in, frames and times to wake up go out.
+
+use crate::replica::{Changes, Replica};
+use partysync::wire::v2::{ClientFrame, Hello, ServerFrame};
+use partysync::wire::{CLOSE_REFUSED, CLOSE_SCHEMA, PING, PONG};
+use partysync::{Action, Code, Error, Result, Timestamp};
+use serde_json::Value as Json;
+
+/// Most actions of one push; a room refuses more than it allows.
+const PUSH_ACTIONS: usize = 256;
+/// About how large a push may get, in bytes.
+const PUSH_BYTES: usize = 256 * 1024;
+
+/// Where a session stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Phase {
+    /// Waiting for the socket or for the server's welcome.
+    Connecting,
+    /// Receiving what changed in the meantime.
+    CatchingUp {
+        /// Rows received.
+        received: u64,
+        /// Rows there are to receive.
+        total: u64,
+    },
+    /// All that the server has is here, and what happens arrives at once.
+    Live,
+    /// No connection; another attempt at this time.
+    Offline {
+        /// When the next attempt is made.
+        retry_at: Timestamp,
+    },
+    /// The server refused, and trying again does not help: reload the app
+    /// ([`Code::SchemaMismatch`]) or get other credentials.
+    Refused(Error),
+    /// Closed by [`Session::close`].
+    Closed,
+}
+
+/// What a user should know: is what I see current, and is what I did safe?
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Where the session stands.
+    pub phase: Phase,
+    /// Actions without an answer.
+    pub pending: usize,
+}
+
+/// How long a session waits for what; in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timing {
+    /// For the socket, the welcome and each page of the catch-up.
+    pub connect_ms: i64,
+    /// For the answer to a push.
+    pub answer_ms: i64,
+    /// Between two pings of a quiet connection; half of it is what a pong may take.
+    pub ping_ms: i64,
+    /// Before the first new attempt; doubles with each.
+    pub retry_ms: i64,
+    /// Between attempts at most.
+    pub retry_max_ms: i64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            connect_ms: 10_000,
+            answer_ms: 10_000,
+            ping_ms: 20_000,
+            retry_ms: 250,
+            retry_max_ms: 15_000,
+        }
+    }
+}
+
+/// What the driver has to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Open a socket; one that is open is of no use any more.
+    Connect,
+    /// Send a frame on the open socket.
+    Send(String),
+    /// Close the socket.
+    Disconnect,
+}
+
+#[derive(Debug, PartialEq)]
+enum State {
+    /// No socket; the next attempt at this time.
+    Waiting(Timestamp),
+    /// A socket was asked for.
+    Opening,
+    /// `hello` was said; catch-ups of this many channels are missing.
+    Greeting { missing: usize, received: u64, total: u64 },
+    Live,
+    Refused(Error),
+    Closed,
+}
+
+/// A replica's connection to its room.
+#[derive(Debug)]
+pub struct Session<A> {
+    replica: Replica<A>,
+    timing: Timing,
+    state: State,
+    /// When waiting for what `state` waits for ends.
+    deadline: Timestamp,
+    attempt: u32,
+    random: u64,
+    /// The last seq that was pushed on this connection.
+    pushed: u64,
+    /// When the answer to a push is overdue.
+    answer_by: Option<Timestamp>,
+    /// When a frame last came.
+    heard_at: Timestamp,
+    pinged: bool,
+    effects: Vec<Effect>,
+    changes: Changes,
+    answers: Vec<(u64, Result<()>)>,
+    messages: Vec<Json>,
+    errors: Vec<Error>,
+}
+
+impl<A: Action> Session<A> {
+    /// A session that connects at once. `seed` is random: it spreads the attempts of many
+    /// clients.
+    #[must_use]
+    pub fn new(replica: Replica<A>, timing: Timing, seed: u64, now: Timestamp) -> Self {
+        let mut session = Self {
+            replica,
+            timing,
+            state: State::Waiting(now),
+            deadline: now,
+            attempt: 0,
+            random: seed | 1,
+            pushed: 0,
+            answer_by: None,
+            heard_at: now,
+            pinged: false,
+            effects: Vec::new(),
+            changes: Changes::new(),
+            answers: Vec::new(),
+            messages: Vec::new(),
+            errors: Vec::new(),
+        };
+        session.connect(now);
+        session
+    }
+
+    /// The rows.
+    pub fn replica(&self) -> &Replica<A> {
+        &self.replica
+    }
+
+    /// What is to be stored since the last call.
+    pub fn take_writes(&mut self) -> Vec<crate::store::Write> {
+        self.replica.take_writes()
+    }
+
+    /// Where it stands.
+    pub fn status(&self) -> Status {
+        let phase = match &self.state {
+            State::Waiting(retry_at) => Phase::Offline { retry_at: *retry_at },
+            State::Opening => Phase::Connecting,
+            State::Greeting { total: 0, .. } => Phase::Connecting,
+            State::Greeting { received, total, .. } => {
+                Phase::CatchingUp { received: *received, total: *total }
+            }
+            State::Live => Phase::Live,
+            State::Refused(error) => Phase::Refused(error.clone()),
+            State::Closed => Phase::Closed,
+        };
+        Status { phase, pending: self.replica.pending() }
+    }
+
+    /// What the driver has to do, in this order.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The rows that changed since the last call.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// The actions that were answered since the last call.
+    pub fn take_answers(&mut self) -> Vec<(u64, Result<()>)> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// The application's own messages since the last call.
+    pub fn take_messages(&mut self) -> Vec<Json> {
+        std::mem::take(&mut self.messages)
+    }
+
+    /// What the server could not use, or the session of the server's, since the last call.
+    pub fn take_errors(&mut self) -> Vec<Error> {
+        std::mem::take(&mut self.errors)
+    }
+
+    /// Adds an error from outside to [`take_errors`](Self::take_errors).
+    pub fn report(&mut self, error: Error) {
+        self.errors.push(error);
+    }
+
+    /// When [`tick`](Self::tick) has to be called.
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        match &self.state {
+            State::Waiting(at) => Some(*at),
+            State::Opening | State::Greeting { .. } => Some(self.deadline),
+            State::Live => {
+                let quiet = if self.pinged { self.timing.ping_ms * 3 / 2 } else { self.timing.ping_ms };
+                let ping = self.heard_at.plus_millis(quiet);
+                Some(self.answer_by.map_or(ping, |at| at.min(ping)))
+            }
+            State::Refused(_) | State::Closed => None,
+        }
+    }
+
+    /// Makes an action: shown at once, sent as soon as may be. Returns its seq.
+    pub fn act(&mut self, action: A, now: Timestamp) -> u64 {
+        let (seq, changes) = self.replica.act(action, now);
+        self.note(changes);
+        self.push(now);
+        seq
+    }
+
+    /// Sends a message of the application's own; `false` when there is no live connection.
+    pub fn message(&mut self, message: Json) -> bool {
+        let live = self.state == State::Live;
+        if live {
+            self.effects.push(Effect::Send(ClientFrame::Message(message).to_text()));
+        }
+        live
+    }
+
+    /// Ends the session. Pending actions stay with the replica.
+    pub fn close(&mut self) {
+        self.drop_socket();
+        self.state = State::Closed;
+    }
+
+    /// Tries again at once: the network is back, or new credentials are there.
+    pub fn reconnect(&mut self, now: Timestamp) {
+        self.attempt = 0;
+        self.drop_socket();
+        self.connect(now);
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Timestamp) {
+        match self.state {
+            State::Waiting(at) if now >= at => self.connect(now),
+            State::Opening | State::Greeting { .. } if now >= self.deadline => self.lost(now),
+            State::Live => {
+                let quiet = now.as_millis() - self.heard_at.as_millis();
+                if self.answer_by.is_some_and(|at| now >= at) || quiet >= self.timing.ping_ms * 3 / 2 {
+                    self.lost(now);
+                } else if quiet >= self.timing.ping_ms && !self.pinged {
+                    self.pinged = true;
+                    self.effects.push(Effect::Send(PING.to_owned()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The socket is open.
+    pub fn opened(&mut self, now: Timestamp) {
+        if self.state != State::Opening {
+            return;
+        }
+        let channels = self.replica.subscriptions();
+        let missing = channels.len();
+        let hello = Hello {
+            client: self.replica.client().to_owned(),
+            epoch: self.replica.epoch().map(str::to_owned),
+            seq: self.replica.answered(),
+            channels,
+        };
+        self.effects.push(Effect::Send(ClientFrame::Hello(hello).to_text()));
+        self.state = State::Greeting { missing, received: 0, total: 0 };
+        self.deadline = now.plus_millis(self.timing.connect_ms);
+    }
+
+    /// A frame came.
+    pub fn received(&mut self, text: &str, now: Timestamp) {
+        self.heard_at = now;
+        self.pinged = false;
+        if text == PONG {
+            return;
+        }
+        let result = ServerFrame::parse(text).and_then(|frame| match frame {
+            Some(frame) => self.handle(frame, now),
+            None => Ok(()),
+        });
+        if let Err(error) = result {
+            // Start over from what is known to be right.
+            self.errors.push(error);
+            self.lost(now);
+        }
+    }
+
+    fn handle(&mut self, frame: ServerFrame, now: Timestamp) -> Result<()> {
+        match frame {
+            ServerFrame::Welcome(welcome) => self.replica.set_epoch(&welcome.epoch),
+            ServerFrame::Reset(_) => self.replica.reset(),
+            ServerFrame::CatchUp(page) => {
+                let (sent, all) = (page.sent, page.total);
+                let (complete, changes) = self.replica.catch_up(page)?;
+                self.note(changes);
+                if let State::Greeting { missing, received, total } = &mut self.state {
+                    (*received, *total) = (sent, all);
+                    *missing -= usize::from(complete && *missing > 0);
+                    let done = *missing == 0;
+                    self.deadline = now.plus_millis(self.timing.connect_ms);
+                    if done {
+                        self.state = State::Live;
+                        self.attempt = 0;
+                        self.pushed = self.replica.answered();
+                        self.answer_by = None;
+                        self.push(now);
+                    }
+                }
+            }
+            ServerFrame::Patch(patch) => {
+                let applied = self.replica.patch(patch)?;
+                self.note(applied.changes);
+                if !applied.answers.is_empty() {
+                    self.answers.extend(applied.answers);
+                    let waiting = self.replica.answered() < self.pushed;
+                    self.answer_by = waiting.then(|| now.plus_millis(self.timing.answer_ms));
+                    self.push(now);
+                }
+            }
+            ServerFrame::Message(message) => self.messages.push(message),
+            ServerFrame::Error(error) => {
+                self.errors.push(Error::new(Code::from_name(&error.code), error.message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The socket has closed, or did not open.
+    pub fn closed(&mut self, code: u16, reason: &str, now: Timestamp) {
+        let refused = match code {
+            CLOSE_SCHEMA => Some(Error::new(Code::SchemaMismatch, "the app is outdated: reload it")),
+            CLOSE_REFUSED => Some(Error::new(Code::Forbidden, reason)),
+            _ => None,
+        };
+        match (&self.state, refused) {
+            (State::Closed | State::Refused(_) | State::Waiting(_), _) => {}
+            (_, Some(error)) => {
+                self.replica.interrupt();
+                self.effects.push(Effect::Disconnect);
+                self.state = State::Refused(error);
+            }
+            (_, None) => self.lost(now),
+        }
+    }
+
+    fn note(&mut self, changes: Changes) {
+        for (channel, keys) in changes {
+            self.changes.entry(channel).or_default().extend(keys);
+        }
+    }
+
+    /// Pushes what is pending, unless a push is under way: what comes meanwhile goes in one
+    /// frame when that one is answered.
+    fn push(&mut self, now: Timestamp) {
+        if self.state != State::Live || self.answer_by.is_some() {
+            return;
+        }
+        match self.replica.to_push(self.pushed, PUSH_ACTIONS, PUSH_BYTES) {
+            Ok(actions) => {
+                if let Some(last) = actions.last() {
+                    self.pushed = last.seq;
+                    self.answer_by = Some(now.plus_millis(self.timing.answer_ms));
+                    self.effects.push(Effect::Send(ClientFrame::Push(actions).to_text()));
+                }
+            }
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    fn connect(&mut self, now: Timestamp) {
+        self.replica.interrupt();
+        self.state = State::Opening;
+        self.deadline = now.plus_millis(self.timing.connect_ms);
+        self.heard_at = now;
+        self.pinged = false;
+        self.effects.push(Effect::Connect);
+    }
+
+    fn drop_socket(&mut self) {
+        if !matches!(self.state, State::Waiting(_) | State::Refused(_) | State::Closed) {
+            self.effects.push(Effect::Disconnect);
+        }
+        self.replica.interrupt();
+        self.answer_by = None;
+    }
+
+    fn lost(&mut self, now: Timestamp) {
+        self.drop_socket();
+        let longest = (self.timing.retry_ms << self.attempt.min(16)).min(self.timing.retry_max_ms);
+        self.attempt += 1;
+        // Between half of it and all of it, so that clients of one server do not come at once.
+        let wait = longest / 2 + i64::try_from(self.next_random() % 1024).unwrap_or(0) * longest / 2048;
+        self.state = State::Waiting(now.plus_millis(wait));
+    }
+
+    /// xorshift64: good enough to spread clients.
+    fn next_random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+}
