@@ -89,11 +89,11 @@ macro_rules! durable_object {
                     async fn websocket_close(
                         &self,
                         socket: ::worker::WebSocket,
-                        _code: usize,
+                        code: usize,
                         _reason: ::std::string::String,
                         _was_clean: bool,
                     ) -> ::worker::Result<()> {
-                        self.object.closed(socket).await
+                        self.object.closed(socket, code).await
                     }
 
                     async fn websocket_error(
@@ -101,7 +101,7 @@ macro_rules! durable_object {
                         socket: ::worker::WebSocket,
                         _error: ::worker::Error,
                     ) -> ::worker::Result<()> {
-                        self.object.closed(socket).await
+                        self.object.closed(socket, 1006).await
                     }
 
                     async fn connect(&self, _socket: ::worker::Socket) -> ::worker::Result<()> {

@@ -304,7 +304,10 @@ impl<S: SyncServer> Object<S> {
     ///
     /// # Errors
     /// What the runtime says.
-    pub async fn closed(&self, socket: WebSocket) -> worker::Result<()> {
+    pub async fn closed(&self, socket: WebSocket, code: usize) -> worker::Result<()> {
+        // The client's close frame wants one in answer; without it the client waits for long.
+        let echo = u16::try_from(code).ok().filter(|code| (3000..5000).contains(code));
+        let _ = socket.close(Some(echo.unwrap_or(1000)), Some(""));
         let Some(id) = self.state.get_tags(&socket).into_iter().next() else { return Ok(()) };
         self.with(|server, sql, host| host.close(server, sql, &id))?;
         self.sockets.borrow_mut().remove(&id);

@@ -1,0 +1,229 @@
+// Servers, sockets and conditions that the end-to-end tests share.
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { fileURLToPath } from "node:url";
+import WebSocket from "ws";
+
+export const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
+
+/** A port on 127.0.0.1 that nobody listens on. */
+export async function freePort() {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+/** Asks until `condition` gives something; the deadline is for failing tests only. */
+export async function until(what, condition, ms = 30_000) {
+  const deadline = Date.now() + ms;
+  for (;;) {
+    const value = await condition();
+    if (value) return value;
+    if (Date.now() > deadline) throw new Error(`did not happen: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** A fixture under `wrangler dev`, on a port and a data folder of its own. */
+export class Server {
+  static async start(fixture, { port, data } = {}) {
+    const server = new Server();
+    server.folder = join(root, fixture);
+    server.port = port ?? (await freePort());
+    server.ownData = !data;
+    server.data = data ?? mkdtempSync(join(tmpdir(), "partysync-"));
+    await server.up();
+    return server;
+  }
+
+  get url() {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  get ws() {
+    return `ws://127.0.0.1:${this.port}`;
+  }
+
+  async up() {
+    const args = ["dev", "--ip", "127.0.0.1", "--port", String(this.port), "--inspector-port", "0"];
+    args.push("--persist-to", this.data, "--log-level", "error", "--show-interactive-dev-session=false");
+    this.child = spawn(join(root, "node_modules/.bin/wrangler"), args, {
+      cwd: this.folder,
+      detached: true,
+      stdio: ["ignore", "pipe", "pipe"],
+      env: {
+        ...process.env,
+        CLOUDFLARE_CF_FETCH_ENABLED: "false",
+        WRANGLER_SEND_METRICS: "false",
+      },
+    });
+    this.output = "";
+    for (const stream of [this.child.stdout, this.child.stderr]) {
+      stream.on("data", (chunk) => (this.output += chunk));
+    }
+    await until("the server answers", async () => {
+      if (this.child.exitCode !== null) throw new Error(`wrangler ended:\n${this.output}`);
+      const answer = await fetch(`${this.url}/`).catch(() => null);
+      return answer?.status === 200;
+    }, 120_000).catch((error) => {
+      throw new Error(`${error.message}\n${this.output}`);
+    });
+  }
+
+  /** Ends all its processes; the data stays. */
+  async down(signal = "SIGTERM") {
+    if (!this.child) return;
+    const { pid } = this.child;
+    const ended = this.child.exitCode === null ? once(this.child, "exit") : null;
+    try {
+      process.kill(-pid, signal);
+      await ended;
+      process.kill(-pid, "SIGKILL");
+    } catch (error) {
+      if (error.code !== "ESRCH") throw error;
+    }
+    this.child = null;
+  }
+
+  async stop() {
+    await this.down();
+    if (this.ownData) rmSync(this.data, { recursive: true, force: true, maxRetries: 10 });
+  }
+
+  /** The rows of a query on each SQLite file that has this table: one list for each room. */
+  sqlite(table, query) {
+    const folder = join(this.data, "v3/do");
+    const files = readdirSync(folder, { recursive: true }).filter((name) => name.endsWith(".sqlite"));
+    return files.flatMap((file) => {
+      const db = new DatabaseSync(join(folder, file), { readOnly: true });
+      try {
+        const found = db.prepare("SELECT 1 FROM sqlite_master WHERE name = ?").get(table);
+        return found ? [db.prepare(query).all()] : [];
+      } finally {
+        db.close();
+      }
+    });
+  }
+}
+
+/** A socket that keeps what it was sent. */
+export class Socket {
+  static async open(url, protocols) {
+    const socket = new Socket();
+    socket.frames = [];
+    socket.closed = null;
+    socket.ws = new WebSocket(url, protocols);
+    socket.ws.on("message", (data) => socket.frames.push(String(data)));
+    socket.ws.on("close", (code, reason) => (socket.closed = { code, reason: String(reason) }));
+    await new Promise((resolve, reject) => {
+      socket.ws.on("open", resolve);
+      socket.ws.on("error", reject);
+    });
+    socket.ws.on("error", () => {});
+    return socket;
+  }
+
+  send(frame) {
+    this.ws.send(typeof frame === "string" || Buffer.isBuffer(frame) ? frame : JSON.stringify(frame));
+  }
+
+  get parsed() {
+    return this.frames.filter((text) => text !== "pong").map((text) => JSON.parse(text));
+  }
+
+  /** The first frame that fits, now or later; it is taken out. */
+  next(what, fits = () => true) {
+    return until(what, () => {
+      const index = this.frames.findIndex((text) => text !== "pong" && fits(JSON.parse(text)));
+      if (index >= 0) return JSON.parse(this.frames.splice(index, 1)[0]);
+      if (this.closed) throw new Error(`closed with ${this.closed.code} ${this.closed.reason}, waiting: ${what}`);
+    });
+  }
+
+  close() {
+    this.ws.close();
+    return until("the socket closes", () => this.closed);
+  }
+}
+
+/** The hash of a schema, as docs/protocol.md says. Columns: [name, type, nullable, role]. */
+export function schemaHash(table, columns) {
+  let hash = 0xcbf29ce484222325n;
+  const feed = (text) => {
+    for (const byte of [...Buffer.from(text), 0]) {
+      hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
+    }
+  };
+  feed(table);
+  for (const [name, type, nullable, role] of columns) {
+    feed(name);
+    feed(type);
+    feed(nullable ? "?" : "");
+    feed(role);
+  }
+  return hash.toString(16).padStart(16, "0");
+}
+
+export const hashes = {
+  todos: schemaHash("todos", [
+    ["id", "TEXT", false, "key"],
+    ["text", "TEXT", false, "plain"],
+    ["completed", "INTEGER", false, "plain"],
+    ["created_at", "INTEGER", false, "created_at"],
+    ["updated_at", "INTEGER", false, "updated_at"],
+    ["deleted_at", "INTEGER", true, "deleted_at"],
+  ]),
+  items: schemaHash("items", [
+    ["id", "TEXT", false, "key"],
+    ["big", "INTEGER", false, "plain"],
+    ["ratio", "REAL", false, "plain"],
+    ["bytes", "BLOB", true, "plain"],
+    ["level", "TEXT", false, "plain"],
+    ["tags", "JSON", false, "plain"],
+    ["name", "TEXT", true, "plain"],
+    ["created_at", "INTEGER", false, "created_at"],
+    ["updated_at", "INTEGER", false, "updated_at"],
+    ["deleted_at", "INTEGER", true, "deleted_at"],
+  ]),
+  notes: schemaHash("notes", [
+    ["number", "INTEGER", false, "key"],
+    ["text", "TEXT", false, "plain"],
+  ]),
+};
+
+/** A v2 connection that has said hello. */
+export class Client extends Socket {
+  static async join(url, { client = crypto.randomUUID(), epoch = null, seq = 0, channels = {} } = {}) {
+    const socket = Object.assign(new Client(), await Socket.open(url, ["partysync.v2"]));
+    // The handlers were bound to the first object: both share their lists.
+    socket.ws.on("close", (code, reason) => (socket.closed = { code, reason: String(reason) }));
+    socket.client = client;
+    socket.seq = seq;
+    const subscribed = Object.entries(channels).map(([channel, since]) => ({
+      channel,
+      since,
+      schema: hashes[channel],
+    }));
+    socket.send({ type: "hello", client, epoch, seq, channels: subscribed });
+    socket.welcome = await socket.next("welcome", (f) => f.type === "welcome");
+    socket.version = socket.welcome.version;
+    return socket;
+  }
+
+  /** Pushes one action and gives its answer, with the patch that it came in. */
+  async act(channel, type, payload) {
+    const seq = ++this.seq;
+    this.send({ type: "push", actions: [{ seq, channel, action: { type, payload } }] });
+    const patch = await this.next(`an answer to ${type}`, (f) => f.acks?.some((ack) => ack.seq === seq));
+    return { patch, ...patch.acks.find((ack) => ack.seq === seq) };
+  }
+}

@@ -1,0 +1,53 @@
+// The router: prefix, CORS, tokens, rooms that are not woken.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { Client, Server, Socket } from "./harness.mjs";
+
+let server;
+before(async () => (server = await Server.start("tests/lab")));
+after(() => server.stop());
+
+const get = (path, init) => fetch(server.url + path, init);
+
+test("paths that lead nowhere are 404", async () => {
+  for (const path of ["/nope", "/parties", "/parties/lab", "/parties/nope/room", "/parties/l%61b'/x"]) {
+    assert.equal((await get(path)).status, 404, path);
+  }
+});
+
+test("a room's name may hold anything that a URL can carry", async () => {
+  const answer = await get(`/parties/lab/${encodeURIComponent("a room/ü")}`);
+  assert.equal((await answer.json()).name, "a room/ü");
+});
+
+test("a preflight is answered without the room, and answers carry CORS", async () => {
+  const preflight = await get("/parties/lab/x", {
+    method: "OPTIONS",
+    headers: { origin: "https://a.example", "access-control-request-headers": "x-token" },
+  });
+  assert.equal(preflight.status, 204);
+  assert.equal(preflight.headers.get("access-control-allow-origin"), "*");
+  assert.equal(preflight.headers.get("access-control-allow-headers"), "x-token");
+  const answer = await get("/parties/lab/x");
+  assert.equal(answer.headers.get("access-control-allow-origin"), "*");
+  assert.equal(answer.headers.get("x-lab"), "yes");
+  const own = await get("/guarded/rooms/lab/x?token=good");
+  assert.equal(own.headers.get("access-control-allow-origin"), "https://app.example");
+  assert.equal(own.headers.get("vary"), "Origin");
+});
+
+test("a request without the right token is 401 or 403 and does not wake the room", async () => {
+  assert.equal((await get("/guarded/rooms/lab/asleep")).status, 401);
+  assert.equal((await get("/guarded/rooms/lab/asleep?token=bad")).status, 403);
+  const open = (query) => Socket.open(`${server.ws}/guarded/rooms/lab/asleep${query}`, ["partysync.v2"]);
+  await assert.rejects(open(""), /401/);
+  await assert.rejects(open("?token=bad"), /403/);
+  // A room that was woken has made its tables.
+  const rooms = () => server.sqlite("_partysync_meta", "SELECT epoch FROM _partysync_meta").length;
+  const before = rooms();
+  const ok = await Client.join(`${server.ws}/guarded/rooms/lab/asleep?token=good`, { channels: { notes: null } });
+  assert.equal(ok.welcome.version, 0);
+  assert.equal(rooms(), before + 1);
+  await ok.close();
+});

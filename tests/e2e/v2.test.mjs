@@ -1,0 +1,393 @@
+// The wire of partysync.v2 against the lab worker: what good and bad frames get.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { Client, Server, Socket, hashes, until } from "./harness.mjs";
+
+let server;
+before(async () => (server = await Server.start("tests/lab")));
+after(() => server.stop());
+
+const room = (name, query = "") => `${server.ws}/parties/lab/${name}${query}`;
+const look = async (name) => (await fetch(`${server.url}/parties/lab/${name}`)).json();
+const run = (name, sql) => fetch(`${server.url}/parties/lab/${name}`, { method: "POST", body: sql });
+const both = { items: null, notes: null };
+
+test("hello is answered with welcome and a snapshot of each channel", async () => {
+  const a = await Client.join(room("hello"), { channels: both });
+  assert.equal(a.ws.protocol, "partysync.v2");
+  assert.deepEqual({ version: a.welcome.version, seq: a.welcome.seq }, { version: 0, seq: 0 });
+  const pages = [await a.next("a page"), await a.next("a page")];
+  assert.deepEqual(pages.map((p) => [p.type, p.channel, p.from, p.to, p.rows, p.more]), [
+    ["catch_up", "items", null, 0, [], false],
+    ["catch_up", "notes", null, 0, [], false],
+  ]);
+  await a.close();
+});
+
+test("an action is answered to its sender in the patch that shows it to all", async () => {
+  const a = await Client.join(room("act"), { channels: both });
+  const b = await Client.join(room("act"), { channels: both });
+  const { patch, code } = await a.act("notes", "write", { number: 7, text: "seven" });
+  assert.equal(code, undefined);
+  assert.deepEqual(patch, {
+    type: "patch",
+    from: 0,
+    to: 1,
+    changes: [{ channel: "notes", rows: [[7, "seven"]], gone: [] }],
+    acks: [{ seq: 1 }],
+    more: false,
+  });
+  const seen = await b.next("a patch", (f) => f.type === "patch");
+  assert.deepEqual(seen, { ...patch, acks: [] });
+  const erased = await a.act("notes", "erase", { number: 7 });
+  assert.deepEqual(erased.patch.changes, [{ channel: "notes", rows: [], gone: [7] }]);
+  await Promise.all([a.close(), b.close()]);
+});
+
+test("one push of many actions is one patch with many answers", async () => {
+  const a = await Client.join(room("batch"), { channels: both });
+  const b = await Client.join(room("batch"), { channels: both });
+  const action = (number) => ({ type: "write", payload: { number, text: "" } });
+  const actions = [1, 2, 2, 3].map((n, i) => ({ seq: i + 1, channel: "notes", action: action(n) }));
+  a.send({ type: "push", actions });
+  const patch = await a.next("a patch", (f) => f.acks?.length);
+  assert.deepEqual(patch.acks.map((ack) => ack.code), [undefined, undefined, "key_exists", undefined]);
+  const seen = await b.next("a patch", (f) => f.type === "patch");
+  assert.deepEqual([seen.from, seen.to, seen.changes[0].rows.length], [0, 3, 3]);
+  await Promise.all([a.close(), b.close()]);
+});
+
+test("every column type arrives as it was sent", async () => {
+  const a = await Client.join(room("types"), { channels: both });
+  const item = { id: "i", big: 0, ratio: 0.1 + 0.2, bytes: "00FF10", level: "very_high", tags: ["a", "ü"] };
+  // JavaScript would round it: the number is written into the text.
+  const big = "9007199254740993";
+  const text = JSON.stringify({ type: "put", payload: item }).replace('"big":0', `"big":${big}`);
+  a.send(`{"type":"push","actions":[{"seq":1,"channel":"items","action":${text}}]}`);
+  const raw = await until("the raw patch", () => a.frames.find((f) => f.includes('"acks":[{"seq":1}]')));
+  assert.ok(raw.includes(`["i",${big},0.30000000000000004,"00FF10","very_high",["a","ü"],null,`), raw);
+  await a.close();
+});
+
+test("SQL that is no action reaches every client too: an upsert, a replace, a cascade", async () => {
+  const a = await Client.join(room("raw"), { channels: both });
+  const patch = () => a.next("a patch", (f) => f.type === "patch");
+  await run("raw", "INSERT INTO items (id, name) VALUES ('a', 'one'), ('b', 'two')");
+  assert.deepEqual((await patch()).changes[0].rows.map((r) => r[0]), ["a", "b"]);
+  await run("raw", "INSERT INTO items (id, name) VALUES ('a', 'new') ON CONFLICT (id) DO UPDATE SET name = 'up'");
+  assert.deepEqual((await patch()).changes[0].rows.map((r) => [r[0], r[6]]), [["a", "up"]]);
+  await run("raw", "INSERT OR IGNORE INTO items (id, name) VALUES ('a', 'x'), ('c', 'three')");
+  assert.deepEqual((await patch()).changes[0].rows.map((r) => r[0]), ["c"]);
+  // The new row takes the unique name of `b`, which SQLite then removes.
+  await run("raw", "INSERT OR REPLACE INTO items (id, name) VALUES ('d', 'two')");
+  const replaced = (await patch()).changes[0];
+  assert.deepEqual([replaced.rows.map((r) => r[0]), replaced.gone], [["d"], ["b"]]);
+  await run("raw", "UPDATE items SET id = 'e' WHERE id = 'd'");
+  const renamed = (await patch()).changes[0];
+  assert.deepEqual([renamed.rows.map((r) => r[0]), renamed.gone], [["e"], ["d"]]);
+  await a.close();
+});
+
+test("times are the framework's even where the SQL forgets them", async () => {
+  const before = Date.now();
+  await run("times", "INSERT INTO items (id) VALUES ('a')");
+  const a = await Client.join(room("times"), { channels: both });
+  const page = await a.next("a page", (f) => f.channel === "items");
+  const [created, updated] = page.rows[0].slice(7, 9);
+  assert.ok(created >= before && created === updated);
+  await until("time passes", () => Date.now() > updated + 1);
+  await run("times", "UPDATE items SET big = 1 WHERE id = 'a'");
+  const { changes } = await a.next("a patch", (f) => f.type === "patch");
+  assert.equal(changes[0].rows[0][7], created);
+  assert.ok(changes[0].rows[0][8] > updated);
+  await a.close();
+});
+
+test("a client that was away is sent what changed and no more", async () => {
+  const a = await Client.join(room("away"), { channels: both });
+  for (const number of [1, 2, 3]) await a.act("notes", "write", { number, text: "" });
+  const { epoch } = a.welcome;
+  await a.close();
+  const b = await Client.join(room("away"), { channels: both });
+  await b.act("notes", "write", { number: 4, text: "new" });
+  await b.act("notes", "erase", { number: 1 });
+  const again = await Client.join(room("away"), { epoch, channels: { items: 3, notes: 3 } });
+  const page = await again.next("the delta", (f) => f.channel === "notes");
+  assert.deepEqual(
+    { from: page.from, to: page.to, rows: page.rows, gone: page.gone, more: page.more },
+    { from: 3, to: 5, rows: [[4, "new"]], gone: [1], more: false },
+  );
+  await Promise.all([b.close(), again.close()]);
+});
+
+test("a long snapshot comes in pages under 512 KiB", async () => {
+  const a = await Client.join(room("pages"), { channels: both });
+  await a.act("items", "fill", { count: 3_000, size: 400 });
+  const b = await Client.join(room("pages"), { channels: both });
+  await b.next("the last page", (f) => f.channel === "notes");
+  const texts = b.frames.filter((text) => text.includes('"items"'));
+  const pages = texts.map((text) => JSON.parse(text));
+  assert.ok(pages.length > 3);
+  assert.ok(texts.every((text) => text.length < 512 * 1024));
+  assert.equal(new Set(pages.flatMap((p) => p.rows.map((r) => r[0]))).size, 3_000);
+  assert.deepEqual(pages.map((p) => p.more), [...pages.slice(1).map(() => true), false]);
+  assert.deepEqual([pages.at(-1).sent, pages.at(-1).total], [3_000, 3_000]);
+  // The patch that told the first client was cut as well.
+  const patch = a.frames.filter((text) => text.includes('"patch"'));
+  assert.ok(patch.every((text) => text.length < 512 * 1024));
+  await Promise.all([a.close(), b.close()]);
+});
+
+test("a resent action is answered as it was the first time and not done again", async () => {
+  const client = "resend";
+  const a = await Client.join(room("resend"), { client, channels: both });
+  assert.equal((await a.act("notes", "write", { number: 1, text: "" })).code, undefined);
+  assert.equal((await a.act("notes", "write", { number: 1, text: "" })).code, "key_exists");
+  const write = (seq, number) => ({
+    seq,
+    channel: "notes",
+    action: { type: "write", payload: { number, text: "" } },
+  });
+  await a.close();
+  const again = await Client.join(room("resend"), { client, channels: both });
+  assert.equal(again.welcome.seq, 2);
+  again.send({ type: "push", actions: [write(1, 1), write(2, 1), write(3, 3)] });
+  const patch = await again.next("the answers", (f) => f.acks?.length);
+  assert.deepEqual(patch.acks.map((ack) => [ack.seq, ack.code]), [
+    [1, undefined],
+    [2, "key_exists"],
+    [3, undefined],
+  ]);
+  assert.equal((await look("resend")).version, 2);
+  await again.close();
+});
+
+const badFrames = {
+  "text that is not JSON": ["{oops", "invalid_frame"],
+  "a binary frame": [Buffer.from([1, 2, 3]), "invalid_frame"],
+  "JSON that is no frame": [[1, 2], "invalid_frame"],
+  "an unknown frame": [{ type: "telepathy" }, "invalid_frame"],
+  "a push without actions": [{ type: "push" }, "invalid_frame"],
+  "a seq beyond i64": ['{"type":"push","actions":[{"seq":99999999999999999999,"channel":"notes","action":{}}]}', "invalid_frame"],
+  "10,000 levels of nesting": ["[".repeat(10_000) + "]".repeat(10_000), "invalid_frame"],
+  "hello twice": [{ type: "hello", client: "other", channels: [] }, "hello_twice"],
+  "a message that no hook wants": [{ type: "message" }, "invalid_frame"],
+};
+
+for (const [what, [frame, code]] of Object.entries(badFrames)) {
+  test(`v2: ${what} is answered with ${code} and the socket stays`, async () => {
+    const a = await Client.join(room("bad"), { channels: both });
+    const other = await Client.join(room("bad"), { channels: both });
+    await other.next("the last page", (f) => f.channel === "notes");
+    a.send(frame);
+    assert.equal((await a.next("an error", (f) => f.type === "error")).code, code);
+    const number = Date.now();
+    assert.equal((await a.act("notes", "write", { number, text: "" })).code, undefined);
+    // The first thing that the other one hears of is the good action.
+    const heard = await other.next("a patch", (f) => f.type !== "catch_up");
+    assert.equal(heard.changes[0].rows[0][0], number);
+    await Promise.all([a.close(), other.close()]);
+  });
+}
+
+const badActions = {
+  "an unknown channel": ["nope", "write", {}, "unknown_channel"],
+  "a channel name with SQL in it": ["notes; DROP TABLE notes", "write", {}, "unknown_channel"],
+  "an unknown action": ["notes", "explode", {}, "unknown_action"],
+  "a missing field": ["notes", "write", { text: "" }, "invalid_action"],
+  "a wrong type": ["notes", "write", { number: "one", text: "" }, "invalid_action"],
+  "a number beyond i64": ["notes", "write", { number: 1e19, text: "" }, "invalid_action"],
+  "a NUL in text": ["notes", "write", { number: 5, text: "a\0b" }, "invalid_action"],
+  "a NUL in JSON": ["items", "put", { id: "a", big: 0, ratio: 0, bytes: null, level: "low", tags: ["\0"] }, "invalid_action"],
+  "a variant that is none": ["items", "put", { id: "a", big: 0, ratio: 0, bytes: null, level: "mid", tags: [] }, "invalid_action"],
+  "a key that exists": ["notes", "write", { number: 1, text: "" }, "key_exists"],
+  "a row that is not there": ["items", "change", { id: "nobody", big: 1 }, "not_found"],
+  "a value that has to be unique": ["items", "create", { id: "second", name: "taken" }, "key_exists"],
+  "an on_action that fails halfway": ["items", "fail_halfway", { id: "half" }, "rejected"],
+  "a before_action that says no": ["notes", "write", { number: 9, text: "forbidden" }, "forbidden"],
+};
+
+for (const [what, [channel, type, payload, code]] of Object.entries(badActions)) {
+  test(`v2: ${what} is rejected with ${code} and nothing is written`, async () => {
+    const name = `bad-action-${code}-${type}-${channel.length}-${what.length}`;
+    const a = await Client.join(room(name), { channels: both });
+    const other = await Client.join(room(name), { channels: both });
+    await a.act("notes", "write", { number: 1, text: "" });
+    await a.act("items", "create", { id: "first", name: "taken" });
+    const before = await look(name);
+    const rejected = await a.act(channel, type, payload);
+    assert.equal(rejected.code, code);
+    assert.ok(rejected.message.length > 0);
+    assert.deepEqual(rejected.patch.changes, []);
+    assert.equal((await look(name)).version, before.version);
+    await other.next("the second patch", (f) => f.to === 2);
+    assert.equal((await a.act("notes", "erase", { number: 1 })).code, undefined);
+    assert.deepEqual((await other.next("the next patch", (f) => f.type === "patch" && f.from > 1)).changes[0].gone, [1]);
+    assert.ok(!other.frames.some((text) => text.includes("never sent")));
+    await Promise.all([a.close(), other.close()]);
+  });
+}
+
+const closing = {
+  "a frame over the limit": [{ type: "message", data: "x".repeat(300 * 1024) }, 1009, "too_large"],
+  "a push of 100,000 actions": [
+    `{"type":"push","actions":[${Array(100_000).fill('{"seq":1,"channel":"a","action":1}').join()}]}`,
+    1009,
+    "too_large",
+  ],
+  "a push of too many actions": [
+    { type: "push", actions: Array(1_001).fill({ seq: 1, channel: "notes", action: 0 }) },
+    4400,
+    "too_many_actions",
+  ],
+  "an action that leaves one out": [
+    { type: "push", actions: [{ seq: 5, channel: "notes", action: { type: "erase", payload: { number: 1 } } }] },
+    4400,
+    "sequence_gap",
+  ],
+};
+
+for (const [what, [frame, code, reason]] of Object.entries(closing)) {
+  test(`v2: ${what} closes the socket with ${code} ${reason}`, async () => {
+    const a = await Client.join(room("closing"), { channels: both });
+    const other = await Client.join(room("closing"), { channels: both });
+    a.send(frame);
+    assert.equal((await a.next("an error", (f) => f.type === "error")).code, reason);
+    assert.deepEqual(await until("the socket closes", () => a.closed), { code, reason });
+    const number = Date.now();
+    assert.equal((await other.act("notes", "write", { number, text: "" })).code, undefined);
+    await other.close();
+  });
+}
+
+const badHellos = {
+  "an unknown channel": [[{ channel: "nope", since: null, schema: "" }], 4400, "unknown_channel"],
+  "a channel name with SQL in it": [[{ channel: "notes'--", since: null, schema: "" }], 4400, "unknown_channel"],
+  "another schema": [[{ channel: "notes", since: null, schema: "0" }], 4409, "schema_mismatch"],
+};
+
+for (const [what, [channels, code, reason]] of Object.entries(badHellos)) {
+  test(`v2: hello with ${what} closes the socket with ${code} ${reason}`, async () => {
+    const a = await Socket.open(room("hellos"), ["partysync.v2"]);
+    a.send({ type: "hello", client: "c", epoch: null, channels });
+    assert.equal((await a.next("an error")).code, reason);
+    assert.deepEqual(await until("the socket closes", () => a.closed), { code, reason });
+  });
+}
+
+test("v2: push before hello is answered with hello_first", async () => {
+  const a = await Socket.open(room("first"), ["partysync.v2"]);
+  a.send({ type: "push", actions: [] });
+  assert.equal((await a.next("an error")).code, "hello_first");
+  await a.close();
+});
+
+const resets = { "`since` from the future": ["own", 99, "future"], "an epoch that is not ours": ["other", 1, "epoch"] };
+
+for (const [what, [epoch, since, reason]] of Object.entries(resets)) {
+  test(`v2: ${what} gets a reset and the whole snapshot`, async () => {
+    const name = `reset-${reason}`;
+    const a = await Client.join(room(name), { channels: both });
+    await a.act("notes", "write", { number: 1, text: "here" });
+    const b = await Client.join(room(name), {
+      epoch: epoch === "own" ? a.welcome.epoch : epoch,
+      channels: { items: since, notes: since },
+    });
+    assert.deepEqual(await b.next("a reset", (f) => f.type === "reset"), { type: "reset", reason });
+    const page = await b.next("a page", (f) => f.channel === "notes");
+    assert.deepEqual([page.from, page.rows], [null, [[1, "here"]]]);
+    await Promise.all([a.close(), b.close()]);
+  });
+}
+
+test("a socket that closes in the middle of a push leaves whole actions", async () => {
+  const name = "mid-push";
+  const client = "leaver";
+  const a = await Client.join(room(name), { client, channels: both });
+  const action = (i) => ({ type: "write", payload: { number: i, text: i === 2 ? "wait 300" : "" } });
+  const actions = [1, 2, 3].map((seq) => ({ seq, channel: "notes", action: action(seq) }));
+  await new Promise((sent) => a.ws.send(JSON.stringify({ type: "push", actions }), sent));
+  a.ws.terminate();
+  await until("the room saw it go", async () => (await look(name)).connections.length === 0);
+  const again = await Client.join(room(name), { client, channels: both });
+  // What was done is what the room says it has answered, neither less nor more.
+  const page = await again.next("a page", (f) => f.channel === "notes");
+  assert.equal(page.rows.length, again.welcome.seq);
+  again.send({ type: "push", actions });
+  const answered = new Set();
+  while (answered.size < 3) {
+    const { acks } = await again.next("the answers", (f) => f.acks?.length);
+    for (const ack of acks) {
+      assert.equal(ack.code, undefined);
+      answered.add(ack.seq);
+    }
+  }
+  assert.equal((await look(name)).version, 3);
+  await again.close();
+});
+
+test("actions of one connection stay in order while a hook awaits", async () => {
+  const a = await Client.join(room("order"), { channels: both });
+  const b = await Client.join(room("order"), { channels: both });
+  const push = (seq, action) => a.send({ type: "push", actions: [{ seq, channel: "notes", action }] });
+  push(1, { type: "write", payload: { number: 1, text: "wait 200" } });
+  push(2, { type: "erase", payload: { number: 1 } });
+  // Another connection does not wait for them.
+  assert.equal((await b.act("notes", "write", { number: 2, text: "" })).patch.to, 1);
+  await a.next("the second answer", (f) => f.acks?.some((ack) => ack.seq === 2 && !ack.code));
+  assert.equal((await look("order")).commits, 3);
+  await Promise.all([a.close(), b.close()]);
+});
+
+test("hooks see state and tags, and the app's own messages reach whom they should", async () => {
+  const vip = await Client.join(room("hooks", "?vip"), { channels: both });
+  const guest = await Client.join(room("hooks", "?plain"), { channels: both });
+  guest.send({ type: "message", data: "to vips" });
+  assert.deepEqual(await vip.next("a message", (f) => f.type === "message"), { type: "message", data: "hello vip" });
+  guest.send({ type: "message", data: { hi: 1 } });
+  for (const socket of [vip, guest]) {
+    const { data } = await socket.next("a message", (f) => f.type === "message");
+    assert.deepEqual(data, { from: guest.welcome.connection, message: { hi: 1 } });
+  }
+  const { connections, name } = await look("hooks");
+  assert.equal(name, "hooks");
+  assert.deepEqual(connections.map((c) => [c.tags[0], c.state]).sort(), [["guest", "plain"], ["vip", "vip"]]);
+  await guest.close();
+  await until("the hook saw it go", async () => (await look("hooks")).log.includes(`close ${guest.welcome.connection}`));
+  await vip.close();
+});
+
+test("on_connect can refuse, with 4403 and its reason", async () => {
+  const a = await Socket.open(room("refuse", "?refuse=me"), ["partysync.v2"]);
+  assert.equal((await a.next("an error")).code, "rejected");
+  assert.deepEqual(await until("the socket closes", () => a.closed), { code: 4403, reason: "not you" });
+  assert.equal((await look("refuse")).connections.length, 0);
+});
+
+test("the app's alarm rings and what it writes reaches the clients", async () => {
+  const a = await Client.join(room("alarm"), { channels: both });
+  a.send({ type: "message", data: { alarm_after_ms: 50 } });
+  const patch = await a.next("a patch", (f) => f.type === "patch");
+  assert.equal(patch.changes[0].rows[0][1], "by the alarm");
+  await a.close();
+});
+
+test("_pk is the connection's id where it is free", async () => {
+  const a = await Client.join(room("pk", "?_pk=mine"), { channels: both });
+  const b = await Client.join(room("pk", "?_pk=mine"), { channels: both });
+  assert.equal(a.welcome.connection, "mine");
+  assert.notEqual(b.welcome.connection, "mine");
+  await Promise.all([a.close(), b.close()]);
+});
+
+test("keep-alive is answered", async () => {
+  const a = await Client.join(room("ping"), { channels: both });
+  a.send("ping");
+  await until("a pong", () => a.frames.includes("pong"));
+  await a.close();
+});
+
+test("hashes are those of the records", () => {
+  assert.match(hashes.todos, /^[0-9a-f]{16}$/);
+});

@@ -1,0 +1,175 @@
+//! The tests' own worker: every hook, and a room that can be looked into.
+
+use lab_shared::{ItemAction, LabAction};
+use partysync::worker::Router;
+use partysync::{
+    Action, Code, Connection, Error, Limits, Result, Room, SyncServer, params,
+};
+use serde_json::{Value as Json, json};
+use std::cell::Cell;
+use std::time::Duration;
+use worker::{Context, Delay, Env, Request, Response, event};
+
+/// A room that notes what its hooks see.
+#[derive(Debug)]
+pub struct Lab {
+    /// Made by the constructor: another one means that the object was rebuilt.
+    instance: String,
+    commits: Cell<u32>,
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        Self { instance: format!("{}", js_sys::Math::random()), commits: Cell::new(0) }
+    }
+}
+
+fn note(room: &Room<'_, Lab>, what: &str) -> Result<()> {
+    let sql = "INSERT INTO lab_log (what) VALUES (?)";
+    room.sql().execute(sql, params![what.to_owned()]).map(drop)
+}
+
+impl SyncServer for Lab {
+    type Action = LabAction;
+
+    fn limits(&self) -> Limits {
+        Limits { frame_bytes: 256 * 1024, ..Limits::default() }
+    }
+
+    fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {
+        room.sql().execute("CREATE TABLE IF NOT EXISTS lab_log (what TEXT)", params![]).map(drop)
+    }
+
+    fn on_connect(
+        &self,
+        _: &mut Room<'_, Self>,
+        connection: &mut Connection,
+        request: &http::Request<()>,
+    ) -> Result<()> {
+        let query = request.uri().query().unwrap_or_default();
+        if query.contains("refuse=me") {
+            return Err(Error::reject("not you"));
+        }
+        connection.set_state(&query)?;
+        connection.add_tag(if query.contains("vip") { "vip" } else { "guest" });
+        Ok(())
+    }
+
+    fn on_close(&self, room: &mut Room<'_, Self>, connection: &Connection) -> Result<()> {
+        note(room, &format!("close {}", connection.id()))
+    }
+
+    fn on_message(
+        &self,
+        room: &mut Room<'_, Self>,
+        connection: &mut Connection,
+        message: Json,
+    ) -> Result<()> {
+        if message == json!("to vips") {
+            let vips: Vec<_> = room.connections_with_tag("vip").map(|c| c.id().to_owned()).collect();
+            return vips.iter().try_for_each(|id| room.send(id, &"hello vip"));
+        }
+        if let Some(after) = message.get("alarm_after_ms").and_then(Json::as_i64) {
+            return room.set_alarm(room.now().plus_millis(after));
+        }
+        room.broadcast(&json!({ "from": connection.id(), "message": message }))
+    }
+
+    fn on_alarm(&self, room: &mut Room<'_, Self>) -> Result<()> {
+        let sql = "INSERT INTO notes (number, text) VALUES (?, 'by the alarm')";
+        room.sql().execute(sql, params![room.now()]).map(drop)
+    }
+
+    async fn before_action(&self, _: &Connection, action: &LabAction) -> Result<()> {
+        let LabAction::Notes(lab_shared::NoteAction::Write { text, .. }) = action else {
+            return Ok(());
+        };
+        if let Some(wait) = text.strip_prefix("wait ").and_then(|ms| ms.parse().ok()) {
+            Delay::from(Duration::from_millis(wait)).await;
+        }
+        if text == "forbidden" {
+            return Err(Error::new(Code::Forbidden, "another service says no"));
+        }
+        Ok(())
+    }
+
+    async fn after_commit(&self, _: &Connection, _: LabAction) {
+        self.commits.set(self.commits.get() + 1);
+    }
+
+    fn on_action(&self, room: &mut Room<'_, Self>, action: LabAction) -> Result<()> {
+        let insert = "INSERT INTO items (id, name) VALUES (?, ?)";
+        match &action {
+            LabAction::Items(ItemAction::FailHalfway { id }) => {
+                room.sql().execute(insert, params![id.clone(), "half".to_owned()])?;
+                room.broadcast(&"never sent")?;
+                Err(Error::reject("failed halfway"))
+            }
+            LabAction::Items(ItemAction::Fill { count, size }) => {
+                let name = "x".repeat(usize::try_from(*size).unwrap_or(0));
+                for n in 0..*count {
+                    room.sql().execute(insert, params![format!("fill-{n:06}"), format!("{name}{n}")])?;
+                }
+                Ok(())
+            }
+            _ => action.apply(room.sql()),
+        }
+    }
+
+    fn on_request(
+        &self,
+        room: &mut Room<'_, Self>,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<Vec<u8>>> {
+        // A POST is SQL to be run: whatever it changes has to reach every client.
+        if request.method() == http::Method::POST {
+            let sql = String::from_utf8_lossy(request.body()).into_owned();
+            let changed = room.sql().execute(&sql, params![])?;
+            return Ok(http::Response::new(changed.to_string().into_bytes()));
+        }
+        let log = room.sql().query_map("SELECT what FROM lab_log", [], |row| row.get::<String>(0))?;
+        let connections: Vec<_> = room
+            .connections()
+            .map(|c| json!({ "id": c.id(), "tags": c.tags(), "state": c.state::<String>().ok() }))
+            .collect();
+        let body = json!({
+            "instance": self.instance,
+            "name": room.name(),
+            "version": room.version(),
+            "commits": self.commits.get(),
+            "connections": connections,
+            "log": log,
+        });
+        let mut response = http::Response::new(body.to_string().into_bytes());
+        response.headers_mut().insert("x-lab", http::HeaderValue::from_static("yes"));
+        Ok(response)
+    }
+}
+
+partysync::durable_object!(Lab);
+
+
+#[event(fetch)]
+async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Response> {
+    let guarded = Router::new()
+        .prefix("guarded/rooms")
+        .cors("https://app.example")
+        .on_before_connect(|request, _, _| Box::pin(check(request)))
+        .on_before_request(|request, _, _| Box::pin(check(request)));
+    match guarded.try_route(request.clone()?, &env).await? {
+        Some(response) => Ok(response),
+        None if request.path() == "/" => Response::ok("lab"),
+        None => Router::new().cors("*").route(request, &env).await,
+    }
+}
+
+async fn check(request: &Request) -> Result<()> {
+    let url = request.url()?;
+    let token = url.query_pairs().find(|(name, _)| name == "token").map(|(_, token)| token);
+    match token.as_deref() {
+        Some("good") => Ok(()),
+        Some(_) => Err(Error::new(Code::Forbidden, "the token is not valid")),
+        None => Err(Error::new(Code::Unauthorized, "a token is needed")),
+    }
+}
+
