@@ -94,7 +94,7 @@ pub(super) fn expand(action: &Checked) -> TokenStream {
         impl #ident {
             #[allow(dead_code)]
             fn __operation(&self) -> ::partysync::Result<::partysync::__private::Op> {
-                ::std::result::Result::Ok(match self { #(#operations)* })
+                match self { #(#operations)* }
             }
         }
 
@@ -162,9 +162,9 @@ fn operation(variant: &CheckedVariant, record: &syn::Path) -> TokenStream {
     let op = quote!(::partysync::__private::Op);
     if *kind == Kind::Custom {
         return quote! {
-            Self::#ident { .. } => {
-                return ::std::result::Result::Err(::partysync::__private::unhandled(#name))
-            }
+            Self::#ident { .. } => ::std::result::Result::Err(
+                ::partysync::__private::unhandled(#name),
+            ),
         };
     }
     let idents = fields.iter().map(|f| &f.ident);
@@ -191,7 +191,7 @@ fn operation(variant: &CheckedVariant, record: &syn::Path) -> TokenStream {
         Self::#ident { #(#idents),* } => {
             let mut cells = ::std::vec::Vec::new();
             #(#pushes)*
-            #make
+            ::std::result::Result::Ok(#make)
         }
     }
 }

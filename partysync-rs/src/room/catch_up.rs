@@ -1,7 +1,8 @@
 //! What a client lacks: a snapshot or a delta of one channel, in pages.
 
 use crate::record::{Role, Schema};
-use crate::sql::{Sql, Value, quote, select};
+use crate::sql::select::{self, RowText};
+use crate::sql::{Sql, Value, quote};
 use crate::{Result, params};
 use serde_json::Value as Json;
 
@@ -48,17 +49,23 @@ pub(crate) fn changed(
         After::Version(version) => ("c.version > ?", to_sql(version)?),
         After::Time(at) => ("c.at >= ?", at),
     };
+    let text = RowText::new(schema, "t");
     let statement = format!(
-        "SELECT CASE WHEN t.{key} IS NOT NULL THEN {row} END, {json_key}, \
-             t.{key} IS NULL OR {deleted}, c.at \
+        "SELECT t.{key} IS NULL, {deleted}, {json_key}, c.at, {row} \
          FROM _partysync_change AS c LEFT JOIN {table} AS t ON t.{key} = c.key \
          WHERE c.channel = ? AND {column} ORDER BY c.version",
-        row = select::json_row(schema, "t"),
+        row = text.sql(),
         json_key = json_key(schema, "c.key")?,
         deleted = deleted(schema, "t"),
     );
     sql.query_map(&statement, params![schema.table.to_owned(), bound], |row| {
-        Ok(Changed { row: row.get(0)?, key: row.get(1)?, gone: row.get(2)?, at: row.get(3)? })
+        let missing: bool = row.get(0)?;
+        Ok(Changed {
+            row: if missing { None } else { Some(text.read(row, 4)?) },
+            key: row.get(2)?,
+            gone: missing || row.get::<bool>(1)?,
+            at: row.get(3)?,
+        })
     })
 }
 
@@ -85,15 +92,8 @@ pub(crate) fn snapshot(
         [],
         |row| row.get(0),
     )?;
-    let row = select::json_row(schema, "t");
-    // The last key as JSON: a 64-bit integer stays whole on its way through the host.
-    let select = |from: &str, limit: i64| {
-        format!(
-            "SELECT json_group_array({row}), count(*), {last} FROM \
-             (SELECT * FROM {table} AS t WHERE {alive} {from} ORDER BY {key} LIMIT {limit}) AS t",
-            last = json_key(schema, &format!("max(t.{key})")).unwrap_or_default(),
-        )
-    };
+    let text = RowText::new(schema, "t");
+    let json_key = json_key(schema, &format!("t.{key}"))?;
     let key_type = schema.key()?.sql_type;
     let (mut after, mut sent, mut limit) = (None::<Value>, 0, 512);
     while sent < total {
@@ -101,10 +101,29 @@ pub(crate) fn snapshot(
             None => (String::new(), vec![]),
             Some(last) => (format!("AND t.{key} > ?"), vec![last.clone()]),
         };
-        let (rows, count, last): (String, i64, String) =
-            sql.query_one(&select(&from, limit), params, |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })?;
+        let table = format!("{table} AS t WHERE {alive} {from} ORDER BY t.{key} LIMIT {limit}");
+        // The last key as JSON: a 64-bit integer stays whole on its way through the host.
+        let (rows, count, last) = match text.whole() {
+            Some(row) => sql.query_one(
+                &format!(
+                    "SELECT json_group_array(json(r)), count(*), json_group_array(json(k)) -> '$[#-1]' \
+                     FROM (SELECT {row} AS r, {json_key} AS k FROM {table})"
+                ),
+                params,
+                |row| Ok((row.get(0)?, row.get::<i64>(1)?, row.get(2)?)),
+            )?,
+            None => {
+                let columns = text.sql();
+                let select = format!("SELECT {json_key}, {columns} FROM {table}");
+                let rows = sql.query_map(&select, params, |row| {
+                    Ok((row.get::<String>(0)?, text.read(row, 1)?))
+                })?;
+                let last = rows.last().map(|(key, _)| key.clone()).unwrap_or_default();
+                let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+                let rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
+                (format!("[{}]", rows.join(",")), count, last)
+            }
+        };
         if count == 0 {
             break;
         }

@@ -125,10 +125,10 @@ impl dyn Sql + '_ {
     /// # Errors
     /// What SQLite says of the query; [`Code::InvalidValue`] when a row does not fit the type.
     pub fn records<R: Record>(&self, condition: &str, params: impl AsRef<[Value]>) -> Result<Vec<R>> {
-        let sql = format!("SELECT {} FROM {} {condition}", select::json_row(R::SCHEMA, ""), R::SCHEMA.quoted());
+        let text = select::RowText::new(R::SCHEMA, "");
+        let sql = format!("SELECT {} FROM {} {condition}", text.sql(), R::SCHEMA.quoted());
         self.query_map(&sql, params, |row| {
-            let json: String = row.get(0)?;
-            R::from_row(R::SCHEMA.parse_row(&json)?)
+            R::from_row(R::SCHEMA.parse_row(&text.read(row, 0)?)?)
         })
     }
 }
