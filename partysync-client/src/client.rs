@@ -420,9 +420,10 @@ async fn drive<A: Action, T: Transport, S: Store>(
                 return;
             }
             let now = transport.now().as_millis();
-            inner.session.wake_at().map(|at| {
-                Duration::from_millis(u64::try_from(at.as_millis() - now).unwrap_or(0))
-            })
+            inner
+                .session
+                .wake_at()
+                .map(|at| Duration::from_millis(u64::try_from(at.as_millis() - now).unwrap_or(0)))
         };
         let happened = {
             let event = async {

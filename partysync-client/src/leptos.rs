@@ -77,7 +77,8 @@ fn connect<A: Action + Send, S: crate::store::Store + 'static>(
     url: &str,
     options: Options<S>,
 ) -> Result<SyncClient<A>> {
-    SyncClient::make(url.to_owned(), options, crate::transport::WebTransport).map(|(client, _)| client)
+    SyncClient::make(url.to_owned(), options, crate::transport::WebTransport)
+        .map(|(client, _)| client)
 }
 
 /// A room in a component: cheap to copy, gone with the component.
@@ -220,7 +221,8 @@ impl<R: Record + Send + Sync + PartialEq> Rows<R> {
     ) {
         let mut membership = false;
         for key in keys {
-            let (row, pending) = (client.get::<R>(key.clone()), client.is_pending::<R>(key.clone()));
+            let (row, pending) =
+                (client.get::<R>(key.clone()), client.is_pending::<R>(key.clone()));
             let Ok(Some(row)) = row else {
                 self.entries.update_value(|entries| membership |= entries.remove(key).is_some());
                 continue;
@@ -235,7 +237,8 @@ impl<R: Record + Send + Sync + PartialEq> Rows<R> {
                     }
                 }
                 None => {
-                    let entry = Row { row: ArcRwSignal::new(row), pending: ArcRwSignal::new(pending) };
+                    let entry =
+                        Row { row: ArcRwSignal::new(row), pending: ArcRwSignal::new(pending) };
                     self.entries.update_value(|entries| drop(entries.insert(key.clone(), entry)));
                     membership = true;
                 }

@@ -196,7 +196,11 @@ impl<A: Action> Replica<A> {
         }
         let mut keys: BTreeSet<&Key> = table.confirmed.keys().collect();
         for (key, row) in &table.overlay {
-            if row.is_some() { keys.insert(key) } else { keys.remove(key) };
+            if row.is_some() {
+                keys.insert(key)
+            } else {
+                keys.remove(key)
+            };
         }
         keys.into_iter().cloned().collect()
     }
@@ -511,7 +515,11 @@ impl Tables for Scratch<'_> {
         let own = self.rows.iter().filter(|((c, _), _)| *c == channel).map(|((_, k), r)| (k, r));
         let mut keys: BTreeSet<&Key> = table.confirmed.keys().collect();
         for (key, row) in table.overlay.iter().chain(own) {
-            if row.is_some() { keys.insert(key) } else { keys.remove(key) };
+            if row.is_some() {
+                keys.insert(key)
+            } else {
+                keys.remove(key)
+            };
         }
         keys.into_iter().cloned().collect()
     }

@@ -92,7 +92,11 @@ enum State {
     /// A socket was asked for.
     Opening,
     /// `hello` was said; catch-ups of this many channels are missing.
-    Greeting { missing: usize, received: u64, total: u64 },
+    Greeting {
+        missing: usize,
+        received: u64,
+        total: u64,
+    },
     Live,
     Refused(Error),
     Closed,
@@ -210,7 +214,8 @@ impl<A: Action> Session<A> {
             State::Waiting(at) => Some(*at),
             State::Opening | State::Greeting { .. } => Some(self.deadline),
             State::Live => {
-                let quiet = if self.pinged { self.timing.ping_ms * 3 / 2 } else { self.timing.ping_ms };
+                let quiet =
+                    if self.pinged { self.timing.ping_ms * 3 / 2 } else { self.timing.ping_ms };
                 let ping = self.heard_at.plus_millis(quiet);
                 Some(self.answer_by.map_or(ping, |at| at.min(ping)))
             }
@@ -255,7 +260,9 @@ impl<A: Action> Session<A> {
             State::Opening | State::Greeting { .. } if now >= self.deadline => self.lost(now),
             State::Live => {
                 let quiet = now.as_millis() - self.heard_at.as_millis();
-                if self.answer_by.is_some_and(|at| now >= at) || quiet >= self.timing.ping_ms * 3 / 2 {
+                if self.answer_by.is_some_and(|at| now >= at)
+                    || quiet >= self.timing.ping_ms * 3 / 2
+                {
                     self.lost(now);
                 } else if quiet >= self.timing.ping_ms && !self.pinged {
                     self.pinged = true;
@@ -345,7 +352,9 @@ impl<A: Action> Session<A> {
     /// The socket has closed, or did not open.
     pub fn closed(&mut self, code: u16, reason: &str, now: Timestamp) {
         let refused = match code {
-            CLOSE_SCHEMA => Some(Error::new(Code::SchemaMismatch, "the app is outdated: reload it")),
+            CLOSE_SCHEMA => {
+                Some(Error::new(Code::SchemaMismatch, "the app is outdated: reload it"))
+            }
             CLOSE_REFUSED => Some(Error::new(Code::Forbidden, reason)),
             _ => None,
         };
@@ -406,7 +415,8 @@ impl<A: Action> Session<A> {
         let longest = (self.timing.retry_ms << self.attempt.min(16)).min(self.timing.retry_max_ms);
         self.attempt += 1;
         // Between half of it and all of it, so that clients of one server do not come at once.
-        let wait = longest / 2 + i64::try_from(self.next_random() % 1024).unwrap_or(0) * longest / 2048;
+        let wait =
+            longest / 2 + i64::try_from(self.next_random() % 1024).unwrap_or(0) * longest / 2048;
         self.state = State::Waiting(now.plus_millis(wait));
     }
 

@@ -93,7 +93,18 @@ pub(crate) fn argument_of<'a>(ty: &'a Type, name: &str) -> Option<&'a Type> {
 /// Whether the type is one of the built-in column types, or `Option` of one.
 pub(crate) fn is_builtin_column(ty: &Type) -> bool {
     const NAMES: [&str; 12] = [
-        "String", "bool", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "f32", "f64", "Timestamp",
+        "String",
+        "bool",
+        "i8",
+        "i16",
+        "i32",
+        "i64",
+        "u8",
+        "u16",
+        "u32",
+        "f32",
+        "f64",
+        "Timestamp",
     ];
     let ty = option_of(ty).unwrap_or(ty);
     let bytes = argument_of(ty, "Vec").and_then(last_name).is_some_and(|n| n == "u8");

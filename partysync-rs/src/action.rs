@@ -266,9 +266,8 @@ impl Operation {
             }
             Self::Update(key, cells) => {
                 let key = Key::try_from(key.clone())?;
-                let row = tables
-                    .get(schema.table, &key)
-                    .ok_or_else(|| apply::not_found(schema, &key))?;
+                let row =
+                    tables.get(schema.table, &key).ok_or_else(|| apply::not_found(schema, &key))?;
                 change_row(schema, tables, key, row, cells);
             }
             Self::Upsert(key, cells) => {

@@ -3,8 +3,8 @@
 
 use crate::room::{Connection, Engine, Incoming, Item, Outcome, Output, Work};
 use crate::sql::Sql;
-use crate::wire::v2::ServerFrame;
 use crate::wire;
+use crate::wire::v2::ServerFrame;
 use crate::{Error, Protocol, Result, Room, SyncServer, Timestamp};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;

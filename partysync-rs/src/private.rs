@@ -18,8 +18,30 @@ pub fn param<T: Column>(value: &T) -> Value {
     value.to_value()
 }
 
+/// A field of an action that sets a column: the column's type, or what is in its `Option`.
+#[diagnostic::on_unimplemented(
+    message = "the column holds `{T}`, this field `{Self}`",
+    label = "not the column's type",
+    note = "give the field the type that the record's field has"
+)]
+pub trait IntoColumn<T> {
+    fn into_column(self) -> T;
+}
+
+impl<T> IntoColumn<T> for T {
+    fn into_column(self) -> T {
+        self
+    }
+}
+
+impl<T> IntoColumn<Option<T>> for T {
+    fn into_column(self) -> Option<T> {
+        Some(self)
+    }
+}
+
 /// A field of a record out of its row.
-pub fn cell(row: &mut Vec<Value>, index: usize) -> Value {
+pub fn cell(row: &mut [Value], index: usize) -> Value {
     row.get_mut(index).map_or(Value::Null, |cell| std::mem::replace(cell, Value::Null))
 }
 

@@ -317,7 +317,10 @@ impl Schema {
     /// [`Code::InvalidValue`] when a JSON column does not hold JSON.
     pub fn row_to_json(&self, row: &[Value]) -> Result<Json> {
         let cells = self.columns.iter().zip(row);
-        cells.map(|(column, cell)| cell.to_json(column.sql_type)).collect::<Result<_>>().map(Json::Array)
+        cells
+            .map(|(column, cell)| cell.to_json(column.sql_type))
+            .collect::<Result<_>>()
+            .map(Json::Array)
     }
 
     pub(crate) fn parse_row(&self, json: &str) -> Result<Vec<Value>> {

@@ -175,7 +175,10 @@ pub struct Room<'a, S> {
 
 impl<S> std::fmt::Debug for Room<'_, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Room").field("name", &self.name).field("version", &self.version).finish_non_exhaustive()
+        f.debug_struct("Room")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
     }
 }
 
@@ -216,7 +219,10 @@ impl<'a, S> Room<'a, S> {
     }
 
     /// The connections that were given this tag.
-    pub fn connections_with_tag<'b>(&'b self, tag: &'b str) -> impl Iterator<Item = &'b Connection> {
+    pub fn connections_with_tag<'b>(
+        &'b self,
+        tag: &'b str,
+    ) -> impl Iterator<Item = &'b Connection> {
         self.connections().filter(move |c| c.tags().iter().any(|t| t == tag))
     }
 

@@ -62,7 +62,8 @@ impl<S: SyncServer> TestRoom<S> {
             since: None,
             schema: schema.hash(),
         });
-        let hello = Hello { client: "self".into(), epoch: None, seq: 0, channels: channels.collect() };
+        let hello =
+            Hello { client: "self".into(), epoch: None, seq: 0, channels: channels.collect() };
         room.frame("self", &ClientFrame::Hello(hello).to_text())?;
         Ok(room)
     }
@@ -149,7 +150,8 @@ impl<S: SyncServer> TestRoom<S> {
             for mut item in batch.items {
                 if let Ok(action) = &item.action
                     && !self.host.is_duplicate(&self.db, &item)?
-                    && let Err(error) = block_on(self.server.before_action(&batch.connection, action))
+                    && let Err(error) =
+                        block_on(self.server.before_action(&batch.connection, action))
                 {
                     item.action = Err(error);
                 }

@@ -60,7 +60,8 @@ fn with_rows() -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("room.sqlite");
     let room = first::open(&path).unwrap();
-    let sql = "INSERT INTO things (id, title, rank, note) VALUES ('a', 'A', 1, 'x'), ('b', 'B', 2, NULL)";
+    let sql =
+        "INSERT INTO things (id, title, rank, note) VALUES ('a', 'A', 1, 'x'), ('b', 'B', 2, NULL)";
     room.sql().execute(sql, params![]).unwrap();
     (folder, path)
 }
@@ -73,9 +74,11 @@ fn refused<T>(result: Result<T>) -> Error {
 fn dump(path: &Path) -> (Vec<String>, Vec<String>) {
     let db = Sqlite::open(path).unwrap();
     let sql: &dyn partysync::sql::Sql = &db;
-    let text = |row: &partysync::sql::Row<'_>| row.get::<Option<String>>(0).map(Option::unwrap_or_default);
+    let text =
+        |row: &partysync::sql::Row<'_>| row.get::<Option<String>>(0).map(Option::unwrap_or_default);
     let schema = sql.query_map("SELECT sql FROM sqlite_master ORDER BY name", [], text).unwrap();
-    let rows = sql.query_map("SELECT json_array(id, title, rank, note) FROM things ORDER BY id", [], text);
+    let rows =
+        sql.query_map("SELECT json_array(id, title, rank, note) FROM things ORDER BY id", [], text);
     (schema, rows.unwrap())
 }
 
@@ -94,7 +97,8 @@ fn columns_are_added_dropped_and_renamed_and_indexes_added_with_rows_kept() {
     let (_folder, path) = with_rows();
     let mut room = next::open(&path).unwrap();
     let rows: Vec<next::Thing> = room.rows().unwrap();
-    let shown: Vec<_> = rows.iter().map(|r| (r.id.as_str(), r.name.as_str(), r.note.as_deref(), r.stars)).collect();
+    let shown: Vec<_> =
+        rows.iter().map(|r| (r.id.as_str(), r.name.as_str(), r.note.as_deref(), r.stars)).collect();
     assert_eq!(shown, [("a", "A", Some("x"), 7), ("b", "B", None, 7)]);
     assert!(rows.iter().all(|row| row.updated_at.as_millis() > 0 && row.extra.is_none()));
     let dropped = room.sql().execute("SELECT rank FROM things", params![]);
@@ -116,7 +120,8 @@ fn columns_are_added_dropped_and_renamed_and_indexes_added_with_rows_kept() {
 fn dump_schema(path: &Path) -> Vec<String> {
     let db = Sqlite::open(path).unwrap();
     let sql: &dyn partysync::sql::Sql = &db;
-    sql.query_map("SELECT coalesce(sql, '') FROM sqlite_master ORDER BY name", [], |row| row.get(0)).unwrap()
+    sql.query_map("SELECT coalesce(sql, '') FROM sqlite_master ORDER BY name", [], |row| row.get(0))
+        .unwrap()
 }
 
 server!(looser {
@@ -216,5 +221,10 @@ fn a_table_that_the_record_did_not_make_is_left_alone() {
     sql.execute("CREATE TABLE things (id TEXT)", params![]).unwrap();
     let error = refused(first::open(&path));
     assert!(error.message().contains("rename that table"), "{error}");
-    assert_eq!(sql.query_one("SELECT count(*) FROM _partysync_meta", [], |r| r.get::<i64>(0)).unwrap_err().code(), Code::Sql);
+    assert_eq!(
+        sql.query_one("SELECT count(*) FROM _partysync_meta", [], |r| r.get::<i64>(0))
+            .unwrap_err()
+            .code(),
+        Code::Sql
+    );
 }

@@ -119,12 +119,17 @@ async fn the_browser_tests_scenario() -> Result<()> {
     within("an answer", answer).await?;
     within("the end of pending", a.until(|a| !a.is_pending::<Todo>("1"))).await?;
     shows(&b, &["Buy milk"]).await;
-    within("an answer", b.send(TodoAction::Update { id: "1".into(), text: None, completed: Some(true) })).await?;
+    within(
+        "an answer",
+        b.send(TodoAction::Update { id: "1".into(), text: None, completed: Some(true) }),
+    )
+    .await?;
     within("it is done", a.until(|a| a.get::<Todo>("1").unwrap().unwrap().completed)).await?;
     assert_eq!(a.get::<Todo>("1")?, b.get::<Todo>("1")?);
 
     // What is rejected goes back, and the caller hears why.
-    let answer = a.send(TodoAction::Update { id: "1".into(), text: Some(" ".into()), completed: None });
+    let answer =
+        a.send(TodoAction::Update { id: "1".into(), text: Some(" ".into()), completed: None });
     assert_eq!(texts(&a), [" "]);
     let error = within("an answer", answer).await.unwrap_err();
     assert_eq!((error.code(), error.message()), (Code::Rejected, "A todo needs some text"));
@@ -148,7 +153,8 @@ async fn the_browser_tests_scenario() -> Result<()> {
     // The server is killed and comes back: both recover by themselves.
     server.kill();
     let offline = |client: &Client| matches!(client.status().phase, Phase::Offline { .. });
-    within("both are offline", async { a.until(offline).await.and(b.until(offline).await) }).await?;
+    within("both are offline", async { a.until(offline).await.and(b.until(offline).await) })
+        .await?;
     let waiting = [a.send(create("3", "From A")), b.send(create("4", "From B"))];
     assert_eq!((a.status().pending, b.status().pending), (1, 1));
     server.up();
@@ -169,7 +175,8 @@ async fn many_actions_at_once_arrive_in_order_and_in_few_frames() -> Result<()> 
     let b = Client::connect(&server.url("many"))?;
     within("both are live", async { a.ready().await.and(b.ready().await) }).await?;
     let mut updates = b.updates();
-    let answers: Vec<_> = (0..1_000).map(|n| a.send(create(&format!("{n:04}"), &n.to_string()))).collect();
+    let answers: Vec<_> =
+        (0..1_000).map(|n| a.send(create(&format!("{n:04}"), &n.to_string()))).collect();
     for answer in answers {
         within("an answer", answer).await?;
     }
@@ -189,9 +196,8 @@ async fn a_client_made_with_the_same_store_goes_on_where_the_last_one_ended() ->
     use partysync_client::{Options, store::MemoryStore};
     let mut server = Server::start();
     let store = MemoryStore::new();
-    let with = |url: &str| {
-        Client::with(url, Options { store: store.clone(), ..Options::default() })
-    };
+    let with =
+        |url: &str| Client::with(url, Options { store: store.clone(), ..Options::default() });
     let first = with(&server.url("store"))?;
     within("live", first.ready()).await?;
     within("an answer", first.send(create("1", "answered"))).await?;

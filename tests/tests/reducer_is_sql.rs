@@ -24,7 +24,10 @@ fn id() -> impl Strategy<Value = ItemId> {
 }
 
 fn float() -> impl Strategy<Value = f64> {
-    prop_oneof![any::<f64>().prop_filter("SQLite stores NaN as NULL", |x| !x.is_nan()), Just(f64::INFINITY)]
+    prop_oneof![
+        any::<f64>().prop_filter("SQLite stores NaN as NULL", |x| !x.is_nan()),
+        Just(f64::INFINITY)
+    ]
 }
 
 fn text() -> impl Strategy<Value = String> + Clone {
@@ -38,11 +41,17 @@ fn item_action() -> impl Strategy<Value = ItemAction> {
         // Names are unique, which only the server can know: here they stay away.
         id().prop_map(|id| ItemAction::Create { id, name: None }),
         (id(), any::<i64>(), float(), any::<Option<Vec<u8>>>(), level, tags.clone()).prop_map(
-            |(id, big, ratio, bytes, level, tags)| ItemAction::Put { id, big, ratio, bytes, level, tags }
+            |(id, big, ratio, bytes, level, tags)| ItemAction::Put {
+                id,
+                big,
+                ratio,
+                bytes,
+                level,
+                tags
+            }
         ),
-        (id(), any::<Option<i64>>(), proptest::option::of(tags)).prop_map(|(id, big, tags)| {
-            ItemAction::Change { id, big, name: Some(None), tags }
-        }),
+        (id(), any::<Option<i64>>(), proptest::option::of(tags))
+            .prop_map(|(id, big, tags)| { ItemAction::Change { id, big, name: Some(None), tags } }),
         id().prop_map(|id| ItemAction::Change { id, big: None, name: None, tags: None }),
         id().prop_map(|id| ItemAction::Delete { id }),
     ]

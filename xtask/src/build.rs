@@ -44,8 +44,11 @@ fn newest(fixture: &Fixture) -> Result<SystemTime> {
     let root = root()?;
     let mut newest = SystemTime::UNIX_EPOCH;
     let mut folders = vec![fixture.folder.clone()];
-    folders.extend(["partysync-rs", "partysync-macros", "partysync-client", "xtask"].map(|f| root.join(f)));
-    let mut files = vec![root.join("Cargo.toml"), root.join("Cargo.lock"), root.join("package-lock.json")];
+    folders.extend(
+        ["partysync-rs", "partysync-macros", "partysync-client", "xtask"].map(|f| root.join(f)),
+    );
+    let mut files =
+        vec![root.join("Cargo.toml"), root.join("Cargo.lock"), root.join("package-lock.json")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder)? {
             let path = entry?.path();
@@ -81,7 +84,8 @@ fn web(folder: &Path, package: &str, tools: &Tools) -> Result<()> {
         std::fs::remove_dir_all(&dist)?;
     }
     std::fs::create_dir_all(&dist)?;
-    let module = target()?.join(wasm).join("release").join(package.replace('-', "_")).with_extension("wasm");
+    let module =
+        target()?.join(wasm).join("release").join(package.replace('-', "_")).with_extension("wasm");
     run(Command::new(&tools.wasm_bindgen)
         .args(["--target", "web", "--no-typescript", "--out-name", "app", "--out-dir"])
         .arg(&dist)
@@ -89,8 +93,15 @@ fn web(folder: &Path, package: &str, tools: &Tools) -> Result<()> {
     let wasm = dist.join("app_bg.wasm");
     run(tools
         .command(tools.npm("wasm-opt"))?
-        .args(["-Oz", "--enable-bulk-memory", "--enable-reference-types", "--enable-mutable-globals",
-            "--enable-nontrapping-float-to-int", "--enable-sign-ext", "--enable-multivalue"])
+        .args([
+            "-Oz",
+            "--enable-bulk-memory",
+            "--enable-reference-types",
+            "--enable-mutable-globals",
+            "--enable-nontrapping-float-to-int",
+            "--enable-sign-ext",
+            "--enable-multivalue",
+        ])
         .arg(&wasm)
         .arg("-o")
         .arg(&wasm))?;

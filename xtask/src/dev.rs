@@ -51,7 +51,12 @@ pub(crate) fn dev(fixture: &Fixture, port: u16, data: Option<PathBuf>) -> Result
 }
 
 /// `wrangler dev` of a fixture.
-pub(crate) fn wrangler(tools: &Tools, fixture: &Fixture, port: u16, data: &Path) -> Result<Command> {
+pub(crate) fn wrangler(
+    tools: &Tools,
+    fixture: &Fixture,
+    port: u16,
+    data: &Path,
+) -> Result<Command> {
     let mut command = tools.command(tools.npm("wrangler"))?;
     command
         .args(["dev", "--ip", "127.0.0.1", "--show-interactive-dev-session=false"])

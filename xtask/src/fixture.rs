@@ -18,7 +18,8 @@ pub(crate) struct Fixture {
 /// The fixture of this name: a folder under `fixtures`, or the tests' own `lab`.
 pub(crate) fn find(name: &str) -> Result<Fixture> {
     let root = root()?;
-    let folder = if name == "lab" { root.join("tests/lab") } else { root.join("fixtures").join(name) };
+    let folder =
+        if name == "lab" { root.join("tests/lab") } else { root.join("fixtures").join(name) };
     if !folder.join("wrangler.toml").is_file() {
         let names: Vec<_> = std::fs::read_dir(root.join("fixtures"))?
             .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))

@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 
 /// Does something and says so, with the time it took.
 pub(crate) fn step<T>(what: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
-    let (bold, dim, plain) =
-        if std::io::stderr().is_terminal() { ("\x1b[1m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
+    let (bold, dim, plain) = if std::io::stderr().is_terminal() {
+        ("\x1b[1m", "\x1b[2m", "\x1b[0m")
+    } else {
+        ("", "", "")
+    };
     eprintln!("{bold}==> {what}{plain}");
     let start = Instant::now();
     let result = body().with_context(|| what.to_owned());

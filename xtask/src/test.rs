@@ -1,7 +1,157 @@
 //! Every check there is, in steps.
 
-use anyhow::Result;
+use crate::process::{output, run, step};
+use crate::tools::{Tools, chromium, set_up};
+use crate::{build, fixture, root};
+use anyhow::{Context, Result, bail};
+use std::process::Command;
+use std::time::Instant;
 
-pub(crate) fn test(_names: &[String]) -> Result<()> {
+const WASM: &str = "wasm32-unknown-unknown";
+
+type Step = (&'static str, &'static str, fn(&Tools) -> Result<()>);
+
+const STEPS: [Step; 6] = [
+    ("fmt", "formatting", fmt),
+    ("lint", "clippy: every crate, target and feature alone", lint),
+    ("doc", "the documentation builds without warnings", doc),
+    ("deploy", "fixtures build, and wrangler would deploy them", deploy),
+    ("cargo", "cargo test: unit, doc, trybuild, property, native client", cargo),
+    ("e2e", "workerd, browser and TypeScript clients", e2e),
+];
+
+/// Runs the named steps; all of them without a name.
+pub(crate) fn test(names: &[String]) -> Result<()> {
+    if names.iter().any(|name| name == "list") {
+        for (name, what, _) in STEPS {
+            println!("{name:8}{what}");
+        }
+        return Ok(());
+    }
+    if let Some(unknown) = names.iter().find(|name| !STEPS.iter().any(|(step, ..)| step == name)) {
+        bail!("there is no step `{unknown}`: `cargo xtask test list` names them");
+    }
+    let start = Instant::now();
+    let tools = set_up()?;
+    let mut count = 0;
+    for (name, what, body) in STEPS {
+        if names.is_empty() || names.iter().any(|wanted| wanted == name) {
+            step(&format!("{name}: {what}"), || body(&tools))?;
+            count += 1;
+        }
+    }
+    eprintln!("all {count} steps passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+fn cargo_command(arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(arguments).current_dir(root()?);
+    Ok(command)
+}
+
+fn fmt(_: &Tools) -> Result<()> {
+    run(&mut cargo_command(&["fmt", "--all", "--check"])?)
+}
+
+/// Clippy with these arguments; a warning is an error.
+fn clippy(arguments: &[&str]) -> Result<()> {
+    let mut command = cargo_command(&["clippy", "--quiet"])?;
+    run(command.args(arguments).args(["--", "-D", "warnings"]))
+}
+
+fn lint(_: &Tools) -> Result<()> {
+    // What a Durable Object or a page is made of is linted for wasm, the rest natively.
+    clippy(&["--workspace", "--exclude", "todo-web", "--all-targets"])?;
+    for package in ["partysync-rs", "partysync-client", "partysync-macros"] {
+        let features = features(package)?;
+        let mut sets: Vec<&str> = vec![""];
+        sets.extend(features.iter().map(String::as_str).filter(|name| *name != "default"));
+        for set in sets {
+            for_targets(package, set)?;
+        }
+    }
+    clippy(&["--target", WASM, "--package", "todo-worker", "--package", "lab-worker"])?;
+    clippy(&["--target", WASM, "--package", "todo-web"])
+}
+
+/// Lints a package with one feature on each target that the feature is for.
+fn for_targets(package: &str, feature: &str) -> Result<()> {
+    let base = ["--package", package, "--no-default-features", "--features", feature];
+    if !matches!(feature, "native" | "sqlite" | "testing") && package != "partysync-macros" {
+        clippy(&[base.as_slice(), &["--lib", "--target", WASM]].concat())?;
+    }
+    if !matches!(feature, "web" | "leptos") {
+        clippy(&[base.as_slice(), &["--lib"]].concat())?;
+    }
+    Ok(())
+}
+
+/// The features of a package of the workspace.
+fn features(package: &str) -> Result<Vec<String>> {
+    let json = output(&mut cargo_command(&["metadata", "--no-deps", "--format-version", "1"])?)?;
+    let metadata: serde_json::Value = serde_json::from_str(&json)?;
+    let packages = metadata.get("packages").and_then(|packages| packages.as_array());
+    let found =
+        packages.into_iter().flatten().find(|p| p.get("name").is_some_and(|n| n == package));
+    let features = found.and_then(|p| p.get("features")).and_then(|f| f.as_object());
+    Ok(features.with_context(|| format!("no package `{package}`"))?.keys().cloned().collect())
+}
+
+fn doc(_: &Tools) -> Result<()> {
+    for arguments in [
+        ["--package", "partysync-rs", "--features", "worker,testing"],
+        ["--package", "partysync-client", "--features", "native"],
+        ["--package", "partysync-macros", "--features", ""],
+    ] {
+        let mut command = cargo_command(&["doc", "--quiet", "--no-deps"])?;
+        run(command.args(arguments).env("RUSTDOCFLAGS", "-D warnings"))?;
+    }
+    let mut command = cargo_command(&["doc", "--quiet", "--no-deps", "--target", WASM])?;
+    let client = ["--package", "partysync-client", "--features", "leptos"];
+    run(command.args(client).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn deploy(tools: &Tools) -> Result<()> {
+    build::build(&fixture::find("lab")?)?;
+    let todo = fixture::find("todo-sync")?;
+    build::build(&todo)?;
+    // As a user would: npx in the fixture's folder. It prints the size.
+    run(tools
+        .command("npx")?
+        .args(["wrangler", "deploy", "--dry-run", "--outdir"])
+        .arg(crate::target()?.join("dry-run"))
+        .current_dir(&todo.folder))
+}
+
+fn cargo(_: &Tools) -> Result<()> {
+    let packages =
+        ["partysync-macros", "partysync-client", "todo-worker", "partysync-tests", "xtask"];
+    let mut command = cargo_command(&["test", "--quiet"])?;
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    run(&mut command)?;
+    let all = ["test", "--quiet", "--package", "partysync-rs", "--features", "worker,testing"];
+    run(&mut cargo_command(&all)?)?;
+    // The doc examples of the client need a transport.
+    let client =
+        ["test", "--quiet", "--doc", "--package", "partysync-client", "--features", "native"];
+    run(&mut cargo_command(&client)?)
+}
+
+fn e2e(tools: &Tools) -> Result<()> {
+    let folder = root()?.join("tests/e2e");
+    let mut files: Vec<_> = std::fs::read_dir(&folder)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.to_string_lossy().ends_with(".test.mjs"))
+        .collect();
+    files.sort();
+    run(tools
+        .command(tools.npm("node"))?
+        // The files share two fixtures and a machine: one at a time.
+        .args(["--test", "--test-concurrency=1", "--test-reporter=spec"])
+        .args(files)
+        .env("CHROMIUM", chromium()?)
+        .current_dir(root()?))
 }

@@ -108,7 +108,9 @@ fn cargo_tool(tools: &Path, package: &str, program: &str, version: &str) -> Resu
             let mut command = Command::new(env!("CARGO"));
             // Tools that share a folder share what they compiled.
             command.env("CARGO_TARGET_DIR", tools.join("build"));
-            command.args(["install", "--quiet", package, "--version", version, "--root"]).arg(&folder);
+            command
+                .args(["install", "--quiet", package, "--version", version, "--root"])
+                .arg(&folder);
             command
         };
         step(&format!("build {package} {version} (once)"), || {

@@ -4,6 +4,7 @@ use super::check::{Checked, CheckedField, CheckedVariant, Codec};
 use super::parse::Kind;
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
 
 pub(super) fn expand(action: &Checked) -> TokenStream {
     let Checked { ident, record, variants } = action;
@@ -11,19 +12,15 @@ pub(super) fn expand(action: &Checked) -> TokenStream {
     let known = known.join(", ");
     let encode = variants.iter().map(encode);
     let decode = variants.iter().map(decode);
-    let has_custom = variants.iter().any(|v| v.kind == Kind::Custom);
     let operations = variants.iter().map(|v| operation(v, record));
     let checks = variants.iter().map(|v| key_check(v, record));
     let customs: Vec<_> = variants.iter().filter(|v| v.kind == Kind::Custom).collect();
     let custom_idents: Vec<_> = customs.iter().map(|v| &v.ident).collect();
     let custom_names: Vec<_> = customs.iter().map(|v| &v.name).collect();
-    let reduce_custom = has_custom.then(|| {
-        quote! {
-            #(Self::#custom_idents { .. } => <Self as ::partysync::Reduce>::reduce_custom(
-                self,
-                &mut ::partysync::Draft::new(tables),
-            ),)*
-        }
+    let reduce_custom = customs.iter().map(|CheckedVariant { ident, .. }| {
+        // On the variant, where a missing `impl Reduce` is then reported.
+        let reduce = quote_spanned!(ident.span()=> <Self as ::partysync::Reduce>::reduce_custom);
+        quote!(Self::#ident { .. } => #reduce(self, &mut ::partysync::Draft::new(tables)),)
     });
     // With nothing but custom variants there is no operation to run.
     let rest = (customs.len() < variants.len()).then(|| {
@@ -72,7 +69,7 @@ pub(super) fn expand(action: &Checked) -> TokenStream {
                 &self,
                 tables: &mut dyn ::partysync::Tables,
             ) -> ::partysync::Result<()> {
-                match self { #reduce_custom #rest_reduce }
+                match self { #(#reduce_custom)* #rest_reduce }
             }
 
             fn apply(&self, sql: &dyn ::partysync::sql::Sql) -> ::partysync::Result<()> {
@@ -171,7 +168,7 @@ fn operation(variant: &CheckedVariant, record: &syn::Path) -> TokenStream {
     let pushes = fields.iter().map(|field| {
         let ident = &field.ident;
         let setter = format_ident!("column_{}", field.name, span = ident.span());
-        let push = quote! {
+        let push = quote_spanned! {field.ty.span()=>
             cells.push(<#record>::#setter(::std::clone::Clone::clone(#ident))?);
         };
         if field.optional {

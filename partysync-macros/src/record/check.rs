@@ -45,7 +45,10 @@ pub(super) fn check(parsed: Parsed) -> syn::Result<Checked> {
             table.value()
         }
         None => {
-            errors.at(parsed.ident.span(), "which table? write #[record(table = \"...\")] on the struct");
+            errors.at(
+                parsed.ident.span(),
+                "which table? write #[record(table = \"...\")] on the struct",
+            );
             String::new()
         }
     };
@@ -77,7 +80,10 @@ fn places(parsed: &Parsed, errors: &mut Errors) {
         Some(0) => {}
         Some(_) => {
             if let Some(span) = fields.iter().find_map(|f| f.key) {
-                errors.at(span, "the key has to be the first field: rows travel in field order, key first");
+                errors.at(
+                    span,
+                    "the key has to be the first field: rows travel in field order, key first",
+                );
             }
         }
         None => errors.at(
@@ -86,7 +92,10 @@ fn places(parsed: &Parsed, errors: &mut Errors) {
         ),
     }
     if let Some(span) = fields.iter().rev().skip(1).find_map(|f| f.deleted_at) {
-        errors.at(span, "`deleted_at` has to be the last field: a row's last value says whether it is deleted");
+        errors.at(
+            span,
+            "`deleted_at` has to be the last field: a row's last value says whether it is deleted",
+        );
     }
 }
 
@@ -104,14 +113,22 @@ fn column(field: &Field, errors: &mut Errors) -> Option<Column> {
     }
     check_type(field, role, errors);
     if let Some(span) = role_span {
-        for (other, name) in [(field.json, "json"), (field.unique, "unique"), (field.index, "index")] {
+        for (other, name) in
+            [(field.json, "json"), (field.unique, "unique"), (field.index, "index")]
+        {
             let pointless = role == Role::Key || name != "index";
             if other.is_some() && pointless {
-                errors.at(span, format!("`{name}` does not go with this attribute: remove one of them"));
+                errors.at(
+                    span,
+                    format!("`{name}` does not go with this attribute: remove one of them"),
+                );
             }
         }
         if let Some(default) = &field.default {
-            errors.add(syn::Error::new_spanned(default, "this column is always given: remove `default`"));
+            errors.add(syn::Error::new_spanned(
+                default,
+                "this column is always given: remove `default`",
+            ));
         }
     }
     let (name, span) = match &field.rename {
@@ -124,7 +141,10 @@ fn column(field: &Field, errors: &mut Errors) -> Option<Column> {
     if let Some(from) = &field.renamed_from
         && from.value() == name
     {
-        errors.at(from.span(), "`renamed_from` is the name that the column had before, not the one it has");
+        errors.at(
+            from.span(),
+            "`renamed_from` is the name that the column had before, not the one it has",
+        );
     }
     let default = field.default.as_ref().and_then(|expr| errors.keep(literal(expr, field)));
     Some(Column {
@@ -153,7 +173,9 @@ fn check_type(field: &Field, role: Role, errors: &mut Errors) {
             wrong("the framework sets this column: its type is `partysync::Timestamp`");
         }
         Role::DeletedAt if !inner.is_some_and(|ty| is(ty, "Timestamp")) => {
-            wrong("`deleted_at` is empty while the row lives: its type is `Option<partysync::Timestamp>`");
+            wrong(
+                "`deleted_at` is empty while the row lives: its type is `Option<partysync::Timestamp>`",
+            );
         }
         _ => {}
     }
@@ -161,7 +183,9 @@ fn check_type(field: &Field, role: Role, errors: &mut Errors) {
         let plain = inner.unwrap_or(&field.ty);
         for name in ["u64", "usize", "isize", "i128", "u128"] {
             if is(plain, name) {
-                wrong("SQLite's integers are 64 bits with a sign: use `i64`, or text for larger numbers");
+                wrong(
+                    "SQLite's integers are 64 bits with a sign: use `i64`, or text for larger numbers",
+                );
             }
         }
         if inner.is_some_and(|ty| option_of(ty).is_some()) {
@@ -213,7 +237,10 @@ fn literal(expr: &Expr, field: &Field) -> syn::Result<TokenStream> {
         _ => return Err(not_literal(expr)),
     };
     if !expected.is_empty() && expected != found {
-        return Err(syn::Error::new_spanned(expr, format!("the default of this column is {expected}")));
+        return Err(syn::Error::new_spanned(
+            expr,
+            format!("the default of this column is {expected}"),
+        ));
     }
     Ok(tokens)
 }
@@ -230,7 +257,9 @@ fn identifier(name: &str) -> Result<(), String> {
     let mut chars = name.chars();
     let first = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     if !first || !chars.all(|c| c.is_ascii_alphanumeric() || c == '_') || name.len() > 64 {
-        return Err("a name in SQL is made of letters, digits and `_`, and begins with no digit".to_owned());
+        return Err(
+            "a name in SQL is made of letters, digits and `_`, and begins with no digit".to_owned()
+        );
     }
     for prefix in ["_partysync", "sqlite_"] {
         if name.to_ascii_lowercase().starts_with(prefix) {

@@ -121,9 +121,9 @@ fn setter(index: usize, column: &Column, vis: &syn::Visibility) -> TokenStream {
     quote! {
         #[doc(hidden)]
         #vis fn #name(
-            value: impl ::std::convert::Into<#ty>,
+            value: impl ::partysync::__private::IntoColumn<#ty>,
         ) -> ::partysync::Result<(usize, ::partysync::sql::Value)> {
-            let value: #ty = value.into();
+            let value: #ty = ::partysync::__private::IntoColumn::into_column(value);
             ::std::result::Result::Ok((#index, #value))
         }
     }

@@ -28,8 +28,16 @@ pub(super) struct Field {
 }
 
 const ON_FIELDS: [&str; 10] = [
-    "key", "created_at", "updated_at", "deleted_at", "default", "index", "unique", "json",
-    "rename", "renamed_from",
+    "key",
+    "created_at",
+    "updated_at",
+    "deleted_at",
+    "default",
+    "index",
+    "unique",
+    "json",
+    "rename",
+    "renamed_from",
 ];
 
 pub(super) fn parse(input: &DeriveInput) -> syn::Result<Parsed> {
@@ -84,7 +92,9 @@ fn field(field: &syn::Field, errors: &mut Errors) -> Option<Field> {
             "json" => &mut parsed.json,
             "default" => {
                 if !meta.input.peek(syn::Token![=]) {
-                    return Err(meta.error("say which: `default = 0`, `default = \"\"`, `default = false`"));
+                    return Err(
+                        meta.error("say which: `default = 0`, `default = \"\"`, `default = false`")
+                    );
                 }
                 parsed.default = Some(meta.value()?.parse()?);
                 return Ok(());

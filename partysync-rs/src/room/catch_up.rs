@@ -39,11 +39,7 @@ fn deleted(schema: &Schema, alias: &str) -> String {
 
 /// The keys of a channel that changed after `version` (or, for v1, at `at` or later), in the
 /// order in which they changed.
-pub(crate) fn changed(
-    sql: &dyn Sql,
-    schema: &Schema,
-    after: After,
-) -> Result<Vec<Changed>> {
+pub(crate) fn changed(sql: &dyn Sql, schema: &Schema, after: After) -> Result<Vec<Changed>> {
     let (table, key) = (schema.quoted(), quote(schema.key()?.name));
     let (column, bound) = match after {
         After::Version(version) => ("c.version > ?", to_sql(version)?),
@@ -87,11 +83,10 @@ pub(crate) fn snapshot(
 ) -> Result<()> {
     let (table, key) = (schema.quoted(), quote(schema.key()?.name));
     let alive = format!("NOT ({})", deleted(schema, "t"));
-    let total: i64 = sql.query_one(
-        &format!("SELECT count(*) FROM {table} AS t WHERE {alive}"),
-        [],
-        |row| row.get(0),
-    )?;
+    let total: i64 =
+        sql.query_one(&format!("SELECT count(*) FROM {table} AS t WHERE {alive}"), [], |row| {
+            row.get(0)
+        })?;
     let text = RowText::new(schema, "t");
     let json_key = json_key(schema, &format!("t.{key}"))?;
     let key_type = schema.key()?.sql_type;

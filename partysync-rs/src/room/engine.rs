@@ -212,7 +212,10 @@ impl<A: Action> Engine<A> {
             },
             Ok(v1::Request::Rpc { channel, id, action }) => {
                 let action = parse_action(&channel, &action);
-                return Ok(Work::Actions(vec![Item { origin: Origin::V1 { channel, id }, action }]));
+                return Ok(Work::Actions(vec![Item {
+                    origin: Origin::V1 { channel, id },
+                    action,
+                }]));
             }
         }
         Ok(Work::None)
@@ -247,7 +250,8 @@ impl<A: Action> Engine<A> {
         out: &mut Vec<Output>,
     ) -> Result<()> {
         if connection.client.is_some() {
-            let error = Error::new(Code::HelloTwice, "`hello` was said already: reconnect to say it anew");
+            let error =
+                Error::new(Code::HelloTwice, "`hello` was said already: reconnect to say it anew");
             tell(connection, &error, out);
             return Ok(());
         }
@@ -350,7 +354,10 @@ impl<A: Action> Engine<A> {
             let last = log::client_seq(sql, client)?.unwrap_or(0);
             if *seq <= last {
                 let outcome = log::outcome(sql, client, *seq)?;
-                self.acks.entry(connection.id().to_owned()).or_default().push(Ack::new(*seq, &outcome));
+                self.acks
+                    .entry(connection.id().to_owned())
+                    .or_default()
+                    .push(Ack::new(*seq, &outcome));
                 return Ok(Outcome::Duplicate);
             }
             if *seq != last + 1 {
@@ -383,7 +390,10 @@ impl<A: Action> Engine<A> {
                         log::set_client_seq(sql, &client, seq, now)
                     })?;
                 }
-                self.acks.entry(connection.id().to_owned()).or_default().push(Ack::new(seq, &outcome));
+                self.acks
+                    .entry(connection.id().to_owned())
+                    .or_default()
+                    .push(Ack::new(seq, &outcome));
             }
             Origin::V1 { channel, id } => {
                 let connection = connection.id().to_owned();

@@ -173,7 +173,8 @@ impl<A: Action> Engine<A> {
     ) -> Result<()> {
         let channel = schema.table;
         // Deletions from before were forgotten: start over.
-        let stale = from.is_some_and(|from| self.meta.trimmed_to > 0 && from <= self.meta.trimmed_at);
+        let stale =
+            from.is_some_and(|from| self.meta.trimmed_to > 0 && from <= self.meta.trimmed_at);
         if stale {
             out.push(Output::send(connection.id(), v1::delete_all(channel)));
         }
@@ -255,7 +256,8 @@ fn pages(changes: Vec<(&'static Schema, &[Changed])>) -> Vec<Vec<Part>> {
     for (schema, changed) in changes {
         let mut part = Part::new(schema.table);
         for change in changed {
-            let text = if change.gone { &change.key } else { change.row.as_ref().unwrap_or(&change.key) };
+            let text =
+                if change.gone { &change.key } else { change.row.as_ref().unwrap_or(&change.key) };
             if size + text.len() > PAGE_BYTES && size > 0 {
                 let full = std::mem::replace(&mut part, Part::new(schema.table));
                 if let Some(page) = pages.last_mut() {

@@ -184,11 +184,9 @@ pub(crate) fn trim(
             meta.trimmed_at = meta.trimmed_at.max(at);
             run(sql, &format!("DELETE {gone} AND c.at <= ?"), params![channel, before])?;
         }
-        left += sql.query_one(
-            &format!("SELECT count(*) {gone}"),
-            params![channel],
-            |row| row.get::<i64>(0),
-        )?;
+        left += sql.query_one(&format!("SELECT count(*) {gone}"), params![channel], |row| {
+            row.get::<i64>(0)
+        })?;
     }
     let unseen = meta.now.plus_millis(-limits.client_retention_ms);
     run(

@@ -7,7 +7,10 @@ use crate::{Code, Error, Result};
 const NOW: &str = "(SELECT now FROM _partysync_meta)";
 
 pub(crate) fn key_exists(schema: &Schema, key: &Key) -> Error {
-    Error::new(Code::KeyExists, format!("`{}` has a row with the key `{key}` already", schema.table))
+    Error::new(
+        Code::KeyExists,
+        format!("`{}` has a row with the key `{key}` already", schema.table),
+    )
 }
 
 pub(crate) fn not_found(schema: &Schema, key: &Key) -> Error {

@@ -70,8 +70,11 @@ pub(crate) fn migrate(schemas: &[&Schema], sql: &dyn Sql) -> Result<()> {
             sql.run(&step, &[], &mut |_| Ok(())).map_err(|error| match error.code() {
                 Code::KeyExists => refuse(
                     schema,
-                    &format!("{}: two rows hold the same value where `unique` was added: \
-                         make the values differ first", error.message()),
+                    &format!(
+                        "{}: two rows hold the same value where `unique` was added: \
+                         make the values differ first",
+                        error.message()
+                    ),
                 ),
                 _ => refuse(schema, error.message()),
             })?;
@@ -152,7 +155,11 @@ fn create(schema: &Schema, sql: &dyn Sql) -> Result<Vec<String>> {
 }
 
 fn index_name(schema: &Schema, column: &str, unique: bool) -> String {
-    quote(&format!("_partysync_{}_{column}_{}", schema.table, if unique { "unique" } else { "index" }))
+    quote(&format!(
+        "_partysync_{}_{column}_{}",
+        schema.table,
+        if unique { "unique" } else { "index" }
+    ))
 }
 
 fn index_ddl(schema: &Schema, column: &ColumnDef) -> Vec<String> {

@@ -124,12 +124,14 @@ impl dyn Sql + '_ {
     ///
     /// # Errors
     /// What SQLite says of the query; [`Code::InvalidValue`] when a row does not fit the type.
-    pub fn records<R: Record>(&self, condition: &str, params: impl AsRef<[Value]>) -> Result<Vec<R>> {
+    pub fn records<R: Record>(
+        &self,
+        condition: &str,
+        params: impl AsRef<[Value]>,
+    ) -> Result<Vec<R>> {
         let text = select::RowText::new(R::SCHEMA, "");
         let sql = format!("SELECT {} FROM {} {condition}", text.sql(), R::SCHEMA.quoted());
-        self.query_map(&sql, params, |row| {
-            R::from_row(R::SCHEMA.parse_row(&text.read(row, 0)?)?)
-        })
+        self.query_map(&sql, params, |row| R::from_row(R::SCHEMA.parse_row(&text.read(row, 0)?)?))
     }
 }
 

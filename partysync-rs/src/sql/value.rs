@@ -108,7 +108,8 @@ impl Value {
             (SqlType::Integer, Json::Number(n)) => match (n.as_i64(), n.as_f64()) {
                 (Some(n), _) => Self::Integer(n),
                 // JavaScript writes large integers as 1e21, and some writers write 1.0.
-                (None, Some(x)) if x.fract() == 0.0 && x.abs() < 9.007_199_254_740_992e15 => {
+                (None, Some(x)) if x.fract() == 0.0 && x.abs() < 9.007_199_254_740_992e15 =>
+                {
                     #[allow(clippy::cast_possible_truncation)]
                     Self::Integer(x as i64)
                 }

@@ -6,8 +6,8 @@
 
 use crate::{Code, Error, Result};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
 /// Frames that a client sends.
 #[derive(Debug)]
@@ -56,9 +56,10 @@ impl Request {
             // JavaScript has only doubles: a time may be written as 1.7e12.
             let from = match &envelope.from {
                 Json::Null => None,
-                value => Some(crate::Column::from_json(value).map_err(|e| {
-                    invalid(format!("Failed to parse message: `from`: {e}"))
-                })?),
+                value => Some(
+                    crate::Column::from_json(value)
+                        .map_err(|e| invalid(format!("Failed to parse message: `from`: {e}")))?,
+                ),
             };
             return Ok(Self::Sync { channel, from });
         }

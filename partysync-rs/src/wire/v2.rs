@@ -90,8 +90,12 @@ impl ClientFrame {
             "hello" => Self::Hello(Hello {
                 client: envelope
                     .client
-                    .filter(|id| !id.is_empty() && id.len() <= 64 && id.chars().all(|c| c.is_ascii_graphic()))
-                    .ok_or_else(|| invalid("`hello` needs `client`: 1 to 64 printable ASCII characters"))?,
+                    .filter(|id| {
+                        !id.is_empty() && id.len() <= 64 && id.chars().all(|c| c.is_ascii_graphic())
+                    })
+                    .ok_or_else(|| {
+                        invalid("`hello` needs `client`: 1 to 64 printable ASCII characters")
+                    })?,
                 epoch: envelope.epoch,
                 seq: envelope.seq,
                 channels: envelope.channels.ok_or_else(|| missing("hello", "channels"))?,
@@ -107,30 +111,38 @@ impl ClientFrame {
     /// ```
     /// use partysync::wire::v2::ClientFrame;
     /// let frame = ClientFrame::Message(serde_json::json!("hi"));
-    /// assert_eq!(frame.to_text(), r#"{"data":"hi","type":"message"}"#);
+    /// assert_eq!(frame.to_text(), r#"{"type":"message","data":"hi"}"#);
     /// ```
     #[must_use]
     pub fn to_text(&self) -> String {
-        #[derive(Serialize)]
-        struct Tagged<'a> {
-            r#type: &'a str,
-            actions: &'a [Push],
-        }
-        let tagged = |name: &str, value: Json| {
-            let mut value = value;
-            value["type"] = Json::from(name);
-            value.to_string()
-        };
         match self {
-            Self::Hello(hello) => {
-                tagged("hello", serde_json::to_value(hello).unwrap_or_default())
-            }
-            Self::Push(actions) => {
-                serde_json::to_string(&Tagged { r#type: "push", actions }).unwrap_or_default()
-            }
-            Self::Message(data) => tagged("message", serde_json::json!({ "data": data })),
+            Self::Hello(hello) => tagged("hello", hello),
+            Self::Push(actions) => tagged("push", PushBody { actions }),
+            Self::Message(data) => tagged("message", DataBody { data }),
         }
     }
+}
+
+#[derive(Serialize)]
+struct PushBody<'a> {
+    actions: &'a [Push],
+}
+
+#[derive(Serialize)]
+struct DataBody<'a> {
+    data: &'a Json,
+}
+
+/// A frame's text: the body's fields after `type`.
+fn tagged(name: &str, body: impl Serialize) -> String {
+    #[derive(Serialize)]
+    struct Tagged<'a, T> {
+        r#type: &'a str,
+        #[serde(flatten)]
+        body: T,
+    }
+    // Only maps with keys that are no strings fail, and frames have none.
+    serde_json::to_string(&Tagged { r#type: name, body }).unwrap_or_default()
 }
 
 /// At most 64 characters of something that came from outside, for a message.
@@ -311,18 +323,13 @@ impl ServerFrame {
     /// The frame as text. Rooms build their patches straight from SQLite's JSON instead.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let tagged = |name: &str, value: serde_json::Result<Json>| {
-            let mut value = value.unwrap_or_default();
-            value["type"] = Json::from(name);
-            value.to_string()
-        };
         match self {
-            Self::Welcome(body) => tagged("welcome", serde_json::to_value(body)),
-            Self::Reset(body) => tagged("reset", serde_json::to_value(body)),
-            Self::CatchUp(body) => tagged("catch_up", serde_json::to_value(body)),
-            Self::Patch(body) => tagged("patch", serde_json::to_value(body)),
-            Self::Message(data) => tagged("message", Ok(serde_json::json!({ "data": data }))),
-            Self::Error(body) => tagged("error", serde_json::to_value(body)),
+            Self::Welcome(body) => tagged("welcome", body),
+            Self::Reset(body) => tagged("reset", body),
+            Self::CatchUp(body) => tagged("catch_up", body),
+            Self::Patch(body) => tagged("patch", body),
+            Self::Message(data) => tagged("message", DataBody { data }),
+            Self::Error(body) => tagged("error", body),
         }
     }
 
@@ -377,10 +384,17 @@ mod tests {
     #[test]
     fn frames_that_are_none_say_so() {
         let deep = "[".repeat(10_000);
-        for text in ["", "{", "[]", "1", r#"{"type":"nope"}"#, r#"{"type":"push"}"#,
-            r#"{"type":"hello","client":"","channels":[]}"#, deep.as_str(),
-            &format!(r#"{{"type":"message","data":{}{}}}"#, deep, "]".repeat(10_000))]
-        {
+        for text in [
+            "",
+            "{",
+            "[]",
+            "1",
+            r#"{"type":"nope"}"#,
+            r#"{"type":"push"}"#,
+            r#"{"type":"hello","client":"","channels":[]}"#,
+            deep.as_str(),
+            &format!(r#"{{"type":"message","data":{}{}}}"#, deep, "]".repeat(10_000)),
+        ] {
             assert_eq!(ClientFrame::parse(text).unwrap_err().code(), Code::InvalidFrame);
         }
     }

@@ -41,9 +41,7 @@ fn now() -> Timestamp {
 
 /// 128 random bits as hexadecimal digits.
 fn random_id() -> String {
-    (0..4)
-        .map(|_| format!("{:08x}", (js_sys::Math::random() * 4_294_967_296.0) as u32))
-        .collect()
+    (0..4).map(|_| format!("{:08x}", (js_sys::Math::random() * 4_294_967_296.0) as u32)).collect()
 }
 
 impl<S: SyncServer> Object<S> {
@@ -175,12 +173,12 @@ impl<S: SyncServer> Object<S> {
         let v2 = offered.split(',').any(|p| p.trim() == wire::SUBPROTOCOL);
         let protocol = if v2 { Protocol::V2 } else { Protocol::V1 };
         let url = request.url()?;
-        let wanted = url.query_pairs().find(|(name, _)| name == "_pk").map(|(_, id)| id.into_owned());
+        let wanted =
+            url.query_pairs().find(|(name, _)| name == "_pk").map(|(_, id)| id.into_owned());
         let pair = WebSocketPair::new()?;
         let opened = self.with(|server, sql, host| {
-            let free = |id: &String| {
-                !id.is_empty() && id.len() <= 64 && host.connection(id).is_none()
-            };
+            let free =
+                |id: &String| !id.is_empty() && id.len() <= 64 && host.connection(id).is_none();
             let id = wanted.filter(free).unwrap_or_else(random_id);
             let head = head(request)?.body(()).map_err(bad_request)?;
             host.connect(server, sql, Connection::new(id, protocol), &head).map(Ok).or_else(
@@ -230,7 +228,9 @@ impl<S: SyncServer> Object<S> {
                 let mut response = Response::from_bytes(body)?.with_status(parts.status.as_u16());
                 response.headers_mut().delete("content-type")?;
                 for (name, value) in &parts.headers {
-                    response.headers_mut().append(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))?;
+                    response
+                        .headers_mut()
+                        .append(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))?;
                 }
                 Ok(response)
             }

@@ -2,9 +2,9 @@
 
 use crate::wire::v2::clip;
 use crate::{Code, Error, Result};
+use js_sys::{Function, Reflect};
 use std::future::Future;
 use std::pin::Pin;
-use js_sys::{Function, Reflect};
 use wasm_bindgen::{JsCast, JsValue};
 use worker::{Env, Method, ObjectNamespace, Request, Response};
 
@@ -207,7 +207,8 @@ impl Router {
         response = Response::from(worker::web_sys::Response::from(response));
         let headers = response.headers().clone();
         headers.set("access-control-allow-origin", origin)?;
-        headers.set("access-control-allow-methods", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")?;
+        headers
+            .set("access-control-allow-methods", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")?;
         headers.set("access-control-allow-headers", asked.as_deref().unwrap_or("*"))?;
         headers.set("access-control-max-age", "86400")?;
         if origin != "*" {
@@ -230,9 +231,14 @@ fn status(error: &Error) -> u16 {
 /// What the runtime says when an object was moved or restarted under the request.
 fn is_transient(error: &worker::Error) -> bool {
     let message = error.to_string();
-    ["Network connection lost", "Durable Object reset", "its code was updated", "moved to a different machine"]
-        .iter()
-        .any(|known| message.contains(known))
+    [
+        "Network connection lost",
+        "Durable Object reset",
+        "its code was updated",
+        "moved to a different machine",
+    ]
+    .iter()
+    .any(|known| message.contains(known))
 }
 
 /// The party and the room of a path under a prefix.
@@ -253,11 +259,7 @@ fn namespace(env: &Env, party: &str) -> Option<ObjectNamespace> {
         let mut chars = word.chars();
         chars.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(chars).collect::<String>()
     };
-    [
-        words.join("_").to_ascii_uppercase(),
-        words.iter().map(capitalized).collect(),
-        words.join("_"),
-    ]
-    .iter()
-    .find_map(|name| env.durable_object(name).ok())
+    [words.join("_").to_ascii_uppercase(), words.iter().map(capitalized).collect(), words.join("_")]
+        .iter()
+        .find_map(|name| env.durable_object(name).ok())
 }

@@ -2,9 +2,7 @@
 
 use lab_shared::{ItemAction, LabAction};
 use partysync::worker::Router;
-use partysync::{
-    Action, Code, Connection, Error, Limits, Result, Room, SyncServer, params,
-};
+use partysync::{Action, Code, Connection, Error, Limits, Result, Room, SyncServer, params};
 use serde_json::{Value as Json, json};
 use std::cell::Cell;
 use std::time::Duration;
@@ -66,7 +64,8 @@ impl SyncServer for Lab {
         message: Json,
     ) -> Result<()> {
         if message == json!("to vips") {
-            let vips: Vec<_> = room.connections_with_tag("vip").map(|c| c.id().to_owned()).collect();
+            let vips: Vec<_> =
+                room.connections_with_tag("vip").map(|c| c.id().to_owned()).collect();
             return vips.iter().try_for_each(|id| room.send(id, &"hello vip"));
         }
         if let Some(after) = message.get("alarm_after_ms").and_then(Json::as_i64) {
@@ -108,7 +107,8 @@ impl SyncServer for Lab {
             LabAction::Items(ItemAction::Fill { count, size }) => {
                 let name = "x".repeat(usize::try_from(*size).unwrap_or(0));
                 for n in 0..*count {
-                    room.sql().execute(insert, params![format!("fill-{n:06}"), format!("{name}{n}")])?;
+                    room.sql()
+                        .execute(insert, params![format!("fill-{n:06}"), format!("{name}{n}")])?;
                 }
                 Ok(())
             }
@@ -127,7 +127,8 @@ impl SyncServer for Lab {
             let changed = room.sql().execute(&sql, params![])?;
             return Ok(http::Response::new(changed.to_string().into_bytes()));
         }
-        let log = room.sql().query_map("SELECT what FROM lab_log", [], |row| row.get::<String>(0))?;
+        let log =
+            room.sql().query_map("SELECT what FROM lab_log", [], |row| row.get::<String>(0))?;
         let connections: Vec<_> = room
             .connections()
             .map(|c| json!({ "id": c.id(), "tags": c.tags(), "state": c.state::<String>().ok() }))
@@ -147,7 +148,6 @@ impl SyncServer for Lab {
 }
 
 partysync::durable_object!(Lab);
-
 
 #[event(fetch)]
 async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Response> {
@@ -172,4 +172,3 @@ async fn check(request: &Request) -> Result<()> {
         None => Err(Error::new(Code::Unauthorized, "a token is needed")),
     }
 }
-

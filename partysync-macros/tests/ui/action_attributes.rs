@@ -1,0 +1,42 @@
+use partysync::{Action, Record};
+
+#[derive(Record, Clone)]
+#[record(table = "todos")]
+struct Todo {
+    #[record(key)]
+    id: String,
+}
+
+#[derive(Action, Clone, Debug)]
+enum NoRecord {
+    #[action(delete)]
+    Delete { id: String },
+}
+
+#[derive(Action, Clone, Debug)]
+#[action(records = Todo)]
+enum UnknownOnEnum {
+    #[action(delete)]
+    Delete { id: String },
+}
+
+#[derive(Action, Clone, Debug)]
+#[action(record = Todo, channels)]
+enum Both {
+    #[action(delete)]
+    Delete { id: String },
+}
+
+#[derive(Action, Clone, Debug)]
+#[action(record = Todo)]
+enum UnknownOnVariant {
+    #[action(remove)]
+    Delete { id: String },
+    #[action(delete)]
+    Other {
+        #[action(key)]
+        id: String,
+    },
+}
+
+fn main() {}

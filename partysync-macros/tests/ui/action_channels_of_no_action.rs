@@ -1,0 +1,9 @@
+use partysync::Action;
+
+#[derive(Action, Clone, Debug)]
+#[action(channels)]
+enum AppAction {
+    Todos(String),
+}
+
+fn main() {}
