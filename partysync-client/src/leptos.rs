@@ -1,13 +1,24 @@
 //! Reactive rows for Leptos: [`use_sync`].
 //!
-//! ```ignore
+//! ```no_run
+//! # use partysync::{Action, Record};
+//! # #[derive(Record, Clone, Debug, PartialEq)] #[record(table = "todos")]
+//! # struct Todo { #[record(key)] id: String, text: String }
+//! # #[derive(Action, Clone, Debug)] #[action(record = Todo)]
+//! # enum TodoAction { #[action(delete)] Delete { id: String } }
+//! use leptos::prelude::*;
+//! use partysync_client::leptos::use_sync;
+//! use partysync_client::transport::room_url;
+//!
+//! # fn component() -> partysync::Result<()> {
 //! let sync = use_sync::<TodoAction>(&room_url("todos", "default")?)?;
 //! let todos = sync.rows::<Todo>();
 //! view! {
 //!     <For each=move || todos.keys().get() key=Clone::clone let:key>
 //!         {todos.get(&key).map(|todo| view! { <li>{move || todo.row.get().text}</li> })}
 //!     </For>
-//! }
+//! };
+//! # Ok(()) }
 //! ```
 //!
 //! A row is a signal of its own: what shows it runs again when it changes, and for no other row.
@@ -70,8 +81,7 @@ fn connect<A: Action + Send, S: crate::store::Store + 'static>(
     SyncClient::with(url, options)
 }
 
-/// On a server that renders pages there is nothing to connect with: a client that stays as its
-/// store left it.
+/// On a server that renders pages nothing drives the client: it stays as its store left it.
 #[cfg(not(target_arch = "wasm32"))]
 fn connect<A: Action + Send, S: crate::store::Store + 'static>(
     url: &str,

@@ -13,11 +13,6 @@ pub use crate::record::{ColumnDef, Literal, Role};
 pub use serde;
 pub use serde_json;
 
-/// A parameter of `params!`.
-pub fn param<T: Column>(value: &T) -> Value {
-    value.to_value()
-}
-
 /// A field of an action that sets a column: the column's type, or what is in its `Option`.
 #[diagnostic::on_unimplemented(
     message = "the column holds `{T}`, this field `{Self}`",

@@ -205,7 +205,7 @@ test("it can be used with the keyboard, and every control has a name", async () 
 });
 
 test("it fits a phone, and its pictures are taken", async () => {
-  const folder = join(root, "target/screenshots");
+  const folder = join(root, process.env.SCREENSHOTS ?? "target/screenshots");
   mkdirSync(folder, { recursive: true });
   const page = await open("picture", { viewport: { width: 720, height: 520 }, deviceScaleFactor: 2 });
   for (const text of ["Derive a Record", "Derive an Action", "Write on_action", "Ship it"]) await add(page, text);

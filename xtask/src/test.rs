@@ -77,12 +77,10 @@ fn lint(_: &Tools) -> Result<()> {
 
 /// Lints a package with one feature on each target that the feature is for.
 fn for_targets(package: &str, feature: &str) -> Result<()> {
-    let base = ["--package", package, "--no-default-features", "--features", feature];
+    let base = ["--package", package, "--lib", "--no-default-features", "--features", feature];
+    clippy(&base)?;
     if !matches!(feature, "native" | "sqlite" | "testing") && package != "partysync-macros" {
-        clippy(&[base.as_slice(), &["--lib", "--target", WASM]].concat())?;
-    }
-    if !matches!(feature, "web" | "leptos") {
-        clippy(&[base.as_slice(), &["--lib"]].concat())?;
+        clippy(&[base.as_slice(), &["--target", WASM]].concat())?;
     }
     Ok(())
 }
@@ -134,9 +132,16 @@ fn cargo(_: &Tools) -> Result<()> {
     run(&mut command)?;
     let all = ["test", "--quiet", "--package", "partysync-rs", "--features", "worker,testing"];
     run(&mut cargo_command(&all)?)?;
-    // The doc examples of the client need a transport.
-    let client =
-        ["test", "--quiet", "--doc", "--package", "partysync-client", "--features", "native"];
+    // The client's examples need a transport, and Leptos.
+    let client = [
+        "test",
+        "--quiet",
+        "--doc",
+        "--package",
+        "partysync-client",
+        "--features",
+        "native,leptos",
+    ];
     run(&mut cargo_command(&client)?)
 }
 

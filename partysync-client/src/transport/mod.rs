@@ -2,12 +2,16 @@
 
 #[cfg(feature = "native")]
 mod native;
-#[cfg(feature = "web")]
+#[cfg(all(feature = "web", not(target_arch = "wasm32")))]
+mod no_page;
+#[cfg(all(feature = "web", target_arch = "wasm32"))]
 mod web;
 
 #[cfg(feature = "native")]
 pub use native::NativeTransport;
-#[cfg(feature = "web")]
+#[cfg(all(feature = "web", not(target_arch = "wasm32")))]
+pub use no_page::{WebTransport, room_url};
+#[cfg(all(feature = "web", target_arch = "wasm32"))]
 pub use web::{WebTransport, room_url};
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender};

@@ -160,19 +160,47 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The parameters of a statement, each any [`Column`] type, in the order of its `?`.
+/// What can be a parameter of a statement: any [`Column`] type, `&str`, and [`Value`] itself.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a parameter of a statement",
+    label = "not a column type"
+)]
+pub trait ToSql {
+    /// The parameter's value.
+    fn to_sql(&self) -> Value;
+}
+
+impl<T: Column> ToSql for T {
+    fn to_sql(&self) -> Value {
+        self.to_value()
+    }
+}
+
+impl ToSql for &str {
+    fn to_sql(&self) -> Value {
+        Value::from(*self)
+    }
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> Value {
+        self.clone()
+    }
+}
+
+/// The parameters of a statement, in the order of its `?`; see [`sql::ToSql`](crate::sql::ToSql).
 ///
 /// ```
 /// use partysync::{params, sql::Value};
 /// let id = String::from("a");
-/// assert_eq!(params![id, true, None::<i64>], [
-///     Value::Text("a".into()), Value::Integer(1), Value::Null,
+/// assert_eq!(params![id, "b", true, None::<i64>], [
+///     Value::from("a"), Value::from("b"), Value::Integer(1), Value::Null,
 /// ]);
 /// ```
 #[macro_export]
 macro_rules! params {
     () => { [] as [$crate::sql::Value; 0] };
-    ($($value:expr),+ $(,)?) => { [$($crate::__private::param(&$value)),+] };
+    ($($value:expr),+ $(,)?) => { [$($crate::sql::ToSql::to_sql(&$value)),+] };
 }
 
 /// `name` as an SQL identifier.

@@ -1,9 +1,25 @@
 //! Rooms in Cloudflare Durable Objects: [`durable_object!`](crate::durable_object) for the class,
 //! [`Router`] for the worker in front of it.
 //!
-//! ```ignore
+//! ```no_run
+//! # use partysync::{Action, Record, Result, Room, SyncServer};
+//! # #[derive(Record, Clone)] #[record(table = "todos")]
+//! # struct Todo { #[record(key)] id: String }
+//! # #[derive(Action, Clone, Debug)] #[action(record = Todo)]
+//! # enum TodoAction { #[action(delete)] Delete { id: String } }
 //! use partysync::worker::Router;
 //! use worker::{Context, Env, Request, Response, event};
+//!
+//! #[derive(Default)]
+//! struct Todos;
+//!
+//! impl SyncServer for Todos {
+//!     type Action = TodoAction;
+//!     // ...
+//! #     fn on_action(&self, room: &mut Room<'_, Self>, action: TodoAction) -> Result<()> {
+//! #         action.apply(room.sql())
+//! #     }
+//! }
 //!
 //! partysync::durable_object!(Todos);
 //!
@@ -11,6 +27,7 @@
 //! async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Response> {
 //!     Router::new().route(request, &env).await
 //! }
+//! # fn main() {}
 //! ```
 
 mod object;

@@ -1,0 +1,37 @@
+//! The browser's transport where there is no browser, as when a server renders a page: nothing
+//! connects, and what is shown is what the store holds.
+
+use super::{Link, Sleep, Transport};
+use futures::channel::mpsc::unbounded;
+use partysync::{Code, Error, Result, Timestamp};
+use std::time::Duration;
+
+/// The WebSocket, clock and timers of a page; without a page it never connects.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WebTransport;
+
+/// The URL of a room on the server that the page came from.
+///
+/// # Errors
+/// [`Code::Internal`]: there is no page.
+pub fn room_url(_party: &str, _room: &str) -> Result<String> {
+    Err(Error::new(Code::Internal, "there is no window here"))
+}
+
+impl Transport for WebTransport {
+    fn open(&self, _url: &str) -> Link {
+        Link { outgoing: unbounded().0, incoming: unbounded().1 }
+    }
+
+    fn sleep(&self, _time: Duration) -> Sleep {
+        Box::pin(std::future::pending())
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::default()
+    }
+
+    fn random(&self) -> u64 {
+        0
+    }
+}

@@ -1,0 +1,178 @@
+//! The engine under plain `cargo test`: what end-to-end tests cannot reach, such as time.
+
+use partysync::sql::{Sql, Sqlite};
+use partysync::testing::TestRoom;
+use partysync::{Action, Limits, Protocol, Record, Result, Room, SyncServer, Timestamp, params};
+
+#[derive(Record, Clone, PartialEq, Debug)]
+#[record(table = "notes")]
+struct Note {
+    #[record(key)]
+    id: String,
+    text: String,
+    #[record(created_at)]
+    created_at: Timestamp,
+    #[record(updated_at)]
+    updated_at: Timestamp,
+}
+
+#[derive(Action, Clone, PartialEq, Debug)]
+#[action(record = Note)]
+enum NoteAction {
+    #[action(upsert)]
+    Put { id: String, text: String },
+    #[action(delete)]
+    Delete { id: String },
+}
+
+#[derive(Default)]
+struct Notes;
+
+impl SyncServer for Notes {
+    type Action = NoteAction;
+
+    fn limits(&self) -> Limits {
+        Limits { retention_ms: 1_000, client_retention_ms: 5_000, ..Limits::default() }
+    }
+
+    fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+        action.apply(room.sql())
+    }
+}
+
+fn put(id: &str) -> NoteAction {
+    NoteAction::Put { id: id.into(), text: id.into() }
+}
+
+fn delete(id: &str) -> NoteAction {
+    NoteAction::Delete { id: id.into() }
+}
+
+fn hello(room: &mut TestRoom<Notes>, since: Option<u64>) -> Vec<String> {
+    let id = format!("{since:?}");
+    room.connect(&id, Protocol::V2).unwrap();
+    let (hash, since) = (Note::SCHEMA.hash(), since.map_or("null".into(), |v| v.to_string()));
+    let frame = format!(
+        r#"{{"type":"hello","client":"c{since}","epoch":"epoch","channels":[{{"channel":"notes","since":{since},"schema":"{hash}"}}]}}"#
+    );
+    room.frame(&id, &frame).unwrap().into_iter().map(|(_, text)| text).collect()
+}
+
+#[test]
+fn deletions_are_forgotten_after_their_time_and_who_missed_them_starts_over() {
+    let mut room = TestRoom::new(Notes).unwrap();
+    room.act(put("a")).unwrap();
+    room.act(put("b")).unwrap();
+    room.act(delete("a")).unwrap();
+    // Not before its time.
+    room.alarm().unwrap();
+    let frames = hello(&mut room, Some(2));
+    assert!(frames[1].contains(r#""from":2,"to":3,"rows":[],"gone":["a"]"#), "{}", frames[1]);
+    room.advance_millis(1_001);
+    room.alarm().unwrap();
+    let frames = hello(&mut room, Some(1));
+    assert_eq!(frames[1], r#"{"type":"reset","reason":"trimmed"}"#);
+    assert!(frames[2].contains(r#""from":null,"to":3,"rows":[["b","b","#), "{}", frames[2]);
+    // One that is not behind the trimming still gets its delta.
+    let frames = hello(&mut room, Some(3));
+    assert!(frames[1].contains(r#""from":3,"to":3,"rows":[],"gone":[]"#), "{}", frames[1]);
+}
+
+#[test]
+fn a_v1_client_behind_the_trimming_is_told_to_drop_all() {
+    let mut room = TestRoom::new(Notes).unwrap();
+    room.act(put("a")).unwrap();
+    room.act(put("b")).unwrap();
+    room.act(delete("a")).unwrap();
+    room.connect("v1", Protocol::V1).unwrap();
+    let sync = r#"{"channel":"notes","sync":true,"from":500}"#;
+    let texts = |room: &mut TestRoom<Notes>| -> Vec<String> {
+        room.frame("v1", sync).unwrap().into_iter().map(|(_, text)| text).collect()
+    };
+    // The deleted row is gone from the table: its key, nulls and the time are what is left.
+    assert_eq!(
+        texts(&mut room),
+        [
+            r#"{"sync":true,"channel":"notes","payload":[["b","b",1000,1000,null]]}"#,
+            r#"{"broadcast":true,"type":"update","channel":"notes","payload":[["a",null,null,null,1000]]}"#,
+        ]
+    );
+    room.advance_millis(2_000);
+    room.alarm().unwrap();
+    assert_eq!(
+        texts(&mut room),
+        [
+            r#"{"broadcast":true,"type":"delete-all","channel":"notes"}"#,
+            r#"{"sync":true,"channel":"notes","payload":[["b","b",1000,1000,null]]}"#,
+        ]
+    );
+}
+
+#[test]
+fn clients_long_unseen_are_forgotten() {
+    let mut room = TestRoom::new(Notes).unwrap();
+    hello(&mut room, None);
+    let known = |room: &TestRoom<Notes>| {
+        room.sql()
+            .query_one("SELECT count(*) FROM _partysync_client", [], |row| row.get::<i64>(0))
+            .unwrap()
+    };
+    assert_eq!(known(&room), 2);
+    room.advance_millis(4_000);
+    room.act(put("a")).unwrap();
+    room.advance_millis(2_000);
+    room.alarm().unwrap();
+    // The room's own client was seen since.
+    assert_eq!(known(&room), 1);
+}
+
+#[test]
+fn what_an_earlier_life_wrote_without_a_version_gets_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("room.sqlite");
+    let room = TestRoom::with(Notes, Sqlite::open(&path).unwrap()).unwrap();
+    let before = room.version();
+    // As if the process had died between a hook's SQL and the new version.
+    let sql = "INSERT INTO notes (id, text) VALUES ('a', 'left')";
+    room.sql().execute(sql, params![]).unwrap();
+    drop(room);
+    let mut room = TestRoom::with(Notes, Sqlite::open(&path).unwrap()).unwrap();
+    assert_eq!(room.version(), before + 1);
+    let frames = hello(&mut room, Some(before));
+    assert!(frames[1].contains(r#"["a","left","#), "{}", frames[1]);
+}
+
+#[test]
+fn time_never_goes_back_and_the_framework_sets_it() {
+    let mut room = TestRoom::new(Notes).unwrap();
+    room.advance_millis(500);
+    room.act(put("a")).unwrap();
+    room.advance_millis(-10_000);
+    room.act(NoteAction::Put { id: "a".into(), text: "again".into() }).unwrap();
+    let rows: Vec<Note> = room.rows().unwrap();
+    let times = (rows[0].created_at.as_millis(), rows[0].updated_at.as_millis());
+    assert_eq!(times, (1_500, 1_500));
+}
+
+#[test]
+fn every_kind_of_statement_is_noted_in_the_change_log() {
+    let db = Sqlite::in_memory().unwrap();
+    let room = TestRoom::with(Notes, db).unwrap();
+    let sql: &dyn Sql = room.sql();
+    let noted = |statement: &str| -> Vec<String> {
+        sql.execute("DELETE FROM _partysync_change", params![]).unwrap();
+        sql.execute(statement, params![]).unwrap();
+        let keys = "SELECT key FROM _partysync_change ORDER BY key";
+        sql.query_map(keys, [], |row| row.get(0)).unwrap()
+    };
+    let none: Vec<String> = Vec::new();
+    assert_eq!(noted("INSERT INTO notes (id, text) VALUES ('a', '1'), ('b', '2')"), ["a", "b"]);
+    assert_eq!(noted("INSERT OR IGNORE INTO notes (id, text) VALUES ('a', '9')"), none);
+    assert_eq!(noted("INSERT OR IGNORE INTO notes (id, text) VALUES ('c', '9')"), ["c"]);
+    assert_eq!(noted("INSERT OR REPLACE INTO notes (id, text) VALUES ('c', '8')"), ["c"]);
+    assert_eq!(noted("REPLACE INTO notes (id, text) VALUES ('c', '7')"), ["c"]);
+    assert_eq!(noted("UPDATE OR REPLACE notes SET id = 'b' WHERE id = 'c'"), ["b", "c"]);
+    assert_eq!(noted("UPDATE notes SET text = 'x' WHERE id = 'nobody'"), none);
+    assert_eq!(noted("UPDATE OR IGNORE notes SET id = 'b' WHERE id = 'a'"), none);
+    assert_eq!(noted("DELETE FROM notes"), ["a", "b"]);
+}

@@ -1,0 +1,420 @@
+//! The session against a real room, with the network in between under the test's control: what
+//! is sent when, what is resent, what is shown meanwhile.
+
+use partysync::testing::TestRoom;
+use partysync::{Action, Code, Error, Key, Protocol, Record, Result, Room, SyncServer, Timestamp};
+use partysync_client::{Effect, Phase, Replica, Session, Timing};
+
+#[derive(Record, Clone, PartialEq, Debug)]
+#[record(table = "notes")]
+struct Note {
+    #[record(key)]
+    id: String,
+    text: String,
+}
+
+#[derive(Action, Clone, PartialEq, Debug)]
+#[action(record = Note)]
+enum NoteAction {
+    #[action(upsert)]
+    Put { id: String, text: String },
+    #[action(delete)]
+    Delete { id: String },
+}
+
+#[derive(Default)]
+struct Notes;
+
+impl SyncServer for Notes {
+    type Action = NoteAction;
+
+    fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+        if matches!(&action, NoteAction::Put { text, .. } if text == "refuse") {
+            return Err(Error::reject("refused"));
+        }
+        action.apply(room.sql())
+    }
+}
+
+fn put(id: &str, text: &str) -> NoteAction {
+    NoteAction::Put { id: id.into(), text: text.into() }
+}
+
+/// A session and the room, with the frames between them in the test's hands.
+struct World {
+    room: TestRoom<Notes>,
+    session: Session<NoteAction>,
+    now: Timestamp,
+    socket: Option<String>,
+    sockets: u32,
+    sent: Vec<String>,
+    frames: Vec<String>,
+    connects: u32,
+}
+
+impl World {
+    fn new() -> Self {
+        let now = Timestamp::from_millis(1_000);
+        let session = Session::new(Replica::new("client"), Timing::default(), 7, now);
+        let mut world = Self {
+            room: TestRoom::new(Notes).unwrap(),
+            session,
+            now,
+            socket: None,
+            sockets: 0,
+            sent: Vec::new(),
+            frames: Vec::new(),
+            connects: 0,
+        };
+        world.effects();
+        world
+    }
+
+    fn effects(&mut self) {
+        for effect in self.session.take_effects() {
+            match effect {
+                Effect::Connect => self.connects += 1,
+                Effect::Send(text) => {
+                    if let Some(socket) = &self.socket {
+                        self.sent.push(text.clone());
+                        let answers = self.room.frame(socket, &text).unwrap();
+                        let own = answers.into_iter().filter(|(to, _)| to == socket);
+                        self.frames.extend(own.map(|(_, text)| text));
+                    }
+                }
+                Effect::Disconnect => self.cut_server(),
+            }
+        }
+    }
+
+    fn cut_server(&mut self) {
+        if let Some(socket) = self.socket.take() {
+            self.room.disconnect(&socket).unwrap();
+        }
+        self.frames.clear();
+    }
+
+    /// The socket that was asked for opens.
+    fn open(&mut self) {
+        self.sockets += 1;
+        let id = format!("socket-{}", self.sockets);
+        self.room.connect(&id, Protocol::V2).unwrap();
+        self.socket = Some(id);
+        self.session.opened(self.now);
+        self.effects();
+    }
+
+    /// All frames under way arrive.
+    fn deliver(&mut self) {
+        while !self.frames.is_empty() {
+            let frame = self.frames.remove(0);
+            self.session.received(&frame, self.now);
+            self.effects();
+        }
+    }
+
+    /// The connection breaks: what is under way is lost.
+    fn cut(&mut self) {
+        self.cut_server();
+        self.session.closed(1006, "", self.now);
+        self.effects();
+    }
+
+    fn live(&mut self) {
+        self.open();
+        self.deliver();
+        assert_eq!(self.session.status().phase, Phase::Live);
+    }
+
+    fn reconnect(&mut self) {
+        self.wait(60_000);
+        self.live();
+    }
+
+    fn wait(&mut self, millis: i64) {
+        self.now = self.now.plus_millis(millis);
+        self.session.tick(self.now);
+        self.effects();
+    }
+
+    fn act(&mut self, action: NoteAction) -> u64 {
+        let seq = self.session.act(action, self.now);
+        self.effects();
+        seq
+    }
+
+    fn shown(&self) -> Vec<(String, String)> {
+        let rows: Vec<Note> = self.session.replica().rows().unwrap();
+        rows.into_iter().map(|note| (note.id, note.text)).collect()
+    }
+
+    fn stored(&self) -> Vec<(String, String)> {
+        let rows: Vec<Note> = self.room.rows().unwrap();
+        rows.into_iter().map(|note| (note.id, note.text)).collect()
+    }
+
+    fn is_pending(&self, id: &str) -> bool {
+        self.session.replica().is_pending("notes", &Key::from(id))
+    }
+}
+
+fn pairs(all: &[(&str, &str)]) -> Vec<(String, String)> {
+    all.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+}
+
+#[test]
+fn an_action_is_shown_at_once_and_confirmed_in_one_step() {
+    let mut world = World::new();
+    world.live();
+    let seq = world.act(put("a", "one"));
+    assert_eq!(world.shown(), pairs(&[("a", "one")]));
+    assert!(world.is_pending("a"));
+    world.deliver();
+    assert_eq!(world.session.take_answers(), [(seq, Ok(()))]);
+    assert!(!world.is_pending("a"));
+    assert_eq!(world.shown(), world.stored());
+}
+
+#[test]
+fn a_rejected_action_goes_back_and_its_caller_hears_why() {
+    let mut world = World::new();
+    world.live();
+    world.act(put("a", "good"));
+    world.deliver();
+    world.session.take_answers();
+    let seq = world.act(put("a", "refuse"));
+    assert_eq!(world.shown(), pairs(&[("a", "refuse")]));
+    world.deliver();
+    assert_eq!(world.session.take_answers(), [(seq, Err(Error::reject("refused")))]);
+    assert_eq!(world.shown(), pairs(&[("a", "good")]));
+}
+
+#[test]
+fn what_is_made_while_a_push_is_under_way_goes_in_one_frame() {
+    let mut world = World::new();
+    world.live();
+    world.sent.clear();
+    for n in 0..10 {
+        world.act(put(&n.to_string(), "x"));
+    }
+    assert_eq!(world.sent.len(), 1);
+    world.deliver();
+    assert_eq!(world.sent.len(), 2);
+    assert_eq!(world.stored().len(), 10);
+    assert_eq!(world.session.replica().pending(), 0);
+}
+
+#[test]
+fn actions_made_offline_are_sent_when_the_connection_is_back() {
+    let mut world = World::new();
+    world.act(put("a", "before the first connection"));
+    world.live();
+    world.deliver();
+    world.cut();
+    assert!(matches!(world.session.status().phase, Phase::Offline { .. }));
+    world.act(put("b", "offline"));
+    world.act(NoteAction::Delete { id: "a".into() });
+    assert_eq!(world.shown(), pairs(&[("b", "offline")]));
+    assert_eq!(world.session.status().pending, 2);
+    world.reconnect();
+    world.deliver();
+    assert_eq!(world.stored(), pairs(&[("b", "offline")]));
+    assert_eq!(world.session.status().pending, 0);
+}
+
+#[test]
+fn an_action_whose_answer_was_lost_is_resent_and_done_once() {
+    let mut world = World::new();
+    world.live();
+    world.act(put("a", "once"));
+    // The room has done it; its answer is lost on the way.
+    let version = world.room.version();
+    world.cut();
+    // Another client goes on from there: doing it twice would undo that.
+    world.room.act(put("a", "later")).unwrap();
+    world.reconnect();
+    world.deliver();
+    assert_eq!(world.session.take_answers().len(), 1);
+    assert_eq!(world.room.version(), version + 1);
+    assert_eq!(world.shown(), pairs(&[("a", "later")]));
+}
+
+#[test]
+fn a_rejection_that_was_lost_is_heard_again() {
+    let mut world = World::new();
+    world.live();
+    let seq = world.act(put("a", "refuse"));
+    world.cut();
+    world.reconnect();
+    world.deliver();
+    assert_eq!(world.session.take_answers(), [(seq, Err(Error::reject("refused")))]);
+    assert_eq!(world.shown(), []);
+}
+
+#[test]
+fn catching_up_costs_what_changed() {
+    let mut world = World::new();
+    world.live();
+    for n in 0..50 {
+        world.room.act(put(&format!("{n:02}"), "x")).unwrap();
+    }
+    // Only this client's own frames arrive here: it reads the rest on its next connection.
+    world.cut();
+    world.reconnect();
+    assert_eq!(world.shown().len(), 50);
+    world.cut();
+    world.room.act(NoteAction::Delete { id: "07".into() }).unwrap();
+    world.room.act(put("08", "y")).unwrap();
+    world.wait(60_000);
+    world.open();
+    let page = world.frames.iter().find(|frame| frame.contains("catch_up")).unwrap().clone();
+    assert!(page.contains(r#""rows":[["08","y"]],"gone":["07"]"#), "{page}");
+    world.deliver();
+    assert_eq!(world.shown(), world.stored());
+}
+
+#[test]
+fn a_lost_frame_is_noticed_and_made_good() {
+    let mut world = World::new();
+    world.live();
+    world.act(put("a", "1"));
+    world.frames.clear();
+    world.room.act(put("b", "from elsewhere")).unwrap();
+    // A patch that does not go on from here.
+    let patch = r#"{"type":"patch","from":5,"to":6,"changes":[],"acks":[],"more":false}"#;
+    world.session.received(patch, world.now);
+    world.effects();
+    assert!(matches!(world.session.status().phase, Phase::Offline { .. }));
+    world.reconnect();
+    world.deliver();
+    assert_eq!(world.shown(), world.stored());
+}
+
+#[test]
+fn a_frame_that_comes_twice_changes_nothing() {
+    let mut world = World::new();
+    world.live();
+    world.act(put("a", "1"));
+    let twice = world.frames.clone();
+    world.deliver();
+    world.session.take_changes();
+    for frame in twice {
+        world.session.received(&frame, world.now);
+    }
+    assert_eq!(world.session.status().phase, Phase::Live);
+    assert!(world.session.take_changes().is_empty());
+    assert_eq!(world.shown(), world.stored());
+}
+
+#[test]
+fn waits_between_attempts_double_and_differ_between_clients() {
+    let waits = |seed| {
+        let mut now = Timestamp::from_millis(0);
+        let mut session =
+            Session::new(Replica::<NoteAction>::new("c"), Timing::default(), seed, now);
+        let mut waits = Vec::new();
+        for _ in 0..10 {
+            session.closed(1006, "", now);
+            let at = session.wake_at().unwrap();
+            waits.push(at.as_millis() - now.as_millis());
+            now = at;
+            session.tick(now);
+        }
+        waits
+    };
+    let one = waits(1);
+    assert_ne!(one, waits(2));
+    let longest = [250, 500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000, 15_000];
+    for (wait, longest) in one.iter().zip(longest) {
+        assert!((longest / 2..=longest).contains(wait), "{wait} of {longest}");
+    }
+}
+
+#[test]
+fn a_silent_server_is_given_up_and_asked_again() {
+    let mut world = World::new();
+    world.live();
+    world.act(put("a", "1"));
+    world.frames.clear();
+    world.wait(10_000);
+    assert!(matches!(world.session.status().phase, Phase::Offline { .. }));
+    world.reconnect();
+    world.deliver();
+    assert_eq!(world.shown(), world.stored());
+    // A quiet connection is pinged, and given up when there is no pong.
+    world.sent.clear();
+    world.wait(20_000);
+    assert_eq!(world.sent, ["ping"]);
+    world.deliver();
+    assert_eq!(world.session.status().phase, Phase::Live);
+    world.wait(20_000);
+    world.frames.clear();
+    world.wait(10_000);
+    assert!(matches!(world.session.status().phase, Phase::Offline { .. }));
+    // So is a socket that never opens.
+    world.wait(60_000);
+    assert_eq!(world.session.status().phase, Phase::Connecting);
+    let connects = world.connects;
+    world.wait(10_000);
+    world.wait(60_000);
+    assert_eq!(world.connects, connects + 1);
+}
+
+#[test]
+fn a_refusal_is_final_until_the_user_asks_again() {
+    for (code, expected) in [(4409, Code::SchemaMismatch), (4403, Code::Forbidden)] {
+        let mut world = World::new();
+        world.live();
+        world.session.closed(code, "no", world.now);
+        world.effects();
+        let Phase::Refused(error) = world.session.status().phase else {
+            panic!("{:?}", world.session.status())
+        };
+        assert_eq!(error.code(), expected);
+        assert_eq!(world.session.wake_at(), None);
+        world.act(put("a", "kept"));
+        world.session.reconnect(world.now);
+        world.effects();
+        world.live();
+        world.deliver();
+        assert_eq!(world.stored(), pairs(&[("a", "kept")]));
+    }
+}
+
+#[test]
+fn a_server_that_talks_nonsense_is_left_and_tried_again() {
+    for nonsense in [
+        "{",
+        r#"{"type":"patch"}"#,
+        r#"{"type":"catch_up","channel":"nope","from":null,"to":1,"rows":[],"gone":[],"sent":0,"total":0,"more":false}"#,
+    ] {
+        let mut world = World::new();
+        world.live();
+        world.session.received(nonsense, world.now);
+        assert_eq!(world.session.take_errors().len(), 1);
+        world.effects();
+        world.reconnect();
+    }
+}
+
+#[test]
+fn only_what_is_shown_otherwise_is_told() {
+    let mut world = World::new();
+    world.live();
+    world.act(put("a", "1"));
+    world.act(put("b", "1"));
+    world.deliver();
+    world.session.take_changes();
+    world.act(put("a", "2"));
+    let keys = |world: &mut World| -> Vec<String> {
+        let changes = world.session.take_changes();
+        changes.into_values().flatten().map(|key| key.to_string()).collect()
+    };
+    assert_eq!(keys(&mut world), ["a"]);
+    world.deliver();
+    // It was pending, and is not any more.
+    assert_eq!(keys(&mut world), ["a"]);
+    world.act(NoteAction::Delete { id: "nobody".into() });
+    world.deliver();
+    assert_eq!(keys(&mut world), Vec::<String>::new());
+}
