@@ -5,10 +5,13 @@
 //! in one step: an optimistic row goes in the same step in which its confirmed row comes. The
 //! cost is that of the rows touched, not of the table.
 
+mod scratch;
+
 use crate::store::{Saved, Write};
 use partysync::sql::Value;
 use partysync::wire::v2::{Ack, CatchUp, Change, Patch, Push, Subscription};
-use partysync::{Action, Code, Error, Key, Record, Result, Schema, Tables, Timestamp};
+use partysync::{Action, Code, Error, Key, Record, Result, Schema, Timestamp};
+use scratch::Scratch;
 use serde_json::value::to_raw_value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -230,10 +233,9 @@ impl<A: Action> Replica<A> {
 
     /// Runs a pending action on the view. One that fails has no effect: the server decides.
     fn show(&mut self, pending: &Pending<A>) {
-        let mut scratch =
-            Scratch { tables: &self.tables, rows: BTreeMap::new(), now: pending.made_at };
+        let mut scratch = Scratch::new(&self.tables, pending.made_at);
         if pending.action.reduce(&mut scratch).is_ok() {
-            for ((channel, key), row) in scratch.rows {
+            for ((channel, key), row) in scratch.into_rows() {
                 if let Some(table) = self.tables.get_mut(channel) {
                     table.overlay.insert(key, row);
                 }
@@ -470,57 +472,4 @@ fn key_from_json(schema: &Schema, json: &serde_json::Value) -> Result<Key> {
 /// A frame does not go on from where the replica is: one was lost.
 fn out_of_step() -> Error {
     Error::new(Code::InvalidFrame, "a frame does not continue the rows that are here")
-}
-
-/// What one action's reducer works on: the view, with its own writes apart until it succeeds.
-struct Scratch<'a> {
-    tables: &'a BTreeMap<&'static str, Table>,
-    rows: BTreeMap<(&'static str, Key), Option<Row>>,
-    now: Timestamp,
-}
-
-impl Scratch<'_> {
-    fn channel(&self, channel: &str) -> Option<(&'static str, &Table)> {
-        self.tables.get_key_value(channel).map(|(channel, table)| (*channel, table))
-    }
-}
-
-impl Tables for Scratch<'_> {
-    fn now(&self) -> Timestamp {
-        self.now
-    }
-
-    fn get(&self, channel: &str, key: &Key) -> Option<Row> {
-        let (channel, table) = self.channel(channel)?;
-        if let Some(row) = self.rows.get(&(channel, key.clone())) {
-            return row.clone();
-        }
-        match table.overlay.get(key) {
-            Some(row) => row.clone(),
-            None => table.confirmed.get(key).cloned(),
-        }
-    }
-
-    fn set(&mut self, channel: &str, key: Key, row: Option<Row>) {
-        if let Some((channel, _)) = self.channel(channel) {
-            // Deleting what is not there leaves no mark.
-            if row.is_some() || self.get(channel, &key).is_some() {
-                self.rows.insert((channel, key), row);
-            }
-        }
-    }
-
-    fn keys(&self, channel: &str) -> Vec<Key> {
-        let Some((channel, table)) = self.channel(channel) else { return Vec::new() };
-        let own = self.rows.iter().filter(|((c, _), _)| *c == channel).map(|((_, k), r)| (k, r));
-        let mut keys: BTreeSet<&Key> = table.confirmed.keys().collect();
-        for (key, row) in table.overlay.iter().chain(own) {
-            if row.is_some() {
-                keys.insert(key)
-            } else {
-                keys.remove(key)
-            };
-        }
-        keys.into_iter().cloned().collect()
-    }
 }

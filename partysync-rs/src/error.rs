@@ -141,18 +141,27 @@ impl Error {
     }
 
     /// An error of SQLite, read off its message: constraint violations become
-    /// [`Code::KeyExists`] or [`Code::Constraint`], anything else [`Code::Sql`].
+    /// [`Code::Constraint`], anything else [`Code::Sql`].
     #[must_use]
     pub fn from_sqlite(message: &str) -> Self {
         let message = message.trim_start_matches("Error: ");
-        let code = if message.contains("UNIQUE constraint failed") {
-            Code::KeyExists
-        } else if message.contains("constraint failed") || message.contains("cannot store") {
-            Code::Constraint
-        } else {
-            Code::Sql
+        let violates = message.contains("constraint failed") || message.contains("cannot store");
+        Self::new(if violates { Code::Constraint } else { Code::Sql }, message)
+    }
+
+    /// The same error, as [`Code::KeyExists`] if it is about the key of one of these tables.
+    pub(crate) fn with_keys(mut self, schemas: &[&crate::Schema]) -> Self {
+        let clash = self.message.split_once("UNIQUE constraint failed: ").map(|(_, rest)| rest);
+        // SQLite says `table.column`, and more after it.
+        let named = clash.map(|rest| rest.split([':', ',', ' ']).next().unwrap_or(rest));
+        let is_key = |schema: &&crate::Schema| {
+            let key = schema.columns.first().map(|column| column.name);
+            named.and_then(|named| named.split_once('.')) == key.map(|key| (schema.table, key))
         };
-        Self::new(code, message)
+        if self.code == Code::Constraint && named.is_some() && schemas.iter().any(is_key) {
+            self.code = Code::KeyExists;
+        }
+        self
     }
 }
 
@@ -185,7 +194,7 @@ mod tests {
     #[test]
     fn sqlite_messages_get_the_code_of_what_happened() {
         let code = |message| Error::from_sqlite(message).code();
-        assert_eq!(code("UNIQUE constraint failed: todos.id: SQLITE_CONSTRAINT"), Code::KeyExists);
+        assert_eq!(code("UNIQUE constraint failed: todos.id: SQLITE_CONSTRAINT"), Code::Constraint);
         assert_eq!(code("CHECK constraint failed: todos"), Code::Constraint);
         assert_eq!(code("cannot store TEXT value in INTEGER column todos.n"), Code::Constraint);
         assert_eq!(code("no such table: nope"), Code::Sql);

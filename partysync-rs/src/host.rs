@@ -141,6 +141,9 @@ impl<S: SyncServer> Host<S> {
         id: &str,
         frame: &Incoming<'_>,
     ) -> Result<Option<Batch<S::Action>>> {
+        // A push that still awaits its hooks may have committed in part: a `hello` has to begin
+        // where the next patch goes on.
+        self.flush(sql)?;
         let Some(mut connection) = self.connections.get(id).cloned() else { return Ok(None) };
         let work = self.engine.receive(sql, &mut connection, frame, &mut self.out)?;
         let mut batch = None;

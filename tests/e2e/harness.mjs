@@ -33,6 +33,19 @@ export async function until(what, condition, ms = 30_000) {
   }
 }
 
+/** The servers that run: none outlives this process, however it ends. */
+const running = new Set();
+process.on("exit", () => {
+  for (const { pid } of running) {
+    try {
+      process.kill(-pid, "SIGKILL");
+    } catch {
+      // It has ended by itself.
+    }
+  }
+});
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
+
 /** A fixture under `wrangler dev`, on a port and a data folder of its own. */
 export class Server {
   static async start(fixture, { port, data } = {}) {
@@ -66,6 +79,7 @@ export class Server {
         WRANGLER_SEND_METRICS: "false",
       },
     });
+    running.add(this.child);
     this.output = "";
     for (const stream of [this.child.stdout, this.child.stderr]) {
       stream.on("data", (chunk) => (this.output += chunk));
@@ -91,6 +105,7 @@ export class Server {
     } catch (error) {
       if (error.code !== "ESRCH") throw error;
     }
+    running.delete(this.child);
     this.child = null;
   }
 

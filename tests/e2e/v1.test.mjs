@@ -117,6 +117,17 @@ test("a sync from a time gives what changed since, and the deletions after it", 
   b.socket.close();
 });
 
+test("a sync from the future gives nothing, and what happens then still arrives", async () => {
+  const [a, b] = [await V1.open("future"), await V1.open("future")];
+  await a.call("create", { id: "x", text: "now", completed: 0 });
+  assert.equal((await b.broadcast()).payload[0][0], "x");
+  assert.deepEqual(await b.sync(Date.now() + 1_000_000), []);
+  await a.call("delete", { id: "x" });
+  assert.equal((await b.broadcast()).payload[0][0], "x");
+  a.socket.close();
+  b.socket.close();
+});
+
 test("v1 and v2 clients share a room", async () => {
   const v1 = await V1.open("mixed");
   const { Client } = await import("./harness.mjs");
@@ -139,6 +150,7 @@ const bad = {
     /there is no channel `todos; DROP TABLE todos`/,
   ],
   "`from` that is no time": [{ channel: "todos", sync: true, from: "yesterday" }, /`from`/],
+  "`from` beyond i64": [{ channel: "todos", sync: true, from: 1e19 }, /`from`.*out of range/],
   "neither sync nor a call": [{ channel: "todos" }, /neither/],
   "10,000 levels of nesting": ["[".repeat(10_000) + "]".repeat(10_000), /Failed to parse/],
 };
@@ -151,6 +163,10 @@ const badCalls = {
   "a wrong type": [
     { action: { type: "create", payload: { id: "a", text: 7, completed: 0 } } },
     /`text`.*expected TEXT, found a number/,
+  ],
+  "a number beyond i64": [
+    { action: { type: "create", payload: { id: "a", text: "b", completed: 1e19 } } },
+    /`completed`.*out of range/,
   ],
   "a NUL in text": [
     { action: { type: "create", payload: { id: "a", text: "b\0c", completed: 0 } } },

@@ -70,10 +70,44 @@ test("every column type arrives as it was sent", async () => {
   await a.close();
 });
 
+test("64-bit keys stay whole in patches, snapshots and deletions", async () => {
+  const a = await Client.join(room("big"), { channels: both });
+  const big = "9007199254740993";
+  const raw = (socket, part) => until(part, () => socket.frames.some((text) => text.includes(part)));
+  await run("big", `INSERT INTO notes (number) VALUES (${big}), (${big} + 1)`);
+  await raw(a, `"rows":[[${big},""],[9007199254740994,""]]`);
+  const b = await Client.join(room("big"), { channels: both });
+  await raw(b, `"rows":[[${big},""],[9007199254740994,""]]`);
+  const action = `{"type":"erase","payload":{"number":${big}}}`;
+  b.send(`{"type":"push","actions":[{"seq":1,"channel":"notes","action":${action}}]}`);
+  await raw(a, `"gone":[${big}]`);
+  await raw(b, `"acks":[{"seq":1}]`);
+  await Promise.all([a.close(), b.close()]);
+});
+
+test("a hello in the middle of another's push begins where the next patch goes on", async () => {
+  const a = await Client.join(room("middle"), { channels: both });
+  const action = (number, text) => ({ type: "write", payload: { number, text } });
+  const push = [action(1, ""), action(2, "wait 300"), action(3, "")];
+  const actions = push.map((action, i) => ({ seq: i + 1, channel: "notes", action }));
+  a.send({ type: "push", actions });
+  const b = await until("a hello between the first and the second action", async () => {
+    const socket = await Client.join(room("middle"), { channels: both });
+    if (socket.version === 1) return socket;
+    assert.equal(socket.version, 0);
+    await socket.close();
+  });
+  const page = await b.next("the snapshot", (f) => f.channel === "notes");
+  const patch = await b.next("a patch", (f) => f.type === "patch");
+  assert.deepEqual([page.to, page.rows.length, patch.from, patch.to], [1, 1, 1, 3]);
+  await Promise.all([a.close(), b.close()]);
+});
+
 test("SQL that is no action reaches every client too: an upsert, a replace, a cascade", async () => {
   const a = await Client.join(room("raw"), { channels: both });
   const patch = () => a.next("a patch", (f) => f.type === "patch");
-  await run("raw", "INSERT INTO items (id, name) VALUES ('a', 'one'), ('b', 'two')");
+  const inserted = await run("raw", "INSERT INTO items (id, name) VALUES ('a', 'one'), ('b', 'two')");
+  assert.equal(await inserted.text(), "2");
   assert.deepEqual((await patch()).changes[0].rows.map((r) => r[0]), ["a", "b"]);
   await run("raw", "INSERT INTO items (id, name) VALUES ('a', 'new') ON CONFLICT (id) DO UPDATE SET name = 'up'");
   assert.deepEqual((await patch()).changes[0].rows.map((r) => [r[0], r[6]]), [["a", "up"]]);
@@ -203,7 +237,7 @@ const badActions = {
   "a variant that is none": ["items", "put", { id: "a", big: 0, ratio: 0, bytes: null, level: "mid", tags: [] }, "invalid_action"],
   "a key that exists": ["notes", "write", { number: 1, text: "" }, "key_exists"],
   "a row that is not there": ["items", "change", { id: "nobody", big: 1 }, "not_found"],
-  "a value that has to be unique": ["items", "create", { id: "second", name: "taken" }, "key_exists"],
+  "a value that has to be unique": ["items", "create", { id: "second", name: "taken" }, "constraint"],
   "an on_action that fails halfway": ["items", "fail_halfway", { id: "half" }, "rejected"],
   "a before_action that says no": ["notes", "write", { number: 9, text: "forbidden" }, "forbidden"],
 };
@@ -386,6 +420,61 @@ test("keep-alive is answered", async () => {
   a.send("ping");
   await until("a pong", () => a.frames.includes("pong"));
   await a.close();
+});
+
+for (const [what, action, expected] of [
+  ["a key that exists", { type: "create", payload: { id: "first", name: null } }, /has a row with the key `first`/],
+  ["a value that has to be unique", { type: "create", payload: { id: "second", name: "taken" } }, /UNIQUE.*items\.name/],
+  ["an on_action that fails halfway", { type: "fail_halfway", payload: { id: "half" } }, /failed halfway/],
+  ["a number beyond i64", { type: "change", payload: { id: "first", big: 1e19 } }, /`big`.*out of range/],
+]) {
+  test(`v1: ${what} is an error to its caller and nothing is written`, async () => {
+    const name = `v1-${action.type}-${what.length}`;
+    await run(name, "INSERT INTO items (id, name) VALUES ('first', 'taken')");
+    const [a, b] = [await Socket.open(room(name)), await Socket.open(room(name))];
+    const before = await look(name);
+    a.send({ id: "1", channel: "items", rpc: true, action });
+    const answer = await a.next("an answer");
+    assert.deepEqual([answer.type, answer.id], ["error", "1"]);
+    assert.match(answer.error[0], expected);
+    assert.equal((await look(name)).version, before.version);
+    a.send({ id: "2", channel: "items", rpc: true, action: { type: "remove", payload: { id: "first" } } });
+    assert.equal((await a.next("an answer")).type, "success");
+    assert.equal((await b.next("the first broadcast")).payload[0][0], "first");
+    await Promise.all([a.close(), b.close()]);
+  });
+}
+
+test("v1: a socket that closes in the middle of a call leaves the whole action", async () => {
+  const name = "v1-mid-call";
+  const [a, b] = [await Socket.open(room(name)), await Socket.open(room(name))];
+  const action = { type: "write", payload: { number: 1, text: "wait 200" } };
+  await new Promise((sent) => a.ws.send(JSON.stringify({ id: "1", channel: "notes", rpc: true, action }), sent));
+  a.ws.terminate();
+  assert.deepEqual((await b.next("a broadcast")).payload, [[1, "wait 200", null]]);
+  assert.equal((await look(name)).version, 1);
+  await b.close();
+});
+
+test("a room that cannot start says why, keeps its data and starts when it can", async () => {
+  const name = "broken";
+  await run(name, "INSERT INTO notes (number, text) VALUES (1, 'kept')");
+  await run(name, "UPDATE _partysync_schema SET columns = replace(columns, 'TEXT', 'BLOB') WHERE channel = 'notes'");
+  await server.down();
+  await server.up();
+  for (const [protocols, frames] of [[["partysync.v2"], 1], [[], 0]]) {
+    const a = await Socket.open(room(name), protocols);
+    assert.deepEqual(await until("the socket closes", () => a.closed), { code: 4500, reason: "migration" });
+    assert.equal(a.frames.length, frames);
+    if (frames) assert.match(a.parsed[0].message, /`notes`: column `text` changed from BLOB to TEXT/);
+  }
+  const answer = await fetch(`${server.url}/parties/lab/${name}`);
+  assert.equal(answer.status, 500);
+  assert.match(await answer.text(), /^migration: /);
+  // Other rooms notice nothing.
+  const other = await Client.join(room("fine"), { channels: both });
+  assert.equal((await other.act("notes", "write", { number: 1, text: "" })).code, undefined);
+  await other.close();
 });
 
 test("hashes are those of the records", () => {

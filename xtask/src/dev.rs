@@ -1,7 +1,7 @@
 //! Serving a fixture under workerd until it is told to stop.
 
 use crate::fixture::Fixture;
-use crate::process::{Server, step};
+use crate::process::{Server, is_stopped, step};
 use crate::tools::Tools;
 use crate::{build, target};
 use anyhow::{Context, Result, bail};
@@ -9,13 +9,10 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc;
 use std::time::Duration;
 
 /// Builds and serves; returns when Ctrl-C or SIGTERM came, with all children ended.
 pub(crate) fn dev(fixture: &Fixture, port: u16, data: Option<PathBuf>) -> Result<()> {
-    let (stop, stopped) = mpsc::channel();
-    ctrlc::set_handler(move || _ = stop.send(()))?;
     let tools = build::build(fixture)?;
     // Wrangler would take another port, and that is not the one that was asked for.
     drop(
@@ -30,9 +27,10 @@ pub(crate) fn dev(fixture: &Fixture, port: u16, data: Option<PathBuf>) -> Result
     let mut server = step("start workerd", || {
         let mut server = Server::start(&mut command)?;
         while !is_ready(port) {
-            if stopped.recv_timeout(Duration::from_millis(50)).is_ok() {
+            if is_stopped() {
                 return Ok(None);
             }
+            std::thread::sleep(Duration::from_millis(50));
             if server.has_ended()? {
                 bail!("wrangler ended: see what it printed above");
             }
@@ -41,7 +39,8 @@ pub(crate) fn dev(fixture: &Fixture, port: u16, data: Option<PathBuf>) -> Result
     })?;
     let Some(server) = &mut server else { return Ok(()) };
     eprintln!("\n    {} is on http://127.0.0.1:{port}  (Ctrl-C stops it)\n", fixture.name);
-    while stopped.recv_timeout(Duration::from_millis(200)).is_err() {
+    while !is_stopped() {
+        std::thread::sleep(Duration::from_millis(100));
         if server.has_ended()? {
             bail!("wrangler ended by itself");
         }
@@ -63,6 +62,7 @@ pub(crate) fn wrangler(
         .args(["--port", &port.to_string(), "--inspector-port", "0", "--log-level", "warn"])
         .arg("--persist-to")
         .arg(data)
+        .env("CLOUDFLARE_CF_FETCH_ENABLED", "false")
         .stdin(std::process::Stdio::null())
         .current_dir(&fixture.folder);
     Ok(command)

@@ -31,6 +31,7 @@ fn main() {
 }
 
 fn run() -> Result<()> {
+    process::watch_for_stop()?;
     let mut arguments = lexopt::Parser::from_env();
     let command = match arguments.next()? {
         Some(Value(command)) => command.string()?,

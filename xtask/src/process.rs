@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, bail};
 use std::io::IsTerminal;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Does something and says so, with the time it took.
@@ -24,9 +25,32 @@ pub(crate) fn step<T>(what: &str, body: impl FnOnce() -> Result<T>) -> Result<T>
     result
 }
 
+/// Set when Ctrl-C or SIGTERM came.
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// From now on Ctrl-C and SIGTERM end what is running, with all that it started.
+pub(crate) fn watch_for_stop() -> Result<()> {
+    ctrlc::set_handler(|| STOPPED.store(true, Ordering::SeqCst))?;
+    Ok(())
+}
+
+/// Whether we were told to stop.
+pub(crate) fn is_stopped() -> bool {
+    STOPPED.load(Ordering::SeqCst)
+}
+
 /// Runs a command to its end; it must succeed.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("{command:?} could not start"))?;
+    let mut server = Server::start(command)?;
+    let status = loop {
+        if is_stopped() {
+            bail!("stopped");
+        }
+        if let Some(status) = server.child.try_wait()? {
+            break status;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
     if !status.success() {
         bail!("{command:?} ended with {status}");
     }
@@ -45,7 +69,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A server with all the processes it starts. They end when it is dropped.
+/// A program with all the processes it starts. They end when it is dropped.
 pub(crate) struct Server {
     child: Child,
 }

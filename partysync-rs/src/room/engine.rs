@@ -171,6 +171,11 @@ impl<A: Action> Engine<A> {
                 return Ok(Work::None);
             }
         };
+        // The runtime answers this one; a host without such a thing gets the answer from here.
+        if text == wire::PING {
+            out.push(Output::send(connection.id(), wire::PONG));
+            return Ok(Work::None);
+        }
         match connection.protocol() {
             Protocol::V1 => self.receive_v1(sql, connection, text, out),
             Protocol::V2 => self.receive_v2(sql, connection, text, out),
@@ -200,10 +205,6 @@ impl<A: Action> Engine<A> {
         text: &str,
         out: &mut Vec<Output>,
     ) -> Result<Work<A>> {
-        if text == wire::PING {
-            out.push(Output::send(connection.id(), wire::PONG));
-            return Ok(Work::None);
-        }
         match v1::Request::parse(text) {
             Err(error) => tell(connection, &error, out),
             Ok(v1::Request::Sync { channel, from }) => match Self::schema(&channel) {
@@ -228,11 +229,6 @@ impl<A: Action> Engine<A> {
         text: &str,
         out: &mut Vec<Output>,
     ) -> Result<Work<A>> {
-        // The runtime answers this one; a host without such a thing gets the answer from here.
-        if text == wire::PING {
-            out.push(Output::send(connection.id(), wire::PONG));
-            return Ok(Work::None);
-        }
         match ClientFrame::parse(text) {
             Err(error) => tell(connection, &error, out),
             Ok(ClientFrame::Hello(hello)) => self.hello(sql, connection, hello, out)?,
@@ -372,7 +368,7 @@ impl<A: Action> Engine<A> {
         let mut action = Some(item.action);
         let outcome = sql.transaction(&mut || {
             let action = action.take().ok_or_else(|| Error::new(Code::Internal, "ran twice"))??;
-            body(action)?;
+            body(action).map_err(|error| error.with_keys(A::CHANNELS))?;
             log::set_version(sql, version)?;
             match &item.origin {
                 Origin::V2 { client, seq } => log::set_client_seq(sql, client, *seq, now),

@@ -44,9 +44,9 @@ pub(crate) fn insert(schema: &Schema, cells: &[(usize, Value)], sql: &dyn Sql) -
     let (names, holders) = (names.join(", "), holders.join(", "));
     let statement = format!("INSERT INTO {table} ({names}) VALUES ({holders})");
     sql.run(&statement, &params, &mut |_| Ok(())).map_err(|error| {
-        let clash = format!("UNIQUE constraint failed: {}.{}", schema.table, key_column.name);
+        let error = error.with_keys(&[schema]);
         match key.map(Key::try_from) {
-            Some(Ok(key)) if error.message().contains(&clash) => key_exists(schema, &key),
+            Some(Ok(key)) if error.code() == Code::KeyExists => key_exists(schema, &key),
             _ => error,
         }
     })

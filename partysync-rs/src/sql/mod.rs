@@ -60,7 +60,7 @@ impl dyn Sql + '_ {
     /// that changes none).
     ///
     /// # Errors
-    /// [`Code::KeyExists`], [`Code::Constraint`] or [`Code::Sql`], with SQLite's message.
+    /// [`Code::Constraint`] or [`Code::Sql`], with SQLite's message.
     pub fn execute(&self, sql: &str, params: impl AsRef<[Value]>) -> Result<u64> {
         // `changes()` keeps its value over statements that are not DML: compare the totals.
         let total = || self.query_one("SELECT total_changes()", [], |row| row.get::<i64>(0));

@@ -138,12 +138,14 @@ impl Router {
     pub async fn try_route(&self, request: Request, env: &Env) -> worker::Result<Option<Response>> {
         let prefix = self.prefix.as_deref().unwrap_or("parties");
         let Some(route) = parse(request.url()?.path(), prefix) else { return Ok(None) };
+        let asked = request.headers().get("access-control-request-headers")?;
+        let asked = asked.as_deref();
         if request.method() == Method::Options {
-            return Ok(Some(self.with_cors(Response::empty()?.with_status(204), &request)?));
+            return Ok(Some(self.with_cors(Response::empty()?.with_status(204), asked)?));
         }
         let Some(namespace) = self.namespace(env, &route.party)? else {
             let message = format!("there is no party `{}`", clip(&route.party));
-            return Ok(Some(self.with_cors(Response::error(message, 404)?, &request)?));
+            return Ok(Some(self.with_cors(Response::error(message, 404)?, asked)?));
         };
         let upgrade = request.headers().get("upgrade")?;
         let connects = upgrade.is_some_and(|v| v.eq_ignore_ascii_case("websocket"));
@@ -152,15 +154,14 @@ impl Router {
             && let Err(error) = hook(&request, &route, env).await
         {
             let response = Response::error(error.message().to_owned(), status(&error))?;
-            return Ok(Some(self.with_cors(response, &request)?));
+            return Ok(Some(self.with_cors(response, asked)?));
         }
-        let keep = request.clone()?;
         let response = self.forward(&namespace, &route, request).await?;
         // A switch of protocols carries no CORS: browsers check a socket's origin elsewhere.
         if connects {
             return Ok(Some(response));
         }
-        Ok(Some(self.with_cors(response, &keep)?))
+        Ok(Some(self.with_cors(response, asked)?))
     }
 
     fn namespace(&self, env: &Env, party: &str) -> worker::Result<Option<ObjectNamespace>> {
@@ -183,33 +184,30 @@ impl Router {
         request: Request,
     ) -> worker::Result<Response> {
         const ATTEMPTS: u64 = 3;
-        let safe = matches!(request.method(), Method::Get | Method::Head);
-        let mut attempt = 1;
-        loop {
-            let stub = match &self.location_hint {
-                Some(hint) => namespace.get_by_name_with_location_hint(&route.room, hint)?,
-                None => namespace.get_by_name(&route.room)?,
-            };
-            match stub.fetch_with_request(request.clone()?).await {
-                Ok(response) => return Ok(response),
-                Err(error) if safe && attempt < ATTEMPTS && is_transient(&error) => {
-                    worker::Delay::from(std::time::Duration::from_millis(50 << attempt)).await;
-                    attempt += 1;
+        let stub = || match &self.location_hint {
+            Some(hint) => namespace.get_by_name_with_location_hint(&route.room, hint),
+            None => namespace.get_by_name(&route.room),
+        };
+        if matches!(request.method(), Method::Get | Method::Head) {
+            for attempt in 1..ATTEMPTS {
+                match stub()?.fetch_with_request(request.clone()?).await {
+                    Err(error) if is_transient(&error) => {
+                        worker::Delay::from(std::time::Duration::from_millis(50 << attempt)).await;
+                    }
+                    answer => return answer,
                 }
-                Err(error) => return Err(error),
             }
         }
+        stub()?.fetch_with_request(request).await
     }
 
-    fn with_cors(&self, mut response: Response, request: &Request) -> worker::Result<Response> {
+    fn with_cors(&self, response: Response, asked: Option<&str>) -> worker::Result<Response> {
         let Some(origin) = &self.origin else { return Ok(response) };
-        let asked = request.headers().get("access-control-request-headers")?;
-        response = Response::from(worker::web_sys::Response::from(response));
         let headers = response.headers().clone();
         headers.set("access-control-allow-origin", origin)?;
         headers
             .set("access-control-allow-methods", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")?;
-        headers.set("access-control-allow-headers", asked.as_deref().unwrap_or("*"))?;
+        headers.set("access-control-allow-headers", asked.unwrap_or("*"))?;
         headers.set("access-control-max-age", "86400")?;
         if origin != "*" {
             headers.set("vary", "Origin")?;
