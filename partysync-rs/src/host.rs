@@ -162,7 +162,10 @@ impl<S: SyncServer> Host<S> {
                 self.flush(sql)?;
             }
         }
-        self.connections.insert(id.to_owned(), connection);
+        // A hook may have changed the one in the map instead.
+        if connection.changed {
+            self.connections.insert(id.to_owned(), connection);
+        }
         Ok(batch)
     }
 

@@ -95,13 +95,13 @@ test("an action that is refused is an error to its caller and nothing to the oth
 
 test("a sync from a time gives what changed since, and the deletions after it", async () => {
   const a = await V1.open("from");
-  const tick = () => new Promise((resolve) => setTimeout(resolve, 5));
+  const isPast = (row) => until("time passes", () => Date.now() > row[4]);
   await a.call("create", { id: "old", text: "old", completed: 0 });
-  await a.call("create", { id: "gone", text: "gone", completed: 0 });
-  await tick();
+  const gone = await a.call("create", { id: "gone", text: "gone", completed: 0 });
+  await isPast(gone.result[0]);
   const kept = await a.call("create", { id: "new", text: "new", completed: 0 });
   const from = kept.result[0][4];
-  await tick();
+  await isPast(kept.result[0]);
   await a.call("delete", { id: "gone" });
 
   const b = await V1.open("from");

@@ -84,8 +84,9 @@ pub enum Outcome {
 }
 
 impl<A: Action> Engine<A> {
-    /// Opens a room on its database: makes the framework's tables, migrates the records', and
-    /// takes up what an earlier run left. `fresh_epoch` is the epoch of a database that is new.
+    /// Opens a room on its database: makes the framework's tables and migrates the records'.
+    /// `fresh_epoch` is the epoch of a database that is new. Changes that an earlier life left
+    /// without a version get one with the first [`transact`](Self::transact).
     ///
     /// # Errors
     /// [`Code::Migration`] when a stored schema cannot be changed safely; nothing was altered.
@@ -100,16 +101,14 @@ impl<A: Action> Engine<A> {
             Ok(())
         })?;
         let meta = meta.ok_or_else(|| Error::new(Code::Internal, "the room did not open"))?;
-        let mut engine = Self {
+        Ok(Self {
             flushed: meta.version,
             meta,
             limits,
             acks: BTreeMap::new(),
             call: None,
             action: PhantomData,
-        };
-        engine.adopt(sql)?;
-        Ok(engine)
+        })
     }
 
     /// The room's version.
