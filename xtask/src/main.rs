@@ -17,6 +17,8 @@ cargo xtask dev [FIXTURE] [--port N] [--data DIR]
     Its data stays in DIR, a folder under target/ by default.
 cargo xtask test [STEP ...]
     Runs every check there is, or only the named steps; `cargo xtask test list` names them.
+cargo xtask simulate [--seeds N] [--seed FIRST]
+    Runs N random schedules of faults; one alone with only --seed, as a failure prints it.
 cargo xtask build [FIXTURE]
     Builds a fixture for `wrangler dev` and `wrangler deploy`.
 cargo xtask setup
@@ -57,6 +59,9 @@ fn run() -> Result<()> {
             build::build(&fixture::find(&name)?)?;
         }
         "setup" => tools::set_up().map(drop)?,
+        "simulate" => test::simulate(
+            arguments.raw_args()?.map(|a| a.string()).collect::<Result<Vec<_>, _>>()?,
+        )?,
         "test" => test::test(&rest(&mut arguments)?)?,
         other => bail!("there is no command `{other}`\n\n{HELP}"),
     }

@@ -11,12 +11,15 @@ const WASM: &str = "wasm32-unknown-unknown";
 
 type Step = (&'static str, &'static str, fn(&Tools) -> Result<()>);
 
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     ("fmt", "formatting", fmt),
     ("lint", "clippy: every crate, target and feature alone", lint),
     ("doc", "the documentation builds without warnings", doc),
     ("deploy", "fixtures build, and wrangler would deploy them", deploy),
     ("cargo", "cargo test: unit, doc, trybuild, property, native client", cargo),
+    ("simulate", "10,000 schedules of faults", |_| {
+        simulate(["--seeds", "10000"].map(str::to_owned))
+    }),
     ("e2e", "workerd, browser and TypeScript clients", e2e),
 ];
 
@@ -143,6 +146,12 @@ fn cargo(_: &Tools) -> Result<()> {
         "native,leptos",
     ];
     run(&mut cargo_command(&client)?)
+}
+
+/// Runs the simulation with these arguments.
+pub(crate) fn simulate(arguments: impl IntoIterator<Item = String>) -> Result<()> {
+    let run_it = ["run", "--quiet", "--release", "--package", "partysync-simulation", "--"];
+    run(cargo_command(&run_it)?.args(arguments))
 }
 
 fn e2e(tools: &Tools) -> Result<()> {

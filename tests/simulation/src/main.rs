@@ -1,0 +1,103 @@
+//! Runs many seeds: `simulate --seeds N [--seed FIRST]`. A failure prints its seed, the shortest
+//! schedule found that still fails, and the history.
+
+use lexopt::prelude::*;
+use partysync_simulation::{Schedule, Stats, run, run_schedule, shrink};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+fn main() -> ExitCode {
+    match arguments() {
+        Ok((first, count)) => simulate(first, count),
+        Err(error) => {
+            eprintln!("{error}\nusage: simulate --seeds N [--seed FIRST]");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn arguments() -> Result<(u64, u64), lexopt::Error> {
+    let (mut first, mut count) = (0, None);
+    let mut arguments = lexopt::Parser::from_env();
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Long("seeds") => count = Some(arguments.value()?.parse()?),
+            Long("seed") => {
+                first = arguments.value()?.parse()?;
+                count = count.or(Some(1));
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok((first, count.unwrap_or(10_000)))
+}
+
+fn simulate(first: u64, count: u64) -> ExitCode {
+    let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
+    let total = Mutex::new(Stats::default());
+    let start = Instant::now();
+    let terminal = std::io::stderr().is_terminal();
+    let worker = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + count || failed.load(Ordering::Relaxed) {
+                return;
+            }
+            match run(seed) {
+                Ok(stats) => {
+                    if let Ok(mut total) = total.lock() {
+                        *total += stats;
+                    }
+                }
+                Err(violation) => {
+                    if !failed.swap(true, Ordering::Relaxed) {
+                        report(seed, &violation.what);
+                    }
+                }
+            }
+            let done = seed - first + 1;
+            if terminal && done.is_multiple_of(500) {
+                bar(done, count);
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(worker);
+        }
+    });
+    if failed.load(Ordering::Relaxed) {
+        return ExitCode::FAILURE;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let total = total.into_inner().unwrap_or_default();
+    println!("{count} seeds from {first} hold in {seconds:.1} s: {total:?}");
+    println!("{count} passed, 0 failed");
+    ExitCode::SUCCESS
+}
+
+fn bar(done: u64, count: u64) {
+    let filled = usize::try_from(done * 40 / count).unwrap_or(40).min(40);
+    eprint!("\r[{}{}] {done}/{count}", "#".repeat(filled), " ".repeat(40 - filled));
+}
+
+fn report(seed: u64, what: &str) {
+    let schedule = Schedule::of(seed);
+    println!("\nseed {seed} fails: {what}");
+    println!("shrinking {} steps ...", schedule.steps.len());
+    let short = shrink(&schedule);
+    let Err(violation) = run_schedule(&short) else { return };
+    println!("{} clients, {} steps:", short.clients, short.steps.len());
+    for step in &short.steps {
+        println!("    {step:?}");
+    }
+    println!("{}\nhistory:", violation.what);
+    for line in &violation.history {
+        println!("{line}");
+    }
+    println!("replay: cargo xtask simulate --seed {seed}");
+}

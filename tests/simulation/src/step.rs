@@ -1,0 +1,133 @@
+//! Schedules: made from a seed, and shrunk.
+
+use crate::app::AppAction;
+use crate::run_schedule;
+
+/// One thing that happens.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// A client makes an action; its token is given when it is made.
+    Act(usize, AppAction),
+    /// As [`Act`](Self::Act), and the client dies before the action is stored.
+    ActAndDie(usize, AppAction),
+    /// The socket that a client asked for opens.
+    Open(usize),
+    /// A frame reaches the server.
+    Up(usize),
+    /// A frame reaches the client.
+    Down(usize),
+    /// All that is under way arrives, for all clients.
+    Settle,
+    /// A frame to the server comes twice.
+    UpTwice(usize),
+    /// A frame to the client comes twice.
+    DownTwice(usize),
+    /// A frame to the client is overtaken by the next one.
+    DownSwap(usize),
+    /// A frame to the client is lost on a connection that lives on.
+    DownDrop(usize),
+    /// The connection breaks; both sides notice when they notice.
+    Cut(usize),
+    /// The client notices that its connection is broken.
+    Notice(usize),
+    /// The client dies and comes back from its store.
+    ClientCrash(usize),
+    /// The server dies between two events.
+    ServerCrash,
+    /// The server will die after this many statements.
+    ServerDoom(u32),
+    /// The object is rebuilt with its sockets open.
+    Hibernate,
+    /// The storage is wiped.
+    Wipe,
+    /// The server's alarm rings.
+    Alarm,
+    /// Time passes, ms.
+    Wait(i64),
+    /// The server's clock jumps, ms; it may go back.
+    Skew(i64),
+}
+
+/// What happens in a run.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    /// How many clients there are.
+    pub clients: usize,
+    /// What happens, in this order.
+    pub steps: Vec<Step>,
+}
+
+impl Schedule {
+    /// The schedule of a seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let clients = random.usize(1..=4);
+        // Each run has its own character: some are calm, some are all faults.
+        let faults = random.u32(0..=30);
+        let wipes = random.u8(..10) == 0;
+        let length = random.usize(20..160);
+        let mut token = 0;
+        let mut steps = Vec::with_capacity(length);
+        while steps.len() < length {
+            let client = random.usize(..clients);
+            if random.u32(..100) < faults {
+                steps.push(match random.u8(..14) {
+                    0 | 1 => Step::Cut(client),
+                    2 => Step::ClientCrash(client),
+                    3 => Step::ServerCrash,
+                    4 | 5 => Step::ServerDoom(random.u32(0..25)),
+                    6 => Step::Hibernate,
+                    7 => Step::UpTwice(client),
+                    8 => Step::DownTwice(client),
+                    9 => Step::DownSwap(client),
+                    10 => Step::DownDrop(client),
+                    11 => Step::Skew(random.i64(-20_000..20_000)),
+                    12 if wipes => Step::Wipe,
+                    12 => Step::Alarm,
+                    _ => {
+                        token += 1;
+                        Step::ActAndDie(client, AppAction::random(&mut random, token))
+                    }
+                });
+                continue;
+            }
+            steps.push(match random.u8(..21) {
+                0..=5 => {
+                    token += 1;
+                    Step::Act(client, AppAction::random(&mut random, token))
+                }
+                6 | 7 => Step::Open(client),
+                8..=10 => Step::Up(client),
+                11..=14 => Step::Down(client),
+                15 => Step::Notice(client),
+                16 | 17 => Step::Wait(random.i64(1..2_000)),
+                18 => Step::Wait(random.i64(1..2 * crate::app::RETENTION)),
+                19 => Step::Alarm,
+                _ => Step::Settle,
+            });
+        }
+        Self { clients, steps }
+    }
+}
+
+/// The shortest schedule found that still violates: steps are left out as long as it does.
+#[must_use]
+pub fn shrink(schedule: &Schedule) -> Schedule {
+    let mut best = schedule.clone();
+    let mut size = best.steps.len() / 2;
+    while size > 0 {
+        let mut start = 0;
+        while start < best.steps.len() {
+            let mut shorter = best.clone();
+            shorter.steps.drain(start..(start + size).min(best.steps.len()));
+            if run_schedule(&shorter).is_err() {
+                best = shorter;
+            } else {
+                start += size;
+            }
+        }
+        size /= 2;
+    }
+    best
+}
