@@ -32,7 +32,7 @@ pub type Changes = BTreeMap<&'static str, BTreeSet<Key>>;
 ///
 /// let mut replica = Replica::<NoteAction>::new("client-1");
 /// let action = NoteAction::Create { id: "a".into(), text: "hi".into() };
-/// let (seq, changes) = replica.act(action, Timestamp::from_millis(0));
+/// let (seq, changes) = replica.act(action, Timestamp::from_millis(0))?;
 /// assert_eq!(seq, 1);
 /// assert!(changes["notes"].contains(&"a".into()));
 /// assert!(replica.is_pending("notes", &"a".into()));
@@ -46,6 +46,8 @@ pub struct Replica<A> {
     tables: BTreeMap<&'static str, Table>,
     pending: VecDeque<Pending<A>>,
     next_seq: u64,
+    /// The highest seq that was ever pushed under this id.
+    pushed: u64,
     /// Rows of a patch that goes on in the next frame.
     partial: Vec<Change>,
     writes: Vec<Write>,
@@ -68,7 +70,12 @@ struct Pending<A> {
     seq: u64,
     action: A,
     made_at: Timestamp,
+    /// How often it was pushed without an answer.
+    attempts: u32,
 }
+
+/// How often an action is pushed without an answer before it is given up.
+const ATTEMPTS: u32 = 3;
 
 /// What a frame did to the replica.
 #[derive(Debug, Default)]
@@ -96,6 +103,7 @@ impl<A: Action> Replica<A> {
             tables: A::CHANNELS.iter().map(table).collect(),
             pending: VecDeque::new(),
             next_seq: 1,
+            pushed: 0,
             partial: Vec::new(),
             writes: Vec::new(),
         }
@@ -111,6 +119,7 @@ impl<A: Action> Replica<A> {
         let mut lost = Vec::new();
         replica.epoch.clone_from(&saved.epoch);
         replica.next_seq = saved.next_seq.max(1);
+        replica.pushed = saved.pushed;
         for table in replica.tables.values_mut() {
             let Some(stored) = saved.channels.get(table.schema.table) else { continue };
             if stored.schema != table.schema.hash() {
@@ -128,6 +137,7 @@ impl<A: Action> Replica<A> {
                     seq: *seq,
                     action,
                     made_at: pending.made_at,
+                    attempts: pending.attempts,
                 }),
                 Err(error) => lost.push(error.context(format_args!("pending action {seq}"))),
             }
@@ -217,18 +227,18 @@ impl<A: Action> Replica<A> {
     }
 
     /// Makes an action: shown at once, to be pushed. Returns its seq.
-    pub fn act(&mut self, action: A, now: Timestamp) -> (u64, Changes) {
-        let seq = self.next_seq;
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when the action has no JSON form: nothing happens.
+    pub fn act(&mut self, action: A, now: Timestamp) -> Result<(u64, Changes)> {
+        let (seq, channel, json) = (self.next_seq, action.channel().to_owned(), action.to_json()?);
         self.next_seq += 1;
-        let pending = Pending { seq, action, made_at: now };
-        if let Ok(action) = pending.action.to_json() {
-            let channel = pending.action.channel().to_owned();
-            self.writes.push(Write::Act { seq, channel, action, made_at: now });
-        }
+        let pending = Pending { seq, action, made_at: now, attempts: 0 };
+        self.writes.push(Write::Act { seq, channel, action: json, made_at: now });
         let before = self.snapshot_of(&BTreeSet::new());
         self.show(&pending);
         self.pending.push_back(pending);
-        (seq, self.changes_since(before))
+        Ok((seq, self.changes_since(before)))
     }
 
     /// Runs a pending action on the view. One that fails has no effect: the server decides.
@@ -263,24 +273,71 @@ impl<A: Action> Replica<A> {
         self.tables.values().map(subscription).collect()
     }
 
+    /// The highest seq that was ever pushed under this id.
+    #[must_use]
+    pub fn pushed(&self) -> u64 {
+        self.pushed
+    }
+
     /// The pending actions after `seq`, to be pushed: at most `count`, and about `bytes` at most.
+    ///
+    /// One that had no answer before goes alone, so that it takes no other with it; after three
+    /// attempts it goes as `null`, which gives it up unless it was done after all.
     ///
     /// # Errors
     /// [`Code::InvalidValue`] when an action has no JSON form.
-    pub fn to_push(&self, seq: u64, count: usize, bytes: usize) -> Result<Vec<Push>> {
+    pub fn to_push(&mut self, seq: u64, count: usize, bytes: usize) -> Result<Vec<Push>> {
         let mut size = 0;
-        let mut actions = Vec::new();
+        let mut actions: Vec<Push> = Vec::new();
         for pending in self.pending.iter().filter(|p| p.seq > seq).take(count) {
-            let action = to_raw_value(&pending.action.to_json()?)
-                .map_err(|e| Error::new(Code::InvalidValue, e.to_string()))?;
+            let json = match pending.attempts {
+                ATTEMPTS.. => serde_json::Value::Null,
+                _ => pending.action.to_json()?,
+            };
+            let action =
+                to_raw_value(&json).map_err(|e| Error::new(Code::InvalidValue, e.to_string()))?;
             size += action.get().len();
-            if size > bytes && !actions.is_empty() {
+            if !actions.is_empty() && (size > bytes || pending.attempts > 0) {
                 break;
             }
             let channel = pending.action.channel().to_owned();
             actions.push(Push { seq: pending.seq, channel, action });
+            if pending.attempts > 0 {
+                break;
+            }
+        }
+        if let Some(last) = actions.last()
+            && last.seq > self.pushed
+        {
+            self.pushed = last.seq;
+            self.writes.push(Write::Pushed(last.seq));
         }
         Ok(actions)
+    }
+
+    /// The connection was lost with actions up to `pushed` on their way: the first of them may be
+    /// what the server cannot bear.
+    pub(crate) fn unanswered(&mut self, pushed: u64) {
+        if let Some(first) = self.pending.front_mut().filter(|first| first.seq <= pushed) {
+            first.attempts = first.attempts.saturating_add(1);
+            self.writes.push(Write::Attempts(first.seq, first.attempts));
+        }
+    }
+
+    /// The server has forgotten this replica. It goes on under another id; actions that were
+    /// pushed may have been done or not, and are given up: their seqs come back.
+    pub(crate) fn forgotten(&mut self, client: String) -> (Vec<u64>, Changes) {
+        let before = self.snapshot_of(&BTreeSet::new());
+        let pushed = self.pushed;
+        let lost: Vec<_> =
+            self.pending.iter().map(|p| p.seq).filter(|seq| *seq <= pushed).collect();
+        self.pending.retain(|pending| pending.seq > pushed);
+        self.pushed = 0;
+        self.writes.extend(lost.iter().map(|seq| Write::Answered(*seq)));
+        self.writes.push(Write::Client(client.clone()));
+        self.client = client;
+        self.replay();
+        (lost, self.changes_since(before))
     }
 
     /// The room's epoch, from `welcome`.

@@ -3,7 +3,7 @@
 
 use crate::replica::{Changes, Replica};
 use partysync::wire::v2::{ClientFrame, Hello, ServerFrame};
-use partysync::wire::{CLOSE_REFUSED, CLOSE_SCHEMA, PING, PONG};
+use partysync::wire::{CLOSE_FORGOTTEN, CLOSE_REFUSED, CLOSE_SCHEMA, PING, PONG};
 use partysync::{Action, Code, Error, Result, Timestamp};
 use serde_json::Value as Json;
 
@@ -137,7 +137,8 @@ impl<A: Action> Session<A> {
             state: State::Waiting(now),
             deadline: now,
             attempt: 0,
-            random: seed | 1,
+            // xorshift stays at 0 for ever.
+            random: if seed == 0 { 0x9e37_79b9_7f4a_7c15 } else { seed },
             pushed: 0,
             answer_by: None,
             heard_at: now,
@@ -225,10 +226,18 @@ impl<A: Action> Session<A> {
 
     /// Makes an action: shown at once, sent as soon as may be. Returns its seq.
     pub fn act(&mut self, action: A, now: Timestamp) -> u64 {
-        let (seq, changes) = self.replica.act(action, now);
-        self.note(changes);
-        self.push(now);
-        seq
+        match self.replica.act(action, now) {
+            Ok((seq, changes)) => {
+                self.note(changes);
+                self.push(now);
+                seq
+            }
+            // No action has the seq 0: the answer is for this caller alone.
+            Err(error) => {
+                self.answers.push((0, Err(error)));
+                0
+            }
+        }
     }
 
     /// Sends a message of the application's own; `false` when there is no live connection.
@@ -284,6 +293,7 @@ impl<A: Action> Session<A> {
             client: self.replica.client().to_owned(),
             epoch: self.replica.epoch().map(str::to_owned),
             seq: self.replica.answered(),
+            pushed: self.replica.pushed(),
             channels,
         };
         self.effects.push(Effect::Send(ClientFrame::Hello(hello).to_text()));
@@ -351,6 +361,10 @@ impl<A: Action> Session<A> {
 
     /// The socket has closed, or did not open.
     pub fn closed(&mut self, code: u16, reason: &str, now: Timestamp) {
+        if code == CLOSE_FORGOTTEN && !matches!(self.state, State::Closed) {
+            self.start_anew(now);
+            return;
+        }
         let refused = match code {
             CLOSE_SCHEMA => {
                 Some(Error::new(Code::SchemaMismatch, "the app is outdated: reload it"))
@@ -367,6 +381,18 @@ impl<A: Action> Session<A> {
             }
             (_, None) => self.lost(now),
         }
+    }
+
+    /// The room has forgotten this client: go on under another id.
+    fn start_anew(&mut self, now: Timestamp) {
+        let client = format!("{:016x}{:016x}", self.next_random(), self.next_random());
+        let (lost, changes) = self.replica.forgotten(client);
+        self.note(changes);
+        let message = "the room has forgotten this client: whether the action was done is unknown";
+        let error = Error::new(Code::ClientForgotten, message);
+        self.answers.extend(lost.into_iter().map(|seq| (seq, Err(error.clone()))));
+        self.drop_socket();
+        self.connect(now);
     }
 
     fn note(&mut self, changes: Changes) {
@@ -407,7 +433,9 @@ impl<A: Action> Session<A> {
             self.effects.push(Effect::Disconnect);
         }
         self.replica.interrupt();
-        self.answer_by = None;
+        if self.answer_by.take().is_some() {
+            self.replica.unanswered(self.pushed);
+        }
     }
 
     fn lost(&mut self, now: Timestamp) {

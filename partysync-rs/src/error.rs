@@ -71,6 +71,11 @@ codes! {
     SequenceGap = "sequence_gap",
     /// The first frame of a v2 connection has to be `hello`.
     HelloFirst = "hello_first",
+    /// The room has forgotten this client, which was away for too long: what became of the
+    /// actions that it had sent cannot be known.
+    ClientForgotten = "client_forgotten",
+    /// The action was given up by its client: the server did not answer it in three attempts.
+    Abandoned = "abandoned",
     /// `hello` was said already on this connection.
     HelloTwice = "hello_twice",
     /// The client was built for other columns than the server: reload it.

@@ -62,8 +62,13 @@ impl<S: SyncServer> TestRoom<S> {
             since: None,
             schema: schema.hash(),
         });
-        let hello =
-            Hello { client: "self".into(), epoch: None, seq: 0, channels: channels.collect() };
+        let hello = Hello {
+            client: "self".into(),
+            epoch: None,
+            seq: 0,
+            pushed: 0,
+            channels: channels.collect(),
+        };
         room.frame("self", &ClientFrame::Hello(hello).to_text())?;
         Ok(room)
     }

@@ -50,6 +50,8 @@ struct World {
     sent: Vec<String>,
     frames: Vec<String>,
     connects: u32,
+    /// A push that holds this text kills the server before it does anything.
+    poison: Option<&'static str>,
 }
 
 impl World {
@@ -65,6 +67,7 @@ impl World {
             sent: Vec::new(),
             frames: Vec::new(),
             connects: 0,
+            poison: None,
         };
         world.effects();
         world
@@ -77,6 +80,9 @@ impl World {
                 Effect::Send(text) => {
                     if let Some(socket) = &self.socket {
                         self.sent.push(text.clone());
+                        if self.poison.is_some_and(|poison| text.contains(poison)) {
+                            continue;
+                        }
                         let answers = self.room.frame(socket, &text).unwrap();
                         let own = answers.into_iter().filter(|(to, _)| to == socket);
                         self.frames.extend(own.map(|(_, text)| text));
@@ -108,7 +114,12 @@ impl World {
     fn deliver(&mut self) {
         while !self.frames.is_empty() {
             let frame = self.frames.remove(0);
-            self.session.received(&frame, self.now);
+            match frame.strip_prefix("close ").and_then(|close| close.split_once(' ')) {
+                Some((code, reason)) => {
+                    self.session.closed(code.parse().unwrap(), reason, self.now);
+                }
+                None => self.session.received(&frame, self.now),
+            }
             self.effects();
         }
     }
@@ -417,4 +428,82 @@ fn only_what_is_shown_otherwise_is_told() {
     world.act(NoteAction::Delete { id: "nobody".into() });
     world.deliver();
     assert_eq!(keys(&mut world), Vec::<String>::new());
+}
+
+#[test]
+fn an_action_that_the_server_cannot_bear_is_given_up_and_the_queue_goes_on() {
+    let mut world = World::new();
+    world.live();
+    world.poison = Some("deadly");
+    world.act(put("z", "first"));
+    let deadly = world.act(put("a", "deadly"));
+    let good = world.act(put("b", "good"));
+    world.deliver();
+    world.session.take_answers();
+    for _ in 0..3 {
+        assert!(world.is_pending("a") && world.is_pending("b"));
+        world.wait(10_000);
+        assert!(matches!(world.session.status().phase, Phase::Offline { .. }));
+        world.reconnect();
+    }
+    world.deliver();
+    let answers = world.session.take_answers();
+    assert_eq!(answers.len(), 2);
+    assert_eq!(answers[0].0, deadly);
+    assert_eq!(answers[0].1.as_ref().unwrap_err().code(), Code::Abandoned);
+    assert_eq!(answers[1], (good, Ok(())));
+    assert_eq!(world.shown(), pairs(&[("b", "good"), ("z", "first")]));
+    assert_eq!(world.stored(), world.shown());
+}
+
+#[test]
+fn an_action_that_was_done_after_all_is_not_given_up() {
+    let mut world = World::new();
+    world.live();
+    let seq = world.act(put("a", "done"));
+    // Each time the room answers, and each time the answer is lost.
+    for _ in 0..3 {
+        world.frames.clear();
+        world.wait(10_000);
+        world.wait(60_000);
+        world.open();
+        let answers = std::mem::take(&mut world.frames);
+        for frame in answers.into_iter().filter(|frame| !frame.contains(r#""acks":[{"#)) {
+            world.session.received(&frame, world.now);
+            world.effects();
+        }
+    }
+    assert!(world.sent.last().unwrap().contains(r#""action":null"#));
+    world.deliver();
+    assert_eq!(world.session.take_answers(), [(seq, Ok(()))]);
+    assert_eq!(world.stored(), pairs(&[("a", "done")]));
+}
+
+#[test]
+fn a_client_that_was_forgotten_is_told_so_and_does_nothing_twice() {
+    const DAYS: i64 = 24 * 60 * 60 * 1000;
+    let mut world = World::new();
+    world.live();
+    let sent = world.act(put("a", "sent"));
+    // The room has done it; the answer is lost, and the client is away for long.
+    world.cut();
+    let never_sent = world.act(put("b", "never sent"));
+    let id = world.session.replica().client().to_owned();
+    world.room.advance_millis(91 * DAYS);
+    world.room.alarm().unwrap();
+    let version = world.room.version();
+
+    world.wait(60_000);
+    world.open();
+    world.deliver();
+    let answers = world.session.take_answers();
+    assert_eq!(answers.len(), 1);
+    assert_eq!(answers[0].0, sent);
+    assert_eq!(answers[0].1.as_ref().unwrap_err().code(), Code::ClientForgotten);
+    assert_ne!(world.session.replica().client(), id);
+    world.live();
+    world.deliver();
+    assert_eq!(world.session.take_answers(), [(never_sent, Ok(()))]);
+    assert_eq!(world.room.version(), version + 1);
+    assert_eq!(world.shown(), pairs(&[("a", "sent"), ("b", "never sent")]));
 }

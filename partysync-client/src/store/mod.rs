@@ -34,6 +34,9 @@ pub struct Saved {
     pub epoch: Option<String>,
     /// The seq of the next action.
     pub next_seq: u64,
+    /// The highest seq that was ever pushed under this id.
+    #[serde(default)]
+    pub pushed: u64,
     /// Confirmed rows by channel.
     pub channels: BTreeMap<String, SavedChannel>,
     /// Actions without an answer by seq.
@@ -47,7 +50,7 @@ pub struct SavedChannel {
     pub version: Option<u64>,
     /// [`Schema::hash`] of the record that the rows are of.
     pub schema: String,
-    /// The rows, each an array of its columns, by its key as JSON text.
+    /// The rows, each an array of its columns, by its key as text.
     pub rows: BTreeMap<String, Json>,
 }
 
@@ -60,6 +63,9 @@ pub struct SavedAction {
     pub action: Json,
     /// When it was made.
     pub made_at: Timestamp,
+    /// How often it was pushed without an answer.
+    #[serde(default)]
+    pub attempts: u32,
 }
 
 /// One change to what is kept.
@@ -73,7 +79,7 @@ pub enum Write {
     Row {
         /// The channel.
         channel: &'static str,
-        /// The key as JSON text.
+        /// The key as text.
         key: String,
         /// The row; `None` when it is gone.
         row: Option<Json>,
@@ -91,6 +97,12 @@ pub enum Write {
     },
     /// An action was answered.
     Answered(u64),
+    /// Actions up to this seq were pushed.
+    Pushed(u64),
+    /// A pending action was pushed this often without an answer.
+    Attempts(u64, u32),
+    /// The replica goes on under this id, under which nothing was pushed.
+    Client(String),
 }
 
 impl Write {
@@ -126,10 +138,21 @@ impl Saved {
             }
             Write::Act { seq, channel, action, made_at } => {
                 self.next_seq = self.next_seq.max(seq + 1);
-                self.pending.insert(seq, SavedAction { channel, action, made_at });
+                let saved = SavedAction { channel, action, made_at, attempts: 0 };
+                self.pending.insert(seq, saved);
             }
             Write::Answered(seq) => {
                 self.pending.remove(&seq);
+            }
+            Write::Pushed(seq) => self.pushed = seq,
+            Write::Attempts(seq, attempts) => {
+                if let Some(pending) = self.pending.get_mut(&seq) {
+                    pending.attempts = attempts;
+                }
+            }
+            Write::Client(client) => {
+                self.client = client;
+                self.pushed = 0;
             }
         }
     }

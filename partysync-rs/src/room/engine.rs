@@ -270,13 +270,18 @@ impl<A: Action> Engine<A> {
             schemas.push((schema, subscription.since));
         }
         log::to_sql(hello.seq)?;
-        let mut answered = 0;
+        let known = log::client_seq(sql, &hello.client)?;
+        // Without its seq a resent action could be done twice. In another epoch none was done.
+        if known.is_none() && hello.pushed > 0 && hello.epoch.as_ref() == Some(&self.meta.epoch) {
+            let message = "this client was away for so long that the room has forgotten it";
+            let error = Error::new(Code::ClientForgotten, message);
+            tell(connection, &error, out);
+            close(connection, wire::CLOSE_FORGOTTEN, &error, out);
+            return Ok(());
+        }
+        // A new client, or one of another epoch, goes on counting from where it is.
+        let answered = known.unwrap_or(hello.seq);
         sql.transaction(&mut || {
-            answered = match log::client_seq(sql, &hello.client)? {
-                Some(seq) => seq,
-                // A client of another epoch, or a new one: it goes on counting from where it is.
-                None => hello.seq,
-            };
             log::set_client_seq(sql, &hello.client, answered, self.meta.now)?;
             log::forget_rejects(sql, &hello.client, hello.seq)?;
             log::plan_trim(sql, self.meta.now.plus_millis(self.limits.retention_ms))
@@ -453,6 +458,9 @@ impl<A: Action> Engine<A> {
 fn parse_action<A: Action>(channel: &str, action: &RawValue) -> Result<A> {
     let json: Json = serde_json::from_str(action.get())
         .map_err(|e| Error::new(Code::InvalidAction, format!("the action cannot be read: {e}")))?;
+    if json.is_null() {
+        return Err(Error::new(Code::Abandoned, "given up: three attempts had no answer"));
+    }
     Engine::<A>::schema(channel)?;
     A::from_json(channel, &json)
 }

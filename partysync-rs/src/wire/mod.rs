@@ -18,6 +18,8 @@ pub const CLOSE_PROTOCOL: u16 = 4400;
 pub const CLOSE_REFUSED: u16 = 4403;
 /// Close code: the client was built for other columns; reload it.
 pub const CLOSE_SCHEMA: u16 = 4409;
+/// Close code: the room has forgotten the client, which goes on under a new id.
+pub const CLOSE_FORGOTTEN: u16 = 4410;
 /// Close code: the room cannot start; the reason is the error's code.
 pub const CLOSE_BROKEN: u16 = 4500;
 /// Close code of RFC 6455 for a frame over the limit.

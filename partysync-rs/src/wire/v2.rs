@@ -29,6 +29,9 @@ pub struct Hello {
     /// The highest seq below which every action has its answer.
     #[serde(default)]
     pub seq: u64,
+    /// The highest seq that was ever pushed under this client id; 0 for none.
+    #[serde(default)]
+    pub pushed: u64,
     /// The channels to follow.
     pub channels: Vec<Subscription>,
 }
@@ -51,7 +54,7 @@ pub struct Push {
     pub seq: u64,
     /// The record's table.
     pub channel: String,
-    /// `{"type", "payload"}`.
+    /// `{"type", "payload"}`; `null` for one that its client gives up if it was not done yet.
     pub action: Box<RawValue>,
 }
 
@@ -65,6 +68,8 @@ struct ClientEnvelope<'a> {
     epoch: Option<String>,
     #[serde(default)]
     seq: u64,
+    #[serde(default)]
+    pushed: u64,
     #[serde(default)]
     channels: Option<Vec<Subscription>>,
     #[serde(default)]
@@ -98,6 +103,7 @@ impl ClientFrame {
                     })?,
                 epoch: envelope.epoch,
                 seq: envelope.seq,
+                pushed: envelope.pushed,
                 channels: envelope.channels.ok_or_else(|| missing("hello", "channels"))?,
             }),
             "push" => Self::Push(envelope.actions.ok_or_else(|| missing("push", "actions"))?),

@@ -217,8 +217,7 @@ impl SyncServer for App {
     type Action = AppAction;
 
     fn limits(&self) -> Limits {
-        // Clients are never forgotten here: that is a test of its own.
-        Limits { retention_ms: RETENTION, client_retention_ms: i64::MAX / 4, ..Limits::default() }
+        Limits { retention_ms: RETENTION, client_retention_ms: 3 * RETENTION, ..Limits::default() }
     }
 
     fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {

@@ -42,6 +42,8 @@ pub struct Stats {
     pub actions: u64,
     /// Of these, rejected.
     pub rejected: u64,
+    /// Of these, with an unknown end: the room had forgotten their client.
+    pub forgotten: u64,
     /// Frames delivered.
     pub frames: u64,
     /// Crashes of the server.
@@ -58,6 +60,7 @@ impl std::ops::AddAssign for Stats {
     fn add_assign(&mut self, other: Self) {
         self.actions += other.actions;
         self.rejected += other.rejected;
+        self.forgotten += other.forgotten;
         self.frames += other.frames;
         self.server_crashes += other.server_crashes;
         self.client_crashes += other.client_crashes;

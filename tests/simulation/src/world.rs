@@ -5,7 +5,7 @@ use crate::app::{Account, AppAction, Thing, ThingAction};
 use crate::server::Server;
 use crate::step::Step;
 use partysync::room::Output;
-use partysync::{Error, Result, Timestamp, params};
+use partysync::{Code, Error, Result, Timestamp, params};
 use partysync_client::store::{MemoryStore, Store};
 use partysync_client::{Effect, Phase, Replica, Session, Timing};
 use std::collections::{BTreeMap, VecDeque};
@@ -48,6 +48,8 @@ enum Known {
     Rejected,
     /// Its client died before it was stored.
     Lost,
+    /// The server has forgotten the client, which was told so: done or not.
+    Unknown,
 }
 
 /// What the server holds at a version.
@@ -224,7 +226,12 @@ impl World {
         for (seq, outcome) in client.session.take_answers() {
             // An answer that came twice was heard the first time.
             if let Some(action) = client.made.remove(&seq) {
-                let known = if outcome.is_ok() { Known::Committed } else { Known::Rejected };
+                let known = match &outcome {
+                    Ok(()) => Known::Committed,
+                    Err(error) if error.code() == Code::ClientForgotten => Known::Unknown,
+                    Err(_) => Known::Rejected,
+                };
+                self.stats.forgotten += u64::from(known == Known::Unknown);
                 self.stats.rejected += u64::from(outcome.is_err());
                 self.known.insert(action.token(), (index, known));
             }
