@@ -102,7 +102,7 @@ fn features(package: &str) -> Result<Vec<String>> {
 fn doc(_: &Tools) -> Result<()> {
     for arguments in [
         ["--package", "partysync-rs", "--features", "worker,testing"],
-        ["--package", "partysync-client", "--features", "native"],
+        ["--package", "partysync-client", "--features", "native,sqlite"],
         ["--package", "partysync-macros", "--features", ""],
     ] {
         let mut command = cargo_command(&["doc", "--quiet", "--no-deps"])?;

@@ -1,8 +1,12 @@
 //! Where a replica is kept: a [`Store`] takes what changed and gives all of it back.
 
 mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;
 
 use partysync::sql::Value;
 use partysync::{Key, Result, Schema, Timestamp};
