@@ -67,6 +67,10 @@ codes! {
     TooLarge = "too_large",
     /// A push holds more actions than the room takes at once.
     TooManyActions = "too_many_actions",
+    /// The room has as many connections as it takes.
+    TooManyConnections = "too_many_connections",
+    /// The connection sends more actions than the room takes in that time.
+    RateLimited = "rate_limited",
     /// An action's sequence number leaves out one that was never seen.
     SequenceGap = "sequence_gap",
     /// The first frame of a v2 connection has to be `hello`.

@@ -5,7 +5,7 @@ use crate::room::{Connection, Engine, Incoming, Item, Outcome, Output, Work};
 use crate::sql::Sql;
 use crate::wire;
 use crate::wire::v2::ServerFrame;
-use crate::{Error, Protocol, Result, Room, SyncServer, Timestamp};
+use crate::{Code, Error, Protocol, Result, Room, SyncServer, Timestamp};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
@@ -37,7 +37,7 @@ impl<S: SyncServer> Host<S> {
     /// earlier life of the object left open.
     ///
     /// # Errors
-    /// [`Code::Migration`](crate::Code::Migration), or what `on_start` returned.
+    /// [`Code::Migration`], or what `on_start` returned.
     pub fn open(
         server: &S,
         sql: &dyn Sql,
@@ -110,13 +110,14 @@ impl<S: SyncServer> Host<S> {
             out.truncate(sent);
         }
         result?;
-        value.ok_or_else(|| Error::new(crate::Code::Internal, "the hook did not run"))
+        value.ok_or_else(|| Error::new(Code::Internal, "the hook did not run"))
     }
 
-    /// A client connects. `Err` when `on_connect` refused: the output then closes it.
+    /// A client connects.
     ///
     /// # Errors
-    /// What `on_connect` returned.
+    /// [`Code::TooManyConnections`], or what `on_connect` returned: [`refusal`] says how to close
+    /// it.
     pub fn connect(
         &mut self,
         server: &S,
@@ -124,6 +125,11 @@ impl<S: SyncServer> Host<S> {
         mut connection: Connection,
         request: &http::Request<()>,
     ) -> Result<Connection> {
+        let limit = self.engine.limits().connections;
+        if self.connections.len() >= limit {
+            let message = format!("the room has {limit} connections already");
+            return Err(Error::new(Code::TooManyConnections, message));
+        }
         self.hook(sql, None, |room| server.on_connect(room, &mut connection, request))?;
         self.connections.insert(connection.id().to_owned(), connection.clone());
         self.flush(sql)?;
@@ -165,6 +171,8 @@ impl<S: SyncServer> Host<S> {
         // A hook may have changed the one in the map instead.
         if connection.changed {
             self.connections.insert(id.to_owned(), connection);
+        } else if let Some(known) = self.connections.get_mut(id) {
+            known.used = connection.used;
         }
         Ok(batch)
     }
@@ -268,9 +276,12 @@ impl<S: SyncServer> Host<S> {
     }
 }
 
-/// The close code and reason for a connection that `on_connect` refused.
+/// The close code and reason for a connection that [`Host::connect`] refused.
 #[must_use]
 pub fn refusal(error: &Error) -> (u16, String) {
+    if error.code() == Code::TooManyConnections {
+        return (wire::CLOSE_BUSY, error.code().as_str().to_owned());
+    }
     // A close reason holds 123 bytes.
     let mut reason: String = error.message().to_owned();
     while reason.len() > 123 {

@@ -132,11 +132,11 @@ export class Server {
 
 /** A socket that keeps what it was sent. */
 export class Socket {
-  static async open(url, protocols) {
+  static async open(url, protocols, options) {
     const socket = new Socket();
     socket.frames = [];
     socket.closed = null;
-    socket.ws = new WebSocket(url, protocols);
+    socket.ws = new WebSocket(url, protocols, options);
     socket.ws.on("message", (data) => socket.frames.push(String(data)));
     socket.ws.on("close", (code, reason) => (socket.closed = { code, reason: String(reason) }));
     await new Promise((resolve, reject) => {

@@ -51,3 +51,13 @@ test("a request without the right token is 401 or 403 and does not wake the room
   assert.equal(rooms(), before + 1);
   await ok.close();
 });
+
+test("pages of other origins are refused, the own and the allowed ones are not", async () => {
+  const path = "/guarded/rooms/lab/origins?token=good";
+  for (const [origin, status] of [["https://evil.example", 403], ["https://app.example", 200], [server.url, 200]]) {
+    assert.equal((await get(path, { headers: { origin } })).status, status, origin);
+  }
+  const open = (origin) => Socket.open(`${server.ws}${path}`, ["partysync.v2"], { origin });
+  await assert.rejects(open("https://evil.example"), /403/);
+  await (await open("https://app.example")).close();
+});

@@ -2,7 +2,9 @@
 
 use partysync::sql::{Sql, Sqlite};
 use partysync::testing::TestRoom;
-use partysync::{Action, Limits, Protocol, Record, Result, Room, SyncServer, Timestamp, params};
+use partysync::{
+    Action, Code, Limits, Protocol, Record, Result, Room, SyncServer, Timestamp, params, refusal,
+};
 
 #[derive(Record, Clone, PartialEq, Debug)]
 #[record(table = "notes")]
@@ -34,7 +36,14 @@ impl SyncServer for Notes {
     type Action = NoteAction;
 
     fn limits(&self) -> Limits {
-        Limits { retention_ms: 1_000, client_retention_ms: 5_000, ..Limits::default() }
+        Limits {
+            retention_ms: 1_000,
+            client_retention_ms: 5_000,
+            connections: 4,
+            actions_per_second: 10,
+            actions_burst: 20,
+            ..Limits::default()
+        }
     }
 
     fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
@@ -184,4 +193,45 @@ fn every_kind_of_statement_is_noted_in_the_change_log() {
     assert_eq!(noted("UPDATE notes SET text = 'x' WHERE id = 'nobody'"), none);
     assert_eq!(noted("UPDATE OR IGNORE notes SET id = 'b' WHERE id = 'a'"), none);
     assert_eq!(noted("DELETE FROM notes"), ["a", "b"]);
+}
+
+#[test]
+fn a_room_that_is_full_takes_no_more_until_one_leaves() {
+    let mut room = TestRoom::new(Notes).unwrap();
+    // The room's own client is one.
+    room.connect("a", Protocol::V2).unwrap();
+    room.connect("b", Protocol::V1).unwrap();
+    room.connect("d", Protocol::V1).unwrap();
+    let error = room.connect("c", Protocol::V2).unwrap_err();
+    assert_eq!(error.code(), Code::TooManyConnections);
+    assert_eq!(refusal(&error), (4429, "too_many_connections".to_owned()));
+    room.disconnect("a").unwrap();
+    room.connect("c", Protocol::V2).unwrap();
+}
+
+#[test]
+fn a_connection_that_sends_too_much_is_closed_and_nothing_of_it_is_done() {
+    let mut room = TestRoom::new(Notes).unwrap();
+    room.connect("v1", Protocol::V1).unwrap();
+    let call = r#"{"id":"1","channel":"notes","rpc":true,"action":{"type":"put","payload":{"id":"a","text":"b"}}}"#;
+    for _ in 0..20 {
+        assert!(room.frame("v1", call).unwrap()[1].1.contains("success"));
+    }
+    let version = room.version();
+    let sent = room.frame("v1", call).unwrap();
+    assert!(sent[0].1.contains("exception"), "{}", sent[0].1);
+    assert_eq!(sent[1].1, "close 4429 rate_limited");
+    assert_eq!(room.version(), version);
+    // Time makes room for more: ten a second.
+    room.advance_millis(1_000);
+    for _ in 0..10 {
+        room.frame("v1", call).unwrap();
+    }
+    assert_eq!(room.version(), version + 10);
+    assert!(room.frame("v1", call).unwrap()[1].1.starts_with("close 4429"));
+    // The others notice nothing, and a push counts as many as it holds.
+    room.act(put("b")).unwrap();
+    let action = r#"{"seq":2,"channel":"notes","action":{"type":"delete","payload":{"id":"b"}}}"#;
+    let push = format!(r#"{{"type":"push","actions":[{}]}}"#, [action; 20].join(","));
+    assert_eq!(room.frame("self", &push).unwrap()[1].1, "close 4429 rate_limited");
 }

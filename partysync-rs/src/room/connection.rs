@@ -31,6 +31,10 @@ pub struct Connection {
     /// The channels that it follows, from `hello` on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) channels: Vec<String>,
+    /// How much of its rate of actions it has used, and when that was worked out. Forgotten in
+    /// hibernation, which takes longer than any rate.
+    #[serde(skip)]
+    pub(crate) used: Option<(f64, crate::Timestamp)>,
     /// Whether it changed since the host last stored it.
     #[serde(skip)]
     pub(crate) changed: bool,
@@ -47,6 +51,7 @@ impl Connection {
             state: Json::Null,
             client: None,
             channels: Vec::new(),
+            used: None,
             changed: true,
         }
     }

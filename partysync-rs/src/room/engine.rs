@@ -111,6 +111,12 @@ impl<A: Action> Engine<A> {
         })
     }
 
+    /// What the room takes.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// The room's version.
     #[must_use]
     pub fn version(&self) -> u64 {
@@ -200,7 +206,7 @@ impl<A: Action> Engine<A> {
     fn receive_v1(
         &mut self,
         sql: &dyn Sql,
-        connection: &Connection,
+        connection: &mut Connection,
         text: &str,
         out: &mut Vec<Output>,
     ) -> Result<Work<A>> {
@@ -211,6 +217,9 @@ impl<A: Action> Engine<A> {
                 Ok(schema) => self.sync_v1(sql, connection, schema, from, out)?,
             },
             Ok(v1::Request::Rpc { channel, id, action }) => {
+                if !self.takes(connection, 1, out) {
+                    return Ok(Work::None);
+                }
                 let action = parse_action(&channel, &action);
                 return Ok(Work::Actions(vec![Item {
                     origin: Origin::V1 { channel, id },
@@ -300,7 +309,32 @@ impl<A: Action> Engine<A> {
         Ok(())
     }
 
-    fn push(&self, connection: &Connection, actions: Vec<Push>, out: &mut Vec<Output>) -> Work<A> {
+    /// Whether a connection may do this many actions more. One that may not is closed.
+    fn takes(&self, connection: &mut Connection, actions: usize, out: &mut Vec<Output>) -> bool {
+        let Limits { actions_per_second, actions_burst, .. } = self.limits;
+        let now = self.meta.now;
+        let (used, at) = connection.used.unwrap_or((0.0, now));
+        let passed = (now.as_millis() - at.as_millis()) as f64 / 1000.0;
+        let used = (used - passed * f64::from(actions_per_second)).max(0.0) + actions as f64;
+        let fits = used <= f64::from(actions_burst);
+        if fits {
+            connection.used = Some((used, now));
+        } else {
+            let message =
+                format!("more than {actions_per_second} actions a second: come again later");
+            let error = Error::new(Code::RateLimited, message);
+            tell(connection, &error, out);
+            close(connection, wire::CLOSE_BUSY, &error, out);
+        }
+        fits
+    }
+
+    fn push(
+        &self,
+        connection: &mut Connection,
+        actions: Vec<Push>,
+        out: &mut Vec<Output>,
+    ) -> Work<A> {
         let Some(client) = &connection.client else {
             let error = Error::new(Code::HelloFirst, "say `hello` before `push`");
             tell(connection, &error, out);
@@ -314,6 +348,10 @@ impl<A: Action> Engine<A> {
             );
             tell(connection, &error, out);
             close(connection, wire::CLOSE_PROTOCOL, &error, out);
+            return Work::None;
+        }
+        let client = client.clone();
+        if !self.takes(connection, actions.len(), out) {
             return Work::None;
         }
         let item = |push: Push| Item {

@@ -12,6 +12,14 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// The most actions of one push; more close the connection. Clients send at most 256.
     pub push_actions: usize,
+    /// The most connections at a time; more are closed with 4429 and come again later.
+    pub connections: usize,
+    /// The actions of one connection in the long run, per second. One that sends more is closed
+    /// with 4429; its client comes again later with what was not answered.
+    pub actions_per_second: u32,
+    /// The actions of one connection at once, above the rate: what a client that was offline may
+    /// bring with it.
+    pub actions_burst: u32,
     /// How long the deletion of a row is remembered, in milliseconds. A client that was away for
     /// longer gets a whole snapshot instead of a delta.
     pub retention_ms: i64,
@@ -25,6 +33,9 @@ impl Default for Limits {
         Self {
             frame_bytes: 1024 * 1024,
             push_actions: 1_000,
+            connections: 10_000,
+            actions_per_second: 500,
+            actions_burst: 10_000,
             retention_ms: 7 * DAY,
             client_retention_ms: 90 * DAY,
         }

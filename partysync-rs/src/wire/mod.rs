@@ -20,6 +20,8 @@ pub const CLOSE_REFUSED: u16 = 4403;
 pub const CLOSE_SCHEMA: u16 = 4409;
 /// Close code: the room has forgotten the client, which goes on under a new id.
 pub const CLOSE_FORGOTTEN: u16 = 4410;
+/// Close code: over a limit that time cures; the reason is the error's code.
+pub const CLOSE_BUSY: u16 = 4429;
 /// Close code: the room cannot start; the reason is the error's code.
 pub const CLOSE_BROKEN: u16 = 4500;
 /// Close code of RFC 6455 for a frame over the limit.

@@ -51,6 +51,7 @@ type HookFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 pub struct Router {
     prefix: Option<String>,
     origin: Option<String>,
+    allowed: Option<Vec<String>>,
     location_hint: Option<String>,
     jurisdiction: Option<String>,
     before_connect: Option<Hook>,
@@ -81,6 +82,15 @@ impl Router {
     #[must_use]
     pub fn cors(mut self, origin: impl Into<String>) -> Self {
         self.origin = Some(origin.into());
+        self
+    }
+
+    /// Refuses, with 403, requests and WebSockets of pages from other origins than these and the
+    /// room's own. A browser always says where a page is from; requests that do not say are no
+    /// page's and pass, as a token is what keeps those out.
+    #[must_use]
+    pub fn allow_origins<O: Into<String>>(mut self, origins: impl IntoIterator<Item = O>) -> Self {
+        self.allowed = Some(origins.into_iter().map(Into::into).collect());
         self
     }
 
@@ -143,6 +153,10 @@ impl Router {
         if request.method() == Method::Options {
             return Ok(Some(self.with_cors(Response::empty()?.with_status(204), asked)?));
         }
+        if !self.allows(&request)? {
+            let response = Response::error("pages of this origin are not allowed", 403)?;
+            return Ok(Some(self.with_cors(response, asked)?));
+        }
         let Some(namespace) = self.namespace(env, &route.party)? else {
             let message = format!("there is no party `{}`", clip(&route.party));
             return Ok(Some(self.with_cors(Response::error(message, 404)?, asked)?));
@@ -162,6 +176,15 @@ impl Router {
             return Ok(Some(response));
         }
         Ok(Some(self.with_cors(response, asked)?))
+    }
+
+    fn allows(&self, request: &Request) -> worker::Result<bool> {
+        let (Some(allowed), Some(origin)) = (&self.allowed, request.headers().get("origin")?)
+        else {
+            return Ok(true);
+        };
+        let own = request.url()?.origin().ascii_serialization();
+        Ok(origin == own || allowed.contains(&origin))
     }
 
     fn namespace(&self, env: &Env, party: &str) -> worker::Result<Option<ObjectNamespace>> {

@@ -154,6 +154,7 @@ async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Respons
     let guarded = Router::new()
         .prefix("guarded/rooms")
         .cors("https://app.example")
+        .allow_origins(["https://app.example"])
         .on_before_connect(|request, _, _| Box::pin(check(request)))
         .on_before_request(|request, _, _| Box::pin(check(request)));
     match guarded.try_route(request.clone()?, &env).await? {
