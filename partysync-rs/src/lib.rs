@@ -36,6 +36,14 @@ pub mod worker;
 #[path = "private.rs"]
 pub mod __private;
 
+/// Whether a protection is taken out, to see that the simulation notices: in builds with
+/// `--cfg partysync_mutations` the one that `PARTYSYNC_MUTATION` names, in all others none.
+#[doc(hidden)]
+#[must_use]
+pub fn __mutated(protection: &str) -> bool {
+    cfg!(partysync_mutations) && std::env::var("PARTYSYNC_MUTATION").is_ok_and(|m| m == protection)
+}
+
 pub use action::{Action, Draft, RecordAction, Reduce, Tables};
 pub use column::{Column, Timestamp};
 pub use error::{Code, Error, Result};

@@ -77,7 +77,7 @@ proptest! {
         for (action, wait) in actions {
             room.advance_millis(wait);
             now = now.plus_millis(wait);
-            let (_, changes) = replica.act(action.clone(), now);
+            let (_, changes) = replica.act(action.clone(), now).unwrap();
             let refused = room.act(action).is_err();
             // What the server refuses, the reducer did not do.
             prop_assert!(!refused || changes.is_empty());

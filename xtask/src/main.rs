@@ -19,6 +19,8 @@ cargo xtask test [STEP ...]
     Runs every check there is, or only the named steps; `cargo xtask test list` names them.
 cargo xtask simulate [--seeds N] [--seed FIRST]
     Runs N random schedules of faults; one alone with only --seed, as a failure prints it.
+cargo xtask simulate --mutations
+    Takes each protection out in turn and says after how many schedules that was noticed.
 cargo xtask build [FIXTURE]
     Builds a fixture for `wrangler dev` and `wrangler deploy`.
 cargo xtask setup

@@ -11,7 +11,7 @@ const WASM: &str = "wasm32-unknown-unknown";
 
 type Step = (&'static str, &'static str, fn(&Tools) -> Result<()>);
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("fmt", "formatting", fmt),
     ("lint", "clippy: every crate, target and feature alone", lint),
     ("doc", "the documentation builds without warnings", doc),
@@ -20,6 +20,7 @@ const STEPS: [Step; 7] = [
     ("simulate", "10,000 schedules of faults", |_| {
         simulate(["--seeds", "10000"].map(str::to_owned))
     }),
+    ("mutations", "the simulation notices each protection that is missing", |_| mutations()),
     ("e2e", "workerd, browser and TypeScript clients", e2e),
 ];
 
@@ -150,8 +151,40 @@ fn cargo(_: &Tools) -> Result<()> {
 
 /// Runs the simulation with these arguments.
 pub(crate) fn simulate(arguments: impl IntoIterator<Item = String>) -> Result<()> {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    if arguments == ["--mutations"] {
+        return mutations();
+    }
     let run_it = ["run", "--quiet", "--release", "--package", "partysync-simulation", "--"];
     run(cargo_command(&run_it)?.args(arguments))
+}
+
+/// Runs the simulation once for each protection, built without it: each run has to fail.
+fn mutations() -> Result<()> {
+    for protection in ["dedupe", "version", "outbox", "tombstones", "transaction"] {
+        let mut command = cargo_command(&["run", "--quiet", "--release"])?;
+        command
+            .args(["--package", "partysync-simulation", "--", "--seeds", "10000"])
+            // A folder of its own: the flag would have everything else built anew.
+            .env("CARGO_TARGET_DIR", crate::target()?.join("mutations"))
+            .env("RUSTFLAGS", "--cfg partysync_mutations")
+            .env("PARTYSYNC_MUTATION", protection);
+        let result = command.output()?;
+        let printed = String::from_utf8_lossy(&result.stdout);
+        let seed = printed.split_once("\nseed ").and_then(|(_, rest)| rest.split_once(" fails: "));
+        match seed {
+            Some((seed, why)) if !result.status.success() => {
+                let why = why.lines().next().unwrap_or_default();
+                let why: String = why.chars().take(100).collect();
+                eprintln!("    without {protection}: seed {seed} fails: {why}");
+            }
+            _ => {
+                let errors = String::from_utf8_lossy(&result.stderr);
+                bail!("without {protection} 10,000 schedules notice nothing\n{printed}{errors}");
+            }
+        }
+    }
+    Ok(())
 }
 
 fn e2e(tools: &Tools) -> Result<()> {

@@ -361,7 +361,8 @@ fn triggers(schema: &Schema) -> Result<Vec<String>> {
         .collect();
     steps.push(trigger("insert", "INSERT", &on_insert));
     steps.push(trigger("update", "UPDATE", &on_update));
-    steps.push(trigger("delete", "DELETE", &note("OLD", "TRUE")));
+    let noted = if crate::__mutated("tombstones") { "FALSE" } else { "TRUE" };
+    steps.push(trigger("delete", "DELETE", &note("OLD", noted)));
     if let Some(column) = by(Role::UpdatedAt) {
         // The guard ends the recursion: the trigger's own update changes the column.
         let name = trigger_name(schema, "touch");

@@ -80,6 +80,10 @@ impl Sql for Sqlite {
         self.depth.set(depth);
         match result.and_then(|()| self.batch(&format!("RELEASE {name}"))) {
             Ok(()) => Ok(()),
+            Err(error) if crate::__mutated("transaction") => {
+                self.batch(&format!("RELEASE {name}"))?;
+                Err(error)
+            }
             Err(error) => {
                 self.batch(&format!("ROLLBACK TO {name}; RELEASE {name}"))?;
                 Err(error)
