@@ -81,9 +81,22 @@ impl<S: std::fmt::Debug> std::fmt::Debug for Options<S> {
     }
 }
 
+impl<S> Options<S> {
+    /// The defaults, with the replica kept here.
+    ///
+    /// ```
+    /// use partysync_client::{Options, store::MemoryStore};
+    /// let options = Options::new(MemoryStore::new());
+    /// assert_eq!(options.timing.answer_ms, 10_000);
+    /// ```
+    pub fn new(store: S) -> Self {
+        Self { timing: Timing::default(), store }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
-        Self { timing: Timing::default(), store: MemoryStore::new() }
+        Self::new(MemoryStore::new())
     }
 }
 

@@ -1,7 +1,8 @@
 //! The Rust client against the todo app under real workerd: the browser test's scenario.
 
 use partysync::{Code, Result};
-use partysync_client::{Phase, SyncClient, Update};
+use partysync_client::store::{MemoryStore, SqliteStore, Store};
+use partysync_client::{Options, Phase, SyncClient, Update};
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -191,31 +192,28 @@ async fn many_actions_at_once_arrive_in_order_and_in_few_frames() -> Result<()> 
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_made_with_the_same_store_goes_on_where_the_last_one_ended() -> Result<()> {
-    use partysync_client::{Options, store::MemoryStore};
+/// What a client leaves in its store another one takes up, before it has a connection and after.
+async fn goes_on<S: Store + Send + 'static>(room: &str, store: impl Fn() -> S) -> Result<()> {
     let mut server = Server::start();
-    let store = MemoryStore::new();
-    let with =
-        |url: &str| Client::with(url, Options { store: store.clone(), ..Options::default() });
-    let first = with(&server.url("store"))?;
+    let with = |url: &str| Client::with(url, Options::new(store()));
+    let first = with(&server.url(room))?;
     within("live", first.ready()).await?;
     within("an answer", first.send(create("1", "answered"))).await?;
     within("live", first.ready()).await?;
     server.kill();
-    within("offline", first.until(|c| matches!(c.status().phase, Phase::Offline { .. }))).await?;
+    let offline = |client: &Client| matches!(client.status().phase, Phase::Offline { .. });
+    within("offline", first.until(offline)).await?;
     drop(first.send(create("2", "never sent")));
     within("stored", async {
-        use partysync_client::store::Store;
-        while store.load().unwrap().is_none_or(|saved| saved.pending.is_empty()) {
+        while store().load().unwrap().is_none_or(|saved| saved.pending.is_empty()) {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    first.close();
+    // No close: as if the program had been killed.
     drop(first);
 
-    let second = with(&server.url("store"))?;
+    let second = with(&server.url(room))?;
     // Rows and pending actions are there before the socket is.
     assert_eq!(texts(&second), ["answered", "never sent"]);
     assert!(second.is_pending::<Todo>("2") && !second.is_pending::<Todo>("1"));
@@ -224,4 +222,17 @@ async fn a_client_made_with_the_same_store_goes_on_where_the_last_one_ended() ->
     assert_eq!(texts(&second), ["answered", "never sent"]);
     assert_eq!(second.version::<Todo>(), Some(2));
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_goes_on_from_a_store_in_memory() -> Result<()> {
+    let store = MemoryStore::new();
+    goes_on("memory", || store.clone()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_goes_on_from_a_sqlite_file() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("replica.sqlite");
+    goes_on("sqlite", || SqliteStore::open(&path).unwrap()).await
 }
