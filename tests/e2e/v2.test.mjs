@@ -86,16 +86,23 @@ test("64-bit keys stay whole in patches, snapshots and deletions", async () => {
 });
 
 test("a hello in the middle of another's push begins where the next patch goes on", async () => {
-  const a = await Client.join(room("middle"), { channels: both });
   const action = (number, text) => ({ type: "write", payload: { number, text } });
-  const push = [action(1, ""), action(2, "wait 300"), action(3, "")];
-  const actions = push.map((action, i) => ({ seq: i + 1, channel: "notes", action }));
-  a.send({ type: "push", actions });
-  const b = await until("a hello between the first and the second action", async () => {
-    const socket = await Client.join(room("middle"), { channels: both });
-    if (socket.version === 1) return socket;
-    assert.equal(socket.version, 0);
-    await socket.close();
+  const actions = [action(1, ""), action(2, "wait 300"), action(3, "")];
+  const push = actions.map((action, i) => ({ seq: i + 1, channel: "notes", action }));
+  let attempt = 0;
+  // The hello has to arrive while the second action awaits its hook: where it comes too early or
+  // too late, another room is tried.
+  const [a, b] = await until("a hello between the first and the second action", async () => {
+    const name = `middle-${attempt++}`;
+    const a = await Client.join(room(name), { channels: both });
+    // Connected before the push: connecting sends what there is, and that would hide the fault.
+    const b = await Socket.open(room(name), ["partysync.v2"]);
+    await new Promise((sent) => a.ws.send(JSON.stringify({ type: "push", actions: push }), sent));
+    const channels = Object.keys(both).map((channel) => ({ channel, since: null, schema: hashes[channel] }));
+    b.send({ type: "hello", client: "b", epoch: null, channels });
+    const { version } = await b.next("welcome", (f) => f.type === "welcome");
+    if (version === 1) return [a, b];
+    await Promise.all([a.close(), b.close()]);
   });
   const page = await b.next("the snapshot", (f) => f.channel === "notes");
   const patch = await b.next("a patch", (f) => f.type === "patch");
