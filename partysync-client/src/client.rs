@@ -178,7 +178,8 @@ impl<A: Action> SyncClient<A> {
                 (Replica::new(id), Vec::new())
             }
         };
-        let session = Session::new(replica, options.timing, transport.random(), now);
+        let mut session = Session::new(replica, options.timing, transport.random(), now);
+        lost.into_iter().for_each(|error| session.report(error));
         let (wake, woken) = unbounded();
         let clock = transport.clone();
         let inner = Inner {
@@ -190,7 +191,7 @@ impl<A: Action> SyncClient<A> {
         };
         let shared = Arc::new(Shared { inner: Mutex::new(inner), wake });
         // The driver holds no handle: it ends when the last one is dropped.
-        let driver = drive(Arc::downgrade(&shared), woken, url, transport, options.store, lost);
+        let driver = drive(Arc::downgrade(&shared), woken, url, transport, options.store);
         Ok((Self { shared }, driver))
     }
 
@@ -395,19 +396,12 @@ async fn drive<A: Action, T: Transport, S: Store>(
     url: String,
     transport: T,
     store: S,
-    lost: Vec<Error>,
 ) {
     let mut link: Option<Link> = None;
-    let mut lost = Some(lost);
     loop {
         let wait = {
             let Some(shared) = shared.upgrade() else { return };
             let mut inner = locked(&shared.inner);
-            if let Some(lost) = lost.take() {
-                for error in lost {
-                    inner.session.report(error);
-                }
-            }
             // First stored, then sent: what the server may see is never forgotten here.
             let writes = inner.session.take_writes();
             if !writes.is_empty() {

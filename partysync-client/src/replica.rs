@@ -204,26 +204,11 @@ impl<A: Action> Replica<A> {
     #[must_use]
     pub fn keys(&self, channel: &str) -> Vec<Key> {
         let Some(table) = self.tables.get(channel) else { return Vec::new() };
-        if table.overlay.is_empty() {
-            return table.confirmed.keys().cloned().collect();
-        }
-        let mut keys: BTreeSet<&Key> = table.confirmed.keys().collect();
-        for (key, row) in &table.overlay {
-            if row.is_some() {
-                keys.insert(key)
-            } else {
-                keys.remove(key)
-            };
-        }
-        keys.into_iter().cloned().collect()
+        table.keys(std::iter::empty())
     }
 
     fn row(&self, channel: &str, key: &Key) -> Option<&Row> {
-        let table = self.tables.get(channel)?;
-        match table.overlay.get(key) {
-            Some(row) => row.as_ref(),
-            None => table.confirmed.get(key),
-        }
+        self.tables.get(channel)?.row(key)
     }
 
     /// Makes an action: shown at once, to be pushed. Returns its seq.
@@ -382,13 +367,7 @@ impl<A: Action> Replica<A> {
         let (schema, channel) = (table.schema, table.schema.table);
         let mut rows = BTreeMap::new();
         for page in pages {
-            for row in &page.rows {
-                let row = schema.row_from_json(row)?;
-                rows.insert(schema.key_of(&row)?, Some(row));
-            }
-            for key in &page.gone {
-                rows.insert(key_from_json(schema, key)?, None);
-            }
+            read_rows(schema, &page.rows, &page.gone, &mut rows)?;
         }
         if whole {
             // What the snapshot does not hold is gone.
@@ -419,13 +398,7 @@ impl<A: Action> Replica<A> {
         for change in std::mem::take(&mut self.partial) {
             let schema = self.table(&change.channel)?.schema;
             let changed = rows.entry(schema.table).or_default();
-            for row in &change.rows {
-                let row = schema.row_from_json(row)?;
-                changed.insert(schema.key_of(&row)?, Some(row));
-            }
-            for key in &change.gone {
-                changed.insert(key_from_json(schema, key)?, None);
-            }
+            read_rows(schema, &change.rows, &change.gone, changed)?;
         }
         let changes = self.confirm(rows, &patch.acks);
         if !old && patch.to != patch.from {
@@ -522,6 +495,50 @@ impl<A: Action> Replica<A> {
 }
 
 type Shown = BTreeMap<(&'static str, Key), (Option<Row>, bool)>;
+
+impl Table {
+    /// A row as it is shown.
+    fn row(&self, key: &Key) -> Option<&Row> {
+        match self.overlay.get(key) {
+            Some(row) => row.as_ref(),
+            None => self.confirmed.get(key),
+        }
+    }
+
+    /// The keys of the rows as they are shown, with these changes over them; in order.
+    fn keys<'a>(&'a self, over: impl Iterator<Item = (&'a Key, &'a Option<Row>)>) -> Vec<Key> {
+        let mut over = self.overlay.iter().chain(over).peekable();
+        if over.peek().is_none() {
+            return self.confirmed.keys().cloned().collect();
+        }
+        let mut keys: BTreeSet<&Key> = self.confirmed.keys().collect();
+        for (key, row) in over {
+            if row.is_some() {
+                keys.insert(key)
+            } else {
+                keys.remove(key)
+            };
+        }
+        keys.into_iter().cloned().collect()
+    }
+}
+
+/// The rows and keys of a frame, as changes to a table.
+fn read_rows(
+    schema: &Schema,
+    rows: &[serde_json::Value],
+    gone: &[serde_json::Value],
+    into: &mut BTreeMap<Key, Option<Row>>,
+) -> Result<()> {
+    for row in rows {
+        let row = schema.row_from_json(row)?;
+        into.insert(schema.key_of(&row)?, Some(row));
+    }
+    for key in gone {
+        into.insert(key_from_json(schema, key)?, None);
+    }
+    Ok(())
+}
 
 fn key_from_json(schema: &Schema, json: &serde_json::Value) -> Result<Key> {
     let sql_type = schema.columns.first().map_or(partysync::sql::SqlType::Text, |c| c.sql_type);

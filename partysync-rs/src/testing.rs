@@ -1,6 +1,6 @@
 //! [`TestRoom`]: a server's hooks under plain `cargo test`, on real SQLite.
 
-use crate::room::{Connection, Incoming, Output};
+use crate::room::{Connection, Incoming, Outcome, Output};
 use crate::sql::{Sql, Sqlite};
 use crate::wire::v2::{Ack, ClientFrame, Hello, Push, ServerFrame, Subscription};
 use crate::{Action, Code, Error, Host, Protocol, Record, Result, SyncServer, Timestamp};
@@ -160,7 +160,10 @@ impl<S: SyncServer> TestRoom<S> {
                 {
                     item.action = Err(error);
                 }
-                self.host.commit(&self.server, &self.db, &batch.connection, item)?;
+                let outcome = self.host.commit(&self.server, &self.db, &batch.connection, item)?;
+                if outcome == Outcome::Gap {
+                    break;
+                }
             }
             self.host.flush(&self.db)?;
         }

@@ -133,7 +133,7 @@ export class Server {
 /** A socket that keeps what it was sent. */
 export class Socket {
   static async open(url, protocols, options) {
-    const socket = new Socket();
+    const socket = new this();
     socket.frames = [];
     socket.closed = null;
     socket.ws = new WebSocket(url, protocols, options);
@@ -218,9 +218,7 @@ export const hashes = {
 /** A v2 connection that has said hello. */
 export class Client extends Socket {
   static async join(url, { client = crypto.randomUUID(), epoch = null, seq = 0, channels = {} } = {}) {
-    const socket = Object.assign(new Client(), await Socket.open(url, ["partysync.v2"]));
-    // The handlers were bound to the first object: both share their lists.
-    socket.ws.on("close", (code, reason) => (socket.closed = { code, reason: String(reason) }));
+    const socket = await this.open(url, ["partysync.v2"]);
     socket.client = client;
     socket.seq = seq;
     const subscribed = Object.entries(channels).map(([channel, since]) => ({

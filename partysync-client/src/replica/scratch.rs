@@ -2,7 +2,7 @@
 
 use super::{Row, Table};
 use partysync::{Key, Tables, Timestamp};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 pub(super) struct Scratch<'a> {
     tables: &'a BTreeMap<&'static str, Table>,
@@ -35,10 +35,7 @@ impl Tables for Scratch<'_> {
         if let Some(row) = self.rows.get(&(channel, key.clone())) {
             return row.clone();
         }
-        match table.overlay.get(key) {
-            Some(row) => row.clone(),
-            None => table.confirmed.get(key).cloned(),
-        }
+        table.row(key).cloned()
     }
 
     fn set(&mut self, channel: &str, key: Key, row: Option<Row>) {
@@ -53,14 +50,6 @@ impl Tables for Scratch<'_> {
     fn keys(&self, channel: &str) -> Vec<Key> {
         let Some((channel, table)) = self.channel(channel) else { return Vec::new() };
         let own = self.rows.iter().filter(|((c, _), _)| *c == channel).map(|((_, k), r)| (k, r));
-        let mut keys: BTreeSet<&Key> = table.confirmed.keys().collect();
-        for (key, row) in table.overlay.iter().chain(own) {
-            if row.is_some() {
-                keys.insert(key)
-            } else {
-                keys.remove(key)
-            };
-        }
-        keys.into_iter().cloned().collect()
+        table.keys(own)
     }
 }

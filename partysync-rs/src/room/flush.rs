@@ -10,6 +10,7 @@ use crate::wire::v1;
 use crate::wire::v2::{Ack, Hello, Reset, ServerFrame};
 use crate::{Action, Result};
 use serde_json::Value as Json;
+use std::cell::OnceCell;
 use std::rc::Rc;
 
 type Changes = Vec<(&'static Schema, Vec<Changed>)>;
@@ -44,13 +45,14 @@ impl<A: Action> Engine<A> {
             }
         }
         self.flushed = to;
-        let v1_frames = V1Frames::new(&changes);
+        let v1_frames = OnceCell::new();
         let mut shared: Vec<(&[String], Vec<Rc<str>>)> = Vec::new();
         for connection in connections {
             match connection.protocol() {
                 Protocol::V1 => {
                     let call = call.as_ref().filter(|call| call.connection == connection.id());
-                    v1_frames.send(connection, call, out);
+                    let frames = v1_frames.get_or_init(|| V1Frames::new(&changes));
+                    frames.send(connection, call, out);
                 }
                 // Before `hello` it is sent nothing.
                 Protocol::V2 if connection.client.is_none() => {}
@@ -180,10 +182,7 @@ impl<A: Action> Engine<A> {
         }
         let after = After::Time(from.filter(|_| !stale).unwrap_or(i64::MIN));
         let changed = catch_up::changed(sql, schema, after)?;
-        let rows = |gone: bool| {
-            let rows = changed.iter().filter(|c| c.gone == gone).map(|c| v1_row(schema, c));
-            format!("[{}]", rows.collect::<Vec<_>>().join(","))
-        };
+        let rows = |gone: bool| v1_rows(schema, changed.iter().filter(|c| c.gone == gone));
         out.push(Output::send(connection.id(), v1::sync(channel, &rows(false))));
         if from.is_some() && !stale && changed.iter().any(|c| c.gone) {
             out.push(Output::send(connection.id(), v1::update(channel, &rows(true))));
@@ -205,37 +204,50 @@ fn v1_row(schema: &Schema, changed: &Changed) -> String {
     }
 }
 
-/// The v1 frames of a flush.
-struct V1Frames<'a> {
-    changes: &'a Changes,
+/// A JSON array of rows as v1 carries them.
+fn v1_rows<'c>(schema: &Schema, changed: impl Iterator<Item = &'c Changed>) -> String {
+    let rows: Vec<_> = changed.map(|c| v1_row(schema, c)).collect();
+    format!("[{}]", rows.join(","))
 }
 
-impl<'a> V1Frames<'a> {
-    fn new(changes: &'a Changes) -> Self {
-        Self { changes }
-    }
+/// The v1 frames of a flush, made once for all connections.
+struct V1Frames {
+    channels: Vec<V1Channel>,
+}
 
-    fn rows(schema: &Schema, changed: &[Changed]) -> String {
-        let rows: Vec<_> = changed.iter().map(|c| v1_row(schema, c)).collect();
-        format!("[{}]", rows.join(","))
+struct V1Channel {
+    table: &'static str,
+    /// A JSON array of rows.
+    rows: String,
+    /// The broadcast of these rows.
+    update: Rc<str>,
+}
+
+impl V1Frames {
+    fn new(changes: &Changes) -> Self {
+        let channel = |(schema, changed): &(&'static Schema, Vec<Changed>)| {
+            let rows = v1_rows(schema, changed.iter());
+            let update = v1::update(schema.table, &rows).into();
+            V1Channel { table: schema.table, rows, update }
+        };
+        Self { channels: changes.iter().map(channel).collect() }
     }
 
     fn send(&self, connection: &Connection, call: Option<&Call>, out: &mut Vec<Output>) {
         if let Some(call) = call {
             let text = match &call.outcome {
                 Ok(()) => {
-                    let own = self.changes.iter().find(|(schema, _)| schema.table == call.channel);
-                    let rows = own.map_or_else(|| "[]".to_owned(), |(s, c)| Self::rows(s, c));
-                    v1::success(&call.channel, &call.id, &rows)
+                    let own = self.channels.iter().find(|own| own.table == call.channel);
+                    let rows = own.map_or("[]", |own| &own.rows);
+                    v1::success(&call.channel, &call.id, rows)
                 }
                 Err(error) => v1::error(&call.channel, &call.id, error),
             };
             out.push(Output::send(connection.id(), text));
         }
-        for (schema, changed) in self.changes {
-            if call.is_none_or(|call| call.outcome.is_err() || call.channel != schema.table) {
-                let text = v1::update(schema.table, &Self::rows(schema, changed));
-                out.push(Output::send(connection.id(), text));
+        for V1Channel { table, update, .. } in &self.channels {
+            if call.is_none_or(|call| call.outcome.is_err() || call.channel != *table) {
+                out.push(Output::send(connection.id(), update.clone()));
             }
         }
     }
