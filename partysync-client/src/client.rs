@@ -1,13 +1,14 @@
 //! [`SyncClient`]: drives a session over a transport and a store.
 
+use crate::driver;
 use crate::replica::{Changes, Replica};
-use crate::session::{Effect, Session, Status, Timing};
+use crate::session::{Session, Status, Timing};
 use crate::store::{MemoryStore, Store};
-use crate::transport::{Event, Link, Transport};
+use crate::transport::Transport;
+use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::channel::oneshot;
-use futures::future::{Either, FutureExt, select};
-use futures::{Stream, StreamExt};
+use futures::future::FutureExt;
 use partysync::{Action, Code, Error, Key, Record, Result};
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -16,7 +17,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 /// A room, kept in sync. Clones are handles to the same client; it ends when the last is dropped.
 ///
@@ -30,7 +30,7 @@ use std::time::Duration;
 /// # async fn example() -> partysync::Result<()> {
 /// use partysync_client::SyncClient;
 ///
-/// let client = SyncClient::<NoteAction>::connect("ws://127.0.0.1:8787/parties/notes/mine")?;
+/// let client = SyncClient::<NoteAction>::connect("ws://127.0.0.1:8787/parties/notes/mine").await?;
 /// client.ready().await?;
 /// client.send(NoteAction::Create { id: "a".into(), text: "hi".into() }).await?;
 /// let notes: Vec<Note> = client.rows()?;
@@ -40,17 +40,21 @@ pub struct SyncClient<A: Action> {
     shared: Arc<Shared<A>>,
 }
 
-struct Shared<A> {
+pub(crate) struct Shared<A> {
     inner: Mutex<Inner<A>>,
     /// Wakes the driver; closed when the last handle is dropped.
     wake: UnboundedSender<()>,
 }
 
-struct Inner<A> {
-    session: Session<A>,
+pub(crate) struct Inner<A> {
+    pub(crate) session: Session<A>,
+    /// Actions that were made before the replica was read.
+    early: Vec<(A, oneshot::Sender<Result<()>>)>,
     now: Box<dyn Fn() -> partysync::Timestamp + Send>,
     answers: BTreeMap<u64, oneshot::Sender<Result<()>>>,
     listeners: Vec<UnboundedSender<Update>>,
+    /// Told when what was done so far is in the store.
+    pub(crate) storing: Vec<oneshot::Sender<()>>,
     last_status: Option<Status>,
 }
 
@@ -68,20 +72,20 @@ pub struct Update {
 }
 
 /// How a client is made.
-pub struct Options<S = MemoryStore> {
+pub struct Options {
     /// How long it waits for what.
     pub timing: Timing,
     /// Where the replica is kept.
-    pub store: S,
+    pub store: Box<dyn Store>,
 }
 
-impl<S: std::fmt::Debug> std::fmt::Debug for Options<S> {
+impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Options").field("timing", &self.timing).field("store", &self.store).finish()
+        f.debug_struct("Options").field("timing", &self.timing).finish_non_exhaustive()
     }
 }
 
-impl<S> Options<S> {
+impl Options {
     /// The defaults, with the replica kept here.
     ///
     /// ```
@@ -89,12 +93,13 @@ impl<S> Options<S> {
     /// let options = Options::new(MemoryStore::new());
     /// assert_eq!(options.timing.answer_ms, 10_000);
     /// ```
-    pub fn new(store: S) -> Self {
-        Self { timing: Timing::default(), store }
+    pub fn new(store: impl Store + 'static) -> Self {
+        Self { timing: Timing::default(), store: Box::new(store) }
     }
 }
 
 impl Default for Options {
+    /// The replica ends with the client.
     fn default() -> Self {
         Self::new(MemoryStore::new())
     }
@@ -112,96 +117,92 @@ impl<A: Action> std::fmt::Debug for SyncClient<A> {
     }
 }
 
-fn locked<A>(inner: &Mutex<Inner<A>>) -> MutexGuard<'_, Inner<A>> {
-    // A reducer that panicked leaves the replica as it was: the action is not in it.
-    inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
 #[cfg(all(feature = "native", not(target_arch = "wasm32")))]
 impl<A: Action + Send> SyncClient<A> {
-    /// Connects to a room with the defaults. The rest happens in a task of the tokio runtime.
+    /// Follows a room, with a replica that ends with the client. The rest happens in a task of
+    /// the tokio runtime.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub fn connect(url: &str) -> Result<Self> {
-        Self::with(url, Options::default())
+    /// None: there is no store to read.
+    pub async fn connect(url: &str) -> Result<Self> {
+        Self::with(url, Options::default()).await
     }
 
-    /// Connects to a room.
+    /// Follows a room; returns when the store has been read, and connects in the background.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub fn with<S: Store + Send + 'static>(url: &str, options: Options<S>) -> Result<Self> {
+    /// [`Code::Store`] when the store cannot be read.
+    pub async fn with(url: &str, options: Options) -> Result<Self> {
         let (client, driver) =
-            Self::make(url.to_owned(), options, crate::transport::NativeTransport)?;
+            Self::make(url.to_owned(), options, crate::transport::NativeTransport);
         tokio::spawn(driver);
+        client.loaded().await?;
         Ok(client)
     }
 }
 
 #[cfg(all(feature = "web", target_arch = "wasm32"))]
 impl<A: Action> SyncClient<A> {
-    /// Connects to a room with the defaults.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn connect(url: &str) -> Result<Self> {
-        Self::with(url, Options::default())
+    /// Follows a room, with a replica in the browser's storage
+    /// ([`IndexedDbStore`](crate::store::IndexedDbStore)) named by the URL.
+    #[must_use]
+    pub fn connect(url: &str) -> Self {
+        Self::with(url, Options::new(crate::store::IndexedDbStore::new(url)))
     }
 
-    /// Connects to a room.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn with<S: Store + 'static>(url: &str, options: Options<S>) -> Result<Self> {
-        let (client, driver) = Self::make(url.to_owned(), options, crate::transport::WebTransport)?;
+    /// Follows a room. A store that cannot be read is told by [`Status::warning`].
+    #[must_use]
+    pub fn with(url: &str, options: Options) -> Self {
+        let (client, driver) = Self::make(url.to_owned(), options, crate::transport::WebTransport);
         wasm_bindgen_futures::spawn_local(driver);
-        Ok(client)
+        client
+    }
+}
+
+impl<A: Action> Shared<A> {
+    pub(crate) fn inner(&self) -> MutexGuard<'_, Inner<A>> {
+        // A reducer that panicked leaves the replica as it was: the action is not in it.
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(crate) fn wake(&self) {
+        // The driver is gone only when all handles are.
+        let _ = self.wake.unbounded_send(());
     }
 }
 
 impl<A: Action> SyncClient<A> {
     /// A client over any transport, and the future that drives it: spawn it.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn make<T: Transport + Clone + Send, S: Store + 'static>(
+    pub fn make<T: Transport + Clone + Send>(
         url: String,
-        options: Options<S>,
+        options: Options,
         transport: T,
-    ) -> Result<(Self, impl Future<Output = ()>)> {
-        let now = transport.now();
-        let (replica, lost) = match options.store.load()? {
-            Some(saved) => Replica::load(&saved)?,
-            None => {
-                let id = format!("{:016x}{:016x}", transport.random(), transport.random());
-                (Replica::new(id), Vec::new())
-            }
-        };
-        let mut session = Session::new(replica, options.timing, transport.random(), now);
-        lost.into_iter().for_each(|error| session.report(error));
+    ) -> (Self, impl Future<Output = ()>) {
+        let Options { timing, store } = options;
+        let session = Session::loading(timing, transport.random(), transport.now());
         let (wake, woken) = unbounded();
         let clock = transport.clone();
         let inner = Inner {
             session,
+            early: Vec::new(),
             now: Box::new(move || clock.now()),
             answers: BTreeMap::new(),
             listeners: Vec::new(),
+            storing: Vec::new(),
             last_status: None,
         };
         let shared = Arc::new(Shared { inner: Mutex::new(inner), wake });
         // The driver holds no handle: it ends when the last one is dropped.
-        let driver = drive(Arc::downgrade(&shared), woken, url, transport, options.store);
-        Ok((Self { shared }, driver))
+        let driver = driver::drive(Arc::downgrade(&shared), woken, url, timing, transport, store);
+        (Self { shared }, driver)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner<A>> {
-        locked(&self.shared.inner)
+        self.shared.inner()
     }
 
     fn wake(&self) {
-        // The driver is gone only when all handles are.
-        let _ = self.shared.wake.unbounded_send(());
+        self.shared.wake();
     }
 
     /// Does an action: its effect is shown at once, and it is sent, now or when there is a
@@ -209,14 +210,12 @@ impl<A: Action> SyncClient<A> {
     /// be awaited.
     pub fn send(&self, action: A) -> Answer {
         let mut inner = self.inner();
-        let now = (inner.now)();
-        let seq = inner.session.act(action, now);
         let (sender, receiver) = oneshot::channel();
-        inner.answers.insert(seq, sender);
+        inner.send(action, sender);
         inner.tell();
         drop(inner);
         self.wake();
-        Answer { seq, receiver }
+        Answer { receiver }
     }
 
     /// Sends a message of the application's own; `false` when there is no live connection.
@@ -300,6 +299,27 @@ impl<A: Action> SyncClient<A> {
         }
     }
 
+    /// Waits until the store has been read: until then there are no rows.
+    ///
+    /// # Errors
+    /// [`Code::Store`] when it cannot be read. The client goes on without it.
+    pub async fn loaded(&self) -> Result<()> {
+        self.until(|client| client.status().phase != crate::Phase::Loading).await?;
+        self.status().warning.map_or(Ok(()), Err)
+    }
+
+    /// Waits until what was done so far is in the store: then it outlives this program.
+    ///
+    /// # Errors
+    /// [`Code::Store`] when the store does not work, [`Code::Closed`] when the client is closed.
+    pub async fn stored(&self) -> Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.inner().storing.push(sender);
+        self.wake();
+        receiver.await.map_err(|_| closed())?;
+        self.status().warning.map_or(Ok(()), Err)
+    }
+
     /// Waits until the client is live with nothing pending.
     ///
     /// # Errors
@@ -327,6 +347,7 @@ impl<A: Action> SyncClient<A> {
         let mut inner = self.inner();
         inner.session.close();
         inner.answers.clear();
+        inner.early.clear();
         inner.tell();
         drop(inner);
         self.wake();
@@ -334,8 +355,27 @@ impl<A: Action> SyncClient<A> {
 }
 
 impl<A: Action> Inner<A> {
+    fn send(&mut self, action: A, sender: oneshot::Sender<Result<()>>) {
+        if self.session.status().phase == crate::Phase::Loading {
+            self.early.push((action, sender));
+            return;
+        }
+        let now = (self.now)();
+        let seq = self.session.act(action, now);
+        self.answers.insert(seq, sender);
+    }
+
+    /// The replica is here: what was done in the meantime goes on top of it.
+    pub(crate) fn loaded(&mut self, replica: Replica<A>) {
+        let now = (self.now)();
+        self.session.loaded(replica, now);
+        for (action, sender) in std::mem::take(&mut self.early) {
+            self.send(action, sender);
+        }
+    }
+
     /// Resolves answers and tells listeners what happened.
-    fn tell(&mut self) {
+    pub(crate) fn tell(&mut self) {
         for (seq, outcome) in self.session.take_answers() {
             if let Some(sender) = self.answers.remove(&seq) {
                 // Nobody waits for it: then nobody has to be told.
@@ -367,16 +407,7 @@ fn closed() -> Error {
 /// What becomes of an action.
 #[derive(Debug)]
 pub struct Answer {
-    seq: u64,
     receiver: oneshot::Receiver<Result<()>>,
-}
-
-impl Answer {
-    /// The action's seq: the client's count of its actions.
-    #[must_use]
-    pub fn seq(&self) -> u64 {
-        self.seq
-    }
 }
 
 impl Future for Answer {
@@ -387,98 +418,4 @@ impl Future for Answer {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.receiver.poll_unpin(context).map(|answer| answer.unwrap_or_else(|_| Err(closed())))
     }
-}
-
-/// Carries effects out and events in, until the client is closed or dropped.
-async fn drive<A: Action, T: Transport, S: Store>(
-    shared: std::sync::Weak<Shared<A>>,
-    mut woken: UnboundedReceiver<()>,
-    url: String,
-    transport: T,
-    store: S,
-) {
-    let mut link: Option<Link> = None;
-    loop {
-        let wait = {
-            let Some(shared) = shared.upgrade() else { return };
-            let mut inner = locked(&shared.inner);
-            // First stored, then sent: what the server may see is never forgotten here.
-            let writes = inner.session.take_writes();
-            if !writes.is_empty() {
-                let client = inner.session.replica().client().to_owned();
-                if let Err(error) = store.write(&client, writes) {
-                    inner.session.report(error);
-                }
-            }
-            for effect in inner.session.take_effects() {
-                match effect {
-                    Effect::Connect => link = Some(transport.open(&url)),
-                    Effect::Disconnect => link = None,
-                    Effect::Send(text) => {
-                        if let Some(link) = &link {
-                            // A socket that is gone tells so itself.
-                            let _ = link.outgoing.unbounded_send(text);
-                        }
-                    }
-                }
-            }
-            inner.tell();
-            if inner.session.status().phase == crate::Phase::Closed {
-                return;
-            }
-            let now = transport.now().as_millis();
-            inner
-                .session
-                .wake_at()
-                .map(|at| Duration::from_millis(u64::try_from(at.as_millis() - now).unwrap_or(0)))
-        };
-        let happened = {
-            let event = async {
-                match &mut link {
-                    Some(link) => next_event(&mut link.incoming).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let timer = async {
-                match wait {
-                    Some(time) => transport.sleep(time).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let (event, timer, wake) = (std::pin::pin!(event), std::pin::pin!(timer), woken.next());
-            match select(event, select(timer, wake)).await {
-                Either::Left((event, _)) => Happened::Socket(event),
-                Either::Right((Either::Left(((), _)), _)) => Happened::Time,
-                Either::Right((Either::Right((Some(()), _)), _)) => Happened::Woken,
-                // The last handle is gone.
-                Either::Right((Either::Right((None, _)), _)) => return,
-            }
-        };
-        let Some(shared) = shared.upgrade() else { return };
-        let mut inner = locked(&shared.inner);
-        let now = transport.now();
-        match happened {
-            Happened::Socket(Event::Opened) => inner.session.opened(now),
-            Happened::Socket(Event::Text(text)) => inner.session.received(&text, now),
-            Happened::Socket(Event::Closed { code, reason }) => {
-                link = None;
-                inner.session.closed(code, &reason, now);
-            }
-            Happened::Time => inner.session.tick(now),
-            Happened::Woken => {}
-        }
-    }
-}
-
-enum Happened {
-    Socket(Event),
-    Time,
-    Woken,
-}
-
-async fn next_event(incoming: &mut (impl Stream<Item = Event> + Unpin)) -> Event {
-    incoming
-        .next()
-        .await
-        .unwrap_or(Event::Closed { code: 1006, reason: "the connection ended".to_owned() })
 }

@@ -11,7 +11,7 @@
 //! use partysync_client::transport::room_url;
 //!
 //! # fn component() -> partysync::Result<()> {
-//! let sync = use_sync::<TodoAction>(&room_url("todos", "default")?)?;
+//! let sync = use_sync::<TodoAction>(&room_url("todos", "default")?);
 //! let todos = sync.rows::<Todo>();
 //! view! {
 //!     <For each=move || todos.keys().get() key=Clone::clone let:key>
@@ -27,27 +27,26 @@ use crate::{Answer, Options, Status, SyncClient, Update};
 use ::leptos::prelude::*;
 use ::leptos::task::spawn_local;
 use futures::StreamExt;
-use partysync::{Action, Error, Key, Record, Result};
+use partysync::{Action, Error, Key, Record};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
-/// Connects to a room for as long as the component lives.
-///
-/// # Errors
-/// When the store cannot be read.
-pub fn use_sync<A: Action + Send>(url: &str) -> Result<Synced<A>> {
-    use_sync_with(url, Options::default())
+/// Follows a room for as long as the component lives, with a replica in the browser's storage:
+/// rows are shown before there is a connection, and what was not sent yet outlives the page.
+#[must_use]
+pub fn use_sync<A: Action + Send>(url: &str) -> Synced<A> {
+    #[cfg(target_arch = "wasm32")]
+    let options = Options::new(crate::store::IndexedDbStore::new(url));
+    #[cfg(not(target_arch = "wasm32"))]
+    let options = Options::default();
+    use_sync_with(url, options)
 }
 
-/// As [`use_sync`], with options.
-///
-/// # Errors
-/// When the store cannot be read.
-pub fn use_sync_with<A: Action + Send, S: crate::store::Store + 'static>(
-    url: &str,
-    options: Options<S>,
-) -> Result<Synced<A>> {
-    let client = connect(url, options)?;
+/// As [`use_sync`], with options: another store, or none that outlives the page
+/// ([`Options::default`]).
+#[must_use]
+pub fn use_sync_with<A: Action + Send>(url: &str, options: Options) -> Synced<A> {
+    let client = connect(url, options);
     let status = RwSignal::new(client.status());
     let (errors, message) = (RwSignal::new(None), RwSignal::new(None));
     let mut updates = client.updates();
@@ -70,25 +69,18 @@ pub fn use_sync_with<A: Action + Send, S: crate::store::Store + 'static>(
     });
     let closing = client.clone();
     on_cleanup(move || closing.close());
-    Ok(Synced { client: StoredValue::new(client), status, errors, message })
+    Synced { client: StoredValue::new(client), status, errors, message }
 }
 
 #[cfg(target_arch = "wasm32")]
-fn connect<A: Action + Send, S: crate::store::Store + 'static>(
-    url: &str,
-    options: Options<S>,
-) -> Result<SyncClient<A>> {
+fn connect<A: Action + Send>(url: &str, options: Options) -> SyncClient<A> {
     SyncClient::with(url, options)
 }
 
-/// On a server that renders pages nothing drives the client: it stays as its store left it.
+/// On a server that renders pages nothing drives the client: it stays empty.
 #[cfg(not(target_arch = "wasm32"))]
-fn connect<A: Action + Send, S: crate::store::Store + 'static>(
-    url: &str,
-    options: Options<S>,
-) -> Result<SyncClient<A>> {
-    SyncClient::make(url.to_owned(), options, crate::transport::WebTransport)
-        .map(|(client, _)| client)
+fn connect<A: Action + Send>(url: &str, options: Options) -> SyncClient<A> {
+    SyncClient::make(url.to_owned(), options, crate::transport::WebTransport).0
 }
 
 /// A room in a component: cheap to copy, gone with the component.

@@ -9,6 +9,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod client;
+mod driver;
 #[cfg(feature = "leptos")]
 pub mod leptos;
 mod replica;

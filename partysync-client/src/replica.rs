@@ -5,13 +5,15 @@
 //! in one step: an optimistic row goes in the same step in which its confirmed row comes. The
 //! cost is that of the rows touched, not of the table.
 
+mod guests;
 mod scratch;
 
-use crate::store::{Saved, Write};
+use crate::store::{Outbox, RowsWrite, Saved, SavedAction, Write};
 use partysync::sql::Value;
 use partysync::wire::v2::{Ack, CatchUp, Change, Patch, Push, Subscription};
 use partysync::{Action, Code, Error, Key, Record, Result, Schema, Timestamp};
 use scratch::Scratch;
+use serde_json::Value as Json;
 use serde_json::value::to_raw_value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -45,6 +47,8 @@ pub struct Replica<A> {
     epoch: Option<String>,
     tables: BTreeMap<&'static str, Table>,
     pending: VecDeque<Pending<A>>,
+    /// What clients that are gone left behind, until another connection has brought it home.
+    guests: Vec<guests::Guest<A>>,
     next_seq: u64,
     /// The highest seq that was ever pushed under this id.
     pushed: u64,
@@ -68,7 +72,11 @@ struct Table {
 #[derive(Debug)]
 struct Pending<A> {
     seq: u64,
-    action: A,
+    channel: String,
+    /// As it was made, and as it is pushed.
+    json: Json,
+    /// `None` when this version of the application cannot read it; the server may.
+    action: Option<A>,
     made_at: Timestamp,
     /// How often it was pushed without an answer.
     attempts: u32,
@@ -76,6 +84,19 @@ struct Pending<A> {
 
 /// How often an action is pushed without an answer before it is given up.
 const ATTEMPTS: u32 = 3;
+
+impl<A: Action> Pending<A> {
+    /// A pending action that was stored, with what is wrong with it.
+    fn load(seq: u64, saved: &SavedAction) -> (Self, Option<Error>) {
+        let (action, error) = match A::from_json(&saved.channel, &saved.action) {
+            Ok(action) => (Some(action), None),
+            Err(error) => (None, Some(error.context(format_args!("pending action {seq}")))),
+        };
+        let (channel, json) = (saved.channel.clone(), saved.action.clone());
+        let (made_at, attempts) = (saved.made_at, saved.attempts);
+        (Self { seq, channel, json, action, made_at, attempts }, error)
+    }
+}
 
 /// What a frame did to the replica.
 #[derive(Debug, Default)]
@@ -102,6 +123,7 @@ impl<A: Action> Replica<A> {
             epoch: None,
             tables: A::CHANNELS.iter().map(table).collect(),
             pending: VecDeque::new(),
+            guests: Vec::new(),
             next_seq: 1,
             pushed: 0,
             partial: Vec::new(),
@@ -109,41 +131,56 @@ impl<A: Action> Replica<A> {
         }
     }
 
-    /// The replica that was stored. Rows of another schema than the type's are left out (they
-    /// are fetched anew), and pending actions that can no longer be read are given back as errors.
-    ///
-    /// # Errors
-    /// [`Code::InvalidValue`] when what was stored is not a replica.
-    pub fn load(saved: &Saved) -> Result<(Self, Vec<Error>)> {
-        let mut replica = Self::new(saved.client.clone());
-        let mut lost = Vec::new();
-        replica.epoch.clone_from(&saved.epoch);
-        replica.next_seq = saved.next_seq.max(1);
-        replica.pushed = saved.pushed;
+    /// The replica that was stored; `client` is its id if no outbox was. What cannot be used is
+    /// given back as errors: rows that cannot be read are fetched anew, pending actions that
+    /// cannot be read are still pushed, and for the server to judge.
+    #[must_use]
+    pub fn load(saved: &Saved, client: impl Into<String>) -> (Self, Vec<Error>) {
+        let mut replica = Self::new(client);
+        let mut errors = Vec::new();
+        if let Some(outbox) = &saved.outbox {
+            replica.take_outbox(outbox, &mut errors);
+        }
         for table in replica.tables.values_mut() {
             let Some(stored) = saved.channels.get(table.schema.table) else { continue };
             if stored.schema != table.schema.hash() {
                 continue;
             }
-            table.version = stored.version;
-            for row in stored.rows.values() {
-                let row = table.schema.row_from_json(row)?;
-                table.confirmed.insert(table.schema.key_of(&row)?, row);
+            match table.read(stored.rows.values()) {
+                Ok(rows) => table.confirmed = rows,
+                Err(error) => {
+                    errors.push(error.context(format_args!("stored `{}`", table.schema.table)));
+                    continue;
+                }
             }
-        }
-        for (seq, pending) in &saved.pending {
-            match A::from_json(&pending.channel, &pending.action) {
-                Ok(action) => replica.pending.push_back(Pending {
-                    seq: *seq,
-                    action,
-                    made_at: pending.made_at,
-                    attempts: pending.attempts,
-                }),
-                Err(error) => lost.push(error.context(format_args!("pending action {seq}"))),
-            }
+            // Rows of another epoch are shown until those of the room's are here.
+            let epoch = replica.epoch.get_or_insert_with(|| stored.epoch.clone());
+            table.version = stored.version.filter(|_| *epoch == stored.epoch);
         }
         replica.replay();
-        Ok((replica, lost))
+        (replica, errors)
+    }
+
+    /// A replica without rows, that is there to push what another client left behind.
+    pub(crate) fn courier(outbox: &Outbox) -> Self {
+        let mut replica = Self::new(String::new());
+        replica.tables.clear();
+        // Whoever adopts its actions reports what is wrong with them.
+        replica.take_outbox(outbox, &mut Vec::new());
+        replica
+    }
+
+    fn take_outbox(&mut self, outbox: &Outbox, errors: &mut Vec<Error>) {
+        self.client.clone_from(&outbox.client);
+        self.epoch.clone_from(&outbox.epoch);
+        self.pushed = outbox.pushed;
+        for (seq, saved) in &outbox.pending {
+            let (pending, error) = Pending::load(*seq, saved);
+            self.pending.push_back(pending);
+            errors.extend(error);
+        }
+        let last = self.pending.back().map_or(0, |last| last.seq);
+        self.next_seq = outbox.next_seq.max(last.saturating_add(1));
     }
 
     /// The replica's id.
@@ -164,10 +201,10 @@ impl<A: Action> Replica<A> {
         self.tables.get(channel).and_then(|table| table.version)
     }
 
-    /// How many actions have no answer yet.
+    /// How many actions have no answer yet; with those that other clients left behind.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.pending.len()
+        self.pending.len() + self.guests.iter().map(|guest| guest.pending.len()).sum::<usize>()
     }
 
     /// The highest seq below which every action has its answer.
@@ -207,6 +244,12 @@ impl<A: Action> Replica<A> {
         table.keys(std::iter::empty())
     }
 
+    /// The keys of all rows that there are or that are deleted optimistically.
+    pub(crate) fn touched_keys(&self, channel: &str) -> BTreeSet<Key> {
+        let tables = self.tables.get(channel).into_iter();
+        tables.flat_map(|t| t.confirmed.keys().chain(t.overlay.keys())).cloned().collect()
+    }
+
     fn row(&self, channel: &str, key: &Key) -> Option<&Row> {
         self.tables.get(channel)?.row(key)
     }
@@ -218,10 +261,12 @@ impl<A: Action> Replica<A> {
     pub fn act(&mut self, action: A, now: Timestamp) -> Result<(u64, Changes)> {
         let (seq, channel, json) = (self.next_seq, action.channel().to_owned(), action.to_json()?);
         self.next_seq += 1;
-        let pending = Pending { seq, action, made_at: now, attempts: 0 };
         if !partysync::__mutated("outbox") {
-            self.writes.push(Write::Act { seq, channel, action: json, made_at: now });
+            let (channel, action) = (channel.clone(), json.clone());
+            self.writes.push(Write::Act { seq, channel, action, made_at: now });
         }
+        let action = Some(action);
+        let pending = Pending { seq, channel, json, action, made_at: now, attempts: 0 };
         let before = self.snapshot_of(&BTreeSet::new());
         self.show(&pending);
         self.pending.push_back(pending);
@@ -230,8 +275,9 @@ impl<A: Action> Replica<A> {
 
     /// Runs a pending action on the view. One that fails has no effect: the server decides.
     fn show(&mut self, pending: &Pending<A>) {
+        let Some(action) = &pending.action else { return };
         let mut scratch = Scratch::new(&self.tables, pending.made_at);
-        if pending.action.reduce(&mut scratch).is_ok() {
+        if action.reduce(&mut scratch).is_ok() {
             for ((channel, key), row) in scratch.into_rows() {
                 if let Some(table) = self.tables.get_mut(channel) {
                     table.overlay.insert(key, row);
@@ -244,6 +290,10 @@ impl<A: Action> Replica<A> {
         for table in self.tables.values_mut() {
             table.overlay.clear();
         }
+        // What others left behind is older than what is made here.
+        let guests = std::mem::take(&mut self.guests);
+        guests.iter().flat_map(|guest| &guest.pending).for_each(|action| self.show(action));
+        self.guests = guests;
         let pending = std::mem::take(&mut self.pending);
         pending.iter().for_each(|action| self.show(action));
         self.pending = pending;
@@ -256,6 +306,7 @@ impl<A: Action> Replica<A> {
             channel: table.schema.table.to_owned(),
             since: table.version,
             schema: table.schema.hash(),
+            columns: table.schema.signature(),
         };
         self.tables.values().map(subscription).collect()
     }
@@ -277,18 +328,14 @@ impl<A: Action> Replica<A> {
         let mut size = 0;
         let mut actions: Vec<Push> = Vec::new();
         for pending in self.pending.iter().filter(|p| p.seq > seq).take(count) {
-            let json = match pending.attempts {
-                ATTEMPTS.. => serde_json::Value::Null,
-                _ => pending.action.to_json()?,
-            };
+            let json = if pending.attempts < ATTEMPTS { &pending.json } else { &Json::Null };
             let action =
-                to_raw_value(&json).map_err(|e| Error::new(Code::InvalidValue, e.to_string()))?;
+                to_raw_value(json).map_err(|e| Error::new(Code::InvalidValue, e.to_string()))?;
             size += action.get().len();
             if !actions.is_empty() && (size > bytes || pending.attempts > 0) {
                 break;
             }
-            let channel = pending.action.channel().to_owned();
-            actions.push(Push { seq: pending.seq, channel, action });
+            actions.push(Push { seq: pending.seq, channel: pending.channel.clone(), action });
             if pending.attempts > 0 {
                 break;
             }
@@ -332,6 +379,8 @@ impl<A: Action> Replica<A> {
         if self.epoch.as_deref() != Some(epoch) {
             self.epoch = Some(epoch.to_owned());
             self.writes.push(Write::Epoch(epoch.to_owned()));
+            // Versions count anew.
+            self.guests.iter_mut().for_each(guests::Guest::forget_versions);
         }
     }
 
@@ -339,7 +388,7 @@ impl<A: Action> Replica<A> {
     pub(crate) fn reset(&mut self) {
         for table in self.tables.values_mut() {
             table.version = None;
-            self.writes.push(Write::Version(table.schema.table, None));
+            self.writes.push(Write::Stale(table.schema.table));
         }
         self.interrupt();
     }
@@ -365,6 +414,7 @@ impl<A: Action> Replica<A> {
         }
         let pages = std::mem::take(&mut table.staged);
         let (schema, channel) = (table.schema, table.schema.table);
+        let from = table.version.filter(|_| !whole);
         let mut rows = BTreeMap::new();
         for page in pages {
             read_rows(schema, &page.rows, &page.gone, &mut rows)?;
@@ -375,9 +425,11 @@ impl<A: Action> Replica<A> {
                 rows.entry(key.clone()).or_insert(None);
             }
         }
-        let changes = self.confirm([(channel, rows)].into(), &[]);
-        self.set_version(channel, to);
-        Ok((true, changes))
+        // Rows that go are stored by what takes their place.
+        let stored = rows.iter().filter(|(_, row)| !whole || row.is_some());
+        let stored = stored.map(|(key, row)| RowsWrite::row(schema, key, row.as_deref())).collect();
+        self.set_version(channel, from, to, stored);
+        Ok((true, self.confirm([(channel, rows)].into(), &[])))
     }
 
     /// A patch, with its answers.
@@ -400,11 +452,15 @@ impl<A: Action> Replica<A> {
             let changed = rows.entry(schema.table).or_default();
             read_rows(schema, &change.rows, &change.gone, changed)?;
         }
-        let changes = self.confirm(rows, &patch.acks);
         if !old && patch.to != patch.from {
-            let channels: Vec<_> = self.tables.keys().copied().collect();
-            channels.into_iter().for_each(|channel| self.set_version(channel, patch.to));
+            let schemas: Vec<_> = self.tables.values().map(|table| table.schema).collect();
+            for schema in schemas {
+                let changed = rows.get(schema.table).into_iter().flatten();
+                let stored = changed.map(|(key, row)| RowsWrite::row(schema, key, row.as_deref()));
+                self.set_version(schema.table, Some(patch.from), patch.to, stored.collect());
+            }
         }
+        let changes = self.confirm(rows, &patch.acks);
         let answers = patch.acks.iter().map(|ack| (ack.seq, ack.outcome())).collect();
         Ok(Applied { changes, answers })
     }
@@ -416,10 +472,18 @@ impl<A: Action> Replica<A> {
         })
     }
 
-    fn set_version(&mut self, channel: &'static str, version: u64) {
+    /// A channel is at another version now, and these rows brought it there.
+    fn set_version(
+        &mut self,
+        channel: &'static str,
+        from: Option<u64>,
+        to: u64,
+        rows: Vec<(String, Option<Json>)>,
+    ) {
         if let Some(table) = self.tables.get_mut(channel) {
-            table.version = Some(version);
-            self.writes.push(Write::Version(channel, Some((version, table.schema.hash()))));
+            table.version = Some(to);
+            let (schema, epoch) = (table.schema.hash(), self.epoch.clone().unwrap_or_default());
+            self.writes.push(Write::Rows(RowsWrite { channel, schema, epoch, from, to, rows }));
         }
     }
 
@@ -437,7 +501,6 @@ impl<A: Action> Replica<A> {
         for (channel, rows) in rows {
             let Some(table) = self.tables.get_mut(channel) else { continue };
             for (key, row) in rows {
-                self.writes.push(Write::row(channel, table.schema, &key, row.as_deref()));
                 match row {
                     Some(row) => table.confirmed.insert(key, row),
                     None => table.confirmed.remove(&key),
@@ -448,6 +511,7 @@ impl<A: Action> Replica<A> {
             self.pending.retain(|pending| !acks.iter().any(|ack| ack.seq == pending.seq));
             self.writes.extend(acks.iter().map(|ack| Write::Answered(ack.seq)));
         }
+        self.drop_guests();
         self.replay();
         self.changes_since(before)
     }
@@ -497,6 +561,15 @@ impl<A: Action> Replica<A> {
 type Shown = BTreeMap<(&'static str, Key), (Option<Row>, bool)>;
 
 impl Table {
+    /// Rows as they were stored.
+    fn read<'a>(&self, rows: impl Iterator<Item = &'a Json>) -> Result<BTreeMap<Key, Row>> {
+        rows.map(|row| {
+            let row = self.schema.row_from_json(row)?;
+            Ok((self.schema.key_of(&row)?, row))
+        })
+        .collect()
+    }
+
     /// A row as it is shown.
     fn row(&self, key: &Key) -> Option<&Row> {
         match self.overlay.get(key) {
@@ -526,8 +599,8 @@ impl Table {
 /// The rows and keys of a frame, as changes to a table.
 fn read_rows(
     schema: &Schema,
-    rows: &[serde_json::Value],
-    gone: &[serde_json::Value],
+    rows: &[Json],
+    gone: &[Json],
     into: &mut BTreeMap<Key, Option<Row>>,
 ) -> Result<()> {
     for row in rows {
@@ -540,7 +613,7 @@ fn read_rows(
     Ok(())
 }
 
-fn key_from_json(schema: &Schema, json: &serde_json::Value) -> Result<Key> {
+fn key_from_json(schema: &Schema, json: &Json) -> Result<Key> {
     let sql_type = schema.columns.first().map_or(partysync::sql::SqlType::Text, |c| c.sql_type);
     Key::try_from(Value::from_json(json, sql_type)?)
 }

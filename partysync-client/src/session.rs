@@ -2,6 +2,7 @@
 //! IO: frames and time come in, frames and times to wake up go out.
 
 use crate::replica::{Changes, Replica};
+use crate::store::Outbox;
 use partysync::wire::v2::{ClientFrame, Hello, ServerFrame};
 use partysync::wire::{CLOSE_FORGOTTEN, CLOSE_REFUSED, CLOSE_SCHEMA, PING, PONG};
 use partysync::{Action, Code, Error, Result, Timestamp};
@@ -15,6 +16,8 @@ const PUSH_BYTES: usize = 256 * 1024;
 /// Where a session stands.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Phase {
+    /// Reading what the store holds.
+    Loading,
     /// Waiting for the socket or for the server's welcome.
     Connecting,
     /// Receiving what changed in the meantime.
@@ -45,6 +48,9 @@ pub struct Status {
     pub phase: Phase,
     /// Actions without an answer.
     pub pending: usize,
+    /// Why what is pending would not outlive the page or program ([`Code::Store`]); `None` as
+    /// long as the store works.
+    pub warning: Option<Error>,
 }
 
 /// How long a session waits for what; in milliseconds.
@@ -87,12 +93,16 @@ pub enum Effect {
 
 #[derive(Debug, PartialEq)]
 enum State {
+    /// The replica is not here yet.
+    Loading,
     /// No socket; the next attempt at this time.
     Waiting(Timestamp),
     /// A socket was asked for.
     Opening,
     /// `hello` was said; catch-ups of this many channels are missing.
     Greeting {
+        /// Without the room's epoch, rows are of no use.
+        welcomed: bool,
         missing: usize,
         received: u64,
         total: u64,
@@ -119,6 +129,9 @@ pub struct Session<A> {
     /// When a frame last came.
     heard_at: Timestamp,
     pinged: bool,
+    /// The version of the last frame with answers.
+    answered_at: u64,
+    warning: Option<Error>,
     effects: Vec<Effect>,
     changes: Changes,
     answers: Vec<(u64, Result<()>)>,
@@ -131,10 +144,17 @@ impl<A: Action> Session<A> {
     /// clients.
     #[must_use]
     pub fn new(replica: Replica<A>, timing: Timing, seed: u64, now: Timestamp) -> Self {
-        let mut session = Self {
-            replica,
+        let mut session = Self::loading(timing, seed, now);
+        session.loaded(replica, now);
+        session
+    }
+
+    /// A session that waits for its replica. No action may be made before that is here.
+    pub(crate) fn loading(timing: Timing, seed: u64, now: Timestamp) -> Self {
+        Self {
+            replica: Replica::new(String::new()),
             timing,
-            state: State::Waiting(now),
+            state: State::Loading,
             deadline: now,
             attempt: 0,
             // xorshift stays at 0 for ever.
@@ -143,14 +163,63 @@ impl<A: Action> Session<A> {
             answer_by: None,
             heard_at: now,
             pinged: false,
+            answered_at: 0,
+            warning: None,
             effects: Vec::new(),
             changes: Changes::new(),
             answers: Vec::new(),
             messages: Vec::new(),
             errors: Vec::new(),
-        };
-        session.connect(now);
-        session
+        }
+    }
+
+    /// The replica is here: its rows are shown, and the session connects.
+    pub(crate) fn loaded(&mut self, replica: Replica<A>, now: Timestamp) {
+        self.replica = replica;
+        for channel in A::CHANNELS.iter().map(|schema| schema.table) {
+            let keys = self.replica.touched_keys(channel);
+            self.note([(channel, keys)].into());
+        }
+        if self.state == State::Loading {
+            self.connect(now);
+        }
+    }
+
+    /// The store does not work: what is pending ends with the page or program.
+    pub(crate) fn warn(&mut self, error: &Error) {
+        let message = format!("what is not saved is lost when this ends: {}", error.message());
+        self.warning = Some(Error::new(Code::Store, message));
+    }
+
+    /// A session that follows no rows: it pushes what a client that is gone left behind, under
+    /// that client's id. What it hears goes to the session that has adopted the outbox.
+    #[must_use]
+    pub fn courier(outbox: &Outbox, timing: Timing, seed: u64, now: Timestamp) -> Self {
+        Self::new(Replica::courier(outbox), timing, seed, now)
+    }
+
+    /// Shows what a client that is gone left behind, until a courier has brought it home. `id`
+    /// is a number that tells it from others.
+    pub fn adopt(&mut self, id: u64, outbox: &Outbox) {
+        let (changes, errors) = self.replica.adopt(id, outbox);
+        self.errors.extend(errors);
+        self.note(changes);
+    }
+
+    /// A courier's action was answered: its effect is shown until this session has the rows of
+    /// the version that holds it, the courier's [`answered_at`](Self::answered_at).
+    pub fn adopted_answer(&mut self, id: u64, seq: u64, answer: Result<()>, version: u64) {
+        let version = answer.is_ok().then_some(version);
+        let changes = self.replica.guest_answered(id, seq, version);
+        self.note(changes);
+        // Its caller is gone.
+        self.errors.extend(answer.err());
+    }
+
+    /// The version that holds the outcome of all answers so far.
+    #[must_use]
+    pub fn answered_at(&self) -> u64 {
+        self.answered_at
     }
 
     /// The rows.
@@ -166,6 +235,7 @@ impl<A: Action> Session<A> {
     /// Where it stands.
     pub fn status(&self) -> Status {
         let phase = match &self.state {
+            State::Loading => Phase::Loading,
             State::Waiting(retry_at) => Phase::Offline { retry_at: *retry_at },
             State::Opening => Phase::Connecting,
             State::Greeting { total: 0, .. } => Phase::Connecting,
@@ -176,7 +246,7 @@ impl<A: Action> Session<A> {
             State::Refused(error) => Phase::Refused(error.clone()),
             State::Closed => Phase::Closed,
         };
-        Status { phase, pending: self.replica.pending() }
+        Status { phase, pending: self.replica.pending(), warning: self.warning.clone() }
     }
 
     /// What the driver has to do, in this order.
@@ -220,7 +290,7 @@ impl<A: Action> Session<A> {
                 let ping = self.heard_at.plus_millis(quiet);
                 Some(self.answer_by.map_or(ping, |at| at.min(ping)))
             }
-            State::Refused(_) | State::Closed => None,
+            State::Loading | State::Refused(_) | State::Closed => None,
         }
     }
 
@@ -257,6 +327,9 @@ impl<A: Action> Session<A> {
 
     /// Tries again at once: the network is back, or new credentials are there.
     pub fn reconnect(&mut self, now: Timestamp) {
+        if self.state == State::Loading {
+            return;
+        }
         self.attempt = 0;
         self.drop_socket();
         self.connect(now);
@@ -297,7 +370,7 @@ impl<A: Action> Session<A> {
             channels,
         };
         self.effects.push(Effect::Send(ClientFrame::Hello(hello).to_text()));
-        self.state = State::Greeting { missing, received: 0, total: 0 };
+        self.state = State::Greeting { welcomed: false, missing, received: 0, total: 0 };
         self.deadline = now.plus_millis(self.timing.connect_ms);
     }
 
@@ -321,27 +394,39 @@ impl<A: Action> Session<A> {
 
     fn handle(&mut self, frame: ServerFrame, now: Timestamp) -> Result<()> {
         match frame {
-            ServerFrame::Welcome(welcome) => self.replica.set_epoch(&welcome.epoch),
+            ServerFrame::Welcome(welcome) => {
+                self.replica.set_epoch(&welcome.epoch);
+                if let State::Greeting { welcomed, missing, .. } = &mut self.state {
+                    *welcomed = true;
+                    if *missing == 0 {
+                        self.live(now);
+                    }
+                }
+            }
             ServerFrame::Reset(_) => self.replica.reset(),
+            ServerFrame::CatchUp(_)
+                if matches!(self.state, State::Greeting { welcomed: false, .. }) =>
+            {
+                return Err(Error::new(Code::InvalidFrame, "rows came before `welcome`"));
+            }
             ServerFrame::CatchUp(page) => {
                 let (sent, all) = (page.sent, page.total);
                 let (complete, changes) = self.replica.catch_up(page)?;
                 self.note(changes);
-                if let State::Greeting { missing, received, total } = &mut self.state {
+                if let State::Greeting { missing, received, total, .. } = &mut self.state {
                     (*received, *total) = (sent, all);
                     *missing -= usize::from(complete && *missing > 0);
                     let done = *missing == 0;
                     self.deadline = now.plus_millis(self.timing.connect_ms);
                     if done {
-                        self.state = State::Live;
-                        self.attempt = 0;
-                        self.pushed = self.replica.answered();
-                        self.answer_by = None;
-                        self.push(now);
+                        self.live(now);
                     }
                 }
             }
             ServerFrame::Patch(patch) => {
+                if !patch.acks.is_empty() {
+                    self.answered_at = patch.to;
+                }
                 let applied = self.replica.patch(patch)?;
                 self.note(applied.changes);
                 if !applied.answers.is_empty() {
@@ -359,6 +444,15 @@ impl<A: Action> Session<A> {
         Ok(())
     }
 
+    /// Nothing is missing any more.
+    fn live(&mut self, now: Timestamp) {
+        self.state = State::Live;
+        self.attempt = 0;
+        self.pushed = self.replica.answered();
+        self.answer_by = None;
+        self.push(now);
+    }
+
     /// The socket has closed, or did not open.
     pub fn closed(&mut self, code: u16, reason: &str, now: Timestamp) {
         if code == CLOSE_FORGOTTEN && !matches!(self.state, State::Closed) {
@@ -373,7 +467,7 @@ impl<A: Action> Session<A> {
             _ => None,
         };
         match (&self.state, refused) {
-            (State::Closed | State::Refused(_) | State::Waiting(_), _) => {}
+            (State::Loading | State::Closed | State::Refused(_) | State::Waiting(_), _) => {}
             (_, Some(error)) => {
                 self.replica.interrupt();
                 self.effects.push(Effect::Disconnect);
@@ -429,7 +523,8 @@ impl<A: Action> Session<A> {
     }
 
     fn drop_socket(&mut self) {
-        if !matches!(self.state, State::Waiting(_) | State::Refused(_) | State::Closed) {
+        let socket = matches!(self.state, State::Opening | State::Greeting { .. } | State::Live);
+        if socket {
             self.effects.push(Effect::Disconnect);
         }
         self.replica.interrupt();

@@ -80,6 +80,8 @@ codes! {
     ClientForgotten = "client_forgotten",
     /// The action was given up by its client: the server did not answer it in three attempts.
     Abandoned = "abandoned",
+    /// The client's store cannot be read or written: what it holds ends with the process.
+    Store = "store",
     /// `hello` was said already on this connection.
     HelloTwice = "hello_twice",
     /// The client was built for other columns than the server: reload it.

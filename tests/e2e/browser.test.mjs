@@ -4,50 +4,25 @@ import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { chromium } from "playwright-core";
-import { Server, root, until } from "./harness.mjs";
+import { root, Server, until } from "./harness.mjs";
+import { add, item, launch, openPage, phase, shows, texts } from "./page.mjs";
 
 let server, browser;
 before(async () => {
   server = await Server.start("fixtures/todo-sync");
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: [
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ],
-  });
+  browser = await launch();
 });
 after(async () => {
   await browser?.close();
   await server?.stop();
 });
 
-/** A window on a room; `close` fails the test if the page logged an error. */
+/** A window of its own on a room. */
 async function open(room, options = {}) {
   const context = await browser.newContext({ viewport: { width: 800, height: 640 }, ...options });
-  const page = await context.newPage();
-  const problems = [];
-  page.on("pageerror", (error) => problems.push(error.message));
-  await page.goto(`${server.url}/#${room}`);
+  const page = await openPage(context, server, room);
   await phase(page, "live");
-  return Object.assign(page, { problems });
-}
-
-const phase = (page, name) => page.locator(`.pill[data-phase="${name}"]`).waitFor();
-const texts = (page) => page.locator(".todos .text").allTextContents();
-const item = (page, text) => page.locator(".todos li", { hasText: text });
-const shows = (page, wanted) =>
-  until(`the window shows ${wanted}`, async () => (await texts(page)).join() === wanted.join());
-
-async function add(page, text) {
-  await page.getByLabel("What needs to be done?").fill(text);
-  await page.getByRole("button", { name: "Add" }).click();
+  return page;
 }
 
 /** Holds back what the server sends until it is let go. */

@@ -12,14 +12,19 @@ import WebSocket from "ws";
 
 export const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 
-/** A port on 127.0.0.1 that nobody listens on. */
+let ports = 0;
+
+/** A port on 127.0.0.1, below those that the system gives out: nobody gets it before its use. */
 export async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
+  for (;;) {
+    const port = 10_000 + (process.pid % 200) * 100 + (ports++ % 100);
+    const server = createServer().listen(port, "127.0.0.1");
+    const free = await new Promise((resolve) => server.once("listening", () => resolve(true)).once("error", () => resolve(false)));
+    if (!free) continue;
+    server.close();
+    await once(server, "close");
+    return port;
+  }
 }
 
 /** Asks until `condition` gives something; the deadline is for failing tests only. */

@@ -3,88 +3,9 @@
 use partysync::{Code, Result};
 use partysync_client::store::{MemoryStore, SqliteStore, Store};
 use partysync_client::{Options, Phase, SyncClient, Update};
-use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use partysync_tests::workerd::Server;
+use std::time::Duration;
 use todo_shared::{Todo, TodoAction};
-
-/// `wrangler dev` of the todo app. All its processes end with it.
-struct Server {
-    child: Option<Child>,
-    port: u16,
-    data: tempfile::TempDir,
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-impl Server {
-    fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
-        let mut server = Self { child: None, port, data: tempfile::tempdir().unwrap() };
-        server.up();
-        server
-    }
-
-    fn url(&self, room: &str) -> String {
-        format!("ws://127.0.0.1:{}/parties/todos/{room}", self.port)
-    }
-
-    fn up(&mut self) {
-        let bin = root().join("node_modules/.bin");
-        assert!(bin.is_dir(), "npm's packages are missing: run `cargo xtask setup` first");
-        let path = std::env::var_os("PATH").unwrap();
-        let paths = std::iter::once(bin.clone()).chain(std::env::split_paths(&path));
-        let mut command = Command::new(bin.join("wrangler"));
-        command
-            .args(["dev", "--ip", "127.0.0.1", "--inspector-port", "0", "--log-level", "error"])
-            .args(["--show-interactive-dev-session=false", "--port", &self.port.to_string()])
-            .arg("--persist-to")
-            .arg(self.data.path())
-            .env("PATH", std::env::join_paths(paths).unwrap())
-            .env("WRANGLER_SEND_METRICS", "false")
-            .env("CLOUDFLARE_CF_FETCH_ENABLED", "false")
-            .current_dir(root().join("fixtures/todo-sync"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        self.child = Some(command.spawn().unwrap());
-        let deadline = Instant::now() + Duration::from_secs(120);
-        while !self.is_ready() {
-            assert!(Instant::now() < deadline, "the server did not start");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn is_ready(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)) else {
-            return false;
-        };
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let mut answer = [0; 12];
-        stream.write_all(b"GET / HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").is_ok()
-            && std::io::Read::read_exact(&mut stream, &mut answer).is_ok()
-            && answer.ends_with(b"200")
-    }
-
-    fn kill(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        let group = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
-        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
-        let _ = child.wait();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
 
 type Client = SyncClient<TodoAction>;
 
@@ -109,8 +30,8 @@ async fn shows(client: &Client, wanted: &[&str]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_browser_tests_scenario() -> Result<()> {
     let mut server = Server::start();
-    let a = Client::connect(&server.url("native"))?;
-    let b = Client::connect(&server.url("native"))?;
+    let a = Client::connect(&server.url("native")).await?;
+    let b = Client::connect(&server.url("native")).await?;
     within("both are live", async { a.ready().await.and(b.ready().await) }).await?;
 
     // What one does appears in the other, and is shown at once where it was done.
@@ -172,8 +93,8 @@ async fn the_browser_tests_scenario() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_actions_at_once_arrive_in_order_and_in_few_frames() -> Result<()> {
     let server = Server::start();
-    let a = Client::connect(&server.url("many"))?;
-    let b = Client::connect(&server.url("many"))?;
+    let a = Client::connect(&server.url("many")).await?;
+    let b = Client::connect(&server.url("many")).await?;
     within("both are live", async { a.ready().await.and(b.ready().await) }).await?;
     let mut updates = b.updates();
     let answers: Vec<_> =
@@ -193,10 +114,14 @@ async fn many_actions_at_once_arrive_in_order_and_in_few_frames() -> Result<()> 
 }
 
 /// What a client leaves in its store another one takes up, before it has a connection and after.
-async fn goes_on<S: Store + Send + 'static>(room: &str, store: impl Fn() -> S) -> Result<()> {
+async fn goes_on<S: Store + 'static>(
+    room: &str,
+    store: impl Fn() -> S,
+    free: impl Fn() -> bool,
+) -> Result<()> {
     let mut server = Server::start();
-    let with = |url: &str| Client::with(url, Options::new(store()));
-    let first = with(&server.url(room))?;
+    let url = server.url(room);
+    let first = Client::with(&url, Options::new(store())).await?;
     within("live", first.ready()).await?;
     within("an answer", first.send(create("1", "answered"))).await?;
     within("live", first.ready()).await?;
@@ -204,16 +129,18 @@ async fn goes_on<S: Store + Send + 'static>(room: &str, store: impl Fn() -> S) -
     let offline = |client: &Client| matches!(client.status().phase, Phase::Offline { .. });
     within("offline", first.until(offline)).await?;
     drop(first.send(create("2", "never sent")));
-    within("stored", async {
-        while store().load().unwrap().is_none_or(|saved| saved.pending.is_empty()) {
+    within("stored", first.stored()).await?;
+    assert!(!free());
+    // No close: as if the program had been killed.
+    drop(first);
+    within("the store is let go", async {
+        while !free() {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    // No close: as if the program had been killed.
-    drop(first);
 
-    let second = with(&server.url(room))?;
+    let second = Client::with(&url, Options::new(store())).await?;
     // Rows and pending actions are there before the socket is.
     assert_eq!(texts(&second), ["answered", "never sent"]);
     assert!(second.is_pending::<Todo>("2") && !second.is_pending::<Todo>("1"));
@@ -227,12 +154,66 @@ async fn goes_on<S: Store + Send + 'static>(room: &str, store: impl Fn() -> S) -
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_goes_on_from_a_store_in_memory() -> Result<()> {
     let store = MemoryStore::new();
-    goes_on("memory", || store.clone()).await
+    let free = || store.clone().load_now().unwrap().outbox.is_some();
+    goes_on("memory", || store.clone(), free).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_goes_on_from_a_sqlite_file() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("replica.sqlite");
-    goes_on("sqlite", || SqliteStore::open(&path).unwrap()).await
+    let free = || SqliteStore::open(&path).is_ok();
+    goes_on("sqlite", || SqliteStore::open(&path).unwrap(), free).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_living_client_takes_over_what_others_left_behind() -> Result<()> {
+    let mut server = Server::start();
+    let url = server.url("orphans");
+    let store = MemoryStore::new();
+    let client = async || Client::with(&url, Options::new(store.clone())).await;
+    let (first, second, third) = (client().await?, client().await?, client().await?);
+    within("live", async { first.ready().await.and(second.ready().await) }).await?;
+    within("live", third.ready()).await?;
+    server.kill();
+    let offline = |client: &Client| matches!(client.status().phase, Phase::Offline { .. });
+    within("offline", async { first.until(offline).await.and(second.until(offline).await) })
+        .await?;
+    for n in 1..=3 {
+        drop(first.send(create(&format!("first {n}"), "of the first")));
+        drop(second.send(create(&format!("second {n}"), "of the second")));
+    }
+    drop(second.send(TodoAction::Update {
+        id: "second 1".into(),
+        text: Some("  ".into()),
+        completed: None,
+    }));
+    within("stored", async { first.stored().await.and(second.stored().await) }).await?;
+    drop((first, second));
+    // What the two made is shown here, and pushed when there is a server.
+    within("adopted", third.until(|third| third.status().pending == 7)).await?;
+    assert_eq!(third.keys("todos").len(), 6);
+    assert!(third.is_pending::<Todo>("first 2") && third.is_pending::<Todo>("second 3"));
+    let mut updates = third.updates();
+    server.up();
+    within("answered", third.ready()).await?;
+    assert_eq!(third.keys("todos").len(), 6);
+    assert_eq!(third.version::<Todo>(), Some(6));
+    assert_eq!(third.get::<Todo>("second 1")?.unwrap().text, "of the second");
+    // Nothing flickered, and the one that was rejected is reported.
+    let mut errors = Vec::new();
+    while let Ok(update) = updates.try_recv() {
+        errors.extend(update.errors);
+    }
+    assert_eq!(errors.iter().map(|e| e.code()).collect::<Vec<_>>(), [Code::Rejected]);
+    drop(third);
+    let free = || store.clone().load_now().unwrap().outbox.is_some();
+    within("the store is let go", async {
+        while !free() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(store.orphan_now()?.is_none(), "an answered action is still there");
+    Ok(())
 }
