@@ -210,6 +210,18 @@ pub enum Role {
     DeletedAt,
 }
 
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Key => "key",
+            Self::CreatedAt => "created_at",
+            Self::UpdatedAt => "updated_at",
+            Self::DeletedAt => "deleted_at",
+        }
+    }
+}
+
 /// The value of a `default` attribute.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Literal {
@@ -240,6 +252,16 @@ impl Literal {
 }
 
 impl ColumnDef {
+    /// The column as a client's `hello` says it, under this name: `name?:TYPE`, with its role
+    /// behind it where it has one; without the `?` it takes no null.
+    pub(crate) fn signature(&self, name: &str) -> String {
+        let (null, kind) = (if self.nullable { "?" } else { "" }, self.sql_type.name());
+        match self.role {
+            Role::Plain => format!("{name}{null}:{kind}"),
+            role => format!("{name}{null}:{kind}:{}", role.name()),
+        }
+    }
+
     /// What a new row holds where an insert does not say; `None` where it has to.
     pub(crate) fn initial(&self, now: Timestamp) -> Option<Value> {
         match self.role {
@@ -329,6 +351,20 @@ impl Schema {
         self.row_from_json(&json)
     }
 
+    /// The columns as a client's `hello` says them; see
+    /// [`Subscription::columns`](crate::wire::v2::Subscription::columns).
+    ///
+    /// ```
+    /// # use partysync::Record;
+    /// # #[derive(Record, Clone)] #[record(table = "a")]
+    /// # struct A { #[record(key)] id: i64, text: Option<String> }
+    /// assert_eq!(A::SCHEMA.signature(), ["id:INTEGER:key", "text?:TEXT"]);
+    /// ```
+    #[must_use]
+    pub fn signature(&self) -> Vec<String> {
+        self.columns.iter().map(|column| column.signature(column.name)).collect()
+    }
+
     /// A number that changes when what travels changes: the columns' names, types, order and
     /// roles. Client and server compare it in `hello` (FNV-1a, 64 bits, as hexadecimal digits).
     ///
@@ -351,13 +387,7 @@ impl Schema {
             feed(column.name);
             feed(column.sql_type.name());
             feed(if column.nullable { "?" } else { "" });
-            feed(match column.role {
-                Role::Plain => "plain",
-                Role::Key => "key",
-                Role::CreatedAt => "created_at",
-                Role::UpdatedAt => "updated_at",
-                Role::DeletedAt => "deleted_at",
-            });
+            feed(column.role.name());
         }
         format!("{hash:016x}")
     }

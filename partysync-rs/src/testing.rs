@@ -61,6 +61,7 @@ impl<S: SyncServer> TestRoom<S> {
             channel: schema.table.to_owned(),
             since: None,
             schema: schema.hash(),
+            columns: Vec::new(),
         });
         let hello = Hello {
             client: "self".into(),

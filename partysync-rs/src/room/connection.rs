@@ -1,5 +1,6 @@
 //! One client's socket, as the room remembers it through hibernation.
 
+use super::project::Followed;
 use crate::{Code, Error, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
@@ -30,7 +31,7 @@ pub struct Connection {
     pub(crate) client: Option<String>,
     /// The channels that it follows, from `hello` on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) channels: Vec<String>,
+    pub(crate) channels: Vec<Followed>,
     /// How much of its rate of actions it has used, and when that was worked out. Forgotten in
     /// hibernation, which takes longer than any rate.
     #[serde(skip)]

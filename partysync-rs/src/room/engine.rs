@@ -1,6 +1,7 @@
 //! The engine: reads frames, commits actions once and in order, keeps version and epoch.
 
 use super::log::{self, Meta};
+use super::project::Followed;
 use super::{Connection, Limits, Output, Protocol};
 use crate::record::Schema;
 use crate::sql::Sql;
@@ -259,7 +260,7 @@ impl<A: Action> Engine<A> {
             tell(connection, &error, out);
             return Ok(());
         }
-        let mut schemas = Vec::new();
+        let (mut schemas, mut followed) = (Vec::new(), Vec::new());
         for subscription in &hello.channels {
             let schema = match Self::schema(&subscription.channel) {
                 Ok(schema) => schema,
@@ -269,20 +270,30 @@ impl<A: Action> Engine<A> {
                     return Ok(());
                 }
             };
-            if subscription.schema != schema.hash() {
-                let message = format!("`{}` has other columns here: reload the app", schema.table);
-                let error = Error::new(Code::SchemaMismatch, message);
-                tell(connection, &error, out);
-                close(connection, wire::CLOSE_SCHEMA, &error, out);
-                return Ok(());
+            match Followed::new(schema, subscription) {
+                Ok(channel) => followed.push(channel),
+                Err(error) => {
+                    tell(connection, &error, out);
+                    close(connection, wire::CLOSE_SCHEMA, &error, out);
+                    return Ok(());
+                }
             }
             schemas.push((schema, subscription.since));
         }
         log::to_sql(hello.seq)?;
         let known = log::client_seq(sql, &hello.client)?;
         // Without its seq a resent action could be done twice. In another epoch none was done.
-        if known.is_none() && hello.pushed > 0 && hello.epoch.as_ref() == Some(&self.meta.epoch) {
+        let elsewhere = hello.epoch.as_ref().is_some_and(|epoch| *epoch != self.meta.epoch);
+        if known.is_none() && hello.pushed > 0 && !elsewhere {
             let message = "this client was away for so long that the room has forgotten it";
+            let error = Error::new(Code::ClientForgotten, message);
+            tell(connection, &error, out);
+            close(connection, wire::CLOSE_FORGOTTEN, &error, out);
+            return Ok(());
+        }
+        // Its store has lost what came last: what it makes now would count as what it made then.
+        if known.is_some_and(|known| known > hello.pushed.max(hello.seq)) {
+            let message = "this client's store is older than what it has sent";
             let error = Error::new(Code::ClientForgotten, message);
             tell(connection, &error, out);
             close(connection, wire::CLOSE_FORGOTTEN, &error, out);
@@ -302,9 +313,9 @@ impl<A: Action> Engine<A> {
             connection: connection.id().to_owned(),
         });
         out.push(Output::send(connection.id(), welcome.to_text()));
+        connection.channels = followed;
         self.catch_up(sql, connection, &hello, &schemas, out)?;
         connection.client = Some(hello.client);
-        connection.channels = hello.channels.into_iter().map(|s| s.channel).collect();
         connection.changed = true;
         Ok(())
     }

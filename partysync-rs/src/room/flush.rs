@@ -3,6 +3,7 @@
 
 use super::catch_up::{self, After, Changed, PAGE_BYTES};
 use super::engine::Call;
+use super::project::{self, Followed};
 use super::{Connection, Engine, Output, Protocol, log};
 use crate::record::{Role, Schema};
 use crate::sql::Sql;
@@ -10,6 +11,7 @@ use crate::wire::v1;
 use crate::wire::v2::{Ack, Hello, Reset, ServerFrame};
 use crate::{Action, Result};
 use serde_json::Value as Json;
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::rc::Rc;
 
@@ -46,7 +48,7 @@ impl<A: Action> Engine<A> {
         }
         self.flushed = to;
         let v1_frames = OnceCell::new();
-        let mut shared: Vec<(&[String], Vec<Rc<str>>)> = Vec::new();
+        let mut shared: Vec<(&[Followed], Vec<Rc<str>>)> = Vec::new();
         for connection in connections {
             match connection.protocol() {
                 Protocol::V1 => {
@@ -58,17 +60,20 @@ impl<A: Action> Engine<A> {
                 Protocol::V2 if connection.client.is_none() => {}
                 Protocol::V2 => match acks.get(connection.id()) {
                     Some(acks) => {
-                        let frames = patch(&changes, &connection.channels, from, to, acks);
+                        let frames = patch(&changes, &connection.channels, from, to, acks)?;
                         out.extend(frames.into_iter().map(|f| Output::send(connection.id(), f)));
                     }
                     None if from == to => {}
                     None => {
                         let channels = connection.channels.as_slice();
                         let known = shared.iter().position(|(c, _)| *c == channels);
-                        let index = known.unwrap_or_else(|| {
-                            shared.push((channels, patch(&changes, channels, from, to, &[])));
-                            shared.len() - 1
-                        });
+                        let index = match known {
+                            Some(index) => index,
+                            None => {
+                                shared.push((channels, patch(&changes, channels, from, to, &[])?));
+                                shared.len() - 1
+                            }
+                        };
                         if let Some((_, frames)) = shared.get(index) {
                             let send = |f: &Rc<str>| Output::send(connection.id(), f.clone());
                             out.extend(frames.iter().map(send));
@@ -104,11 +109,12 @@ impl<A: Action> Engine<A> {
             let frame = ServerFrame::Reset(Reset { reason: reason.to_owned() });
             out.push(Output::send(connection.id(), frame.to_text()));
         }
-        for (schema, since) in schemas {
+        for ((schema, since), followed) in schemas.iter().zip(&connection.channels) {
             let since = since.filter(|_| reset.is_none() && hello.epoch.is_some());
+            let columns = followed.columns.as_deref();
             match since {
-                Some(since) => self.delta(sql, connection, schema, since, out)?,
-                None => self.snapshot(sql, connection, schema, out)?,
+                Some(since) => self.delta(sql, connection, (schema, columns), since, out)?,
+                None => self.snapshot(sql, connection, (schema, columns), out)?,
             }
         }
         Ok(())
@@ -118,12 +124,13 @@ impl<A: Action> Engine<A> {
         &self,
         sql: &dyn Sql,
         connection: &Connection,
-        schema: &Schema,
+        (schema, columns): (&Schema, Option<&[u16]>),
         out: &mut Vec<Output>,
     ) -> Result<()> {
         let (channel, to) = (Json::from(schema.table), self.meta.version);
         catch_up::snapshot(sql, schema, |page| {
             let catch_up::Page { rows, sent, total, more } = page;
+            let rows = project::rows(&rows, columns)?;
             out.push(Output::send(
                 connection.id(),
                 format!(
@@ -138,7 +145,7 @@ impl<A: Action> Engine<A> {
         &self,
         sql: &dyn Sql,
         connection: &Connection,
-        schema: &'static Schema,
+        (schema, columns): (&'static Schema, Option<&[u16]>),
         since: u64,
         out: &mut Vec<Output>,
     ) -> Result<()> {
@@ -146,7 +153,7 @@ impl<A: Action> Engine<A> {
         let changed = catch_up::changed(sql, schema, After::Version(since))?;
         let total = changed.len();
         let mut sent = 0;
-        let pages = pages(vec![(schema, changed.as_slice())]);
+        let pages = pages(vec![(schema, changed.as_slice(), columns)])?;
         for page in &pages {
             let (rows, gone) = page.iter().fold((String::new(), String::new()), |acc, part| {
                 sent += part.count;
@@ -261,15 +268,23 @@ struct Part {
     count: usize,
 }
 
+/// Changes of a table, for clients with these columns.
+type View<'c> = (&'static Schema, &'c [Changed], Option<&'c [u16]>);
+
 /// Cuts changes into pages that stay under the frame limit. There is always one page.
-fn pages(changes: Vec<(&'static Schema, &[Changed])>) -> Vec<Vec<Part>> {
+fn pages(changes: Vec<View<'_>>) -> Result<Vec<Vec<Part>>> {
     let mut pages = vec![Vec::new()];
     let mut size = 0;
-    for (schema, changed) in changes {
+    for (schema, changed, columns) in changes {
         let mut part = Part::new(schema.table);
         for change in changed {
-            let text =
-                if change.gone { &change.key } else { change.row.as_ref().unwrap_or(&change.key) };
+            let text = match &change.row {
+                Some(row) if !change.gone => match columns {
+                    None => Cow::Borrowed(row),
+                    Some(_) => Cow::Owned(project::row(row, columns)?),
+                },
+                _ => Cow::Borrowed(&change.key),
+            };
             if size + text.len() > PAGE_BYTES && size > 0 {
                 let full = std::mem::replace(&mut part, Part::new(schema.table));
                 if let Some(page) = pages.last_mut() {
@@ -279,13 +294,13 @@ fn pages(changes: Vec<(&'static Schema, &[Changed])>) -> Vec<Vec<Part>> {
                 size = 0;
             }
             size += text.len() + 1;
-            part.add(text, change.gone);
+            part.add(&text, change.gone);
         }
         if let (Some(page), true) = (pages.last_mut(), part.count > 0) {
             page.push(part);
         }
     }
-    pages
+    Ok(pages)
 }
 
 impl Part {
@@ -304,16 +319,23 @@ impl Part {
 }
 
 /// The frames of a patch for a connection that follows these channels.
-fn patch(changes: &Changes, channels: &[String], from: u64, to: u64, acks: &[Ack]) -> Vec<Rc<str>> {
-    let followed = changes
-        .iter()
-        .filter(|(schema, _)| channels.iter().any(|c| c == schema.table))
-        .map(|(schema, changed)| (*schema, changed.as_slice()))
-        .collect();
-    let pages = pages(followed);
+fn patch(
+    changes: &Changes,
+    channels: &[Followed],
+    from: u64,
+    to: u64,
+    acks: &[Ack],
+) -> Result<Vec<Rc<str>>> {
+    let mut views = Vec::new();
+    for (schema, changed) in changes {
+        if let Some(followed) = channels.iter().find(|f| f.channel == schema.table) {
+            views.push((*schema, changed.as_slice(), followed.columns.as_deref()));
+        }
+    }
+    let pages = pages(views)?;
     let count = pages.len();
     let acks = serde_json::to_string(acks).unwrap_or_else(|_| "[]".to_owned());
-    pages
+    let frames = pages
         .into_iter()
         .enumerate()
         .map(|(index, page)| {
@@ -332,5 +354,6 @@ fn patch(changes: &Changes, channels: &[String], from: u64, to: u64, acks: &[Ack
             )
             .into()
         })
-        .collect()
+        .collect();
+    Ok(frames)
 }

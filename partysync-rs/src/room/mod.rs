@@ -9,6 +9,8 @@ mod limits;
 mod log;
 
 pub use connection::{Connection, Protocol};
+mod project;
+
 pub use engine::{Engine, Incoming, Item, Outcome, Work};
 pub use limits::Limits;
 

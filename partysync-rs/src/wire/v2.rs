@@ -45,6 +45,10 @@ pub struct Subscription {
     pub since: Option<u64>,
     /// [`Schema::hash`](crate::Schema::hash) of the client's record.
     pub schema: String,
+    /// [`Schema::signature`](crate::Schema::signature) of the client's record: a room with more
+    /// columns sends rows with these. Without them the room's have to be the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
 }
 
 /// One action of a push.

@@ -1,0 +1,376 @@
+//! The application changes: what becomes of the database, of clients that were built before, and
+//! of what they have stored.
+
+use partysync::sql::Sqlite;
+use partysync::testing::TestRoom;
+use partysync::{Action, Code, Protocol, Record, Result, Room, SyncServer, Timestamp};
+use partysync_client::store::MemoryStore;
+use partysync_client::{Effect, Phase, Replica, Session, Timing};
+use std::path::Path;
+
+/// As it was first.
+mod first {
+    use super::*;
+
+    #[derive(Record, Clone, PartialEq, Debug)]
+    #[record(table = "notes")]
+    pub struct Note {
+        #[record(key)]
+        pub id: String,
+        pub text: String,
+        pub size: Option<i64>,
+        #[record(created_at)]
+        pub created_at: Timestamp,
+        #[record(deleted_at)]
+        pub deleted_at: Option<Timestamp>,
+    }
+
+    #[derive(Action, Clone, PartialEq, Debug)]
+    #[action(record = Note)]
+    pub enum NoteAction {
+        #[action(insert)]
+        Add { id: String, text: String, size: Option<i64> },
+        #[action(delete)]
+        Drop { id: String },
+    }
+
+    #[derive(Default)]
+    pub struct Notes;
+
+    impl SyncServer for Notes {
+        type Action = NoteAction;
+        fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+            action.apply(room.sql())
+        }
+    }
+}
+
+/// Two columns more, in the middle, and one with another name that takes no null any more.
+mod second {
+    use super::*;
+
+    #[derive(Record, Clone, PartialEq, Debug)]
+    #[record(table = "notes")]
+    pub struct Note {
+        #[record(key)]
+        pub id: String,
+        #[record(default = "white")]
+        pub color: String,
+        pub size: Option<i64>,
+        #[record(renamed_from = "text")]
+        pub title: String,
+        #[record(created_at)]
+        pub created_at: Timestamp,
+        pub owner: Option<String>,
+        #[record(deleted_at)]
+        pub deleted_at: Option<Timestamp>,
+    }
+
+    #[derive(Action, Clone, PartialEq, Debug)]
+    #[action(record = Note)]
+    pub enum NoteAction {
+        #[action(custom)]
+        Add { id: String, text: String, size: Option<i64>, color: Option<String> },
+        #[action(update)]
+        Paint { id: String, color: Option<String> },
+        #[action(delete)]
+        Drop { id: String },
+    }
+
+    impl partysync::Reduce for NoteAction {
+        fn reduce_custom(&self, draft: &mut partysync::Draft<'_, Note>) -> Result<()> {
+            let Self::Add { id, text, size, color } = self else { return Ok(()) };
+            draft.put(&Note {
+                id: id.clone(),
+                color: color.clone().unwrap_or("white".into()),
+                size: *size,
+                title: text.clone(),
+                created_at: draft.now(),
+                owner: None,
+                deleted_at: None,
+            })
+        }
+    }
+
+    #[derive(Default)]
+    pub struct Notes;
+
+    impl SyncServer for Notes {
+        type Action = NoteAction;
+        fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+            let NoteAction::Add { id, text, size, color } = action else {
+                return action.apply(room.sql());
+            };
+            let statement = "INSERT INTO notes (id, title, size, color) VALUES (?, ?, ?, ?)";
+            let color = color.unwrap_or("white".into());
+            room.sql().execute(statement, partysync::params![id, text, size, color])?;
+            Ok(())
+        }
+    }
+}
+
+/// A column that the first has is gone.
+mod third {
+    use super::*;
+
+    #[derive(Record, Clone, PartialEq, Debug)]
+    #[record(table = "notes")]
+    pub struct Note {
+        #[record(key)]
+        pub id: String,
+        #[record(renamed_from = "text")]
+        pub title: String,
+        #[record(created_at)]
+        pub created_at: Timestamp,
+        #[record(deleted_at)]
+        pub deleted_at: Option<Timestamp>,
+    }
+
+    #[derive(Action, Clone, PartialEq, Debug)]
+    #[action(record = Note)]
+    pub enum NoteAction {
+        #[action(insert)]
+        Write { id: String, title: String },
+        #[action(delete)]
+        Drop { id: String },
+    }
+
+    #[derive(Default)]
+    pub struct Notes;
+
+    impl SyncServer for Notes {
+        type Action = NoteAction;
+        fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+            action.apply(room.sql())
+        }
+    }
+}
+
+const NOW: Timestamp = Timestamp::from_millis(1_000);
+
+fn room<S: SyncServer + Default>(path: &Path) -> TestRoom<S> {
+    TestRoom::with(S::default(), Sqlite::open(path).unwrap()).unwrap()
+}
+
+/// A session of any age with a store, on a socket to a room of any age.
+struct Client<A> {
+    session: Session<A>,
+    store: MemoryStore,
+    socket: String,
+    errors: Vec<Code>,
+}
+
+impl<A: Action> Client<A> {
+    fn new<S: SyncServer>(store: &MemoryStore, room: &mut TestRoom<S>, socket: &str) -> Self {
+        let store = store.clone();
+        let (replica, errors) = Replica::load(&store.load_now().unwrap(), socket);
+        let errors = errors.iter().map(|error| error.code()).collect();
+        let session = Session::new(replica, Timing::default(), 7, NOW);
+        room.connect(socket, Protocol::V2).unwrap();
+        let mut client = Self { session, store, socket: socket.to_owned(), errors };
+        client.session.opened(NOW);
+        client.run(room);
+        client
+    }
+
+    /// Everything that is under way arrives.
+    fn run<S: SyncServer>(&mut self, room: &mut TestRoom<S>) -> Vec<String> {
+        let mut heard = Vec::new();
+        loop {
+            let client = self.session.replica().client().to_owned();
+            self.store.write_now(&client, self.session.take_writes()).unwrap();
+            self.errors.extend(self.session.take_errors().iter().map(|error| error.code()));
+            let effects = self.session.take_effects();
+            if effects.is_empty() {
+                return heard;
+            }
+            for effect in effects {
+                let Effect::Send(text) = effect else { continue };
+                for (to, text) in room.frame(&self.socket, &text).unwrap() {
+                    if to != self.socket {
+                        continue;
+                    }
+                    match text.strip_prefix("close ") {
+                        None => self.session.received(&text, NOW),
+                        Some(close) => self.session.closed(close[..4].parse().unwrap(), "", NOW),
+                    }
+                    heard.push(text);
+                }
+            }
+        }
+    }
+
+    fn act<S: SyncServer>(&mut self, room: &mut TestRoom<S>, action: A) -> Vec<String> {
+        self.session.act(action, NOW);
+        self.run(room)
+    }
+
+    fn is_live(&self) -> bool {
+        self.session.status().phase == Phase::Live && self.session.replica().pending() == 0
+    }
+}
+
+fn add(id: &str, text: &str) -> first::NoteAction {
+    first::NoteAction::Add { id: id.into(), text: text.into(), size: Some(3) }
+}
+
+#[test]
+fn an_older_client_goes_on_when_columns_were_added() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("room.sqlite");
+    let store = MemoryStore::new();
+    let mut old = room::<first::Notes>(&path);
+    let mut client = Client::new(&store, &mut old, "old");
+    client.act(&mut old, add("a", "from before"));
+    let before = client.session.replica().rows::<first::Note>().unwrap();
+    drop((client, old));
+
+    // The server was deployed anew; the client was not.
+    let mut new = room::<second::Notes>(&path);
+    let mut client = Client::<first::NoteAction>::new(&store, &mut new, "old");
+    assert!(client.is_live(), "{:?}", client.session.status());
+    assert_eq!(client.session.replica().rows::<first::Note>().unwrap(), before);
+    let stored: Vec<second::Note> = new.rows().unwrap();
+    assert_eq!((stored[0].title.as_str(), stored[0].color.as_str()), ("from before", "white"));
+
+    // Rows of a patch, a delta and a snapshot have its columns, in its order.
+    let frames = client.act(&mut new, add("b", "from the old one"));
+    assert!(frames[0].contains(r#""rows":[["b","from the old one",3,1000,null]]"#), "{frames:?}");
+    let paint = second::NoteAction::Paint { id: "a".into(), color: Some("red".into()) };
+    new.act(paint).unwrap();
+    let mut again = Client::<first::NoteAction>::new(&MemoryStore::new(), &mut new, "snapshot");
+    assert_eq!(again.session.replica().rows::<first::Note>().unwrap().len(), 2);
+    assert_eq!(again.session.replica().rows::<first::Note>().unwrap()[0], before[0]);
+    drop(client);
+    new.act(second::NoteAction::Drop { id: "b".into() }).unwrap();
+    let client = Client::<first::NoteAction>::new(&store, &mut new, "delta");
+    assert_eq!(client.session.replica().rows::<first::Note>().unwrap(), before);
+    assert!(again.act(&mut new, first::NoteAction::Drop { id: "a".into() }).len() == 1);
+    assert_eq!(
+        new.rows::<second::Note>().unwrap().iter().filter(|n| n.deleted_at.is_none()).count(),
+        0
+    );
+}
+
+#[test]
+fn old_and_new_clients_share_a_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut new = room::<second::Notes>(&folder.path().join("room.sqlite"));
+    let mut old = Client::<first::NoteAction>::new(&MemoryStore::new(), &mut new, "old");
+    let mut young = Client::<second::NoteAction>::new(&MemoryStore::new(), &mut new, "young");
+    old.act(&mut new, add("a", "hello"));
+    young.session.act(
+        second::NoteAction::Add {
+            id: "b".into(),
+            text: "hi".into(),
+            size: None,
+            color: Some("red".into()),
+        },
+        NOW,
+    );
+    // The young one lacks a's patch: it reconnects.
+    young.session.closed(1006, "", NOW);
+    new.connect("young again", Protocol::V2).unwrap();
+    young.socket = "young again".into();
+    young.session.reconnect(NOW);
+    young.session.opened(NOW);
+    young.run(&mut new);
+    let rows = young.session.replica().rows::<second::Note>().unwrap();
+    assert_eq!(rows.iter().map(|n| n.color.as_str()).collect::<Vec<_>>(), ["white", "red"]);
+}
+
+#[test]
+fn a_client_whose_columns_are_gone_is_told_to_reload_and_keeps_what_is_pending() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("room.sqlite");
+    let store = MemoryStore::new();
+    let mut old = room::<first::Notes>(&path);
+    let mut client = Client::new(&store, &mut old, "old");
+    client.act(&mut old, add("a", "from before"));
+    drop((client, old));
+
+    let mut new = room::<third::Notes>(&path);
+    let mut client = Client::<first::NoteAction>::new(&store, &mut new, "old");
+    let Phase::Refused(error) = client.session.status().phase else { panic!("{client:?}") };
+    assert_eq!(error.code(), Code::SchemaMismatch);
+    client.act(&mut new, add("b", "not understood any more"));
+    client.act(&mut new, first::NoteAction::Drop { id: "a".into() });
+    assert_eq!(client.session.status().pending, 2);
+    drop(client);
+
+    // The app is reloaded: rows are fetched anew, what is still understood is done, and what is
+    // not is answered by the server.
+    let mut client = Client::<third::NoteAction>::new(&store, &mut new, "new");
+    assert!(client.is_live(), "{:?}", client.session.status());
+    assert_eq!(client.errors, [Code::UnknownAction], "told when it was read");
+    let answers = client.session.take_answers();
+    let codes: Vec<_> = answers.iter().map(|(_, a)| a.as_ref().err().map(|e| e.code())).collect();
+    assert_eq!(codes, [Some(Code::UnknownAction), None]);
+    assert!(client.session.replica().rows::<third::Note>().unwrap().is_empty());
+    client.act(&mut new, third::NoteAction::Write { id: "c".into(), title: "new".into() });
+    assert_eq!(client.session.replica().rows::<third::Note>().unwrap().len(), 1);
+    drop(client);
+    assert!(store.load_now().unwrap().outbox.unwrap().pending.is_empty());
+}
+
+#[test]
+fn stored_rows_of_another_age_are_never_misread() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("room.sqlite");
+    let store = MemoryStore::new();
+    let mut old = room::<first::Notes>(&path);
+    let mut client = Client::new(&store, &mut old, "old");
+    client.act(&mut old, add("a", "from before"));
+    drop((client, old));
+    let saved = store.clone().load_now().unwrap();
+    let (replica, errors) = Replica::<second::NoteAction>::load(&saved, "unused");
+    assert!(errors.is_empty());
+    assert!(replica.rows::<second::Note>().unwrap().is_empty());
+    let channel = &replica.subscriptions()[0];
+    assert_eq!((channel.since, channel.columns[1].as_str()), (None, "color:TEXT"));
+
+    let mut new = room::<second::Notes>(&path);
+    let client = Client::<second::NoteAction>::new(&store, &mut new, "new");
+    let rows = client.session.replica().rows::<second::Note>().unwrap();
+    assert_eq!((rows[0].title.as_str(), rows[0].owner.as_deref()), ("from before", None));
+    drop(client);
+    // And back: the older app finds rows of the newer one.
+    let client = Client::<first::NoteAction>::new(&store, &mut new, "old");
+    assert_eq!(client.session.replica().rows::<first::Note>().unwrap()[0].text, "from before");
+}
+
+#[test]
+fn only_columns_that_hold_the_same_serve_an_older_client() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut room = room::<second::Notes>(&folder.path().join("room.sqlite"));
+    let known = ["id:TEXT:key", "color:TEXT", "deleted_at?:INTEGER:deleted_at"].map(str::to_owned);
+    let mut answers = |change: &dyn Fn(&mut Vec<String>)| {
+        let mut columns = known.to_vec();
+        change(&mut columns);
+        room.connect("c", Protocol::V2).unwrap();
+        let columns = serde_json::to_string(&columns).unwrap();
+        let hello = format!(
+            r#"{{"type":"hello","client":"c","epoch":null,"channels":[{{"channel":"notes","since":null,"schema":"0","columns":{columns}}}]}}"#
+        );
+        let frames = room.frame("c", &hello).unwrap();
+        room.disconnect("c").unwrap();
+        frames.last().unwrap().1.clone()
+    };
+    assert!(answers(&|_| {}).contains("catch_up"));
+    // A client that takes null is served by a column without.
+    assert!(answers(&|columns| columns[1] = "color?:TEXT".into()).contains("catch_up"));
+    for wrong in
+        ["colour:TEXT", "color:INTEGER", "size:INTEGER", "color:TEXT:key", "", "id:TEXT:key "]
+    {
+        let answer = answers(&|columns| columns[1] = wrong.into());
+        assert_eq!(answer, "close 4409 schema_mismatch", "{wrong}");
+    }
+    assert_eq!(answers(&|columns| columns.swap(0, 1)), "close 4409 schema_mismatch");
+    assert_eq!(answers(&|columns| columns.clear()), "close 4409 schema_mismatch");
+}
+
+impl<A> std::fmt::Debug for Client<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("errors", &self.errors).finish_non_exhaustive()
+    }
+}
