@@ -1,14 +1,17 @@
 //! One room and many clients on a virtual clock, under seeded faults: delays, lost connections,
 //! frames that come twice, in another order or not at all, crashes of either side at any write,
-//! hibernation, a clock that jumps, trimming, wiped storage. Afterwards the faults stop, and the
+//! tabs that share a store and inherit from each other, hooks that take time, hibernation, a clock
+//! that jumps, trimming, a new version of the application, wiped storage. Afterwards the faults stop, and the
 //! invariants have to hold.
 //!
 //! A run is a schedule: a list of steps made from a seed. Each step means something in any state,
 //! so a schedule that finds a violation can be shrunk by leaving steps out.
 
 pub mod app;
+mod check;
 pub mod server;
 pub mod step;
+mod tab;
 pub mod world;
 
 pub use step::{Schedule, Step, shrink};
@@ -27,7 +30,7 @@ pub fn run(seed: u64) -> Result<Stats, Violation> {
 /// # Errors
 /// The violation, with the history that led to it.
 pub fn run_schedule(schedule: &Schedule) -> Result<Stats, Violation> {
-    let mut world = World::new(schedule.clients);
+    let mut world = World::new(schedule);
     for step in &schedule.steps {
         world.step(step)?;
     }
@@ -54,6 +57,8 @@ pub struct Stats {
     pub connections: u64,
     /// Resets that clients were told.
     pub resets: u64,
+    /// Outboxes that one tab took over from another.
+    pub adopted: u64,
 }
 
 impl std::ops::AddAssign for Stats {
@@ -66,5 +71,6 @@ impl std::ops::AddAssign for Stats {
         self.client_crashes += other.client_crashes;
         self.connections += other.connections;
         self.resets += other.resets;
+        self.adopted += other.adopted;
     }
 }

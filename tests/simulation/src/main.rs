@@ -91,7 +91,11 @@ fn report(seed: u64, what: &str) {
     println!("shrinking {} steps ...", schedule.steps.len());
     let short = shrink(&schedule);
     let Err(violation) = run_schedule(&short) else { return };
-    println!("{} clients, {} steps:", short.clients, short.steps.len());
+    let Schedule { clients, tabs, slow_hooks, steps } = &short;
+    println!(
+        "{clients} clients ({tabs} tabs a browser, slow hooks: {slow_hooks}), {} steps:",
+        steps.len()
+    );
     for step in &short.steps {
         println!("    {step:?}");
     }

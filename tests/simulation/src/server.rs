@@ -1,11 +1,12 @@
 //! The room's process in the simulation: it can die at any statement, and be built anew from its
 //! database; sleep with its sockets open; lose its storage.
 
-use crate::app::App;
-use partysync::room::{Incoming, Outcome, Output};
+use crate::app::{App, NextApp};
+use partysync::room::{Incoming, Item, Outcome, Output};
 use partysync::sql::{Row, Sql, Sqlite, Value};
-use partysync::{Code, Connection, Error, Host, Protocol, Result, Timestamp};
+use partysync::{Batch, Code, Connection, Error, Host, Protocol, Result, SyncServer, Timestamp};
 use std::cell::Cell;
+use std::collections::VecDeque;
 
 /// SQLite in a process that dies at a statement of the world's choice. What was not committed
 /// is rolled back, as SQLite does when it is opened again.
@@ -51,20 +52,88 @@ impl Sql for Mortal {
     }
 }
 
+/// A push whose hooks are awaited, with what its connection sent meanwhile.
+struct Slow<A> {
+    batch: Batch<A>,
+    items: VecDeque<Item<A>>,
+    frames: VecDeque<String>,
+}
+
+/// A room in memory, of either version of the application.
+struct Process<S: SyncServer> {
+    server: S,
+    host: Host<S>,
+    slow: Vec<Slow<S::Action>>,
+}
+
+impl<S: SyncServer> Process<S> {
+    fn receive(&mut self, sql: &Mortal, id: &str, text: &str) -> Result<()> {
+        if let Some(slow) = self.slow.iter_mut().find(|slow| slow.batch.connection.id() == id) {
+            slow.frames.push_back(text.to_owned());
+            return Ok(());
+        }
+        if let Some(mut batch) = self.host.receive(&self.server, sql, id, &Incoming::Text(text))? {
+            let items = std::mem::take(&mut batch.items).into();
+            self.slow.push(Slow { batch, items, frames: VecDeque::new() });
+        }
+        Ok(())
+    }
+
+    /// One hook returns: its action is committed, or the push is done.
+    fn resume(&mut self, sql: &Mortal, which: usize) -> Result<()> {
+        if self.slow.is_empty() {
+            return Ok(());
+        }
+        let which = which % self.slow.len();
+        let slow = &mut self.slow[which];
+        if let Some(item) = slow.items.pop_front() {
+            let outcome = self.host.commit(&self.server, sql, &slow.batch.connection, item)?;
+            if outcome == Outcome::Gap {
+                slow.items.clear();
+            }
+            return Ok(());
+        }
+        let Slow { batch, mut frames, .. } = self.slow.remove(which);
+        self.host.flush(sql)?;
+        while let Some(frame) = frames.pop_front() {
+            self.receive(sql, batch.connection.id(), &frame)?;
+        }
+        Ok(())
+    }
+}
+
+enum AnyProcess {
+    Now(Process<App>),
+    Next(Process<NextApp>),
+}
+
+macro_rules! with {
+    ($any:expr, $process:ident => $body:expr) => {
+        match $any {
+            AnyProcess::Now($process) => $body,
+            AnyProcess::Next($process) => $body,
+        }
+    };
+}
+
 /// The room's process.
 pub struct Server {
     sql: Mortal,
-    host: Option<Host<App>>,
+    process: Option<AnyProcess>,
     epochs: u32,
+    /// Which version of the application is deployed.
+    next: bool,
+    /// Whether hooks take time, in which other things happen.
+    slow_hooks: bool,
     /// Connections with their stored state, as the runtime keeps them through hibernation.
     asleep: Vec<Connection>,
 }
 
 impl Server {
     /// A room with empty storage.
-    pub fn new() -> Result<Self> {
+    pub fn new(slow_hooks: bool) -> Result<Self> {
         let sql = Mortal { inner: Sqlite::in_memory()?, left: Cell::new(None) };
-        Ok(Self { sql, host: None, epochs: 0, asleep: Vec::new() })
+        Ok(Self { sql, process: None, epochs: 0, next: false, slow_hooks, asleep: Vec::new() })
     }
 
     /// The database, read from outside.
@@ -72,39 +141,53 @@ impl Server {
         &self.sql.inner
     }
 
+    fn start(&mut self, now: Timestamp) -> Result<AnyProcess> {
+        self.epochs += 1;
+        let (epoch, awake) = (format!("epoch-{}", self.epochs), self.asleep.clone());
+        Ok(if self.next {
+            let host = Host::open(&NextApp, &self.sql, "room", now, &epoch, awake)?;
+            AnyProcess::Next(Process { server: NextApp, host, slow: Vec::new() })
+        } else {
+            let host = Host::open(&App, &self.sql, "room", now, &epoch, awake)?;
+            AnyProcess::Now(Process { server: App, host, slow: Vec::new() })
+        })
+    }
+
     /// Runs an event. `None` when the process died of it: its sockets are gone.
-    fn event<T>(
+    fn event(
         &mut self,
         now: Timestamp,
-        event: impl FnOnce(&Mortal, &mut Host<App>) -> Result<T>,
-    ) -> Result<Option<(T, Vec<Output>)>> {
+        event: impl FnOnce(&Mortal, &mut AnyProcess) -> Result<()>,
+    ) -> Result<Option<Vec<Output>>> {
         let result = (|| {
-            if self.host.is_none() {
-                self.epochs += 1;
-                let (epoch, awake) = (format!("epoch-{}", self.epochs), self.asleep.clone());
-                self.host = Some(Host::open(&App, &self.sql, "room", now, &epoch, awake)?);
-            }
-            let host = self.host.as_mut().ok_or_else(dead)?;
-            host.tick(&self.sql, now)?;
-            let value = event(&self.sql, host)?;
-            Ok((value, host.take_output()))
+            let mut process = match self.process.take() {
+                Some(process) => process,
+                None => self.start(now)?,
+            };
+            with!(&mut process, process => process.host.tick(&self.sql, now))?;
+            event(&self.sql, &mut process)?;
+            let out = with!(&mut process, process => process.host.take_output());
+            self.process = Some(process);
+            Ok(out)
         })();
         if !self.sql.lives() {
-            self.die();
+            self.kill();
             return Ok(None);
         }
         result.map(Some)
     }
 
-    fn die(&mut self) {
+    /// The process is killed between two events.
+    pub fn kill(&mut self) {
         self.sql.left.set(None);
-        self.host = None;
+        self.process = None;
         self.asleep.clear();
     }
 
-    /// The process is killed between two events.
-    pub fn kill(&mut self) {
-        self.die();
+    /// The application's next version is deployed.
+    pub fn upgrade(&mut self) {
+        self.kill();
+        self.next = true;
     }
 
     /// The process will die after this many more statements.
@@ -112,17 +195,21 @@ impl Server {
         self.sql.left.set(Some(statements));
     }
 
-    /// The object goes to sleep; its sockets stay open.
+    /// The object goes to sleep; its sockets stay open. One that awaits a hook does not.
     pub fn hibernate(&mut self, connections: &[String]) {
-        if let Some(host) = self.host.take() {
-            let stored = connections.iter().filter_map(|id| host.connection(id));
+        let Some(process) = &self.process else { return };
+        if with!(process, process => process.slow.is_empty()) {
+            let stored = connections
+                .iter()
+                .filter_map(|id| with!(process, process => process.host.connection(id)));
             self.asleep = stored.cloned().collect();
+            self.process = None;
         }
     }
 
     /// The process is killed and its storage is empty when it is back.
     pub fn wipe(&mut self) -> Result<()> {
-        self.die();
+        self.kill();
         self.sql.inner = Sqlite::in_memory()?;
         Ok(())
     }
@@ -130,37 +217,51 @@ impl Server {
     /// A client connects.
     pub fn connect(&mut self, id: &str, now: Timestamp) -> Result<Option<Vec<Output>>> {
         let connection = Connection::new(id, Protocol::V2);
-        let event = self.event(now, |sql, host| {
-            host.connect(&App, sql, connection, &http::Request::new(())).map(drop)
-        })?;
-        Ok(event.map(|((), out)| out))
+        self.event(now, |sql, process| {
+            let request = http::Request::new(());
+            with!(process, process => {
+                process.host.connect(&process.server, sql, connection, &request).map(drop)
+            })
+        })
     }
 
     /// A client's socket is gone.
     pub fn close(&mut self, id: &str, now: Timestamp) -> Result<Option<Vec<Output>>> {
-        let event = self.event(now, |sql, host| host.close(&App, sql, id))?;
-        Ok(event.map(|((), out)| out))
+        self.event(
+            now,
+            |sql, process| with!(process, process => process.host.close(&process.server, sql, id)),
+        )
     }
 
     /// The alarm rings, if it is time.
     pub fn alarm(&mut self, now: Timestamp) -> Result<Option<Vec<Output>>> {
-        let event = self.event(now, |sql, host| host.alarm(&App, sql))?;
-        Ok(event.map(|((), out)| out))
+        self.event(
+            now,
+            |sql, process| with!(process, process => process.host.alarm(&process.server, sql)),
+        )
     }
 
     /// A frame comes.
     pub fn receive(&mut self, id: &str, text: &str, now: Timestamp) -> Result<Option<Vec<Output>>> {
-        let event = self.event(now, |sql, host| {
-            if let Some(batch) = host.receive(&App, sql, id, &Incoming::Text(text))? {
-                for item in batch.items {
-                    if host.commit(&App, sql, &batch.connection, item)? == Outcome::Gap {
-                        break;
-                    }
+        let slow_hooks = self.slow_hooks;
+        self.event(now, |sql, process| {
+            with!(process, process => {
+                process.receive(sql, id, text)?;
+                while !slow_hooks && !process.slow.is_empty() {
+                    process.resume(sql, 0)?;
                 }
-                host.flush(sql)?;
-            }
-            Ok(())
-        })?;
-        Ok(event.map(|((), out)| out))
+                Ok(())
+            })
+        })
+    }
+
+    /// Whether a hook is awaited.
+    pub fn is_slow(&self) -> bool {
+        self.process.as_ref().is_some_and(|p| with!(p, process => !process.slow.is_empty()))
+    }
+
+    /// One of the hooks that are awaited returns.
+    pub fn resume(&mut self, which: usize, now: Timestamp) -> Result<Option<Vec<Output>>> {
+        self.event(now, |sql, process| with!(process, process => process.resume(sql, which)))
     }
 }

@@ -32,12 +32,22 @@ pub enum Step {
     Notice(usize),
     /// The client dies and comes back from its store.
     ClientCrash(usize),
+    /// The tab is closed, or killed.
+    CloseTab(usize),
+    /// A tab is opened where there is none.
+    OpenTab(usize),
+    /// A tab takes over what one that is gone left behind.
+    Adopt(usize),
     /// The server dies between two events.
     ServerCrash,
     /// The server will die after this many statements.
     ServerDoom(u32),
     /// The object is rebuilt with its sockets open.
     Hibernate,
+    /// The application's next version is deployed.
+    Upgrade,
+    /// One of the hooks that are awaited returns.
+    Resume(usize),
     /// The storage is wiped.
     Wipe,
     /// The server's alarm rings.
@@ -53,6 +63,10 @@ pub enum Step {
 pub struct Schedule {
     /// How many clients there are.
     pub clients: usize,
+    /// How many of them share a browser's storage, as tabs do.
+    pub tabs: usize,
+    /// Whether the server's hooks take time.
+    pub slow_hooks: bool,
     /// What happens, in this order.
     pub steps: Vec<Step>,
 }
@@ -66,13 +80,15 @@ impl Schedule {
         // Each run has its own character: some are calm, some are all faults.
         let faults = random.u32(0..=30);
         let wipes = random.u8(..10) == 0;
+        let tabs = random.usize(1..=clients);
+        let slow_hooks = random.u8(..3) == 0;
         let length = random.usize(20..160);
         let mut token = 0;
         let mut steps = Vec::with_capacity(length);
         while steps.len() < length {
             let client = random.usize(..clients);
             if random.u32(..100) < faults {
-                steps.push(match random.u8(..14) {
+                steps.push(match random.u8(..18) {
                     0 | 1 => Step::Cut(client),
                     2 => Step::ClientCrash(client),
                     3 => Step::ServerCrash,
@@ -85,6 +101,10 @@ impl Schedule {
                     11 => Step::Skew(random.i64(-20_000..20_000)),
                     12 if wipes => Step::Wipe,
                     12 => Step::Alarm,
+                    13 => Step::CloseTab(client),
+                    14 | 15 => Step::OpenTab(client),
+                    16 if random.u8(..4) == 0 => Step::Upgrade,
+                    16 => Step::Adopt(client),
                     _ => {
                         token += 1;
                         Step::ActAndDie(client, AppAction::random(&mut random, token))
@@ -92,7 +112,7 @@ impl Schedule {
                 });
                 continue;
             }
-            steps.push(match random.u8(..21) {
+            steps.push(match random.u8(..24) {
                 0..=5 => {
                     token += 1;
                     Step::Act(client, AppAction::random(&mut random, token))
@@ -104,10 +124,13 @@ impl Schedule {
                 16 | 17 => Step::Wait(random.i64(1..2_000)),
                 18 => Step::Wait(random.i64(1..2 * crate::app::RETENTION)),
                 19 => Step::Alarm,
+                20 if tabs > 1 => Step::Adopt(client),
+                21 | 22 if slow_hooks => Step::Resume(client),
+                21 | 22 => Step::Up(client),
                 _ => Step::Settle,
             });
         }
-        Self { clients, steps }
+        Self { clients, tabs, slow_hooks, steps }
     }
 }
 

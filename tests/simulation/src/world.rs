@@ -1,14 +1,16 @@
-//! The world: clients, links and the server, and what has to hold of them.
+//! The world: clients, links and the server, and what happens to them.
 
 use crate::Stats;
-use crate::app::{Account, AppAction, Thing, ThingAction};
+use crate::app::{Account, AppAction, Cell, Thing};
 use crate::server::Server;
-use crate::step::Step;
+use crate::step::{Schedule, Step};
+use crate::tab::{End, Link, Tab};
+use futures::FutureExt;
 use partysync::room::Output;
-use partysync::{Code, Error, Result, Timestamp, params};
-use partysync_client::store::{MemoryStore, Store};
+use partysync::{Code, Result, Timestamp};
+use partysync_client::store::MemoryStore;
 use partysync_client::{Effect, Phase, Replica, Session, Timing};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// An invariant that did not hold.
 #[derive(Debug)]
@@ -19,30 +21,9 @@ pub struct Violation {
     pub history: Vec<String>,
 }
 
-/// A socket as the network sees it.
-struct Link {
-    id: String,
-    /// Whether the server knows of it.
-    open: bool,
-    /// Whether it is broken; the client has yet to notice.
-    broken: bool,
-    /// The server's close frame, behind all other frames.
-    close: Option<(u16, String)>,
-    up: VecDeque<String>,
-    down: VecDeque<String>,
-}
-
-struct Client {
-    store: MemoryStore,
-    session: Session<AppAction>,
-    link: Option<Link>,
-    /// The action of each seq that may still get an answer.
-    made: BTreeMap<u64, AppAction>,
-}
-
 /// What became of an action, as its client heard.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Known {
+pub(crate) enum Known {
     Waiting,
     Committed,
     Rejected,
@@ -54,58 +35,53 @@ enum Known {
 
 /// What the server holds at a version.
 #[derive(Clone, Debug, PartialEq)]
-struct Rows {
-    things: Vec<Thing>,
-    accounts: Vec<Account>,
+pub(crate) struct Rows {
+    pub(crate) things: Vec<Thing>,
+    pub(crate) accounts: Vec<Account>,
+    pub(crate) cells: Vec<Cell>,
 }
 
 /// All there is.
 pub struct World {
-    server: Server,
-    clients: Vec<Client>,
+    pub(crate) server: Server,
+    pub(crate) tabs: Vec<Tab>,
+    /// What each browser keeps for its tabs.
+    browsers: Vec<MemoryStore>,
+    /// The actions of each client id that may still get an answer, by seq.
+    pub(crate) made: BTreeMap<String, BTreeMap<u64, AppAction>>,
+    /// Which ids are one client's: a client that was forgotten goes on under another.
+    lineage: BTreeMap<String, usize>,
     now: Timestamp,
     skew: i64,
     links: u32,
-    known: BTreeMap<i64, (usize, Known)>,
+    clients: u32,
+    /// What became of each action, and of which client it was.
+    pub(crate) known: BTreeMap<i64, (usize, Known)>,
     /// The server's rows at each version, of the present epoch.
-    past: BTreeMap<u64, Rows>,
-    epoch: String,
-    wiped: bool,
+    pub(crate) past: BTreeMap<u64, Rows>,
+    pub(crate) epoch: String,
+    pub(crate) wiped: bool,
     history: Vec<String>,
     /// What happened, in numbers.
     pub stats: Stats,
 }
 
-fn session(store: &MemoryStore, client: usize, now: Timestamp) -> Result<Session<AppAction>> {
-    let replica = match store.load()? {
-        Some(saved) => {
-            let (replica, lost) = Replica::load(&saved)?;
-            match lost.into_iter().next() {
-                Some(error) => return Err(error),
-                None => replica,
-            }
-        }
-        None => Replica::new(format!("client-{client}")),
-    };
-    Ok(Session::new(replica, Timing::default(), client as u64 + 1, now))
-}
-
 impl World {
-    /// A room with empty storage and this many clients.
+    /// A room with empty storage and the clients of a schedule.
     #[must_use]
-    pub fn new(clients: usize) -> Self {
-        let now = Timestamp::from_millis(1_000_000);
-        let client = |index| {
-            let store = MemoryStore::new();
-            let session = session(&store, index, now).expect("an empty store");
-            Client { store, session, link: None, made: BTreeMap::new() }
-        };
+    pub fn new(schedule: &Schedule) -> Self {
+        let Schedule { clients, tabs, slow_hooks, .. } = *schedule;
+        let tab = |index| Tab { browser: index / tabs, ..Tab::default() };
         let mut world = Self {
-            server: Server::new().expect("SQLite in memory"),
-            clients: (0..clients).map(client).collect(),
-            now,
+            server: Server::new(slow_hooks).expect("SQLite in memory"),
+            tabs: (0..clients).map(tab).collect(),
+            browsers: (0..clients.div_ceil(tabs)).map(|_| MemoryStore::new()).collect(),
+            made: BTreeMap::new(),
+            lineage: BTreeMap::new(),
+            now: Timestamp::from_millis(1_000_000),
             skew: 0,
             links: 0,
+            clients: 0,
             known: BTreeMap::new(),
             past: BTreeMap::new(),
             epoch: String::new(),
@@ -113,13 +89,11 @@ impl World {
             history: Vec::new(),
             stats: Stats::default(),
         };
-        for index in 0..clients {
-            world.effects(index);
-        }
+        (0..clients).for_each(|tab| world.open_tab(tab).expect("an empty store"));
         world
     }
 
-    fn violation(&mut self, what: impl Into<String>) -> Violation {
+    pub(crate) fn violation(&mut self, what: impl Into<String>) -> Violation {
         Violation { what: what.into(), history: std::mem::take(&mut self.history) }
     }
 
@@ -144,40 +118,53 @@ impl World {
 
     fn perform(&mut self, step: &Step) -> Result<()> {
         match step {
-            Step::Act(client, action) => self.act(*client, action, true)?,
-            Step::ActAndDie(client, action) => self.act(*client, action, false)?,
-            Step::Open(client) => self.open(*client)?,
-            Step::Up(client) => self.up(*client, 1)?,
-            Step::UpTwice(client) => self.up(*client, 2)?,
-            Step::Down(client) => self.down(*client, 1)?,
-            Step::DownTwice(client) => self.down(*client, 2)?,
-            Step::DownSwap(client) => {
-                if let Some(link) = &mut self.clients[*client].link
+            Step::Act(tab, action) => self.act(*tab, action, true)?,
+            Step::ActAndDie(tab, action) => self.act(*tab, action, false)?,
+            Step::Open(tab) => self.each_end(*tab, Self::open)?,
+            Step::Up(tab) => self.each_end(*tab, |world, at| world.up(at, 1))?,
+            Step::UpTwice(tab) => self.each_end(*tab, |world, at| world.up(at, 2))?,
+            Step::Down(tab) => self.each_end(*tab, |world, at| world.down(at, 1))?,
+            Step::DownTwice(tab) => self.each_end(*tab, |world, at| world.down(at, 2))?,
+            Step::DownSwap(tab) => self.each_end(*tab, |world, at| {
+                if let Some(link) = world.link(at)
                     && link.down.len() > 1
                 {
                     link.down.swap(0, 1);
                 }
-                self.down(*client, 1)?;
-            }
-            Step::DownDrop(client) => {
-                if let Some(link) = &mut self.clients[*client].link {
+                world.down(at, 1)
+            })?,
+            Step::DownDrop(tab) => self.each_end(*tab, |world, at| {
+                if let Some(link) = world.link(at) {
                     link.down.pop_front();
                 }
-            }
+                Ok(())
+            })?,
             Step::Settle => self.settle()?,
-            Step::Cut(client) => self.cut(*client)?,
-            Step::Notice(client) => self.notice(*client),
-            Step::ClientCrash(client) => self.client_crash(*client)?,
+            Step::Cut(tab) => self.each_end(*tab, Self::cut)?,
+            Step::Notice(tab) => self.each_end(*tab, Self::notice)?,
+            Step::ClientCrash(tab) => {
+                self.close_tab(*tab)?;
+                self.open_tab(*tab)?;
+            }
+            Step::CloseTab(tab) => self.close_tab(*tab)?,
+            Step::OpenTab(tab) => self.open_tab(*tab)?,
+            Step::Adopt(tab) => drop(self.adopt(*tab)?),
             Step::ServerCrash => {
                 self.server.kill();
                 self.server_died();
             }
             Step::ServerDoom(statements) => self.server.doom(*statements),
             Step::Hibernate => {
-                let open = self.clients.iter().filter_map(|client| client.link.as_ref());
-                let open: Vec<_> = open.filter(|l| l.open).map(|link| link.id.clone()).collect();
+                let ends = self.tabs.iter().flat_map(|tab| &tab.ends);
+                let open = ends.filter_map(|end| end.link.as_ref()).filter(|link| link.open);
+                let open: Vec<_> = open.map(|link| link.id.clone()).collect();
                 self.server.hibernate(&open);
             }
+            Step::Upgrade => {
+                self.server.upgrade();
+                self.server_died();
+            }
+            Step::Resume(which) => self.resume(*which)?,
             Step::Wipe => {
                 self.server.wipe()?;
                 self.server_died();
@@ -191,9 +178,12 @@ impl World {
             }
             Step::Wait(millis) => {
                 self.now = self.now.plus_millis(*millis);
-                for client in 0..self.clients.len() {
-                    self.clients[client].session.tick(self.now);
-                    self.effects(client);
+                for tab in 0..self.tabs.len() {
+                    self.each_end(tab, |world, (tab, end)| {
+                        world.tabs[tab].ends[end].session.tick(world.now);
+                        world.effects((tab, end));
+                        Ok(())
+                    })?;
                 }
             }
             Step::Skew(millis) => self.skew = *millis,
@@ -201,69 +191,169 @@ impl World {
         Ok(())
     }
 
-    fn act(&mut self, client: usize, action: &AppAction, survives: bool) -> Result<()> {
+    /// Does something to the session of a tab and to each of its couriers, which may be done
+    /// with by then.
+    fn each_end(
+        &mut self,
+        tab: usize,
+        mut each: impl FnMut(&mut Self, At) -> Result<()>,
+    ) -> Result<()> {
+        for end in (0..self.tabs[tab].ends.len()).rev() {
+            each(self, (tab, end))?;
+        }
+        self.dismiss(tab)
+    }
+
+    fn link(&mut self, (tab, end): At) -> Option<&mut Link> {
+        self.tabs[tab].ends[end].link.as_mut()
+    }
+
+    fn open_tab(&mut self, tab: usize) -> Result<()> {
+        if !self.tabs[tab].ends.is_empty() {
+            return Ok(());
+        }
+        let store = self.browsers[self.tabs[tab].browser].clone();
+        self.clients += 1;
+        let fresh = format!("client-{}", self.clients);
+        let (replica, errors) = Replica::load(&store.load_now()?, fresh);
+        if let Some(error) = errors.into_iter().next() {
+            return Err(error);
+        }
+        let client = replica.client().to_owned();
+        let lineages = self.lineage.len();
+        self.lineage.entry(client.clone()).or_insert(lineages);
+        let session = Session::new(replica, Timing::default(), u64::from(self.clients), self.now);
+        let store = Box::new(store);
+        self.tabs[tab].ends.push(End { client, session, store, link: None, adopted: None });
+        self.effects((tab, 0));
+        Ok(())
+    }
+
+    fn close_tab(&mut self, tab: usize) -> Result<()> {
+        if self.tabs[tab].ends.is_empty() {
+            return Ok(());
+        }
+        self.stats.client_crashes += 1;
+        for end in 0..self.tabs[tab].ends.len() {
+            self.cut((tab, end))?;
+        }
+        self.tabs[tab].ends.clear();
+        Ok(())
+    }
+
+    /// Takes over one outbox; `false` when there is none.
+    fn adopt(&mut self, tab: usize) -> Result<bool> {
+        if self.tabs[tab].ends.is_empty() {
+            return Ok(false);
+        }
+        let Some(orphan) = self.browsers[self.tabs[tab].browser].orphan_now()? else {
+            return Ok(false);
+        };
+        self.stats.adopted += 1;
+        self.clients += 1;
+        let number = self.tabs[tab].adopted;
+        let seed = u64::from(self.clients);
+        self.tabs[tab].adopted += 1;
+        self.tabs[tab].ends[0].session.adopt(number, &orphan.outbox);
+        let session = Session::courier(&orphan.outbox, Timing::default(), seed, self.now);
+        let (client, store) = (orphan.outbox.client, orphan.store);
+        let end = End { client, session, store, link: None, adopted: Some(number) };
+        self.tabs[tab].ends.push(end);
+        let end = self.tabs[tab].ends.len() - 1;
+        self.effects((tab, 0));
+        self.effects((tab, end));
+        Ok(true)
+    }
+
+    /// Lets couriers go that have nothing left to do.
+    fn dismiss(&mut self, tab: usize) -> Result<()> {
+        for end in (1..self.tabs[tab].ends.len()).rev() {
+            if self.tabs[tab].ends[end].session.replica().pending() == 0 {
+                let removed = self.tabs[tab].ends[end].store.remove();
+                removed.now_or_never().expect("memory is at hand")?;
+                self.cut((tab, end))?;
+                self.tabs[tab].ends.remove(end);
+            }
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, tab: usize, action: &AppAction, survives: bool) -> Result<()> {
+        let Some(end) = self.tabs[tab].ends.first_mut() else { return Ok(()) };
         self.stats.actions += 1;
-        let token = action.token();
-        let seq = self.clients[client].session.act(action.clone(), self.now);
+        let (token, client) = (action.token(), self.lineage[&end.client]);
+        let seq = end.session.act(action.clone(), self.now);
         if survives {
             self.known.insert(token, (client, Known::Waiting));
-            self.clients[client].made.insert(seq, action.clone());
-            self.effects(client);
+            self.made.entry(end.client.clone()).or_default().insert(seq, action.clone());
+            self.effects((tab, 0));
             return Ok(());
         }
         self.known.insert(token, (client, Known::Lost));
-        self.client_crash(client)
+        self.close_tab(tab)?;
+        self.open_tab(tab)
     }
 
     /// First stored, then sent: as the driver does.
-    fn effects(&mut self, index: usize) {
-        let client = &mut self.clients[index];
-        let writes = client.session.take_writes();
+    fn effects(&mut self, (tab, index): At) {
+        let end = &mut self.tabs[tab].ends[index];
+        let writes = end.session.take_writes();
+        let id = end.session.replica().client().to_owned();
         if !writes.is_empty() {
-            let id = client.session.replica().client().to_owned();
-            client.store.write(&id, writes).expect("memory takes everything");
+            let written = end.store.write(&id, writes).now_or_never();
+            written.expect("memory is at hand").expect("memory takes everything");
         }
-        for (seq, outcome) in client.session.take_answers() {
+        let version = end.session.answered_at();
+        let (answers, adopted) = (end.session.take_answers(), end.adopted);
+        let lineage = self.lineage[&end.client];
+        let made = self.made.entry(end.client.clone()).or_default();
+        for (seq, outcome) in &answers {
             // An answer that came twice was heard the first time.
-            if let Some(action) = client.made.remove(&seq) {
-                let known = match &outcome {
+            if let Some(action) = made.remove(seq) {
+                let known = match outcome {
                     Ok(()) => Known::Committed,
                     Err(error) if error.code() == Code::ClientForgotten => Known::Unknown,
                     Err(_) => Known::Rejected,
                 };
                 self.stats.forgotten += u64::from(known == Known::Unknown);
                 self.stats.rejected += u64::from(outcome.is_err());
-                self.known.insert(action.token(), (index, known));
+                self.known.insert(action.token(), (lineage, known));
             }
         }
-        client.session.take_changes();
-        for effect in client.session.take_effects() {
+        if id != end.client {
+            // Forgotten: it goes on under another id with what it had not pushed.
+            let rest = std::mem::take(made);
+            self.made.insert(id.clone(), rest);
+            self.lineage.insert(id.clone(), lineage);
+            end.client = id;
+        }
+        end.session.take_changes();
+        for effect in end.session.take_effects() {
             match effect {
                 Effect::Connect => {
                     self.links += 1;
-                    let (id, links) = (format!("link-{}", self.links), VecDeque::new);
-                    client.link = Some(Link {
-                        id,
-                        open: false,
-                        broken: false,
-                        close: None,
-                        up: links(),
-                        down: links(),
-                    });
+                    end.link = Some(Link::new(format!("link-{}", self.links)));
                 }
                 Effect::Send(text) => {
-                    if let Some(link) = &mut client.link {
+                    if let Some(link) = &mut end.link {
                         link.up.push_back(text);
                     }
                 }
                 // The server notices later, if at all: a half-open socket.
-                Effect::Disconnect => client.link = None,
+                Effect::Disconnect => end.link = None,
             }
+        }
+        if let Some(adopted) = adopted {
+            for (seq, outcome) in answers {
+                let main = &mut self.tabs[tab].ends[0].session;
+                main.adopted_answer(adopted, seq, outcome, version);
+            }
+            self.effects((tab, 0));
         }
     }
 
-    fn open(&mut self, index: usize) -> Result<()> {
-        let Some(link) = &mut self.clients[index].link else { return Ok(()) };
+    fn open(&mut self, at: At) -> Result<()> {
+        let Some(link) = self.link(at) else { return Ok(()) };
         if link.open || link.broken {
             return Ok(());
         }
@@ -273,15 +363,20 @@ impl World {
         let now = self.server_now();
         let out = self.server.connect(&id, now)?;
         self.route(out)?;
-        if self.clients[index].link.as_ref().is_some_and(|link| link.id == id && !link.broken) {
-            self.clients[index].session.opened(self.now);
-            self.effects(index);
+        if self.link(at).is_some_and(|link| link.id == id && !link.broken) {
+            let now = self.now;
+            self.session(at).opened(now);
+            self.effects(at);
         }
         Ok(())
     }
 
-    fn up(&mut self, index: usize, times: usize) -> Result<()> {
-        let Some(link) = &mut self.clients[index].link else { return Ok(()) };
+    fn session(&mut self, (tab, end): At) -> &mut Session<AppAction> {
+        &mut self.tabs[tab].ends[end].session
+    }
+
+    fn up(&mut self, at: At, times: usize) -> Result<()> {
+        let Some(link) = self.link(at) else { return Ok(()) };
         if !link.open || link.broken {
             return Ok(());
         }
@@ -297,13 +392,14 @@ impl World {
         Ok(())
     }
 
-    fn down(&mut self, index: usize, times: usize) -> Result<()> {
-        let Some(link) = &mut self.clients[index].link else { return Ok(()) };
+    fn down(&mut self, at: At, times: usize) -> Result<()> {
+        let now = self.now;
+        let Some(link) = self.link(at) else { return Ok(()) };
         let Some(text) = link.down.pop_front() else {
             if let Some((code, reason)) = link.close.take() {
-                self.clients[index].link = None;
-                self.clients[index].session.closed(code, &reason, self.now);
-                self.effects(index);
+                self.tabs[at.0].ends[at.1].link = None;
+                self.session(at).closed(code, &reason, now);
+                self.effects(at);
             }
             return Ok(());
         };
@@ -312,34 +408,43 @@ impl World {
         self.stats.resets += u64::from(text.contains(r#""type":"reset""#));
         for _ in 0..times {
             // The first time may have ended the connection.
-            if self.clients[index].link.as_ref().is_some_and(|link| link.id == id) {
+            if self.link(at).is_some_and(|link| link.id == id) {
                 self.stats.frames += 1;
-                self.clients[index].session.received(&text, self.now);
-                self.effects(index);
+                self.session(at).received(&text, now);
+                self.effects(at);
             }
         }
         Ok(())
     }
 
+    fn resume(&mut self, which: usize) -> Result<()> {
+        let now = self.server_now();
+        let out = self.server.resume(which, now)?;
+        self.route(out)
+    }
+
     fn settle(&mut self) -> Result<()> {
         loop {
-            let mut moved = false;
-            for index in 0..self.clients.len() {
-                let Some(link) = &self.clients[index].link else { continue };
-                if !link.open && !link.broken {
-                    self.open(index)?;
+            let mut moved = self.server.is_slow();
+            if moved {
+                self.resume(0)?;
+            }
+            for tab in 0..self.tabs.len() {
+                self.each_end(tab, |world, at| {
+                    let Some(link) = world.link(at) else { return Ok(()) };
+                    let idle = link.down.is_empty() && link.close.is_none();
+                    if !link.open && !link.broken {
+                        world.open(at)?;
+                    } else if link.open && !link.broken && !link.up.is_empty() {
+                        world.up(at, 1)?;
+                    } else if !idle {
+                        world.down(at, 1)?;
+                    } else {
+                        return Ok(());
+                    }
                     moved = true;
-                    continue;
-                }
-                if link.open && !link.broken && !link.up.is_empty() {
-                    self.up(index, 1)?;
-                    moved = true;
-                    continue;
-                }
-                if !link.down.is_empty() || link.close.is_some() {
-                    self.down(index, 1)?;
-                    moved = true;
-                }
+                    Ok(())
+                })?;
             }
             if !moved {
                 return Ok(());
@@ -347,8 +452,8 @@ impl World {
         }
     }
 
-    fn cut(&mut self, index: usize) -> Result<()> {
-        let Some(link) = &mut self.clients[index].link else { return Ok(()) };
+    fn cut(&mut self, at: At) -> Result<()> {
+        let Some(link) = self.link(at) else { return Ok(()) };
         link.broken = true;
         link.up.clear();
         let (id, open) = (link.id.clone(), link.open);
@@ -360,31 +465,21 @@ impl World {
         Ok(())
     }
 
-    fn notice(&mut self, index: usize) {
-        if self.clients[index].link.as_ref().is_some_and(|link| link.broken) {
-            self.clients[index].link = None;
-            self.clients[index].session.closed(1006, "", self.now);
-            self.effects(index);
+    fn notice(&mut self, at: At) -> Result<()> {
+        if self.link(at).is_some_and(|link| link.broken) {
+            self.tabs[at.0].ends[at.1].link = None;
+            let now = self.now;
+            self.session(at).closed(1006, "", now);
+            self.effects(at);
         }
-    }
-
-    fn client_crash(&mut self, index: usize) -> Result<()> {
-        self.stats.client_crashes += 1;
-        self.cut(index)?;
-        let client = &mut self.clients[index];
-        client.link = None;
-        client.session = session(&client.store, index, self.now)?;
-        self.effects(index);
         Ok(())
     }
 
     fn server_died(&mut self) {
         self.stats.server_crashes += 1;
-        for client in &mut self.clients {
-            if let Some(link) = &mut client.link {
-                link.broken |= link.open;
-                link.up.clear();
-            }
+        for link in self.tabs.iter_mut().flat_map(|t| &mut t.ends).filter_map(|e| e.link.as_mut()) {
+            link.broken |= link.open;
+            link.up.clear();
         }
     }
 
@@ -396,10 +491,9 @@ impl World {
         };
         for output in out {
             let (Output::Send { to, .. } | Output::Close { to, .. }) = &output;
-            let links = self.clients.iter_mut().filter_map(|client| client.link.as_mut());
-            let Some(link) = links.into_iter().find(|link| link.id == *to && !link.broken) else {
-                continue;
-            };
+            let ends = self.tabs.iter_mut().flat_map(|tab| &mut tab.ends);
+            let mut links = ends.filter_map(|end| end.link.as_mut());
+            let Some(link) = links.find(|link| link.id == *to && !link.broken) else { continue };
             match output {
                 Output::Send { text, .. } => link.down.push_back(text.to_string()),
                 Output::Close { code, reason, .. } => link.close = Some((code, reason)),
@@ -425,78 +519,13 @@ impl World {
         Ok(())
     }
 
-    fn server_rows(&self) -> Result<Rows> {
+    pub(crate) fn server_rows(&self) -> Result<Rows> {
         let sql = self.server.sql();
         Ok(Rows {
             things: sql.records("WHERE deleted_at IS NULL ORDER BY id", [])?,
             accounts: sql.records("ORDER BY number", [])?,
+            cells: sql.records("ORDER BY key", [])?,
         })
-    }
-
-    /// What has to hold after each step.
-    fn check(&mut self) -> std::result::Result<(), Violation> {
-        for index in 0..self.clients.len() {
-            if let Some(what) = self.wrong_with(index) {
-                return Err(self.violation(format!("client {index}: {what}")));
-            }
-        }
-        if let Some(rows) = self.past.values().next_back()
-            && rows.accounts.iter().map(|account| account.balance).sum::<i64>() != 0
-        {
-            return Err(self.violation("half a transfer was committed"));
-        }
-        Ok(())
-    }
-
-    fn wrong_with(&self, index: usize) -> Option<String> {
-        let client = &self.clients[index];
-        let replica = client.session.replica();
-        let (Ok(things), Ok(accounts)) = (replica.rows::<Thing>(), replica.rows::<Account>())
-        else {
-            return Some("its rows cannot be read".to_owned());
-        };
-        // Nothing unacknowledged is forgotten.
-        if replica.pending() < client.made.len() {
-            return Some(format!("{} pending of {}", replica.pending(), client.made.len()));
-        }
-        // With nothing pending it shows the server's rows of its version, at any time.
-        let version = replica.version("things");
-        if replica.pending() == 0
-            && replica.epoch() == Some(self.epoch.as_str())
-            && version == replica.version("accounts")
-            && let Some(past) = version.and_then(|version| self.past.get(&version))
-        {
-            let shown = Rows { things, accounts };
-            if shown != *past {
-                return Some(format!("at {version:?} it shows {shown:?}, the server had {past:?}"));
-            }
-            return None;
-        }
-        // No flicker: what a pending action wrote is shown until its answer comes.
-        let mut last: BTreeMap<&String, &ThingAction> = BTreeMap::new();
-        for action in client.made.values() {
-            if let AppAction::Things(action) = action
-                && let ThingAction::Create { id, .. }
-                | ThingAction::Put { id, .. }
-                | ThingAction::Touch { id, .. }
-                | ThingAction::Remove { id, .. }
-                | ThingAction::Bump { id, .. } = action
-            {
-                last.insert(id, action);
-            }
-        }
-        for (id, action) in last {
-            let row = things.iter().find(|thing| thing.id == *id);
-            let flickers = match action {
-                ThingAction::Put { token, .. } => row.map(|row| row.token) != Some(*token),
-                ThingAction::Remove { .. } => row.is_some(),
-                _ => false,
-            };
-            if flickers {
-                return Some(format!("{action:?} is pending and {row:?} is shown"));
-            }
-        }
-        None
     }
 
     /// The faults stop: everything has to come right.
@@ -509,82 +538,40 @@ impl World {
         let healed =
             self.try_heal().map_err(|e| self.violation(format!("an error came out: {e}")))?;
         if !healed {
-            let status: Vec<_> = self.clients.iter().map(|c| c.session.status()).collect();
+            let ends = self.tabs.iter().flat_map(|tab| &tab.ends);
+            let status: Vec<_> = ends.map(|end| end.session.status()).collect();
             return Err(self.violation(format!("it does not heal: {status:?}")));
         }
-        self.check()?;
-        let rows = self.server_rows().map_err(|e| self.violation(e.to_string()))?;
-        for index in 0..self.clients.len() {
-            let replica = self.clients[index].session.replica();
-            let shown =
-                replica.rows().and_then(|things| Ok(Rows { things, accounts: replica.rows()? }));
-            if shown.as_ref() != Ok(&rows) {
-                return Err(self.violation(format!(
-                    "client {index} shows {shown:?}, the server has {rows:?}"
-                )));
-            }
-        }
-        self.check_done()
+        self.check_healed()
     }
 
     fn try_heal(&mut self) -> Result<bool> {
-        // A frame that was lost on a connection that lives on is not noticed before the next one.
-        for index in 0..self.clients.len() {
-            self.cut(index)?;
-            self.notice(index);
+        for tab in 0..self.tabs.len() {
+            self.open_tab(tab)?;
+            // A frame that was lost on a connection that lives on is not noticed before the next.
+            self.each_end(tab, |world, at| world.cut(at).and_then(|()| world.notice(at)))?;
+            while self.adopt(tab)? {}
         }
         for _ in 0..50 {
             self.perform(&Step::Wait(20_000))?;
-            for index in 0..self.clients.len() {
-                self.notice(index);
+            for tab in 0..self.tabs.len() {
+                self.each_end(tab, Self::notice)?;
             }
             self.settle()?;
-            let calm = |client: &Client| {
-                let status = client.session.status();
-                status.phase == Phase::Live && status.pending == 0
+            let calm = |tab: &Tab| {
+                tab.ends.len() == 1
+                    && tab.ends.iter().all(|end| {
+                        let status = end.session.status();
+                        status.phase == Phase::Live && status.pending == 0
+                    })
             };
-            if self.clients.iter().all(calm) {
+            if self.tabs.iter().all(calm) {
                 return Ok(true);
             }
         }
         Ok(false)
     }
-
-    /// Exactly once, and in order.
-    fn check_done(&mut self) -> std::result::Result<(), Violation> {
-        let read = |row: &partysync::sql::Row<'_>| row.get::<i64>(0);
-        let done =
-            self.server.sql().query_map("SELECT token FROM done ORDER BY n", params![], read);
-        let done: Vec<i64> = done.map_err(|error: Error| self.violation(error.to_string()))?;
-        let known = self.known.clone();
-        for (token, (client, outcome)) in known {
-            let times = done.iter().filter(|other| **other == token).count();
-            let wrong = match outcome {
-                Known::Waiting => Some("has no answer"),
-                // What was done before the storage was wiped is gone with it.
-                Known::Committed if times == 0 && !self.wiped => {
-                    Some("was acknowledged and is not there")
-                }
-                Known::Rejected | Known::Lost if times > 0 => {
-                    Some("was rejected or never made, and done")
-                }
-                _ if times > 1 => Some("was done more than once"),
-                _ => None,
-            };
-            if let Some(wrong) = wrong {
-                return Err(self.violation(format!("action {token} of client {client} {wrong}")));
-            }
-        }
-        for client in 0..self.clients.len() {
-            let own =
-                |token: &&i64| self.known.get(token).is_some_and(|(other, _)| *other == client);
-            let order: Vec<_> = done.iter().filter(own).collect();
-            // Tokens rise in the order in which actions are made.
-            if !order.is_sorted() {
-                let what = format!("client {client}'s actions were done in the order {order:?}");
-                return Err(self.violation(what));
-            }
-        }
-        Ok(())
-    }
 }
+
+/// A tab, and which of its ends.
+type At = (usize, usize);
