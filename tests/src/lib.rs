@@ -1,1 +1,4 @@
-//! End-to-end and property tests: see `tests/`, `e2e/` and `lab/`.
+//! End-to-end and property tests: see `tests/`, `e2e/`, ``lab/` and `fuzz/`.
+
+pub mod decoders;
+pub mod workerd;

@@ -1,0 +1,149 @@
+//! Everything that reads bytes from outside, each as a function that any bytes may be given to:
+//! what `fuzz/` runs on random input, and `tests/corpus.rs` on the inputs that are kept.
+//!
+//! A decoder may refuse; what it takes must survive a round trip. Each function panics otherwise.
+
+use lab_shared::{Item, LabAction, Note};
+use partysync::testing::TestRoom;
+use partysync::wire::{v1, v2};
+use partysync::{Action, Protocol, Record, Result, Room, SyncServer, Timestamp};
+use partysync_client::store::Saved;
+use partysync_client::{Replica, Session, Timing};
+use serde_json::Value as Json;
+
+/// A decoder, by the name of its fuzz target and of its folder of inputs.
+pub type Decoder = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const DECODERS: [Decoder; 8] = [
+    ("v1_frame", v1_frame),
+    ("client_frame", client_frame),
+    ("server_frame", server_frame),
+    ("row", row),
+    ("action", action),
+    ("saved", saved),
+    ("room", room),
+    ("session", session),
+];
+
+/// A frame of TypeScript `partysync`.
+pub fn v1_frame(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = v1::Request::parse(text);
+    }
+}
+
+/// A v2 frame from a client.
+pub fn client_frame(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(frame) = v2::ClientFrame::parse(text) {
+        let written = frame.to_text();
+        let again = v2::ClientFrame::parse(&written).expect("what was written can be read");
+        assert_eq!(again.to_text(), written);
+    }
+}
+
+/// A v2 frame from a server.
+pub fn server_frame(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(Some(frame)) = v2::ServerFrame::parse(text) {
+        let again = v2::ServerFrame::parse(&frame.to_text());
+        assert_eq!(again.expect("what was written can be read"), Some(frame));
+    }
+}
+
+/// A row of the record with every column type, and of the one with an integer key.
+pub fn row(data: &[u8]) {
+    let Ok(json) = serde_json::from_slice::<Json>(data) else { return };
+    for schema in [Item::SCHEMA, Note::SCHEMA] {
+        let Ok(row) = schema.row_from_json(&json) else { continue };
+        let written = schema.row_to_json(&row).expect("a row has a JSON form");
+        assert_eq!(schema.row_from_json(&written).expect("what was written can be read"), row);
+        let _ = schema.key_of(&row);
+    }
+    let typed = Item::SCHEMA.row_from_json(&json).and_then(Item::from_row);
+    if let Ok(item) = typed {
+        let again = Item::from_row(item.to_row().expect("an item is a row"));
+        assert_eq!(again.expect("its own row"), item);
+    }
+}
+
+/// An action of each channel.
+pub fn action(data: &[u8]) {
+    let Ok(json) = serde_json::from_slice::<Json>(data) else { return };
+    for channel in ["items", "notes"] {
+        let Ok(action) = LabAction::from_json(channel, &json) else { continue };
+        let written = action.to_json().expect("an action has a JSON form");
+        let again = LabAction::from_json(channel, &written);
+        assert_eq!(again.expect("what was written can be read"), action);
+    }
+}
+
+/// A client's stored state.
+pub fn saved(data: &[u8]) {
+    let Ok(saved) = serde_json::from_slice::<Saved>(data) else { return };
+    let (replica, _) = Replica::<LabAction>::load(&saved, "new");
+    let _ = (replica.rows::<Item>(), replica.rows::<Note>(), replica.subscriptions());
+    if let Some(outbox) = &saved.outbox {
+        assert_eq!(replica.pending(), outbox.pending.len(), "a pending action is gone");
+    }
+}
+
+/// A server that does what its actions say.
+#[derive(Debug, Default)]
+pub struct Lab;
+
+impl SyncServer for Lab {
+    type Action = LabAction;
+
+    fn on_action(&self, room: &mut Room<'_, Self>, action: LabAction) -> Result<()> {
+        match action {
+            // Thousands of rows are no decoder's business.
+            LabAction::Items(lab_shared::ItemAction::Fill { .. }) => Ok(()),
+            action => action.apply(room.sql()),
+        }
+    }
+}
+
+/// Frames, one a line, that a room is sent: `1...` on a v1 connection, `2...` on a v2 one.
+/// Whatever they are, the room goes on, and its own client's next action is answered.
+pub fn room(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut room = TestRoom::new(Lab).expect("a new room opens");
+    room.connect("1", Protocol::V1).expect("it connects");
+    room.connect("2", Protocol::V2).expect("it connects");
+    for line in text.lines().take(64) {
+        let Some((connection, frame)) = line.split_at_checked(1) else { continue };
+        if matches!(connection, "1" | "2") {
+            room.frame(connection, frame).expect("a frame is no reason to stop");
+        }
+    }
+    let wanted = Note { number: -7, text: "the last one".into() };
+    let note = lab_shared::NoteAction::Erase { number: wanted.number };
+    room.act(LabAction::Notes(note)).expect("it is gone");
+    let (number, text) = (wanted.number, wanted.text.clone());
+    room.act(LabAction::Notes(lab_shared::NoteAction::Write { number, text })).expect("done");
+    assert!(room.rows::<Note>().expect("notes fit their type").contains(&wanted));
+    room.rows::<Item>().expect("items fit their type");
+}
+
+/// Frames, one a line, that a session is sent. Whatever they are, its pending action stays until
+/// it is answered, and the session knows when it wants to be woken.
+pub fn session(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut now = Timestamp::from_millis(1_000);
+    let replica = Replica::<LabAction>::new("fuzz");
+    let mut session = Session::new(replica, Timing::default(), 7, now);
+    let note = lab_shared::NoteAction::Write { number: 1, text: "mine".into() };
+    let seq = session.act(LabAction::Notes(note), now);
+    for line in text.lines().take(64) {
+        session.opened(now);
+        session.received(line, now);
+        now = session.wake_at().map_or(now, |at| at.max(now));
+        session.tick(now);
+        let _ = (session.take_writes(), session.take_effects(), session.take_changes());
+    }
+    let answered = session.take_answers().iter().any(|(answered, _)| *answered == seq);
+    assert!(answered || session.replica().pending() == 1, "the pending action is gone");
+    let _ = (session.replica().rows::<Item>(), session.replica().rows::<Note>());
+}
