@@ -374,9 +374,13 @@ impl<A: Action> Replica<A> {
         (lost, self.changes_since(before))
     }
 
-    /// The room's epoch, from `welcome`.
+    /// The room's epoch, from `welcome`. Rows of another one are of no use any more, whether or
+    /// not the `reset` that follows arrives.
     pub(crate) fn set_epoch(&mut self, epoch: &str) {
         if self.epoch.as_deref() != Some(epoch) {
+            if self.epoch.is_some() {
+                self.reset();
+            }
             self.epoch = Some(epoch.to_owned());
             self.writes.push(Write::Epoch(epoch.to_owned()));
             // Versions count anew.

@@ -4,7 +4,7 @@
 use crate::replica::{Changes, Replica};
 use crate::store::Outbox;
 use partysync::wire::v2::{ClientFrame, Hello, ServerFrame};
-use partysync::wire::{CLOSE_FORGOTTEN, CLOSE_REFUSED, CLOSE_SCHEMA, PING, PONG};
+use partysync::wire::{CLOSE_FORGOTTEN, CLOSE_REFUSED, CLOSE_SCHEMA, PING, PONG, READ_BYTES};
 use partysync::{Action, Code, Error, Result, Timestamp};
 use serde_json::Value as Json;
 
@@ -126,6 +126,8 @@ pub struct Session<A> {
     pushed: u64,
     /// When the answer to a push is overdue.
     answer_by: Option<Timestamp>,
+    /// Bytes read since the server was last told.
+    read: u64,
     /// When a frame last came.
     heard_at: Timestamp,
     pinged: bool,
@@ -161,6 +163,7 @@ impl<A: Action> Session<A> {
             random: if seed == 0 { 0x9e37_79b9_7f4a_7c15 } else { seed },
             pushed: 0,
             answer_by: None,
+            read: 0,
             heard_at: now,
             pinged: false,
             answered_at: 0,
@@ -381,6 +384,11 @@ impl<A: Action> Session<A> {
         if text == PONG {
             return;
         }
+        self.read += text.len() as u64;
+        if self.read >= READ_BYTES {
+            let read = ClientFrame::Read(std::mem::take(&mut self.read));
+            self.effects.push(Effect::Send(read.to_text()));
+        }
         let result = ServerFrame::parse(text).and_then(|frame| match frame {
             Some(frame) => self.handle(frame, now),
             None => Ok(()),
@@ -519,6 +527,7 @@ impl<A: Action> Session<A> {
         self.deadline = now.plus_millis(self.timing.connect_ms);
         self.heard_at = now;
         self.pinged = false;
+        self.read = 0;
         self.effects.push(Effect::Connect);
     }
 

@@ -71,6 +71,8 @@ codes! {
     TooManyConnections = "too_many_connections",
     /// The connection sends more actions than the room takes in that time.
     RateLimited = "rate_limited",
+    /// The connection reads more slowly than the room sends.
+    SlowReader = "slow_reader",
     /// An action's sequence number leaves out one that was never seen.
     SequenceGap = "sequence_gap",
     /// The first frame of a v2 connection has to be `hello`.

@@ -4,7 +4,7 @@
 use crate::room::{Connection, Engine, Incoming, Item, Outcome, Output, Work};
 use crate::sql::Sql;
 use crate::wire;
-use crate::wire::v2::ServerFrame;
+use crate::wire::v2::{ServerFrame, is_catch_up};
 use crate::{Code, Error, Protocol, Result, Room, SyncServer, Timestamp};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -66,7 +66,30 @@ impl<S: SyncServer> Host<S> {
 
     /// What is to be sent and closed, in this order.
     pub fn take_output(&mut self) -> Vec<Output> {
-        std::mem::take(&mut self.out)
+        let limit = self.engine.limits().pending_bytes.max(4 * wire::READ_BYTES);
+        let mut out = std::mem::take(&mut self.out);
+        for output in &mut out {
+            let Output::Send { to, text } = output else { continue };
+            // v1 has no way to say what was read.
+            let Some(connection) =
+                self.connections.get_mut(to).filter(|c| c.protocol() == Protocol::V2)
+            else {
+                continue;
+            };
+            let size = text.len() as u64;
+            if is_catch_up(text) {
+                connection.catch_up += size;
+            } else if connection.unread > limit + connection.catch_up && !connection.dropped {
+                connection.dropped = true;
+                let reason = Code::SlowReader.as_str().to_owned();
+                *output = Output::Close { to: to.clone(), code: wire::CLOSE_BUSY, reason };
+                continue;
+            }
+            connection.unread += size;
+        }
+        let dropped = |to: &String| self.connections.get(to).is_some_and(|c| c.dropped);
+        out.retain(|output| !matches!(output, Output::Send { to, .. } if dropped(to)));
+        out
     }
 
     /// The connections that changed since the last call, to be stored.
@@ -173,6 +196,7 @@ impl<S: SyncServer> Host<S> {
             self.connections.insert(id.to_owned(), connection);
         } else if let Some(known) = self.connections.get_mut(id) {
             known.used = connection.used;
+            known.unread = connection.unread;
         }
         Ok(batch)
     }

@@ -42,6 +42,7 @@ impl SyncServer for Notes {
             connections: 4,
             actions_per_second: 10,
             actions_burst: 20,
+            pending_bytes: 0,
             ..Limits::default()
         }
     }
@@ -234,4 +235,42 @@ fn a_connection_that_sends_too_much_is_closed_and_nothing_of_it_is_done() {
     let action = r#"{"seq":2,"channel":"notes","action":{"type":"delete","payload":{"id":"b"}}}"#;
     let push = format!(r#"{{"type":"push","actions":[{}]}}"#, [action; 20].join(","));
     assert_eq!(room.frame("self", &push).unwrap()[1].1, "close 4429 rate_limited");
+}
+
+#[test]
+fn a_connection_that_reads_nothing_is_dropped_and_one_that_says_what_it_reads_is_not() {
+    let mut room = TestRoom::new(Notes).unwrap();
+    for id in ["slow", "quick"] {
+        room.connect(id, Protocol::V2).unwrap();
+        let schema = Note::SCHEMA.hash();
+        let hello = format!(
+            r#"{{"type":"hello","client":"{id}","epoch":null,"channels":[{{"channel":"notes","since":null,"schema":"{schema}"}}]}}"#
+        );
+        room.frame(id, &hello).unwrap();
+    }
+    let mut closed = Vec::new();
+    let mut sent = std::collections::BTreeMap::<String, usize>::new();
+    for n in 0..16 {
+        room.advance_millis(1_000);
+        let text = "x".repeat(100_000);
+        let seq = n + 1;
+        let push = format!(
+            r#"{{"type":"push","actions":[{{"seq":{seq},"channel":"notes","action":{{"type":"put","payload":{{"id":"{n}","text":"{text}"}}}}}}]}}"#
+        );
+        for (to, text) in room.frame("quick", &push).unwrap() {
+            if text.starts_with("close") {
+                closed.push((to, text));
+            } else {
+                *sent.entry(to).or_default() += text.len();
+            }
+        }
+        let read = format!(r#"{{"type":"read","bytes":{}}}"#, sent["quick"]);
+        sent.insert("quick".into(), 0);
+        room.frame("quick", &read).unwrap();
+    }
+    // Once, and nothing is sent to it after that; the room's own client reads nothing, either.
+    closed.sort();
+    let slow = "close 4429 slow_reader".to_owned();
+    assert_eq!(closed, [("self".to_owned(), slow.clone()), ("slow".to_owned(), slow)]);
+    assert!((1_000_000..1_300_000).contains(&sent["slow"]), "{}", sent["slow"]);
 }

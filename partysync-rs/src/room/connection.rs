@@ -36,6 +36,16 @@ pub struct Connection {
     /// hibernation, which takes longer than any rate.
     #[serde(skip)]
     pub(crate) used: Option<(f64, crate::Timestamp)>,
+    /// Bytes that it was sent and has not read, as far as it has said. Forgotten in hibernation,
+    /// when nothing is under way.
+    #[serde(skip)]
+    pub(crate) unread: u64,
+    /// Bytes of its catch-up: what takes long to read because there is much is no fault of its.
+    #[serde(skip)]
+    pub(crate) catch_up: u64,
+    /// Whether it was closed for reading too slowly: it is sent nothing more.
+    #[serde(skip)]
+    pub(crate) dropped: bool,
     /// Whether it changed since the host last stored it.
     #[serde(skip)]
     pub(crate) changed: bool,
@@ -53,6 +63,9 @@ impl Connection {
             client: None,
             channels: Vec::new(),
             used: None,
+            unread: 0,
+            catch_up: 0,
+            dropped: false,
             changed: true,
         }
     }

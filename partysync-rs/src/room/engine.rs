@@ -242,6 +242,9 @@ impl<A: Action> Engine<A> {
             Err(error) => tell(connection, &error, out),
             Ok(ClientFrame::Hello(hello)) => self.hello(sql, connection, hello, out)?,
             Ok(ClientFrame::Push(actions)) => return Ok(self.push(connection, actions, out)),
+            Ok(ClientFrame::Read(bytes)) => {
+                connection.unread = connection.unread.saturating_sub(bytes);
+            }
             Ok(ClientFrame::Message(data)) => return Ok(Work::Message(data)),
         }
         Ok(Work::None)

@@ -20,6 +20,10 @@ pub struct Limits {
     /// The actions of one connection at once, above the rate: what a client that was offline may
     /// bring with it.
     pub actions_burst: u32,
+    /// The most bytes that one connection may leave unread, beside its catch-up; 1 MiB at least.
+    /// One that reads too slowly is closed with 4429; its client comes again and goes on from
+    /// where it is. A v1 connection cannot say what it has read, and is not limited.
+    pub pending_bytes: u64,
     /// How long the deletion of a row is remembered, in milliseconds. A client that was away for
     /// longer gets a whole snapshot instead of a delta.
     pub retention_ms: i64,
@@ -36,6 +40,7 @@ impl Default for Limits {
             connections: 10_000,
             actions_per_second: 500,
             actions_burst: 10_000,
+            pending_bytes: 8 * 1024 * 1024,
             retention_ms: 7 * DAY,
             client_retention_ms: 90 * DAY,
         }

@@ -12,6 +12,9 @@ pub const PING: &str = "ping";
 /// The answer to [`PING`].
 pub const PONG: &str = "pong";
 
+/// A v2 client says how much it has read (`read`) when it is this many bytes, or before.
+pub const READ_BYTES: u64 = 256 * 1024;
+
 /// Close code: the connection broke a rule of the protocol; the reason is the error's code.
 pub const CLOSE_PROTOCOL: u16 = 4400;
 /// Close code: refused by `on_connect`; trying again with the same credentials does not help.

@@ -15,6 +15,8 @@ pub enum ClientFrame {
     Hello(Hello),
     /// Actions, in the order in which they were made.
     Push(Vec<Push>),
+    /// This many bytes of frames were read since the last one of these.
+    Read(u64),
     /// A message of the application's own.
     Message(Json),
 }
@@ -79,6 +81,8 @@ struct ClientEnvelope<'a> {
     #[serde(default)]
     actions: Option<Vec<Push>>,
     #[serde(default)]
+    bytes: Option<u64>,
+    #[serde(default)]
     data: Option<Json>,
 }
 
@@ -111,6 +115,7 @@ impl ClientFrame {
                 channels: envelope.channels.ok_or_else(|| missing("hello", "channels"))?,
             }),
             "push" => Self::Push(envelope.actions.ok_or_else(|| missing("push", "actions"))?),
+            "read" => Self::Read(envelope.bytes.ok_or_else(|| missing("read", "bytes"))?),
             "message" => Self::Message(envelope.data.ok_or_else(|| missing("message", "data"))?),
             other => return Err(invalid(format!("unknown frame `{}`", clip(other)))),
         })
@@ -128,6 +133,7 @@ impl ClientFrame {
         match self {
             Self::Hello(hello) => tagged("hello", hello),
             Self::Push(actions) => tagged("push", PushBody { actions }),
+            Self::Read(bytes) => tagged("read", ReadBody { bytes: *bytes }),
             Self::Message(data) => tagged("message", DataBody { data }),
         }
     }
@@ -136,6 +142,11 @@ impl ClientFrame {
 #[derive(Serialize)]
 struct PushBody<'a> {
     actions: &'a [Push],
+}
+
+#[derive(Serialize)]
+struct ReadBody {
+    bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -153,6 +164,11 @@ fn tagged(name: &str, body: impl Serialize) -> String {
     }
     // Only maps with keys that are no strings fail, and frames have none.
     serde_json::to_string(&Tagged { r#type: name, body }).unwrap_or_default()
+}
+
+/// Whether a server's frame, as the engine writes it, is a page of a catch-up.
+pub(crate) fn is_catch_up(text: &str) -> bool {
+    text.starts_with(r#"{"type":"catch_up","#)
 }
 
 /// At most 64 characters of something that came from outside, for a message.

@@ -31,7 +31,7 @@ impl SyncServer for Lab {
     type Action = LabAction;
 
     fn limits(&self) -> Limits {
-        Limits { frame_bytes: 256 * 1024, ..Limits::default() }
+        Limits { frame_bytes: 256 * 1024, pending_bytes: 1024 * 1024, ..Limits::default() }
     }
 
     fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {
