@@ -78,12 +78,13 @@ struct Pending<A> {
     /// `None` when this version of the application cannot read it; the server may.
     action: Option<A>,
     made_at: Timestamp,
-    /// How often it was pushed without an answer.
-    attempts: u32,
+    /// What is held against it for pushes without an answer.
+    blame: u32,
 }
 
-/// How often an action is pushed without an answer before it is given up.
-const ATTEMPTS: u32 = 3;
+/// How much is held against an action before it is given up: three attempts that reached the
+/// server and got no answer, or twelve connections that broke while it was on its way.
+const GIVE_UP: u32 = 12;
 
 impl<A: Action> Pending<A> {
     /// A pending action that was stored, with what is wrong with it.
@@ -93,8 +94,8 @@ impl<A: Action> Pending<A> {
             Err(error) => (None, Some(error.context(format_args!("pending action {seq}")))),
         };
         let (channel, json) = (saved.channel.clone(), saved.action.clone());
-        let (made_at, attempts) = (saved.made_at, saved.attempts);
-        (Self { seq, channel, json, action, made_at, attempts }, error)
+        let (made_at, blame) = (saved.made_at, saved.blame);
+        (Self { seq, channel, json, action, made_at, blame }, error)
     }
 }
 
@@ -266,7 +267,7 @@ impl<A: Action> Replica<A> {
             self.writes.push(Write::Act { seq, channel, action, made_at: now });
         }
         let action = Some(action);
-        let pending = Pending { seq, channel, json, action, made_at: now, attempts: 0 };
+        let pending = Pending { seq, channel, json, action, made_at: now, blame: 0 };
         let before = self.snapshot_of(&BTreeSet::new());
         self.show(&pending);
         self.pending.push_back(pending);
@@ -319,8 +320,8 @@ impl<A: Action> Replica<A> {
 
     /// The pending actions after `seq`, to be pushed: at most `count`, and about `bytes` at most.
     ///
-    /// One that had no answer before goes alone, so that it takes no other with it; after three
-    /// attempts it goes as `null`, which gives it up unless it was done after all.
+    /// One that had no answer before goes alone, so that it takes no other with it; after the
+    /// third attempt it goes as `null`, which gives it up unless it was done after all.
     ///
     /// # Errors
     /// [`Code::InvalidValue`] when an action has no JSON form.
@@ -328,15 +329,15 @@ impl<A: Action> Replica<A> {
         let mut size = 0;
         let mut actions: Vec<Push> = Vec::new();
         for pending in self.pending.iter().filter(|p| p.seq > seq).take(count) {
-            let json = if pending.attempts < ATTEMPTS { &pending.json } else { &Json::Null };
+            let json = if pending.blame < GIVE_UP { &pending.json } else { &Json::Null };
             let action =
                 to_raw_value(json).map_err(|e| Error::new(Code::InvalidValue, e.to_string()))?;
             size += action.get().len();
-            if !actions.is_empty() && (size > bytes || pending.attempts > 0) {
+            if !actions.is_empty() && (size > bytes || pending.blame > 0) {
                 break;
             }
             actions.push(Push { seq: pending.seq, channel: pending.channel.clone(), action });
-            if pending.attempts > 0 {
+            if pending.blame > 0 {
                 break;
             }
         }
@@ -351,10 +352,12 @@ impl<A: Action> Replica<A> {
 
     /// The connection was lost with actions up to `pushed` on their way: the first of them may be
     /// what the server cannot bear.
-    pub(crate) fn unanswered(&mut self, pushed: u64) {
-        if let Some(first) = self.pending.front_mut().filter(|first| first.seq <= pushed) {
-            first.attempts = first.attempts.saturating_add(1);
-            self.writes.push(Write::Attempts(first.seq, first.attempts));
+    pub(crate) fn unanswered(&mut self, pushed: u64, blame: u32) {
+        if let Some(first) = self.pending.front_mut().filter(|first| first.seq <= pushed)
+            && blame > 0
+        {
+            first.blame = first.blame.saturating_add(blame);
+            self.writes.push(Write::Blame(first.seq, first.blame));
         }
     }
 

@@ -13,6 +13,12 @@ const PUSH_ACTIONS: usize = 256;
 /// About how large a push may get, in bytes.
 const PUSH_BYTES: usize = 256 * 1024;
 
+/// What is held against the first action of a push that got no answer: the server was there, and
+/// did not answer or failed.
+const SURE: u32 = 4;
+/// The connection broke, as connections do; but a server that dies of an action looks the same.
+const MAYBE: u32 = 1;
+
 /// Where a session stands.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Phase {
@@ -126,6 +132,8 @@ pub struct Session<A> {
     pushed: u64,
     /// When the answer to a push is overdue.
     answer_by: Option<Timestamp>,
+    /// Whether the server has answered the ping behind that push: the push was there, too.
+    reached: bool,
     /// Bytes read since the server was last told.
     read: u64,
     /// When a frame last came.
@@ -163,6 +171,7 @@ impl<A: Action> Session<A> {
             random: if seed == 0 { 0x9e37_79b9_7f4a_7c15 } else { seed },
             pushed: 0,
             answer_by: None,
+            reached: false,
             read: 0,
             heard_at: now,
             pinged: false,
@@ -324,7 +333,7 @@ impl<A: Action> Session<A> {
 
     /// Ends the session. Pending actions stay with the replica.
     pub fn close(&mut self) {
-        self.drop_socket();
+        self.drop_socket(0);
         self.state = State::Closed;
     }
 
@@ -334,7 +343,7 @@ impl<A: Action> Session<A> {
             return;
         }
         self.attempt = 0;
-        self.drop_socket();
+        self.drop_socket(0);
         self.connect(now);
     }
 
@@ -342,13 +351,15 @@ impl<A: Action> Session<A> {
     pub fn tick(&mut self, now: Timestamp) {
         match self.state {
             State::Waiting(at) if now >= at => self.connect(now),
-            State::Opening | State::Greeting { .. } if now >= self.deadline => self.lost(now),
+            State::Opening | State::Greeting { .. } if now >= self.deadline => {
+                self.lost(now, MAYBE);
+            }
             State::Live => {
                 let quiet = now.as_millis() - self.heard_at.as_millis();
-                if self.answer_by.is_some_and(|at| now >= at)
-                    || quiet >= self.timing.ping_ms * 3 / 2
-                {
-                    self.lost(now);
+                if self.answer_by.is_some_and(|at| now >= at) {
+                    self.lost(now, if self.reached { SURE } else { MAYBE });
+                } else if quiet >= self.timing.ping_ms * 3 / 2 {
+                    self.lost(now, MAYBE);
                 } else if quiet >= self.timing.ping_ms && !self.pinged {
                     self.pinged = true;
                     self.effects.push(Effect::Send(PING.to_owned()));
@@ -382,6 +393,7 @@ impl<A: Action> Session<A> {
         self.heard_at = now;
         self.pinged = false;
         if text == PONG {
+            self.reached = true;
             return;
         }
         self.read += text.len() as u64;
@@ -396,7 +408,7 @@ impl<A: Action> Session<A> {
         if let Err(error) = result {
             // Start over from what is known to be right.
             self.errors.push(error);
-            self.lost(now);
+            self.lost(now, MAYBE);
         }
     }
 
@@ -481,7 +493,9 @@ impl<A: Action> Session<A> {
                 self.effects.push(Effect::Disconnect);
                 self.state = State::Refused(error);
             }
-            (_, None) => self.lost(now),
+            // An error came out of the server's handler.
+            (_, None) if code == 1011 => self.lost(now, SURE),
+            (_, None) => self.lost(now, MAYBE),
         }
     }
 
@@ -493,7 +507,7 @@ impl<A: Action> Session<A> {
         let message = "the room has forgotten this client: whether the action was done is unknown";
         let error = Error::new(Code::ClientForgotten, message);
         self.answers.extend(lost.into_iter().map(|seq| (seq, Err(error.clone()))));
-        self.drop_socket();
+        self.drop_socket(0);
         self.connect(now);
     }
 
@@ -514,7 +528,9 @@ impl<A: Action> Session<A> {
                 if let Some(last) = actions.last() {
                     self.pushed = last.seq;
                     self.answer_by = Some(now.plus_millis(self.timing.answer_ms));
+                    self.reached = false;
                     self.effects.push(Effect::Send(ClientFrame::Push(actions).to_text()));
+                    self.effects.push(Effect::Send(PING.to_owned()));
                 }
             }
             Err(error) => self.errors.push(error),
@@ -531,19 +547,19 @@ impl<A: Action> Session<A> {
         self.effects.push(Effect::Connect);
     }
 
-    fn drop_socket(&mut self) {
+    fn drop_socket(&mut self, blame: u32) {
         let socket = matches!(self.state, State::Opening | State::Greeting { .. } | State::Live);
         if socket {
             self.effects.push(Effect::Disconnect);
         }
         self.replica.interrupt();
         if self.answer_by.take().is_some() {
-            self.replica.unanswered(self.pushed);
+            self.replica.unanswered(self.pushed, blame);
         }
     }
 
-    fn lost(&mut self, now: Timestamp) {
-        self.drop_socket();
+    fn lost(&mut self, now: Timestamp, blame: u32) {
+        self.drop_socket(blame);
         let longest = (self.timing.retry_ms << self.attempt.min(16)).min(self.timing.retry_max_ms);
         self.attempt += 1;
         // Between half of it and all of it, so that clients of one server do not come at once.

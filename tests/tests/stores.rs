@@ -44,7 +44,7 @@ fn write() -> impl Strategy<Value = Write> {
         1 => "[a-z]{0,4}".prop_map(Write::Epoch),
         1 => (0..6_u64).prop_map(Write::Answered),
         1 => (0..6_u64).prop_map(Write::Pushed),
-        1 => (0..6_u64, 0..4_u32).prop_map(|(seq, n)| Write::Attempts(seq, n)),
+        1 => (0..6_u64, 0..4_u32).prop_map(|(seq, n)| Write::Blame(seq, n)),
         1 => "[a-z]{1,4}".prop_map(Write::Client),
     ]
 }

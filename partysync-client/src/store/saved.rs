@@ -40,9 +40,9 @@ pub struct SavedAction {
     pub action: Json,
     /// When it was made.
     pub made_at: Timestamp,
-    /// How often it was pushed without an answer.
+    /// What is held against it for pushes without an answer.
     #[serde(default)]
-    pub attempts: u32,
+    pub blame: u32,
 }
 
 /// One channel as it is kept.
@@ -82,8 +82,8 @@ pub enum Write {
     Answered(u64),
     /// Actions up to this seq were pushed.
     Pushed(u64),
-    /// A pending action was pushed this often without an answer.
-    Attempts(u64, u32),
+    /// So much is held against a pending action for pushes without an answer.
+    Blame(u64, u32),
     /// The outbox goes on under this client id, under which nothing was pushed.
     Client(String),
 }
@@ -190,16 +190,16 @@ impl Saved {
             Write::Epoch(epoch) => outbox.epoch = Some(epoch),
             Write::Act { seq, channel, action, made_at } => {
                 outbox.next_seq = outbox.next_seq.max(seq.saturating_add(1));
-                let saved = SavedAction { channel, action, made_at, attempts: 0 };
+                let saved = SavedAction { channel, action, made_at, blame: 0 };
                 outbox.pending.insert(seq, saved);
             }
             Write::Answered(seq) => {
                 outbox.pending.remove(&seq);
             }
             Write::Pushed(seq) => outbox.pushed = seq,
-            Write::Attempts(seq, attempts) => {
+            Write::Blame(seq, blame) => {
                 if let Some(pending) = outbox.pending.get_mut(&seq) {
-                    pending.attempts = attempts;
+                    pending.blame = blame;
                 }
             }
             Write::Client(client) => {

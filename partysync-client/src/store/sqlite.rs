@@ -21,7 +21,7 @@ const TABLES: [&str; 4] = [
         PRIMARY KEY (channel, key)) STRICT, WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS partysync_pending (
         seq INTEGER PRIMARY KEY, channel TEXT NOT NULL, action TEXT NOT NULL,
-        made_at INTEGER NOT NULL, attempts INTEGER NOT NULL) STRICT",
+        made_at INTEGER NOT NULL, blame INTEGER NOT NULL) STRICT",
 ];
 
 /// Keeps a replica in a SQLite database. Each batch of writes is one transaction: a program that
@@ -114,13 +114,13 @@ impl SqliteStore {
             Ok(())
         })?;
         let Some(outbox) = &mut saved.outbox else { return Ok(saved) };
-        let pending = "SELECT seq, channel, action, made_at, attempts FROM partysync_pending";
+        let pending = "SELECT seq, channel, action, made_at, blame FROM partysync_pending";
         sql.run(pending, &[], &mut |row| {
             let action = SavedAction {
                 channel: row.get(1)?,
                 action: parse(&row.get::<String>(2)?)?,
                 made_at: row.get(3)?,
-                attempts: row.get(4)?,
+                blame: row.get(4)?,
             };
             outbox.pending.insert(row.get::<i64>(0)?.unsigned_abs(), action);
             Ok(())
@@ -179,10 +179,10 @@ fn apply(sql: &dyn Sql, write: &Write) -> Result<()> {
         Write::Pushed(seq) => {
             run(sql, "UPDATE partysync_replica SET pushed = ?", &params![integer(*seq)?])
         }
-        Write::Attempts(seq, attempts) => run(
+        Write::Blame(seq, blame) => run(
             sql,
-            "UPDATE partysync_pending SET attempts = ? WHERE seq = ?",
-            &params![*attempts, integer(*seq)?],
+            "UPDATE partysync_pending SET blame = ? WHERE seq = ?",
+            &params![*blame, integer(*seq)?],
         ),
         Write::Client(client) => run(
             sql,

@@ -43,9 +43,10 @@ fn what_is_made_while_a_push_is_under_way_goes_in_one_frame() {
     for n in 0..10 {
         world.act(put(&n.to_string(), "x"));
     }
-    assert_eq!(world.sent.len(), 1);
+    let pushes = |world: &World| world.sent.iter().filter(|sent| sent.contains("push")).count();
+    assert_eq!(pushes(&world), 1);
     world.deliver();
-    assert_eq!(world.sent.len(), 2);
+    assert_eq!(pushes(&world), 2);
     assert_eq!(world.stored().len(), 10);
     assert_eq!(world.session.replica().pending(), 0);
 }
@@ -277,6 +278,7 @@ fn an_action_that_the_server_cannot_bear_is_given_up_and_the_queue_goes_on() {
     world.session.take_answers();
     for _ in 0..3 {
         assert!(world.is_pending("a") && world.is_pending("b"));
+        world.deliver();
         world.wait(10_000);
         assert!(matches!(world.session.status().phase, Phase::Offline { .. }));
         world.reconnect();
@@ -298,7 +300,8 @@ fn an_action_that_was_done_after_all_is_not_given_up() {
     let seq = world.act(put("a", "done"));
     // Each time the room answers, and each time the answer is lost.
     for _ in 0..3 {
-        world.frames.clear();
+        world.frames.retain(|frame| frame == "pong");
+        world.deliver();
         world.wait(10_000);
         world.wait(60_000);
         world.open();
@@ -308,7 +311,7 @@ fn an_action_that_was_done_after_all_is_not_given_up() {
             world.effects();
         }
     }
-    assert!(world.sent.last().unwrap().contains(r#""action":null"#));
+    assert!(world.sent.iter().any(|sent| sent.contains(r#""action":null"#)));
     world.deliver();
     assert_eq!(world.session.take_answers(), [(seq, Ok(()))]);
     assert_eq!(world.stored(), pairs(&[("a", "done")]));

@@ -167,18 +167,18 @@ impl IndexedDbStore {
                 Write::Epoch(epoch) => head.epoch = Some(epoch),
                 Write::Act { seq, channel, action, made_at } => {
                     head.next_seq = head.next_seq.max(seq.saturating_add(1));
-                    let action = SavedAction { channel, action, made_at, attempts: 0 };
+                    let action = SavedAction { channel, action, made_at, blame: 0 };
                     put(&pending, &key(&slot, seq), &action)?;
                 }
                 Write::Answered(seq) => {
                     failed(pending.delete(key(&slot, seq)))?;
                 }
                 Write::Pushed(seq) => head.pushed = seq,
-                Write::Attempts(seq, attempts) => {
+                Write::Blame(seq, blame) => {
                     let key = key(&slot, seq);
                     let kept: Option<SavedAction> = get(&pending, key.clone()).await?;
                     if let Some(mut action) = kept {
-                        action.attempts = attempts;
+                        action.blame = blame;
                         put(&pending, &key, &action)?;
                     }
                 }
@@ -297,7 +297,7 @@ async fn read_outbox(tx: &Transaction, slot: &str) -> Result<Option<Outbox>> {
             channel: String::new(),
             action: serde_json::Value::Null,
             made_at: partysync::Timestamp::from_millis(0),
-            attempts: 0,
+            blame: 0,
         };
         // Written by `key`, from a seq.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
