@@ -3,6 +3,7 @@
 mod build;
 mod dev;
 mod fixture;
+mod fuzz;
 mod process;
 mod test;
 mod tools;
@@ -21,6 +22,8 @@ cargo xtask simulate [--seeds N] [--seed FIRST]
     Runs N random schedules of faults; one alone with only --seed, as a failure prints it.
 cargo xtask simulate --mutations
     Takes each protection out in turn and says after how many schedules that was noticed.
+cargo xtask fuzz [TARGET ...] [--seconds N]
+    Fuzzes everything that reads bytes from outside, each for N seconds (60); wants nightly.
 cargo xtask build [FIXTURE]
     Builds a fixture for `wrangler dev` and `wrangler deploy`.
 cargo xtask setup
@@ -64,6 +67,17 @@ fn run() -> Result<()> {
         "simulate" => test::simulate(
             arguments.raw_args()?.map(|a| a.string()).collect::<Result<Vec<_>, _>>()?,
         )?,
+        "fuzz" => {
+            let (mut names, mut seconds) = (Vec::new(), 60);
+            while let Some(argument) = arguments.next()? {
+                match argument {
+                    Long("seconds") => seconds = arguments.value()?.parse()?,
+                    Value(value) => names.push(value.string()?),
+                    other => return Err(other.unexpected().into()),
+                }
+            }
+            fuzz::fuzz(&names, seconds)?;
+        }
         "test" => test::test(&rest(&mut arguments)?)?,
         other => bail!("there is no command `{other}`\n\n{HELP}"),
     }
