@@ -94,7 +94,8 @@ impl<S: SyncServer> TestRoom<S> {
     /// # Errors
     /// [`Code::InvalidValue`] when a row does not fit the type.
     pub fn rows<R: Record>(&self) -> Result<Vec<R>> {
-        self.sql().records("ORDER BY 1", [])
+        let key = crate::sql::quote(R::SCHEMA.key()?.name);
+        self.sql().records(&format!("ORDER BY {key}"), [])
     }
 
     /// Sends an action as the room's own client and waits for its answer.

@@ -76,7 +76,16 @@ test("ten todos are added and edited offline, and the tab is closed and reopened
   assert.deepEqual(page.problems, []);
   await page.close();
 
-  const again = await openPage(context, server, "ten");
+  const again = await context.newPage();
+  const snapshots = [];
+  again.on("websocket", (ws) =>
+    ws.on("framereceived", ({ payload }) => {
+      if (/"type":"catch_up".*"from":null/.test(payload)) snapshots.push(payload);
+    }),
+  );
+  again.problems = [];
+  again.on("pageerror", (error) => again.problems.push(error.message));
+  await again.goto(`${server.url}/#ten`);
   await shows(again, wanted);
   assert.equal(await pending(again), 10);
   await until("the pill counts them", async () => /20 not saved/.test(await again.locator(".pill").textContent()));
@@ -89,6 +98,7 @@ test("ten todos are added and edited offline, and the tab is closed and reopened
   assert.deepEqual(rows.map((row) => row.text), wanted);
   // One version for each action: none was done twice.
   assert.equal(rows[0].version, 21);
+  assert.deepEqual(snapshots, [], "it catches up by delta");
   await storedAll(again, "ten", 0);
   // Another window, with nothing stored, sees the same.
   const other = await openPage(await browser.newContext(), server, "ten");
@@ -114,6 +124,52 @@ test("a tab that is killed offline loses nothing", async () => {
   await server.up();
   await phase(again, "live");
   assert.equal((await onServer("Survives a crash"))[0].version, 2);
+  await context.close();
+});
+
+test("a tab that is killed at any moment comes back with what it had at one moment before", async () => {
+  const { context, page: opened } = await profile("anytime");
+  await offline(opened);
+  // A living tab would inherit what the killed one left, and show it.
+  await opened.close();
+  let total = 0;
+  for (let round = 0; round < 8; round += 1) {
+    const page = await openPage(context, server, "anytime");
+    await page.locator(".pill").waitFor();
+    await until("it shows what it had", async () => (await texts(page)).length === total);
+    const crashed = page.waitForEvent("crash");
+    const session = await context.newCDPSession(page);
+    // As fast as the page can, until it is killed in the midst of it.
+    page
+      .evaluate(async (first) => {
+        const [input, form] = [document.querySelector("form input"), document.querySelector("form")];
+        for (let n = first; ; n += 1) {
+          input.value = `Todo ${String(n).padStart(5, "0")}`;
+          input.dispatchEvent(new Event("input", { bubbles: true }));
+          form.requestSubmit();
+          await new Promise((resolve) => setTimeout(resolve, 1));
+        }
+      }, total)
+      .catch(() => {});
+    await until("it is in the midst", async () => (await stored(page, "anytime")) > total + 3 * round);
+    session.send("Page.crash").catch(() => {});
+    await crashed;
+    const again = await openPage(context, server, "anytime");
+    await until("its rows are there", async () => (await texts(again)).length > total);
+    const shown = await texts(again);
+    total = shown.length;
+    // Without a gap: what was stored is a beginning of what was done.
+    assert.deepEqual(shown, Array.from({ length: total }, (_, n) => `Todo ${String(n).padStart(5, "0")}`));
+    assert.equal(await stored(again, "anytime"), total);
+    await again.close();
+  }
+  await server.up();
+  const last = await openPage(context, server, "anytime");
+  await phase(last, "live");
+  await until("nothing is pending", async () => (await pending(last)) === 0);
+  const rows = await onServer("Todo 00000");
+  assert.deepEqual(rows.map((row) => row.text), Array.from({ length: total }, (_, n) => `Todo ${String(n).padStart(5, "0")}`));
+  assert.equal(rows[0].version, total);
   await context.close();
 });
 

@@ -1,0 +1,148 @@
+//! What it costs to come back: rows that changed, not versions that passed and not the table.
+
+use partysync::testing::TestRoom;
+use partysync::wire::v2::ServerFrame;
+use partysync::{Action, Limits, Protocol, Record, Result, Room, SyncServer, Timestamp};
+use partysync_client::{Effect, Phase, Replica, Session, Timing};
+
+#[derive(Record, Clone, PartialEq, Debug)]
+#[record(table = "notes")]
+struct Note {
+    #[record(key)]
+    id: i64,
+    text: String,
+    #[record(updated_at)]
+    updated_at: Timestamp,
+}
+
+#[derive(Action, Clone, PartialEq, Debug)]
+#[action(record = Note)]
+enum NoteAction {
+    #[action(upsert)]
+    Put { id: i64, text: String },
+    #[action(delete)]
+    Drop { id: i64 },
+}
+
+#[derive(Default)]
+struct Notes;
+
+impl SyncServer for Notes {
+    type Action = NoteAction;
+
+    fn limits(&self) -> Limits {
+        Limits { retention_ms: 1_000, actions_burst: 1_000_000, ..Limits::default() }
+    }
+
+    fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+        action.apply(room.sql())
+    }
+}
+
+/// What a client was sent on one connection.
+#[derive(Debug, Default)]
+struct Sent {
+    bytes: usize,
+    rows: usize,
+    gone: usize,
+    resets: usize,
+}
+
+const NOW: Timestamp = Timestamp::from_millis(1_000);
+
+/// Connects, and counts what comes until the session is live.
+fn come_back(room: &mut TestRoom<Notes>, session: &mut Session<NoteAction>, socket: &str) -> Sent {
+    let mut sent = Sent::default();
+    room.connect(socket, Protocol::V2).unwrap();
+    session.opened(NOW);
+    for effect in session.take_effects() {
+        let Effect::Send(hello) = effect else { continue };
+        for (to, text) in room.frame(socket, &hello).unwrap() {
+            assert_eq!(to, socket);
+            sent.bytes += text.len();
+            match ServerFrame::parse(&text).unwrap() {
+                Some(ServerFrame::CatchUp(page)) => {
+                    sent.rows += page.rows.len();
+                    sent.gone += page.gone.len();
+                }
+                Some(ServerFrame::Reset(_)) => sent.resets += 1,
+                _ => {}
+            }
+            session.received(&text, NOW);
+        }
+    }
+    assert_eq!(session.status().phase, Phase::Live);
+    room.disconnect(socket).unwrap();
+    session.closed(1006, "", NOW);
+    session.reconnect(NOW);
+    sent
+}
+
+fn put(id: i64, text: &str) -> NoteAction {
+    NoteAction::Put { id, text: text.into() }
+}
+
+#[test]
+fn ten_thousand_versions_behind_with_twelve_rows_changed_costs_twelve_rows() {
+    let mut room = TestRoom::new(Notes).unwrap();
+    for id in 0..5_000 {
+        room.act(put(id, "as it was in the beginning")).unwrap();
+    }
+    let mut session = Session::new(Replica::new("c"), Timing::default(), 7, NOW);
+    let whole = come_back(&mut room, &mut session, "first");
+    assert_eq!((whole.rows, whole.resets), (5_000, 0));
+
+    for n in 0..9_988 {
+        room.act(put(n % 10, &n.to_string())).unwrap();
+    }
+    for id in 10..22 {
+        // Two that are deleted, and ten that come and go: they were never here.
+        let action = if id < 12 { NoteAction::Drop { id } } else { put(id + 10_000, "short") };
+        room.act(action).unwrap();
+    }
+    for id in 12..22 {
+        room.act(NoteAction::Drop { id: id + 10_000 }).unwrap();
+    }
+    assert_eq!(room.version(), 5_000 + 9_988 + 12 + 10);
+    let delta = come_back(&mut room, &mut session, "second");
+    println!("snapshot of 5,000 rows: {whole:?}; 10,010 versions behind: {delta:?}");
+    assert_eq!((delta.rows, delta.gone, delta.resets), (10, 12, 0));
+    assert!(delta.bytes < 1_500, "{delta:?}");
+    assert!(session.replica().rows::<Note>().unwrap() == room.rows::<Note>().unwrap());
+
+    // And exactly twelve rows.
+    for n in 0..10_000 {
+        room.act(put(100 + n % 12, &n.to_string())).unwrap();
+    }
+    let twelve = come_back(&mut room, &mut session, "third");
+    println!("10,000 versions behind, 12 rows changed: {twelve:?}");
+    assert_eq!((twelve.rows, twelve.gone, twelve.resets), (12, 0, 0));
+    assert!(session.replica().rows::<Note>().unwrap() == room.rows::<Note>().unwrap());
+    // Nothing changed: nothing but the frame.
+    let nothing = come_back(&mut room, &mut session, "fourth");
+    println!("nothing changed: {nothing:?}");
+    assert_eq!((nothing.rows, nothing.gone, nothing.resets), (0, 0, 0));
+}
+
+#[test]
+fn a_client_from_before_the_trim_point_starts_over_and_ends_equal() {
+    let mut room = TestRoom::new(Notes).unwrap();
+    for id in 0..1_000 {
+        room.act(put(id, "here")).unwrap();
+    }
+    let mut session = Session::new(Replica::new("c"), Timing::default(), 7, NOW);
+    come_back(&mut room, &mut session, "first");
+    for id in 0..990 {
+        room.act(NoteAction::Drop { id }).unwrap();
+    }
+    room.advance_millis(10_000);
+    room.alarm().unwrap();
+    let over = come_back(&mut room, &mut session, "second");
+    println!("behind the trim point, 10 rows left: {over:?}");
+    assert_eq!((over.rows, over.gone, over.resets), (10, 0, 1));
+    assert!(session.replica().rows::<Note>().unwrap() == room.rows::<Note>().unwrap());
+    // It is in step again.
+    room.act(put(0, "again")).unwrap();
+    let delta = come_back(&mut room, &mut session, "third");
+    assert_eq!((delta.rows, delta.resets), (1, 0));
+}
