@@ -1,4 +1,4 @@
-//! The todo app under real workerd, for tests of native clients.
+//! Workers under real workerd, for tests of native clients.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -7,9 +7,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-/// `wrangler dev` of the todo app. All its processes end with it.
+/// `wrangler dev` of a worker. All its processes end with it.
 #[derive(Debug)]
 pub struct Server {
+    /// The fixture's folder.
+    fixture: &'static str,
+    /// The party of its rooms.
+    party: &'static str,
     child: Option<Child>,
     port: u16,
     data: tempfile::TempDir,
@@ -32,11 +36,21 @@ fn free_port() -> u16 {
 }
 
 impl Server {
-    /// A server on a port and a data folder of its own.
+    /// The todo app on a port and a data folder of its own.
     #[must_use]
     pub fn start() -> Self {
+        Self::of("fixtures/todo-sync", "todos")
+    }
+
+    /// The tests' own worker.
+    #[must_use]
+    pub fn lab() -> Self {
+        Self::of("tests/lab", "lab")
+    }
+
+    fn of(fixture: &'static str, party: &'static str) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let mut server = Self { child: None, port: free_port(), data };
+        let mut server = Self { fixture, party, child: None, port: free_port(), data };
         server.up();
         server
     }
@@ -44,7 +58,7 @@ impl Server {
     /// The WebSocket URL of a room.
     #[must_use]
     pub fn url(&self, room: &str) -> String {
-        format!("ws://127.0.0.1:{}/parties/todos/{room}", self.port)
+        format!("ws://127.0.0.1:{}/parties/{}/{room}", self.port, self.party)
     }
 
     /// Starts it again, on the data that it left.
@@ -62,7 +76,7 @@ impl Server {
             .env("PATH", std::env::join_paths(paths).unwrap())
             .env("WRANGLER_SEND_METRICS", "false")
             .env("CLOUDFLARE_CF_FETCH_ENABLED", "false")
-            .current_dir(root().join("fixtures/todo-sync"))
+            .current_dir(root().join(self.fixture))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         std::os::unix::process::CommandExt::process_group(&mut command, 0);

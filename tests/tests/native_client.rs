@@ -217,3 +217,31 @@ async fn a_living_client_takes_over_what_others_left_behind() -> Result<()> {
     assert!(store.orphan_now()?.is_none(), "an answered action is still there");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_action_that_traps_is_given_up_and_the_queue_goes_on() -> Result<()> {
+    use lab_shared::{Item, ItemAction, ItemId, LabAction};
+    let server = Server::lab();
+    let mut options = Options::default();
+    options.timing.answer_ms = 1_000;
+    options.timing.retry_ms = 50;
+    let client = SyncClient::<LabAction>::with(&server.url("trap"), options).await?;
+    within("live", client.ready()).await?;
+    let create = |id: &str| {
+        LabAction::Items(ItemAction::Create { id: ItemId(id.into()), name: Some(id.into()) })
+    };
+    within("an answer", client.send(create("before"))).await?;
+    let trap = client.send(LabAction::Items(ItemAction::Trap { id: "half".into() }));
+    let behind = client.send(create("behind"));
+    let error = within("it is given up", trap).await.unwrap_err();
+    assert_eq!(error.code(), Code::Abandoned);
+    within("the next is done", behind).await?;
+    // Nothing of it was written.
+    let other = SyncClient::<LabAction>::connect(&server.url("trap")).await?;
+    within("live", other.ready()).await?;
+    for client in [&client, &other] {
+        let ids: Vec<_> = client.rows::<Item>()?.into_iter().map(|item| item.id.0).collect();
+        assert_eq!(ids, ["before", "behind"]);
+    }
+    Ok(())
+}

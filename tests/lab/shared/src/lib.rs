@@ -118,6 +118,12 @@ pub enum ItemAction {
         /// The key of the row.
         id: String,
     },
+    /// Writes a row, and then traps: what no server should, and some do.
+    #[action(custom)]
+    Trap {
+        /// The key of the row.
+        id: String,
+    },
     /// Inserts many items.
     #[action(custom)]
     Fill {

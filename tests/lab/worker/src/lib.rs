@@ -104,6 +104,10 @@ impl SyncServer for Lab {
                 room.broadcast(&"never sent")?;
                 Err(Error::reject("failed halfway"))
             }
+            LabAction::Items(ItemAction::Trap { id }) => {
+                room.sql().execute(insert, params![id.clone(), "trapped".to_owned()])?;
+                std::process::abort()
+            }
             LabAction::Items(ItemAction::Fill { count, size }) => {
                 let name = "x".repeat(usize::try_from(*size).unwrap_or(0));
                 for n in 0..*count {
