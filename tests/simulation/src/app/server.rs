@@ -1,0 +1,211 @@
+//! What the application's server does, in both of its versions.
+
+use super::{Account, AccountAction, AppAction, Cell, Op, ThingAction};
+use partysync::sql::Sql;
+use partysync::{Action, Error, Limits, Record, Result, Room, SyncServer, Timestamp, params};
+
+/// The server. It notes the token of every action in a table of its own, in the action's
+/// transaction: what was done, how often and in which order.
+#[derive(Debug, Default)]
+pub struct App;
+
+const DONE: &str =
+    "CREATE TABLE IF NOT EXISTS done (n INTEGER PRIMARY KEY, token INTEGER NOT NULL)";
+
+/// How long deletions are remembered in the simulation, ms.
+pub const RETENTION: i64 = 60_000;
+
+impl SyncServer for App {
+    type Action = AppAction;
+
+    fn limits(&self) -> Limits {
+        Limits { retention_ms: RETENTION, client_retention_ms: 3 * RETENTION, ..Limits::default() }
+    }
+
+    fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {
+        room.sql().run(DONE, &[], &mut |_| Ok(()))
+    }
+
+    fn on_alarm(&self, _: &mut Room<'_, Self>) -> Result<()> {
+        Ok(())
+    }
+
+    fn on_action(&self, room: &mut Room<'_, Self>, action: AppAction) -> Result<()> {
+        perform(room.sql(), room.now(), &action)
+    }
+}
+
+fn perform(sql: &dyn Sql, now: Timestamp, action: &AppAction) -> Result<()> {
+    let run = |statement: &str, params: &[partysync::sql::Value]| {
+        sql.run(statement, params, &mut |_| Ok(()))
+    };
+    run("INSERT INTO done (token) VALUES (?)", &params![action.token()])?;
+    match action {
+        AppAction::Things(ThingAction::Remove { id, .. }) => remove(sql, now, id),
+        AppAction::Things(ThingAction::Bump { id, token }) => run(
+            "UPDATE things SET bumps = bumps + 1, token = ? WHERE id = ? AND deleted_at IS NULL",
+            &params![*token, id.clone()],
+        ),
+        AppAction::Things(ThingAction::FailHalfway { id, token }) => {
+            run(
+                "INSERT OR REPLACE INTO things (id, token) VALUES (?, ?)",
+                &params![id.clone(), *token],
+            )?;
+            Err(Error::reject("failed halfway"))
+        }
+        AppAction::Things(ThingAction::Script { ops, token }) => {
+            ops.iter().try_for_each(|op| step(sql, now, op, *token))
+        }
+        AppAction::Things(_) | AppAction::Cells(_) => action.apply(sql),
+        AppAction::Accounts(AccountAction::Transfer { from, to, amount, .. }) => {
+            transfer(sql, *from, *to, *amount)
+        }
+        AppAction::Accounts(AccountAction::Close { number, .. }) => {
+            let full = sql.query_opt(
+                "SELECT 1 FROM accounts WHERE number = ? AND balance <> 0",
+                params![*number],
+                |row| row.get::<i64>(0),
+            )?;
+            if full.is_some() {
+                return Err(Error::reject("not empty"));
+            }
+            run("DELETE FROM accounts WHERE number = ?", &params![*number])
+        }
+    }
+}
+
+fn remove(sql: &dyn Sql, now: Timestamp, id: &str) -> Result<()> {
+    let statement = "UPDATE things SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL";
+    sql.run(statement, &params![now, id], &mut |_| Ok(()))
+}
+
+fn transfer(sql: &dyn Sql, from: i64, to: i64, amount: i64) -> Result<()> {
+    let statement = "INSERT INTO accounts (number, balance) VALUES (?, ?)
+        ON CONFLICT (number) DO UPDATE SET balance = balance + excluded.balance";
+    sql.run(statement, &params![from, -amount], &mut |_| Ok(()))?;
+    sql.run(statement, &params![to, amount], &mut |_| Ok(()))
+}
+
+fn step(sql: &dyn Sql, now: Timestamp, op: &Op, token: i64) -> Result<()> {
+    let run = |statement: &str, params: &[partysync::sql::Value]| {
+        sql.run(statement, params, &mut |_| Ok(()))
+    };
+    let cell = |verb: &str, key: &str, n: i64, tail: &str| {
+        let Cell { key, big, ratio, bytes, tags, name, .. } = Cell::of(key, n);
+        let tags = serde_json::to_string(&tags).unwrap_or_default();
+        run(
+            &format!(
+                "{verb} INTO cells (key, big, ratio, bytes, tags, name) VALUES (?, ?, ?, ?, ?, ?) {tail}"
+            ),
+            &params![key, big, ratio, bytes, tags, name],
+        )
+    };
+    match op {
+        Op::Put(id) => run(
+            "INSERT INTO things (id, token) VALUES (?, ?)
+             ON CONFLICT (id) DO UPDATE SET token = excluded.token, deleted_at = NULL",
+            &params![id.as_str(), token],
+        ),
+        Op::Remove(id) => remove(sql, now, id),
+        Op::Destroy(id) => run("DELETE FROM things WHERE id = ?", &params![id.as_str()]),
+        Op::Pay(from, to, amount) => transfer(sql, *from, *to, *amount),
+        Op::Cell(key, n) => cell(
+            "INSERT",
+            key,
+            *n,
+            "ON CONFLICT (key) DO UPDATE SET big = excluded.big, ratio = excluded.ratio,
+             bytes = excluded.bytes, tags = excluded.tags, name = excluded.name",
+        ),
+        Op::Replace(key, n) => cell("INSERT OR REPLACE", key, *n, ""),
+        Op::DropCell(key) => run("DELETE FROM cells WHERE key = ?", &params![key.as_str()]),
+        Op::Rekey(from, to) => run(
+            "UPDATE OR IGNORE cells SET key = ? WHERE key = ?",
+            &params![to.as_str(), from.as_str()],
+        ),
+        Op::Clear => run("DELETE FROM cells", &[]),
+        Op::Fail => Err(Error::reject("the program says so")),
+    }
+}
+
+/// The thing of the application's next version: two columns more, in the middle.
+#[derive(Record, Clone, PartialEq, Debug)]
+#[record(table = "things")]
+pub struct NextThing {
+    /// One of a few.
+    #[record(key)]
+    pub id: String,
+    /// New.
+    #[record(default = "white")]
+    pub color: String,
+    /// The token of the action that wrote it last.
+    pub token: i64,
+    /// How often it was bumped.
+    #[record(default = 0)]
+    pub bumps: i64,
+    /// Set by the framework.
+    #[record(created_at)]
+    pub created_at: Timestamp,
+    /// New.
+    pub weight: Option<f64>,
+    /// Set by the framework.
+    #[record(updated_at)]
+    pub updated_at: Timestamp,
+    /// Soft deletes.
+    #[record(deleted_at)]
+    pub deleted_at: Option<Timestamp>,
+}
+
+/// The actions of the next version: the same, over its records.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NextAction(AppAction);
+
+impl Action for NextAction {
+    const CHANNELS: &'static [&'static partysync::Schema] =
+        &[NextThing::SCHEMA, Account::SCHEMA, Cell::SCHEMA];
+
+    fn channel(&self) -> &'static str {
+        self.0.channel()
+    }
+
+    fn to_json(&self) -> Result<serde_json::Value> {
+        self.0.to_json()
+    }
+
+    fn from_json(channel: &str, json: &serde_json::Value) -> Result<Self> {
+        AppAction::from_json(channel, json).map(Self)
+    }
+
+    fn reduce(&self, tables: &mut dyn partysync::Tables) -> Result<()> {
+        self.0.reduce(tables)
+    }
+
+    fn apply(&self, sql: &dyn Sql) -> Result<()> {
+        self.0.apply(sql)
+    }
+}
+
+/// The application's next version: what its actions write has values in the new columns.
+#[derive(Debug, Default)]
+pub struct NextApp;
+
+impl SyncServer for NextApp {
+    type Action = NextAction;
+
+    fn limits(&self) -> Limits {
+        App.limits()
+    }
+
+    fn on_alarm(&self, _: &mut Room<'_, Self>) -> Result<()> {
+        Ok(())
+    }
+
+    fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {
+        room.sql().run(DONE, &[], &mut |_| Ok(()))
+    }
+
+    fn on_action(&self, room: &mut Room<'_, Self>, action: NextAction) -> Result<()> {
+        perform(room.sql(), room.now(), &action.0)?;
+        let paint = "UPDATE things SET color = 'red', weight = 1.5 WHERE token = ?";
+        room.sql().run(paint, &params![action.0.token()], &mut |_| Ok(()))
+    }
+}
