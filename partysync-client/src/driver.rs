@@ -123,13 +123,7 @@ async fn bring_home<A: Action, T: Transport>(
             if let Err(error) = stored {
                 inner.session.warn(&error);
             }
-            let version = session.answered_at();
-            for (seq, answer) in session.take_answers() {
-                inner.session.adopted_answer(id, seq, answer, version);
-            }
-            for error in session.take_errors() {
-                inner.session.report(error);
-            }
+            inner.session.hear(id, &mut session, wires.transport.now());
             inner.tell();
             drop(inner);
             // What is told has to be stored, too.

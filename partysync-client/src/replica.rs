@@ -380,9 +380,8 @@ impl<A: Action> Replica<A> {
             }
             self.epoch = Some(epoch.to_owned());
             self.writes.push(Write::Epoch(epoch.to_owned()));
-            // Versions count anew.
-            self.guests.iter_mut().for_each(guests::Guest::forget_versions);
         }
+        self.guests.iter_mut().for_each(|guest| guest.forget_other_epochs(epoch));
     }
 
     /// Confirmed rows are of no use any more: they stay in view until the snapshot is complete.

@@ -144,20 +144,23 @@ impl<A: Action> Session<A> {
         self.note(changes);
     }
 
-    /// A courier's action was answered: its effect is shown until this session has the rows of
-    /// the version that holds it, the courier's [`answered_at`](Self::answered_at).
-    pub fn adopted_answer(&mut self, id: u64, seq: u64, answer: Result<()>, version: u64) {
-        let version = answer.is_ok().then_some(version);
-        let changes = self.replica.guest_answered(id, seq, version);
-        self.note(changes);
-        // Its caller is gone.
-        self.errors.extend(answer.err());
-    }
-
-    /// The version that holds the outcome of all answers so far.
-    #[must_use]
-    pub fn answered_at(&self) -> u64 {
-        self.answered_at
+    /// Hears what a courier has heard, and returns its answers. What was done is shown until this
+    /// session has the rows that hold it; what was rejected is an error here: its caller is gone.
+    pub fn hear(&mut self, id: u64, courier: &mut Self, now: Timestamp) -> Vec<(u64, Result<()>)> {
+        let answers = courier.take_answers();
+        let epoch = courier.replica.epoch().unwrap_or_default();
+        for (seq, answer) in &answers {
+            let held_by = answer.is_ok().then(|| (epoch.to_owned(), courier.answered_at));
+            let changes = self.replica.guest_answered(id, *seq, held_by);
+            self.note(changes);
+            self.errors.extend(answer.clone().err());
+        }
+        // One of the two speaks to storage that is gone: the next welcome says which.
+        if self.state == State::Live && !answers.is_empty() && self.replica.epoch() != Some(epoch) {
+            self.lost(now, 0);
+        }
+        self.errors.extend(courier.take_errors());
+        answers
     }
 
     /// The rows.

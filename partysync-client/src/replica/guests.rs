@@ -12,14 +12,16 @@ pub(super) struct Guest<A> {
     /// The store's name for the outbox that they are in; ids of clients may change.
     id: u64,
     pub(super) pending: VecDeque<Pending<A>>,
-    /// Those that were committed, with the version from which on their outcome is in the rows.
-    committed: BTreeMap<u64, u64>,
+    /// Those that were committed, with the epoch and the version that hold their outcome.
+    committed: BTreeMap<u64, (String, u64)>,
 }
 
 impl<A> Guest<A> {
-    /// The versions of committed actions were those of another epoch.
-    pub(super) fn forget_versions(&mut self) {
-        self.committed.values_mut().for_each(|version| *version = 0);
+    /// This is the room's epoch now: what was done in another is gone.
+    pub(super) fn forget_other_epochs(&mut self, epoch: &str) {
+        for held_by in self.committed.values_mut().filter(|held_by| held_by.0 != epoch) {
+            *held_by = (epoch.to_owned(), 0);
+        }
     }
 }
 
@@ -39,14 +41,19 @@ impl<A: Action> Replica<A> {
         (self.changes_since(before), errors)
     }
 
-    /// An adopted action was answered: with the version that holds its outcome, or with `None`
-    /// when it was not done.
-    pub(crate) fn guest_answered(&mut self, id: u64, seq: u64, version: Option<u64>) -> Changes {
+    /// An adopted action was answered: with the epoch and the version that hold its outcome, or
+    /// with `None` when it was not done.
+    pub(crate) fn guest_answered(
+        &mut self,
+        id: u64,
+        seq: u64,
+        held_by: Option<(String, u64)>,
+    ) -> Changes {
         let before = self.snapshot_of(&BTreeSet::new());
         if let Some(guest) = self.guests.iter_mut().find(|guest| guest.id == id) {
-            match version {
-                Some(version) if guest.pending.iter().any(|p| p.seq == seq) => {
-                    guest.committed.insert(seq, version);
+            match held_by {
+                Some(held_by) if guest.pending.iter().any(|p| p.seq == seq) => {
+                    guest.committed.insert(seq, held_by);
                 }
                 _ => guest.pending.retain(|pending| pending.seq != seq),
             }
@@ -59,11 +66,14 @@ impl<A: Action> Replica<A> {
     /// Lets go of adopted actions whose outcome is in the rows.
     pub(super) fn drop_guests(&mut self) {
         let here = self.tables.values().map(|table| table.version).min().flatten();
+        let epoch = self.epoch.as_ref();
         for guest in &mut self.guests {
             let Guest { pending, committed, .. } = guest;
-            let done = |version: &u64| here.is_some_and(|here| *version <= here);
+            let done = |held_by: &(String, u64)| {
+                epoch == Some(&held_by.0) && here.is_some_and(|here| held_by.1 <= here)
+            };
             pending.retain(|pending| !committed.get(&pending.seq).is_some_and(done));
-            committed.retain(|_, version| !done(version));
+            committed.retain(|_, held_by| !done(held_by));
         }
         self.guests.retain(|guest| !guest.pending.is_empty());
     }

@@ -60,7 +60,16 @@ impl World {
         // were taken over are shown below the tab's own.
         let couriers = tab.ends.get(1..).unwrap_or_default();
         let one = couriers.first().filter(|_| couriers.len() == 1);
-        flickers(one.into_iter().chain(tab.main()).flat_map(|end| made(end).values()), &shown)
+        let open = one.into_iter().chain(tab.main()).flat_map(|end| made(end).values());
+        if tab.adopted > 1 {
+            return flickers(open, &shown);
+        }
+        // What a courier heard of is shown on, until the tab's own session has it.
+        let lacks = |(epoch, done, _): &&(String, u64, AppAction)| {
+            replica.epoch() == Some(epoch) && version.is_none_or(|version| version < *done)
+        };
+        let done = tab.done.iter().filter(lacks).map(|(_, _, action)| action);
+        flickers(done.chain(open), &shown)
     }
 
     /// What has to hold when the faults are over.

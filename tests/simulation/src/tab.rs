@@ -43,6 +43,8 @@ pub(crate) struct Tab {
     pub(crate) ends: Vec<End>,
     /// How many outboxes it took over.
     pub(crate) adopted: u64,
+    /// Actions of these that were done, and whose rows its own session lacks: epoch, version.
+    pub(crate) done: Vec<(String, u64, AppAction)>,
 }
 
 impl Tab {

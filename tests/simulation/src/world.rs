@@ -7,7 +7,7 @@ use crate::step::{Schedule, Step};
 use crate::tab::{End, Link, Tab};
 use futures::FutureExt;
 use partysync::room::Output;
-use partysync::{Code, Result, Timestamp};
+use partysync::{Code, Result, Timestamp, params};
 use partysync_client::store::MemoryStore;
 use partysync_client::{Effect, Phase, Replica, Session, Timing};
 use std::collections::BTreeMap;
@@ -57,6 +57,8 @@ pub struct World {
     clients: u32,
     /// What became of each action, and of which client it was.
     pub(crate) known: BTreeMap<i64, (usize, Known)>,
+    /// The version that each action was done in, of the present epoch.
+    committed: BTreeMap<i64, u64>,
     /// The server's rows at each version, of the present epoch.
     pub(crate) past: BTreeMap<u64, Rows>,
     pub(crate) epoch: String,
@@ -83,6 +85,7 @@ impl World {
             links: 0,
             clients: 0,
             known: BTreeMap::new(),
+            committed: BTreeMap::new(),
             past: BTreeMap::new(),
             epoch: String::new(),
             wiped: false,
@@ -238,6 +241,7 @@ impl World {
             self.cut((tab, end))?;
         }
         self.tabs[tab].ends.clear();
+        self.tabs[tab].done.clear();
         Ok(())
     }
 
@@ -303,8 +307,17 @@ impl World {
             let written = end.store.write(&id, writes).now_or_never();
             written.expect("memory is at hand").expect("memory takes everything");
         }
-        let version = end.session.answered_at();
-        let (answers, adopted) = (end.session.take_answers(), end.adopted);
+        let now = self.now;
+        let adopted = end.adopted;
+        let ends = &mut self.tabs[tab].ends;
+        let answers = match (adopted, ends.split_first_mut()) {
+            (Some(adopted), Some((main, couriers))) => {
+                main.session.hear(adopted, &mut couriers[index - 1].session, now)
+            }
+            _ => ends[index].session.take_answers(),
+        };
+        let end = &mut self.tabs[tab].ends[index];
+        let mut done = Vec::new();
         let lineage = self.lineage[&end.client];
         let made = self.made.entry(end.client.clone()).or_default();
         for (seq, outcome) in &answers {
@@ -318,6 +331,10 @@ impl World {
                 self.stats.forgotten += u64::from(known == Known::Unknown);
                 self.stats.rejected += u64::from(outcome.is_err());
                 self.known.insert(action.token(), (lineage, known));
+                let committed = self.committed.get(&action.token());
+                if let Some(version) = committed.filter(|_| adopted.is_some()) {
+                    done.push((self.epoch.clone(), *version, action));
+                }
             }
         }
         if id != end.client {
@@ -343,11 +360,8 @@ impl World {
                 Effect::Disconnect => end.link = None,
             }
         }
-        if let Some(adopted) = adopted {
-            for (seq, outcome) in answers {
-                let main = &mut self.tabs[tab].ends[0].session;
-                main.adopted_answer(adopted, seq, outcome, version);
-            }
+        if adopted.is_some() {
+            self.tabs[tab].done.extend(done);
             self.effects((tab, 0));
         }
     }
@@ -512,8 +526,14 @@ impl World {
         };
         if epoch != self.epoch {
             self.past.clear();
+            self.committed.clear();
             self.epoch = epoch;
         }
+        let done = "SELECT token FROM done ORDER BY n LIMIT -1 OFFSET ?";
+        let known = i64::try_from(self.committed.len()).unwrap_or(i64::MAX);
+        let token = |row: &partysync::sql::Row<'_>| row.get::<i64>(0);
+        let tokens = self.server.sql().query_map(done, params![known], token).unwrap_or_default();
+        self.committed.extend(tokens.into_iter().map(|token| (token, version.unsigned_abs())));
         // A version's rows never change: what is wrong with that shows when they are compared.
         if !self.past.contains_key(&version.unsigned_abs())
             && let Ok(rows) = self.server_rows()
