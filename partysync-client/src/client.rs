@@ -67,7 +67,7 @@ pub struct Update {
     pub status: Status,
     /// The application's own messages from the server.
     pub messages: Vec<Json>,
-    /// What the server could not use.
+    /// What the server could not use, and rejections that nobody waits for.
     pub errors: Vec<Error>,
 }
 
@@ -377,9 +377,14 @@ impl<A: Action> Inner<A> {
     /// Resolves answers and tells listeners what happened.
     pub(crate) fn tell(&mut self) {
         for (seq, outcome) in self.session.take_answers() {
-            if let Some(sender) = self.answers.remove(&seq) {
-                // Nobody waits for it: then nobody has to be told.
-                let _ = sender.send(outcome);
+            let untold = match self.answers.remove(&seq) {
+                Some(sender) => sender.send(outcome).err(),
+                // Whoever made it was here before this client.
+                None => Some(outcome),
+            };
+            // What nobody waits for is told to all.
+            if let Some(Err(error)) = untold {
+                self.session.report(error);
             }
         }
         let status = self.session.status();

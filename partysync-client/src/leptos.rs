@@ -123,7 +123,7 @@ impl<A: Action + Send> Synced<A> {
         self.status.into()
     }
 
-    /// The last thing that the server could not use.
+    /// The last thing that the server could not use, or rejection that nobody waits for.
     #[must_use]
     pub fn error(&self) -> Signal<Option<Error>> {
         self.errors.into()

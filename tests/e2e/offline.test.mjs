@@ -338,6 +338,7 @@ test("rows that cannot be read are fetched anew, and actions that cannot be read
   const next = await openPage(context, server, "corrupt");
   await phase(next, "live");
   await shows(next, ["Kept"]);
+  await next.getByRole("alert").getByText("given up").waitFor();
   await add(next, "New");
   await until("nothing is pending", async () => (await pending(next)) === 0);
   assert.deepEqual((await onServer("New")).map((row) => row.text), ["Kept", "New"]);

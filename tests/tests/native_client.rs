@@ -129,6 +129,7 @@ async fn goes_on<S: Store + 'static>(
     let offline = |client: &Client| matches!(client.status().phase, Phase::Offline { .. });
     within("offline", first.until(offline)).await?;
     drop(first.send(create("2", "never sent")));
+    drop(first.send(create("3", "  ")));
     within("stored", first.stored()).await?;
     assert!(!free());
     // No close: as if the program had been killed.
@@ -142,10 +143,17 @@ async fn goes_on<S: Store + 'static>(
 
     let second = Client::with(&url, Options::new(store())).await?;
     // Rows and pending actions are there before the socket is.
-    assert_eq!(texts(&second), ["answered", "never sent"]);
+    assert_eq!(texts(&second), ["answered", "never sent", "  "]);
     assert!(second.is_pending::<Todo>("2") && !second.is_pending::<Todo>("1"));
+    let mut updates = second.updates();
     server.up();
     within("live", second.ready()).await?;
+    // Who made it is gone: its rejection is told to all.
+    let mut errors = Vec::new();
+    while let Ok(update) = updates.try_recv() {
+        errors.extend(update.errors);
+    }
+    assert_eq!(errors.iter().map(|e| e.code()).collect::<Vec<_>>(), [Code::Rejected]);
     assert_eq!(texts(&second), ["answered", "never sent"]);
     assert_eq!(second.version::<Todo>(), Some(2));
     Ok(())

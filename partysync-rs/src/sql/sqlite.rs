@@ -40,6 +40,8 @@ impl Sqlite {
         connection
             .execute_batch("PRAGMA foreign_keys = ON; PRAGMA journal_mode = WAL;")
             .map_err(sqlite_error)?;
+        // A room runs a few dozen statements again and again; the default keeps sixteen.
+        connection.set_prepared_statement_cache_capacity(128);
         Ok(Self { connection, depth: Cell::new(0) })
     }
 
