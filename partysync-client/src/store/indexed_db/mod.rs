@@ -101,18 +101,18 @@ impl IndexedDbStore {
                 Lock::wait(name, &slot).await?
             }
         };
-        let tx = failed(db.transaction(&ALL, TransactionMode::ReadWrite))?;
+        let tx = Tx::begin(&db, &ALL, TransactionMode::ReadWrite)?;
         let outbox = match read_outbox(&tx, lock.slot()).await? {
             Some(outbox) => outbox,
             None => {
                 // It is there before others are told of it.
                 let outbox = Outbox::new(random_id());
-                put(&store(&tx, OUTBOX)?, &lock.slot().into(), &outbox)?;
+                put(&tx.store(OUTBOX)?, &lock.slot().into(), &outbox)?;
                 outbox
             }
         };
         let mut saved = Saved { outbox: None, ..Saved::default() };
-        let channels = store(&tx, CHANNEL)?;
+        let channels = tx.store(CHANNEL)?;
         let names = failed(failed(channels.get_all_keys(None, None))?.await)?;
         for name in names.iter().filter_map(JsValue::as_string) {
             // Rows that cannot be read are fetched anew.
@@ -120,7 +120,7 @@ impl IndexedDbStore {
                 saved.channels.insert(name, channel);
             }
         }
-        commit(tx).await?;
+        tx.commit().await?;
         tabs::announce(name, lock.slot());
         let head = Outbox { pending: Default::default(), ..outbox.clone() };
         *self.shared.open.borrow_mut() = Some(Open { db, head, lock });
@@ -151,13 +151,13 @@ impl IndexedDbStore {
 
     async fn keep(&self, writes: Vec<Write>) -> Result<()> {
         let (db, mut head, slot) = self.opened()?;
-        let tx = failed(db.transaction(&ALL, TransactionMode::ReadWrite))?;
-        let (before, pending) = (head.clone(), store(&tx, PENDING)?);
+        let tx = Tx::begin(&db, &ALL, TransactionMode::ReadWrite)?;
+        let (before, pending) = (head.clone(), tx.store(PENDING)?);
         for write in writes {
             match write {
                 Write::Rows(rows) => keep_rows(&tx, rows).await?,
                 Write::Stale(name) => {
-                    let channels = store(&tx, CHANNEL)?;
+                    let channels = tx.store(CHANNEL)?;
                     let kept: Option<SavedChannel> = get(&channels, name.into()).await?;
                     if let Some(mut channel) = kept {
                         channel.version = None;
@@ -189,9 +189,9 @@ impl IndexedDbStore {
             }
         }
         if head != before {
-            put(&store(&tx, OUTBOX)?, &slot.as_str().into(), &head)?;
+            put(&tx.store(OUTBOX)?, &slot.as_str().into(), &head)?;
         }
-        commit(tx).await?;
+        tx.commit().await?;
         if let Some(open) = &mut *self.shared.open.borrow_mut() {
             open.head = head;
         }
@@ -224,8 +224,8 @@ impl Store for IndexedDbStore {
     }
 }
 
-async fn keep_rows(tx: &Transaction, write: RowsWrite) -> Result<()> {
-    let (channels, rows) = (store(tx, CHANNEL)?, store(tx, ROW)?);
+async fn keep_rows(tx: &Tx, write: RowsWrite) -> Result<()> {
+    let (channels, rows) = (tx.store(CHANNEL)?, tx.store(ROW)?);
     let kept: Option<SavedChannel> = get(&channels, write.channel.into()).await?;
     let kept = kept.unwrap_or_default();
     match write.fits(&kept.epoch, &kept.schema, kept.version) {
@@ -271,15 +271,15 @@ async fn open_database(name: &str) -> Result<Database> {
 
 /// The names of all outboxes.
 async fn slots(db: &Database) -> Result<Vec<String>> {
-    let tx = failed(db.transaction(&[OUTBOX], TransactionMode::ReadOnly))?;
-    let keys = failed(failed(store(&tx, OUTBOX)?.get_all_keys(None, None))?.await)?;
+    let tx = Tx::begin(db, &[OUTBOX], TransactionMode::ReadOnly)?;
+    let keys = failed(failed(tx.store(OUTBOX)?.get_all_keys(None, None))?.await)?;
     Ok(keys.iter().filter_map(JsValue::as_string).collect())
 }
 
-async fn read_channel(tx: &Transaction, name: &str) -> Result<Option<SavedChannel>> {
-    let head: Option<SavedChannel> = get(&store(tx, CHANNEL)?, name.into()).await?;
+async fn read_channel(tx: &Tx, name: &str) -> Result<Option<SavedChannel>> {
+    let head: Option<SavedChannel> = get(&tx.store(CHANNEL)?, name.into()).await?;
     let Some(mut channel) = head else { return Ok(None) };
-    for (key, value) in entries(&store(tx, ROW)?, name).await? {
+    for (key, value) in entries(&tx.store(ROW)?, name).await? {
         if let Some(key) = key.as_string() {
             channel.rows.insert(key, parse(&value)?);
         }
@@ -287,10 +287,10 @@ async fn read_channel(tx: &Transaction, name: &str) -> Result<Option<SavedChanne
     Ok(Some(channel))
 }
 
-async fn read_outbox(tx: &Transaction, slot: &str) -> Result<Option<Outbox>> {
-    let head: Option<Outbox> = get(&store(tx, OUTBOX)?, slot.into()).await?;
+async fn read_outbox(tx: &Tx, slot: &str) -> Result<Option<Outbox>> {
+    let head: Option<Outbox> = get(&tx.store(OUTBOX)?, slot.into()).await?;
     let Some(mut outbox) = head else { return Ok(None) };
-    for (key, value) in entries(&store(tx, PENDING)?, slot).await? {
+    for (key, value) in entries(&tx.store(PENDING)?, slot).await? {
         let Some(seq) = key.as_f64() else { continue };
         // What cannot be read is given up by its client, and its seq is not missed.
         let unreadable = |_| SavedAction {
@@ -317,14 +317,39 @@ async fn entries(store: &ObjectStore, first: &str) -> Result<Vec<(JsValue, JsVal
 
 /// Deletes an outbox with all that is in it.
 async fn remove(db: &Database, slot: &str) -> Result<()> {
-    let tx = failed(db.transaction(&[OUTBOX, PENDING], TransactionMode::ReadWrite))?;
-    failed(store(&tx, OUTBOX)?.delete(JsValue::from(slot)))?;
-    failed(store(&tx, PENDING)?.delete(range(slot)?))?;
-    commit(tx).await
+    let tx = Tx::begin(db, &[OUTBOX, PENDING], TransactionMode::ReadWrite)?;
+    failed(tx.store(OUTBOX)?.delete(JsValue::from(slot)))?;
+    failed(tx.store(PENDING)?.delete(range(slot)?))?;
+    tx.commit().await
 }
 
-fn store(tx: &Transaction, name: &str) -> Result<ObjectStore> {
-    failed(tx.object_store(name))
+/// A transaction: aborted when it is dropped, so that a batch that fails leaves nothing.
+struct Tx(Option<Transaction>);
+
+impl Tx {
+    fn begin(db: &Database, stores: &[&str], mode: TransactionMode) -> Result<Self> {
+        Ok(Self(Some(failed(db.transaction(stores, mode))?)))
+    }
+
+    fn store(&self, name: &str) -> Result<ObjectStore> {
+        let tx = self.0.as_ref().ok_or_else(|| Error::new(Code::Store, "it has ended"))?;
+        failed(tx.object_store(name))
+    }
+
+    async fn commit(mut self) -> Result<()> {
+        let Some(tx) = self.0.take() else { return Ok(()) };
+        let done = failed(failed(tx.commit())?.await)?;
+        if done.is_committed() { Ok(()) } else { Err(Error::new(Code::Store, "it is full")) }
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if let Some(tx) = self.0.take() {
+            // One that has aborted already says so; that is what is wanted.
+            let _ = tx.abort();
+        }
+    }
 }
 
 /// The key of a pending action.
@@ -358,11 +383,6 @@ fn parse<T: DeserializeOwned>(value: &JsValue) -> Result<T> {
     let text = value.as_string().unwrap_or_default();
     serde_json::from_str(&text)
         .map_err(|e| Error::new(Code::Store, format!("what it holds cannot be read: {e}")))
-}
-
-async fn commit(tx: Transaction) -> Result<()> {
-    let done = failed(failed(tx.commit())?.await)?;
-    if done.is_committed() { Ok(()) } else { Err(Error::new(Code::Store, "it is full")) }
 }
 
 fn failed<T>(result: std::result::Result<T, idb::Error>) -> Result<T> {

@@ -1,7 +1,7 @@
 //! The tabs of an app: each tells the others of its outbox, and waits to inherit theirs.
 
 use super::locks::Lock;
-use super::{ALL, IndexedDbStore, commit, failed, read_outbox, remove, slots};
+use super::{ALL, IndexedDbStore, Tx, read_outbox, remove, slots};
 use crate::store::{Orphan, Orphans, Outbox};
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use idb::{Database, TransactionMode};
@@ -76,9 +76,9 @@ impl Heir {
     }
 
     async fn inherit(&self, lock: Lock) -> Result<()> {
-        let tx = failed(self.db.transaction(&ALL, TransactionMode::ReadOnly))?;
+        let tx = Tx::begin(&self.db, &ALL, TransactionMode::ReadOnly)?;
         let outbox: Option<Outbox> = read_outbox(&tx, lock.slot()).await?;
-        commit(tx).await?;
+        tx.commit().await?;
         match outbox {
             Some(outbox) if !outbox.pending.is_empty() => {
                 let store = Box::new(self.store.over(self.db.clone(), &outbox, lock));
