@@ -222,19 +222,31 @@ export const hashes = {
 
 /** A v2 connection that has said hello. */
 export class Client extends Socket {
-  static async join(url, { client = crypto.randomUUID(), epoch = null, seq = 0, channels = {} } = {}) {
+  static async join(url, { client = crypto.randomUUID(), epoch = null, seq = 0, pushed = seq, channels = {} } = {}) {
     const socket = await this.open(url, ["partysync.v2"]);
+    socket.tellReads();
     socket.client = client;
-    socket.seq = seq;
+    socket.seq = pushed;
     const subscribed = Object.entries(channels).map(([channel, since]) => ({
       channel,
       since,
       schema: hashes[channel],
     }));
-    socket.send({ type: "hello", client, epoch, seq, channels: subscribed });
+    socket.send({ type: "hello", client, epoch, seq, pushed, channels: subscribed });
     socket.welcome = await socket.next("welcome", (f) => f.type === "welcome");
     socket.version = socket.welcome.version;
     return socket;
+  }
+
+  /** Says what it has read, as docs/protocol.md asks of a client. */
+  tellReads() {
+    let unsaid = 0;
+    this.ws.on("message", (data) => {
+      unsaid += data.length;
+      if (unsaid < 256 * 1024) return;
+      this.send({ type: "read", bytes: unsaid });
+      unsaid = 0;
+    });
   }
 
   /** Pushes one action and gives its answer, with the patch that it came in. */
