@@ -331,8 +331,10 @@ impl World {
                 self.stats.forgotten += u64::from(known == Known::Unknown);
                 self.stats.rejected += u64::from(outcome.is_err());
                 self.known.insert(action.token(), (lineage, known));
+                // One that was done and is told as unknown may leave the view until it is in the rows.
+                let heard = known == Known::Committed && adopted.is_some();
                 let committed = self.committed.get(&action.token());
-                if let Some(version) = committed.filter(|_| adopted.is_some()) {
+                if let Some(version) = committed.filter(|_| heard) {
                     done.push((self.epoch.clone(), *version, action));
                 }
             }
