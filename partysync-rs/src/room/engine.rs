@@ -405,7 +405,9 @@ impl<A: Action> Engine<A> {
             && !crate::__mutated("dedupe")
         {
             log::to_sql(*seq)?;
-            let last = log::client_seq(sql, client)?.unwrap_or(0);
+            // It is known since its `hello`, unless a hook took longer than rooms remember.
+            let known = log::client_seq(sql, client)?;
+            let last = known.unwrap_or(0);
             if *seq <= last {
                 let outcome = log::outcome(sql, client, *seq)?;
                 self.acks
@@ -414,7 +416,7 @@ impl<A: Action> Engine<A> {
                     .push(Ack::new(*seq, &outcome));
                 return Ok(Outcome::Duplicate);
             }
-            if *seq != last + 1 {
+            if known.is_none() || *seq != last + 1 {
                 let message = format!("action {seq} came after {last}: one is missing");
                 let error = Error::new(Code::SequenceGap, message);
                 tell(connection, &error, out);
