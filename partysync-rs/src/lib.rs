@@ -11,6 +11,7 @@
 //!
 //! - `worker`: host rooms in Cloudflare Durable Objects (the `worker` module).
 //! - `sqlite`: [`sql::Sqlite`](crate::sql), SQLite through rusqlite.
+//! - `streams`: Durable Streams, append-only streams over HTTP (the `streams` module).
 //! - `testing`: `TestRoom`, a user's `on_action` under plain `cargo test`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -26,6 +27,8 @@ mod record;
 pub mod room;
 mod server;
 pub mod sql;
+#[cfg(feature = "streams")]
+pub mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod wire;

@@ -1,0 +1,173 @@
+//! How streams end: by deletion or by time, and what becomes of forks and their sources
+//! (sections 4.2, 5.4).
+
+use super::{Change, Lifetime, Platform, Refusal, Store, Stream, Streams};
+use crate::Timestamp;
+use std::time::Duration;
+
+/// How long after a failure work that was put off is tried again.
+const SETTLE_RETRY_MILLIS: i64 = 1_000;
+
+impl Lifetime {
+    /// When a stream ends that is touched now. A little late rather than early: a sliding end is
+    /// written down again only when it has moved by a hundredth of its length.
+    pub(super) fn end(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Until(at) => at,
+            Self::Ttl(seconds) => {
+                let millis = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000);
+                now.plus_millis(millis.saturating_add(millis / 100))
+            }
+        }
+    }
+}
+
+impl<S: Store, P: Platform> Streams<S, P> {
+    /// The stream at this path, unless it has ended.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`]; [`Refusal::Gone`] for one that is kept for its forks only.
+    pub fn find(&self, path: &str) -> Result<Stream, Refusal> {
+        let stream = self.store().at(path)?.ok_or(Refusal::NotFound)?;
+        if stream.deleted {
+            return Err(Refusal::Gone);
+        }
+        if self.is_over(&stream)? {
+            self.commit(self.removal(&stream)?)?;
+            return Err(if stream.forks > 0 { Refusal::Gone } else { Refusal::NotFound });
+        }
+        Ok(stream)
+    }
+
+    /// Deletes a stream. One that has forks is kept for them, and no longer found.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub fn delete(&self, path: &str) -> Result<(), Refusal> {
+        let stream = self.find(path)?;
+        self.commit(self.removal(&stream)?)
+    }
+
+    /// Whether its time has come. A live reader keeps a stream with a sliding end.
+    fn is_over(&self, stream: &Stream) -> Result<bool, Refusal> {
+        let now = self.now();
+        if stream.expires_at.is_none_or(|at| at > now) {
+            return Ok(false);
+        }
+        let sliding = matches!(stream.lifetime, Some(Lifetime::Ttl(_)));
+        if sliding && self.inner.bell.is_awaited(stream.id) {
+            self.touch(stream)?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// What has to change for a stream to end, up the chain of its sources.
+    pub(super) fn removal(&self, stream: &Stream) -> Result<Vec<Change>, Refusal> {
+        if stream.forks > 0 {
+            let kept = Stream { deleted: true, expires_at: None, ..stream.clone() };
+            return Ok(vec![Change::Update(kept)]);
+        }
+        let mut changes = vec![Change::Remove(stream.id)];
+        let mut source = stream.source.clone();
+        while let Some(id) = source.map(|source| source.id) {
+            let Some(mut above) = self.store().stream(id)? else { break };
+            above.forks = above.forks.saturating_sub(1);
+            if above.forks > 0 || !above.deleted {
+                changes.push(Change::Update(above));
+                break;
+            }
+            changes.push(Change::Remove(id));
+            source = above.source;
+        }
+        Ok(changes)
+    }
+
+    /// Moves a sliding end, now that the stream is read or written.
+    pub(super) fn touch(&self, stream: &Stream) -> Result<(), Refusal> {
+        match self.touched(stream) {
+            Some(change) => self.commit(vec![change]),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn touched(&self, stream: &Stream) -> Option<Change> {
+        let Some(lifetime @ Lifetime::Ttl(seconds)) = stream.lifetime else { return None };
+        let due = self.now().plus_millis(i64::try_from(seconds).ok()?.saturating_mul(1000));
+        let expires_at = lifetime.end(self.now());
+        let enough = stream.expires_at.is_some_and(|at| at >= due);
+        (!enough).then_some(Change::Touch { id: stream.id, expires_at })
+    }
+
+    /// When [`wake`](Self::wake) has something to do next.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn next_wake(&self) -> crate::Result<Option<Timestamp>> {
+        let expiry = self.store().expiring(1)?.first().and_then(|stream| stream.expires_at);
+        let settle = self.store().unsettled()?.then(|| self.now().plus_millis(SETTLE_RETRY_MILLIS));
+        let delivery = self.next_delivery()?;
+        Ok([expiry, settle, delivery].into_iter().flatten().min())
+    }
+
+    /// Does what is due: ends streams, and works off what the store has put off. The platform
+    /// calls it when its alarm rings.
+    ///
+    /// # Errors
+    /// What the store says. The platform should call it again then, a little later.
+    pub async fn wake(&self) -> crate::Result<()> {
+        loop {
+            let due = self.store().expiring(16)?;
+            let mut ended = false;
+            for stream in due {
+                let over = self.is_over(&stream).map_err(internal)?;
+                if over {
+                    let changes = self.removal(&stream).map_err(internal)?;
+                    self.commit(changes).map_err(internal)?;
+                }
+                ended |= over;
+            }
+            if !ended {
+                break;
+            }
+        }
+        self.deliver_later()?;
+        self.settle().await?;
+        self.inner.platform.wake_at(self.next_wake()?);
+        Ok(())
+    }
+
+    /// Works off what the store has put off, beside the request that put it off.
+    pub(super) fn settle_later(&self) -> crate::Result<()> {
+        if self.store().unsettled()? && !self.inner.settling.get() {
+            let server = self.clone();
+            self.inner.platform.spawn(Box::pin(async move {
+                // The alarm is set: what fails now is tried again then.
+                let _ = server.settle().await;
+            }));
+        }
+        Ok(())
+    }
+
+    async fn settle(&self) -> crate::Result<()> {
+        if self.inner.settling.replace(true) {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        while result.is_ok() && self.store().unsettled()? {
+            result = self.store().settle().await;
+        }
+        self.inner.settling.set(false);
+        result
+    }
+
+    /// How long until this moment.
+    pub(super) fn until(&self, at: Timestamp) -> Duration {
+        let millis = at.as_millis().saturating_sub(self.now().as_millis()).max(0);
+        Duration::from_millis(millis.unsigned_abs())
+    }
+}
+
+fn internal(refusal: Refusal) -> crate::Error {
+    crate::Error::new(crate::Code::Internal, refusal.to_string())
+}

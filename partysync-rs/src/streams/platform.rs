@@ -1,0 +1,44 @@
+//! [`Platform`]: what a server takes from where it runs.
+
+use crate::{Result, Timestamp};
+use futures::future::LocalBoxFuture;
+use std::time::Duration;
+
+/// The clock, chance, timers and the network of the place where streams are served.
+pub trait Platform: 'static {
+    /// The time.
+    fn now(&self) -> Timestamp;
+
+    /// Bytes that nobody can guess.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn random(&self) -> Result<[u8; 32]>;
+
+    /// Waits.
+    fn sleep(&self, time: Duration) -> LocalBoxFuture<'static, ()>;
+
+    /// Runs a task beside the request that began it, on the same thread.
+    fn spawn(&self, task: LocalBoxFuture<'static, ()>);
+
+    /// Calls [`Streams::wake`](super::Streams::wake) at this moment, also if nothing else
+    /// happens until then; replaces what was asked before.
+    fn wake_at(&self, at: Option<Timestamp>);
+
+    /// Posts a body and returns the status and the body of the answer, of which no more than
+    /// 64 KiB need be read. Follows no redirect: an answer that is one is the answer.
+    fn post(&self, post: Post) -> LocalBoxFuture<'static, Result<(u16, Vec<u8>)>>;
+}
+
+/// A webhook's request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Post {
+    /// Where to.
+    pub url: String,
+    /// The headers beside `Content-Type: application/json`.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Whether it may go to an address of the own network.
+    pub local: bool,
+}
