@@ -12,7 +12,12 @@ use std::process::Command;
 use std::time::Duration;
 
 /// Builds and serves; returns when Ctrl-C or SIGTERM came, with all children ended.
-pub(crate) fn dev(fixture: &Fixture, port: u16, data: Option<PathBuf>) -> Result<()> {
+pub(crate) fn dev(
+    fixture: &Fixture,
+    port: u16,
+    data: Option<PathBuf>,
+    vars: &[String],
+) -> Result<()> {
     let tools = build::build(fixture)?;
     // Wrangler would take another port, and that is not the one that was asked for.
     drop(
@@ -24,6 +29,9 @@ pub(crate) fn dev(fixture: &Fixture, port: u16, data: Option<PathBuf>) -> Result
         None => target()?.join("data").join(&fixture.name),
     };
     let mut command = wrangler(&tools, fixture, port, &data)?;
+    for var in vars {
+        command.args(["--var", var]);
+    }
     let mut server = step("start workerd", || {
         let mut server = Server::start(&mut command)?;
         while !is_ready(port) {

@@ -13,9 +13,10 @@ use lexopt::prelude::*;
 use std::path::PathBuf;
 
 const HELP: &str = "\
-cargo xtask dev [FIXTURE] [--port N] [--data DIR]
+cargo xtask dev [FIXTURE] [--port N] [--data DIR] [--store STORE]
     Serves a fixture under workerd: todo-sync on http://127.0.0.1:8787 unless told otherwise.
-    Its data stays in DIR, a folder under target/ by default.
+    Its data stays in DIR, a folder under target/ by default. The fixture `streams` keeps its
+    streams in STORE: memory, sqlite (as it is), d1, kv or r2.
 cargo xtask test [STEP ...]
     Runs every check there is, or only the named steps; `cargo xtask test list` names them.
 cargo xtask simulate [--seeds N] [--seed FIRST]
@@ -49,15 +50,23 @@ fn run() -> Result<()> {
         "help" => print!("{HELP}"),
         "dev" => {
             let (mut name, mut port, mut data) = ("todo-sync".to_owned(), 8787, None);
+            let mut vars = Vec::new();
             while let Some(argument) = arguments.next()? {
                 match argument {
                     Long("port") => port = arguments.value()?.parse()?,
                     Long("data") => data = Some(PathBuf::from(arguments.value()?)),
+                    Long("store") => vars.push(store(&arguments.value()?.string()?)?),
                     Value(value) => name = value.string()?,
                     other => return Err(other.unexpected().into()),
                 }
             }
-            dev::dev(&fixture::find(&name)?, port, data)?;
+            if name == "streams" {
+                // Webhooks of what is developed here go to this machine.
+                vars.push("LOCAL_WEBHOOKS:yes".to_owned());
+            } else if !vars.is_empty() {
+                bail!("only the fixture `streams` has stores to choose from");
+            }
+            dev::dev(&fixture::find(&name)?, port, data, &vars)?;
         }
         "build" => {
             let name = rest(&mut arguments)?.into_iter().next().unwrap_or("todo-sync".to_owned());
@@ -82,6 +91,15 @@ fn run() -> Result<()> {
         other => bail!("there is no command `{other}`\n\n{HELP}"),
     }
     Ok(())
+}
+
+/// The variable that chooses a store of the fixture `streams`.
+fn store(name: &str) -> Result<String> {
+    const STORES: [&str; 5] = ["memory", "sqlite", "d1", "kv", "r2"];
+    if !STORES.contains(&name) {
+        bail!("there is no store `{name}`; there are: {}", STORES.join(", "));
+    }
+    Ok(format!("STORE:{name}"))
 }
 
 fn rest(arguments: &mut lexopt::Parser) -> Result<Vec<String>> {

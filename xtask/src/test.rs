@@ -75,7 +75,7 @@ fn lint(_: &Tools) -> Result<()> {
             for_targets(package, set)?;
         }
     }
-    clippy(&["--target", WASM, "--package", "todo-worker", "--package", "lab-worker"])?;
+    clippy(&["--target", WASM, "--package", "todo-worker", "--package", "lab-worker", "--package", "streams-worker"])?;
     clippy(&["--target", WASM, "--package", "todo-web"])
 }
 
@@ -116,14 +116,17 @@ fn doc(_: &Tools) -> Result<()> {
 
 fn deploy(tools: &Tools) -> Result<()> {
     build::build(&fixture::find("lab")?)?;
-    let todo = fixture::find("todo-sync")?;
-    build::build(&todo)?;
-    // As a user would: npx in the fixture's folder. It prints the size.
-    run(tools
-        .command("npx")?
-        .args(["wrangler", "deploy", "--dry-run", "--outdir"])
-        .arg(crate::target()?.join("dry-run"))
-        .current_dir(&todo.folder))
+    for name in ["todo-sync", "streams"] {
+        let fixture = fixture::find(name)?;
+        build::build(&fixture)?;
+        // As a user would: npx in the fixture's folder. It prints the size.
+        run(tools
+            .command("npx")?
+            .args(["wrangler", "deploy", "--dry-run", "--outdir"])
+            .arg(crate::target()?.join("dry-run").join(name))
+            .current_dir(&fixture.folder))?;
+    }
+    Ok(())
 }
 
 fn cargo(_: &Tools) -> Result<()> {

@@ -50,6 +50,8 @@ pub use read::Page;
 pub use refusal::Refusal;
 pub use server::Streams;
 pub use sse::{control_event, data_event};
+#[cfg(feature = "worker")]
+pub use store::{D1Archive, KvArchive, R2Archive};
 pub use store::{
     Archive, Change, ClosedBy, Lifetime, MemoryStore, Part, Sealed, Source, SqlStore, Store,
     Stream, StreamId,

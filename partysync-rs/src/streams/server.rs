@@ -58,6 +58,12 @@ impl<S: Store, P: Platform> Streams<S, P> {
         &self.inner.store
     }
 
+    /// Where it runs.
+    #[must_use]
+    pub fn platform(&self) -> &P {
+        &self.inner.platform
+    }
+
     pub(super) fn options(&self) -> &Options {
         &self.inner.options
     }

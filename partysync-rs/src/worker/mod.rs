@@ -33,10 +33,20 @@
 mod object;
 mod router;
 mod sql;
+#[cfg(feature = "streams")]
+mod streams;
 
 pub use object::Object;
 pub use router::{Route, Router};
 pub use sql::DurableSql;
+#[cfg(feature = "streams")]
+pub use streams::{StreamObject, Workers, route_streams};
+
+/// The present, as the runtime's clock says.
+fn now() -> crate::Timestamp {
+    let millis = worker::Date::now().as_millis();
+    crate::Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
+}
 
 /// Makes a [`SyncServer`](crate::SyncServer) a Durable Object class of the same name.
 ///

@@ -1,13 +1,13 @@
 //! [`Object`]: one room in one Durable Object.
 
-use super::DurableSql;
+use super::{DurableSql, now};
 use crate::room::{Connection, Incoming, Outcome, Output};
 use crate::wire::v2::ServerFrame;
 use crate::{Batch, Code, Error, Host, Protocol, SyncServer, Timestamp, refusal, wire};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use worker::{
-    Date, Method, Request, Response, ResponseBuilder, State, WebSocket, WebSocketIncomingMessage,
+    Method, Request, Response, ResponseBuilder, State, WebSocket, WebSocketIncomingMessage,
     WebSocketPair,
 };
 
@@ -33,10 +33,6 @@ impl<S: SyncServer> std::fmt::Debug for Object<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Object").finish_non_exhaustive()
     }
-}
-
-fn now() -> Timestamp {
-    Timestamp::from_millis(i64::try_from(Date::now().as_millis()).unwrap_or(i64::MAX))
 }
 
 /// 128 random bits as hexadecimal digits.
@@ -327,12 +323,12 @@ impl<S: SyncServer> Object<S> {
     }
 }
 
-fn bad_request(error: http::Error) -> Error {
+pub(super) fn bad_request(error: http::Error) -> Error {
     Error::new(Code::InvalidFrame, error.to_string())
 }
 
 /// The request's method, address and headers.
-fn head(request: &Request) -> crate::Result<http::request::Builder> {
+pub(super) fn head(request: &Request) -> crate::Result<http::request::Builder> {
     let mut head =
         http::Request::builder().method(request.method().as_ref()).uri(request.url()?.as_str());
     for (name, value) in request.headers().entries() {

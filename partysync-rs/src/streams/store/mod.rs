@@ -5,9 +5,18 @@
 //! plain calls, since the object that serves a stream has it at hand; only a stream's bytes may
 //! lie elsewhere, and are awaited.
 
+#[cfg(feature = "worker")]
+mod d1;
+#[cfg(feature = "worker")]
+mod kv;
 mod memory;
+#[cfg(feature = "worker")]
+mod r2;
 mod sealed;
 mod sql;
+
+#[cfg(feature = "worker")]
+pub use {d1::D1Archive, kv::KvArchive, r2::R2Archive};
 
 pub use memory::MemoryStore;
 pub use sealed::{Archive, Part, Sealed};

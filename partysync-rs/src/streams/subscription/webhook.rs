@@ -1,9 +1,12 @@
 //! Webhooks: where one may go, and how it is signed (sections 6.2, 6.5, 12.8).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+#[cfg(feature = "axum")]
+use std::net::IpAddr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use url::{Host, Url};
 
 /// Whether an address belongs to the public internet.
+#[cfg(feature = "axum")]
 pub(in crate::streams) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_public_v4(v4),

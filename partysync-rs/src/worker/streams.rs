@@ -1,0 +1,276 @@
+//! Durable Streams in Durable Objects: [`stream_server!`](crate::stream_server) for the class,
+//! [`route_streams`] for the worker in front of it.
+
+use super::now;
+use crate::streams::{Body, Options, Platform, Post, Store, Streams};
+use crate::{Code, Error, Result, Timestamp};
+use futures::future::LocalBoxFuture;
+use futures::stream::{StreamExt, TryStreamExt};
+use js_sys::{Function, Reflect, Uint8Array};
+use std::cell::{Cell, OnceCell};
+use std::rc::Rc;
+use std::time::Duration;
+use wasm_bindgen::{JsCast, JsValue};
+use worker::wasm_bindgen_futures::{JsFuture, spawn_local};
+use worker::{
+    Delay, Env, Fetch, Headers, Method, Request, RequestInit, RequestRedirect, Response,
+    ResponseBuilder, State,
+};
+
+/// How long a webhook may take to answer.
+const POST_TIMEOUT: Duration = Duration::from_secs(30);
+const POST_ANSWER_BYTES: usize = 64 * 1024;
+
+/// The streams under one root in one Durable Object; `stream_server!` makes the class around it.
+#[derive(Debug)]
+pub struct StreamObject<S> {
+    state: State,
+    env: Env,
+    streams: OnceCell<Streams<S, Workers>>,
+    open: fn(&State, &Env) -> Result<S>,
+    options: fn(&Env) -> Options,
+}
+
+impl<S: Store> StreamObject<S> {
+    /// The streams of this object's state. Nothing is opened before the first event.
+    #[must_use]
+    pub fn new(
+        state: State,
+        env: Env,
+        open: fn(&State, &Env) -> Result<S>,
+        options: fn(&Env) -> Options,
+    ) -> Self {
+        Self { state, env, streams: OnceCell::new(), open, options }
+    }
+
+    fn streams(&self) -> Result<&Streams<S, Workers>> {
+        if let Some(open) = self.streams.get() {
+            return Ok(open);
+        }
+        let store = (self.open)(&self.state, &self.env)?;
+        let streams = Streams::new(store, Workers::new(&self.state), (self.options)(&self.env));
+        Ok(self.streams.get_or_init(|| streams))
+    }
+
+    /// A request of the protocol.
+    ///
+    /// # Errors
+    /// What the runtime says, and what opening the store says.
+    pub async fn fetch(&self, mut request: Request) -> worker::Result<Response> {
+        let streams = self.streams()?;
+        let head = super::object::head(&request)?;
+        let body = match (request.method(), request.inner().body()) {
+            (Method::Get | Method::Head, _) | (_, None) => crate::streams::full(Vec::new()),
+            _ => request.stream()?.map_err(Error::from).boxed_local(),
+        };
+        let request = head.body(body).map_err(super::object::bad_request)?;
+        let (parts, body) = streams.handle(request).await.into_parts();
+        let headers = Headers::new();
+        for (name, value) in &parts.headers {
+            headers.append(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))?;
+        }
+        let response = ResponseBuilder::new().with_status(parts.status.as_u16()).with_headers(headers);
+        match body {
+            Body::Full(bytes) if bytes.is_empty() => Ok(response.empty()),
+            Body::Full(bytes) => Ok(response.fixed(bytes)),
+            Body::Live(pieces) => response.from_stream(pieces.map(Ok::<_, worker::Error>)),
+        }
+    }
+
+    /// The object's alarm rang.
+    ///
+    /// # Errors
+    /// What the store says: the runtime rings again.
+    pub async fn alarm(&self) -> worker::Result<Response> {
+        let streams = self.streams()?;
+        streams.platform().rung();
+        streams.wake().await?;
+        Response::empty()
+    }
+}
+
+/// Sends a request to the object that serves the streams: `object` of the class that is bound as
+/// `binding`. A worker that serves one set of streams to each user names the object after them.
+///
+/// ```no_run
+/// # use worker::{Context, Env, Request, Response};
+/// # async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Response> {
+/// partysync::worker::route_streams(request, &env, "STREAMS", "all").await
+/// # }
+/// ```
+///
+/// # Errors
+/// What the runtime says; an object that fails now is asked again by the client.
+pub async fn route_streams(
+    request: Request,
+    env: &Env,
+    binding: &str,
+    object: &str,
+) -> worker::Result<Response> {
+    env.durable_object(binding)?.get_by_name(object)?.fetch_with_request(request).await
+}
+
+/// The platform of a Durable Object.
+#[derive(Clone, Debug)]
+pub struct Workers {
+    storage: JsValue,
+    /// The alarm as it is set, once it is known.
+    alarm: Rc<Cell<Option<Option<Timestamp>>>>,
+}
+
+impl Workers {
+    fn new(state: &State) -> Self {
+        Self { storage: state.storage().as_raw().into(), alarm: Rc::default() }
+    }
+
+    /// The alarm has rung, and is set no more.
+    fn rung(&self) {
+        self.alarm.set(Some(None));
+    }
+
+    fn call(&self, method: &str, arguments: &js_sys::Array) -> std::result::Result<(), JsValue> {
+        let function: Function = Reflect::get(&self.storage, &method.into())?.dyn_into()?;
+        let promise: js_sys::Promise = function.apply(&self.storage, arguments)?.dyn_into()?;
+        // The runtime keeps the answer back until the alarm is stored.
+        spawn_local(async move { drop(JsFuture::from(promise).await) });
+        Ok(())
+    }
+}
+
+fn failed(error: &JsValue) -> Error {
+    Error::new(Code::Internal, format!("{error:?}"))
+}
+
+impl Platform for Workers {
+    fn now(&self) -> Timestamp {
+        now()
+    }
+
+    fn random(&self) -> Result<[u8; 32]> {
+        let get = |object: &JsValue, name: &str| {
+            Reflect::get(object, &name.into()).map_err(|error| failed(&error))
+        };
+        let crypto = get(&js_sys::global(), "crypto")?;
+        let function: Function = get(&crypto, "getRandomValues")?.unchecked_into();
+        let array = Uint8Array::new_with_length(32);
+        function.call1(&crypto, &array).map_err(|error| failed(&error))?;
+        let mut bytes = [0; 32];
+        array.copy_to(&mut bytes);
+        Ok(bytes)
+    }
+
+    fn sleep(&self, time: Duration) -> LocalBoxFuture<'static, ()> {
+        Box::pin(Delay::from(time))
+    }
+
+    fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
+        spawn_local(task);
+    }
+
+    fn wake_at(&self, at: Option<Timestamp>) {
+        if self.alarm.get() == Some(at) {
+            return;
+        }
+        let set = match at {
+            Some(at) => {
+                let millis = JsValue::from_f64(at.as_millis() as f64);
+                self.call("setAlarm", &js_sys::Array::of1(&millis))
+            }
+            None => self.call("deleteAlarm", &js_sys::Array::new()),
+        };
+        // What could not be set is set with the next request.
+        self.alarm.set(set.is_ok().then_some(at));
+    }
+
+    fn post(&self, post: Post) -> LocalBoxFuture<'static, Result<(u16, Vec<u8>)>> {
+        Box::pin(async move {
+            let headers = Headers::new();
+            headers.set("content-type", "application/json")?;
+            for (name, text) in &post.headers {
+                headers.set(name, text)?;
+            }
+            let mut init = RequestInit::new();
+            init.with_method(Method::Post)
+                .with_headers(headers)
+                .with_redirect(RequestRedirect::Manual)
+                .with_body(Some(Uint8Array::from(post.body.as_slice()).into()));
+            let request = Request::new_with_init(&post.url, &init)?;
+            let controller = worker::AbortController::default();
+            let signal = controller.signal();
+            let exchange = async {
+                let mut response = Fetch::Request(request).send_with_signal(&signal).await?;
+                let status = response.status_code();
+                let mut body = Vec::new();
+                let mut pieces = response.stream()?;
+                while body.len() < POST_ANSWER_BYTES
+                    && let Some(piece) = pieces.next().await
+                {
+                    body.extend_from_slice(&piece?);
+                }
+                Ok::<_, worker::Error>((status, body))
+            };
+            let over = Delay::from(POST_TIMEOUT);
+            futures::pin_mut!(exchange, over);
+            match futures::future::select(exchange, over).await {
+                futures::future::Either::Left((answer, _)) => Ok(answer?),
+                futures::future::Either::Right(_) => {
+                    Err(Error::new(Code::Closed, "the webhook did not answer in time"))
+                }
+            }
+        })
+    }
+}
+
+/// Makes a Durable Object class that serves Durable Streams over a store.
+///
+/// ```no_run
+/// # mod streams {
+/// use partysync::streams::SqlStore;
+/// use partysync::worker::DurableSql;
+///
+/// partysync::stream_server!(StreamServer: SqlStore<DurableSql> = |state, _env| {
+///     SqlStore::new(DurableSql::new(state)?)
+/// });
+/// # }
+/// # fn main() {}
+/// ```
+///
+/// A second closure gives the [`Options`](crate::streams::Options), from the worker's `Env`. The
+/// crate needs `worker` as a dependency of its own, and `wrangler.toml` names the class, as for
+/// [`durable_object!`](crate::durable_object).
+#[macro_export]
+macro_rules! stream_server {
+    ($class:ident: $store:ty = $open:expr) => {
+        $crate::stream_server!($class: $store = $open, |_env| ::std::default::Default::default());
+    };
+    ($class:ident: $store:ty = $open:expr, $options:expr) => {
+        const _: () = {
+            // What the class's derive expands to names the crate without `::worker`.
+            #[allow(unused_imports)]
+            use ::worker::wasm_bindgen;
+
+            #[allow(missing_docs, missing_debug_implementations, unreachable_pub)]
+            #[::worker::durable_object]
+            pub struct $class {
+                object: $crate::worker::StreamObject<$store>,
+            }
+
+            impl ::worker::DurableObject for $class {
+                fn new(state: ::worker::State, env: ::worker::Env) -> Self {
+                    Self { object: $crate::worker::StreamObject::new(state, env, $open, $options) }
+                }
+
+                async fn fetch(
+                    &self,
+                    request: ::worker::Request,
+                ) -> ::worker::Result<::worker::Response> {
+                    self.object.fetch(request).await
+                }
+
+                async fn alarm(&self) -> ::worker::Result<::worker::Response> {
+                    self.object.alarm().await
+                }
+            }
+        };
+    };
+}
