@@ -75,7 +75,16 @@ fn lint(_: &Tools) -> Result<()> {
             for_targets(package, set)?;
         }
     }
-    clippy(&["--target", WASM, "--package", "todo-worker", "--package", "lab-worker", "--package", "streams-worker"])?;
+    clippy(&[
+        "--target",
+        WASM,
+        "--package",
+        "todo-worker",
+        "--package",
+        "lab-worker",
+        "--package",
+        "streams-worker",
+    ])?;
     clippy(&["--target", WASM, "--package", "todo-web"])
 }
 
@@ -130,8 +139,14 @@ fn deploy(tools: &Tools) -> Result<()> {
 }
 
 fn cargo(_: &Tools) -> Result<()> {
-    let packages =
-        ["partysync-macros", "partysync-client", "todo-worker", "partysync-tests", "xtask"];
+    let packages = [
+        "partysync-macros",
+        "partysync-client",
+        "partysync-simulation",
+        "todo-worker",
+        "partysync-tests",
+        "xtask",
+    ];
     let mut command = cargo_command(&["test", "--quiet"])?;
     for package in packages {
         command.args(["--package", package]);

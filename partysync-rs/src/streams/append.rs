@@ -83,11 +83,14 @@ impl<S: Store, P: Platform> Streams<S, P> {
         changes.extend(self.touched(&stream));
         if request.close || request.seq.is_some() {
             let producer = request.producer.clone();
-            changes.insert(0, Change::Update(Stream {
-                closed: request.close.then_some(ClosedBy { producer }),
-                seq: request.seq.clone().or_else(|| stream.seq.clone()),
-                ..stream
-            }));
+            changes.insert(
+                0,
+                Change::Update(Stream {
+                    closed: request.close.then_some(ClosedBy { producer }),
+                    seq: request.seq.clone().or_else(|| stream.seq.clone()),
+                    ..stream
+                }),
+            );
         }
         self.commit(changes)?;
         let producer = accepted.map(|(_, state)| state);
@@ -95,7 +98,12 @@ impl<S: Store, P: Platform> Streams<S, P> {
     }
 
     /// The bytes to be stored, if they may come into this stream.
-    fn checked(&self, stream: &Stream, request: &Append, body: Vec<u8>) -> Result<Vec<u8>, Refusal> {
+    fn checked(
+        &self,
+        stream: &Stream,
+        request: &Append,
+        body: Vec<u8>,
+    ) -> Result<Vec<u8>, Refusal> {
         if body.is_empty() {
             return Ok(body);
         }

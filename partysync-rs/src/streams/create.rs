@@ -75,7 +75,8 @@ impl<S: Store, P: Platform> Streams<S, P> {
             }
             Err(other) => return Err(other),
         };
-        let conflict = |what: &str| Err(Refusal::Conflict(format!("the stream is there, with {what}")));
+        let conflict =
+            |what: &str| Err(Refusal::Conflict(format!("the stream is there, with {what}")));
         let inherits = request.fork.is_some();
         if request.content_type.is_some() || !inherits {
             let wanted = request.content_type.as_deref().unwrap_or(DEFAULT_CONTENT_TYPE);

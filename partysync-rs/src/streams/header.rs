@@ -142,15 +142,23 @@ fn closed(headers: &HeaderMap) -> bool {
 fn lifetime(headers: &HeaderMap) -> Result<Option<Lifetime>, Refusal> {
     match (text(headers, &STREAM_TTL)?, text(headers, &STREAM_EXPIRES_AT)?) {
         (None, None) => Ok(None),
-        (Some(_), Some(_)) => Err(Refusal::bad_request("Stream-TTL or Stream-Expires-At, not both")),
-        (Some(ttl), None) => number(ttl, MAX_SAFE_INTEGER / 1000).map(|s| Some(Lifetime::Ttl(s))).ok_or_else(
-            || Refusal::bad_request("Stream-TTL is a number of seconds, in digits and without leading zeros"),
-        ),
+        (Some(_), Some(_)) => {
+            Err(Refusal::bad_request("Stream-TTL or Stream-Expires-At, not both"))
+        }
+        (Some(ttl), None) => {
+            number(ttl, MAX_SAFE_INTEGER / 1000).map(|s| Some(Lifetime::Ttl(s))).ok_or_else(|| {
+                Refusal::bad_request(
+                    "Stream-TTL is a number of seconds, in digits and without leading zeros",
+                )
+            })
+        }
         (None, Some(at)) => time::OffsetDateTime::parse(at, &Rfc3339)
             .ok()
             .and_then(|at| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok())
             .map(|millis| Some(Lifetime::Until(Timestamp::from_millis(millis))))
-            .ok_or_else(|| Refusal::bad_request("Stream-Expires-At is a time as RFC 3339 writes it")),
+            .ok_or_else(|| {
+                Refusal::bad_request("Stream-Expires-At is a time as RFC 3339 writes it")
+            }),
     }
 }
 
@@ -173,16 +181,21 @@ impl Create {
                     None => None,
                     Some(Position::At(offset)) => Some(offset),
                     Some(Position::Now) => {
-                        return Err(Refusal::bad_request("leave Stream-Fork-Offset out to fork at the end"));
+                        return Err(Refusal::bad_request(
+                            "leave Stream-Fork-Offset out to fork at the end",
+                        ));
                     }
                 };
                 let sub_offset = match sub {
                     None => 0,
-                    Some(sub) => number(sub, MAX_SAFE_INTEGER)
-                        .ok_or_else(|| Refusal::bad_request("Stream-Fork-Sub-Offset is a number in digits"))?,
+                    Some(sub) => number(sub, MAX_SAFE_INTEGER).ok_or_else(|| {
+                        Refusal::bad_request("Stream-Fork-Sub-Offset is a number in digits")
+                    })?,
                 };
                 if sub_offset > 0 && offset.is_none() {
-                    return Err(Refusal::bad_request("Stream-Fork-Sub-Offset needs Stream-Fork-Offset"));
+                    return Err(Refusal::bad_request(
+                        "Stream-Fork-Sub-Offset needs Stream-Fork-Offset",
+                    ));
                 }
                 Some(Fork { from: from.to_owned(), offset, sub_offset })
             }
@@ -205,8 +218,9 @@ impl Append {
         let id = text(headers, &PRODUCER_ID)?;
         let integer = |name: &HeaderName| {
             let number = |text| {
-                number(text, MAX_SAFE_INTEGER)
-                    .ok_or_else(|| Refusal::bad_request(format!("{name} is an integer from 0 to 2^53-1")))
+                number(text, MAX_SAFE_INTEGER).ok_or_else(|| {
+                    Refusal::bad_request(format!("{name} is an integer from 0 to 2^53-1"))
+                })
             };
             text(headers, name)?.map(number).transpose()
         };
@@ -269,7 +283,9 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-        let parse = |(name, value): &(&str, &str)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        let parse = |(name, value): &(&str, &str)| {
+            (name.parse::<HeaderName>().unwrap(), value.parse().unwrap())
+        };
         pairs.iter().map(parse).collect()
     }
 
@@ -286,7 +302,10 @@ mod tests {
     #[test]
     fn an_expiry_is_a_time_in_any_zone() {
         let at = |text| Create::parse(&headers(&[("stream-expires-at", text)])).map(|c| c.lifetime);
-        assert_eq!(at("1970-01-01T01:00:01+01:00"), Ok(Some(Lifetime::Until(Timestamp::from_millis(1000)))));
+        assert_eq!(
+            at("1970-01-01T01:00:01+01:00"),
+            Ok(Some(Lifetime::Until(Timestamp::from_millis(1000))))
+        );
         assert!(at("tomorrow").is_err());
         assert_eq!(rfc3339(Timestamp::from_millis(1000)), "1970-01-01T00:00:01Z");
     }
@@ -302,7 +321,10 @@ mod tests {
             assert!(Append::parse(&headers(&some)).is_err());
         }
         for bad in ["-1", "1.5", "9007199254740992", "x"] {
-            assert!(Append::parse(&headers(&[all[0], all[1], ("producer-seq", bad)])).is_err(), "{bad}");
+            assert!(
+                Append::parse(&headers(&[all[0], all[1], ("producer-seq", bad)])).is_err(),
+                "{bad}"
+            );
         }
     }
 
@@ -311,7 +333,9 @@ mod tests {
         let read = |query| Read::parse(&HeaderMap::new(), query);
         assert_eq!(read("").unwrap().position, Position::At(Offset::START));
         assert_eq!(read("offset=now&live=sse&cursor=12&x=y").unwrap().cursor, Some(12));
-        for bad in ["live=sse", "offset=", "offset=-1&offset=-1", "offset=-1&live=yes", "offset=a,b"] {
+        for bad in
+            ["live=sse", "offset=", "offset=-1&offset=-1", "offset=-1&live=yes", "offset=a,b"]
+        {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

@@ -37,8 +37,8 @@ mod subscription;
 pub use append::Appended;
 pub use body::{Body, Incoming, full};
 pub use content::{Kind, SEPARATOR, essence};
-pub use cursor::cursor;
 pub use create::Created;
+pub use cursor::cursor;
 pub use header::{Append, Create, Fork, Live, Read};
 #[cfg(feature = "axum")]
 pub use native::router;
@@ -50,12 +50,12 @@ pub use read::Page;
 pub use refusal::Refusal;
 pub use server::Streams;
 pub use sse::{control_event, data_event};
-#[cfg(feature = "worker")]
-pub use store::{D1Archive, KvArchive, R2Archive};
 pub use store::{
     Archive, Change, ClosedBy, Lifetime, MemoryStore, Part, Sealed, Source, SqlStore, Store,
     Stream, StreamId,
 };
+#[cfg(feature = "worker")]
+pub use store::{D1Archive, KvArchive, R2Archive};
 
 /// What a stream's URL understands.
 pub(crate) const METHODS: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";

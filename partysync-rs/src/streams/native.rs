@@ -99,7 +99,11 @@ fn run<S: Store>(
     }
 }
 
-async fn serve<S: Store>(streams: Streams<S, Native>, native: Native, mut inbox: mpsc::Receiver<Job>) {
+async fn serve<S: Store>(
+    streams: Streams<S, Native>,
+    native: Native,
+    mut inbox: mpsc::Receiver<Job>,
+) {
     let alarm = spawn_local(ring(streams.clone(), native));
     while let Some((request, sender)) = inbox.recv().await {
         let streams = streams.clone();
@@ -273,8 +277,11 @@ impl reqwest::dns::Resolve for Public {
     fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
         Box::pin(async move {
             let all = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let public: Vec<SocketAddr> =
-                all.filter(|address: &SocketAddr| super::subscription::webhook::is_public(address.ip())).collect();
+            let public: Vec<SocketAddr> = all
+                .filter(|address: &SocketAddr| {
+                    super::subscription::webhook::is_public(address.ip())
+                })
+                .collect();
             if public.is_empty() {
                 return Err("the name has no public address".into());
             }

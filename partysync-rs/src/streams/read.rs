@@ -2,8 +2,8 @@
 
 use super::sse::unfinished;
 use super::{
-    Body, Kind, Live, Offset, Platform, Position, Read, Refusal, SEPARATOR, Store, Stream, StreamId,
-    Streams, control_event, cursor, data_event,
+    Body, Kind, Live, Offset, Platform, Position, Read, Refusal, SEPARATOR, Store, Stream,
+    StreamId, Streams, control_event, cursor, data_event,
 };
 use crate::Timestamp;
 use futures::channel::oneshot;
@@ -55,7 +55,9 @@ impl<S: Store, P: Platform> Streams<S, P> {
     pub async fn long_poll(&self, path: &str, position: Position) -> Result<Page, Refusal> {
         let (mut stream, from) = self.located(path, position)?;
         let deadline = self.deadline(self.options().long_poll);
-        while stream.end == from && stream.closed.is_none() && self.wait(self.inner.bell.wait(stream.id), deadline).await
+        while stream.end == from
+            && stream.closed.is_none()
+            && self.wait(self.inner.bell.wait(stream.id), deadline).await
         {
             stream = self.alive(stream.id)?;
         }
@@ -125,10 +127,11 @@ impl<S: Store, P: Platform> Streams<S, P> {
         }
         let mut bytes = Vec::new();
         for (id, from, to) in parts.into_iter().rev() {
-            let part = self.store().read(id, from, to).await.map_err(|error| match error.code() {
-                crate::Code::Store => Refusal::Unavailable(error.to_string()),
-                _ => Refusal::from(error),
-            })?;
+            let part =
+                self.store().read(id, from, to).await.map_err(|error| match error.code() {
+                    crate::Code::Store => Refusal::Unavailable(error.to_string()),
+                    _ => Refusal::from(error),
+                })?;
             if part.len() as u64 != to - from {
                 // Removed while it was read.
                 return Err(Refusal::NotFound);

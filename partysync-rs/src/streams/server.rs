@@ -78,10 +78,13 @@ impl<S: Store, P: Platform> Streams<S, P> {
             return Ok(());
         }
         let changes = self.with_wakes(changes)?;
-        let subscribed = |change: &Change| matches!(change, Change::Note { key, .. } if key.starts_with("sub/"));
+        let subscribed =
+            |change: &Change| matches!(change, Change::Note { key, .. } if key.starts_with("sub/"));
         let subscribed = changes.iter().any(subscribed);
         let changed = changes.iter().filter_map(|change| match change {
-            Change::Update(Stream { id, .. }) | Change::Append { id, .. } | Change::Remove(id) => Some(*id),
+            Change::Update(Stream { id, .. }) | Change::Append { id, .. } | Change::Remove(id) => {
+                Some(*id)
+            }
             _ => None,
         });
         let changed: BTreeSet<_> = changed.collect();

@@ -69,7 +69,8 @@ impl<S: Store> StreamObject<S> {
         for (name, value) in &parts.headers {
             headers.append(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))?;
         }
-        let response = ResponseBuilder::new().with_status(parts.status.as_u16()).with_headers(headers);
+        let response =
+            ResponseBuilder::new().with_status(parts.status.as_u16()).with_headers(headers);
         match body {
             Body::Full(bytes) if bytes.is_empty() => Ok(response.empty()),
             Body::Full(bytes) => Ok(response.fixed(bytes)),

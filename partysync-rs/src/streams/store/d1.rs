@@ -58,7 +58,8 @@ impl Archive for D1Archive {
     }
 
     async fn put(&self, key: &str, bytes: &[u8]) -> Result<()> {
-        let sql = "INSERT INTO durable_streams (key, bytes) VALUES (?, ?) ON CONFLICT (key) DO NOTHING";
+        let sql =
+            "INSERT INTO durable_streams (key, bytes) VALUES (?, ?) ON CONFLICT (key) DO NOTHING";
         self.run(sql, &[key, &STANDARD.encode(bytes)]).await.map(drop)
     }
 
@@ -67,7 +68,9 @@ impl Archive for D1Archive {
         let rows: Vec<Row> = found.results().map_err(unavailable)?;
         let Some(row) = rows.into_iter().next() else { return Ok(None) };
         let bytes = STANDARD.decode(row.bytes);
-        bytes.map(|bytes| Some(Part::Whole(bytes))).map_err(|e| Error::new(Code::Internal, e.to_string()))
+        bytes
+            .map(|bytes| Some(Part::Whole(bytes)))
+            .map_err(|e| Error::new(Code::Internal, e.to_string()))
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

@@ -91,10 +91,13 @@ impl Kept {
 
     /// Whether a list of changes can be applied whole.
     fn check(&self, changes: &[Change]) -> Result<()> {
-        let created = |id: &StreamId| changes.iter().any(|c| matches!(c, Change::Create(s) if s.id == *id));
+        let created =
+            |id: &StreamId| changes.iter().any(|c| matches!(c, Change::Create(s) if s.id == *id));
         for change in changes {
             match change {
-                Change::Update(Stream { id, .. }) | Change::Append { id, .. } | Change::Producer { id, .. }
+                Change::Update(Stream { id, .. })
+                | Change::Append { id, .. }
+                | Change::Producer { id, .. }
                     if !self.streams.contains_key(id) && !created(id) =>
                 {
                     return Err(gone(*id));
@@ -138,7 +141,8 @@ impl Store for MemoryStore {
     fn expiring(&self, limit: usize) -> Result<Vec<Stream>> {
         let kept = self.kept.borrow();
         let streams = kept.streams.values().map(|held| &held.stream);
-        let mut due: Vec<_> = streams.filter(|s| s.expires_at.is_some() && !s.deleted).cloned().collect();
+        let mut due: Vec<_> =
+            streams.filter(|s| s.expires_at.is_some() && !s.deleted).cloned().collect();
         due.sort_by_key(|stream| stream.expires_at);
         due.truncate(limit);
         Ok(due)

@@ -76,7 +76,9 @@ impl<D: Sql + 'static, A: Archive> Sealed<D, A> {
     pub fn new(database: D, archive: A, unique: &str) -> Result<Self> {
         let index = SqlStore::new(database)?;
         let sql = index.sql();
-        sql.transaction(&mut || TABLES.iter().try_for_each(|table| sql.run(table, &[], &mut |_| Ok(()))))?;
+        sql.transaction(&mut || {
+            TABLES.iter().try_for_each(|table| sql.run(table, &[], &mut |_| Ok(())))
+        })?;
         let insert = "INSERT INTO _ds_archive VALUES (1, ?) ON CONFLICT (one) DO NOTHING";
         sql.run(insert, &params![unique.to_owned()], &mut |_| Ok(()))?;
         let prefix = sql.query_one("SELECT prefix FROM _ds_archive", [], |row| row.get(0))?;
@@ -119,7 +121,10 @@ impl<D: Sql + 'static, A: Archive> Sealed<D, A> {
                 let now = before + bytes.len() as u64;
                 in_rows.insert(*id, now);
                 if now >= self.archive.chunk_bytes() as u64 {
-                    self.write("INSERT OR IGNORE INTO _ds_seals VALUES (?, NULL)", [integer(id.0)])?;
+                    self.write(
+                        "INSERT OR IGNORE INTO _ds_seals VALUES (?, NULL)",
+                        [integer(id.0)],
+                    )?;
                 }
             }
             Change::Remove(id) => {
@@ -143,7 +148,8 @@ impl<D: Sql + 'static, A: Archive> Sealed<D, A> {
         if noted.is_some() {
             return Ok(noted);
         }
-        let rows = "SELECT \"end\", length(bytes) FROM _ds_rows WHERE stream = ? ORDER BY \"end\" LIMIT ?";
+        let rows =
+            "SELECT \"end\", length(bytes) FROM _ds_rows WHERE stream = ? ORDER BY \"end\" LIMIT ?";
         let most = self.archive.chunk_bytes();
         let (mut size, mut end) = (0, None);
         // Rows may be small: they are looked at in pages, and only until a chunk is full.

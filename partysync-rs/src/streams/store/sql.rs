@@ -101,7 +101,12 @@ impl<D: Sql + 'static> SqlStore<D> {
         match change {
             Change::Create(stream) => self.write(
                 "INSERT INTO _ds_streams (known, expires_at, id, path) VALUES (?, ?, ?, ?)",
-                params![known(stream)?, stream.expires_at, integer(stream.id.0), stream.path.clone()],
+                params![
+                    known(stream)?,
+                    stream.expires_at,
+                    integer(stream.id.0),
+                    stream.path.clone()
+                ],
             ),
             Change::Update(stream) => self.write(
                 "UPDATE _ds_streams SET known = ?, expires_at = ? WHERE id = ?",
@@ -171,7 +176,11 @@ impl<D: Sql + 'static> Store for SqlStore<D> {
     }
 
     fn at(&self, path: &str) -> Result<Option<Stream>> {
-        self.sql().query_opt(&format!("{STREAM} WHERE s.path = ?"), params![path.to_owned()], stream)
+        self.sql().query_opt(
+            &format!("{STREAM} WHERE s.path = ?"),
+            params![path.to_owned()],
+            stream,
+        )
     }
 
     fn stream(&self, id: StreamId) -> Result<Option<Stream>> {

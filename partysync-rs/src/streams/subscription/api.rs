@@ -91,7 +91,12 @@ fn empty() -> Response<Body> {
 
 impl<S: Store, P: Platform> Streams<S, P> {
     /// Answers a request under `__ds/`; `path` is what follows, as it is in the URL.
-    pub(in crate::streams) async fn control(&self, path: &str, parts: Parts, body: Incoming) -> Answer {
+    pub(in crate::streams) async fn control(
+        &self,
+        path: &str,
+        parts: Parts,
+        body: Incoming,
+    ) -> Answer {
         let (method, mut steps) = (parts.method.clone(), path.splitn(4, '/'));
         let (area, id, what) = (steps.next(), steps.next(), steps.next());
         let rest = steps.next();
@@ -108,13 +113,21 @@ impl<S: Store, P: Platform> Streams<S, P> {
             return self.subscribe(&id, &parts, &body);
         }
         let Some(subscription) = self.subscription(&id)? else {
-            return Ok(error(StatusCode::NOT_FOUND, "SUBSCRIPTION_NOT_FOUND", "there is no such subscription"));
+            return Ok(error(
+                StatusCode::NOT_FOUND,
+                "SUBSCRIPTION_NOT_FOUND",
+                "there is no such subscription",
+            ));
         };
         match (method, what, rest) {
-            (Method::GET, None, _) => Ok(json_answer(StatusCode::OK, &self.described(&subscription)?)),
+            (Method::GET, None, _) => {
+                Ok(json_answer(StatusCode::OK, &self.described(&subscription)?))
+            }
             (Method::DELETE, None, _) => self.unsubscribe(&subscription),
             (Method::POST, Some("streams"), None) => self.add_streams(&subscription, &body),
-            (Method::DELETE, Some("streams"), Some(path)) => self.remove_stream(&subscription, path),
+            (Method::DELETE, Some("streams"), Some(path)) => {
+                self.remove_stream(&subscription, path)
+            }
             (Method::POST, Some("callback"), None) => match subscription.config.delivery {
                 Delivery::Webhook { .. } => self.ack(subscription, &parts, &body),
                 Delivery::PullWake { .. } => Ok(invalid("workers of this subscription ack")),
@@ -147,11 +160,13 @@ impl<S: Store, P: Platform> Streams<S, P> {
     fn config(&self, body: &[u8]) -> Result<Config, Response<Body>> {
         let asked: Asked = parsed(body)?;
         let streams = asked.streams.iter().map(|path| self.own_path(path)).collect::<Option<_>>();
-        let streams = streams.ok_or_else(|| invalid("`streams` are paths below the streams' root"))?;
+        let streams =
+            streams.ok_or_else(|| invalid("`streams` are paths below the streams' root"))?;
         if asked.pattern.is_none() && asked.streams.is_empty() {
             return Err(invalid("a subscription needs `pattern` or `streams`"));
         }
-        if asked.pattern.as_ref().is_some_and(|pattern| pattern.is_empty() || pattern.len() > 1024) {
+        if asked.pattern.as_ref().is_some_and(|pattern| pattern.is_empty() || pattern.len() > 1024)
+        {
             return Err(invalid("`pattern` has 1 to 1024 bytes"));
         }
         let delivery = match (asked.r#type.as_str(), asked.webhook, asked.wake_stream) {
@@ -162,19 +177,31 @@ impl<S: Store, P: Platform> Streams<S, P> {
             }
             ("pull-wake", None, Some(path)) => {
                 let wake_stream = self.own_path(&path);
-                let wake_stream = wake_stream.ok_or_else(|| invalid("`wake_stream` is no stream's path"))?;
+                let wake_stream =
+                    wake_stream.ok_or_else(|| invalid("`wake_stream` is no stream's path"))?;
                 Delivery::PullWake { wake_stream }
             }
-            ("webhook", ..) => return Err(invalid("a webhook subscription needs `webhook.url` alone")),
-            ("pull-wake", ..) => return Err(invalid("a pull-wake subscription needs `wake_stream` alone")),
+            ("webhook", ..) => {
+                return Err(invalid("a webhook subscription needs `webhook.url` alone"));
+            }
+            ("pull-wake", ..) => {
+                return Err(invalid("a pull-wake subscription needs `wake_stream` alone"));
+            }
             _ => return Err(invalid("`type` is `webhook` or `pull-wake`")),
         };
         let lease_ttl_ms = asked.lease_ttl_ms.unwrap_or(DEFAULT_LEASE_MILLIS);
         if !LEASE_MILLIS.contains(&lease_ttl_ms) {
             return Err(invalid("`lease_ttl_ms` is from 1000 to 600000"));
         }
-        let config = Config { pattern: asked.pattern, streams, delivery, lease_ttl_ms, description: asked.description };
-        if matches!(&config.delivery, Delivery::PullWake { wake_stream } if config.streams.contains(wake_stream)) {
+        let config = Config {
+            pattern: asked.pattern,
+            streams,
+            delivery,
+            lease_ttl_ms,
+            description: asked.description,
+        };
+        if matches!(&config.delivery, Delivery::PullWake { wake_stream } if config.streams.contains(wake_stream))
+        {
             return Err(invalid("a subscription does not follow its own wakes"));
         }
         Ok(config)
@@ -194,12 +221,20 @@ impl<S: Store, P: Platform> Streams<S, P> {
             return Ok(if there.config == config {
                 json_answer(StatusCode::OK, &self.described(&there)?)
             } else {
-                error(StatusCode::CONFLICT, "SUBSCRIPTION_ALREADY_EXISTS", "it is there, with another configuration")
+                error(
+                    StatusCode::CONFLICT,
+                    "SUBSCRIPTION_ALREADY_EXISTS",
+                    "it is there, with another configuration",
+                )
             });
         }
         let uri = &parts.uri;
-        let origin = uri.scheme_str().zip(uri.authority()).map(|(scheme, host)| format!("{scheme}://{host}"));
-        let base = format!("{}{}", origin.unwrap_or_default(), self.options().root.trim_end_matches('/'));
+        let origin = uri
+            .scheme_str()
+            .zip(uri.authority())
+            .map(|(scheme, host)| format!("{scheme}://{host}"));
+        let base =
+            format!("{}{}", origin.unwrap_or_default(), self.options().root.trim_end_matches('/'));
         let subscription = Subscription {
             id: id.to_owned(),
             config,
@@ -283,7 +318,9 @@ impl<S: Store, P: Platform> Streams<S, P> {
         for path in &added.streams {
             let own = matches!(&subscription.config.delivery, Delivery::PullWake { wake_stream } if wake_stream == path);
             if own || self.own_path(path).is_none() {
-                return Ok(invalid("`streams` are paths below the streams' root, and not the own wakes"));
+                return Ok(invalid(
+                    "`streams` are paths below the streams' root, and not the own wakes",
+                ));
             }
             let key = Subscription::link_key(&subscription.id, path);
             let link = match read_note::<Link>(self.store(), &key)? {
@@ -302,10 +339,15 @@ impl<S: Store, P: Platform> Streams<S, P> {
         };
         let key = Subscription::link_key(&subscription.id, &path);
         match read_note::<Link>(self.store(), &key)? {
-            Some(link) if link.glob => self.commit(vec![note(key, &Link { explicit: false, ..link })?])?,
+            Some(link) if link.glob => {
+                self.commit(vec![note(key, &Link { explicit: false, ..link })?])?
+            }
             Some(_) => {
                 let todo = Subscription::todo_key(&subscription.id, &path);
-                self.commit(vec![Change::Note { key, text: None }, Change::Note { key: todo, text: None }])?;
+                self.commit(vec![
+                    Change::Note { key, text: None },
+                    Change::Note { key: todo, text: None },
+                ])?;
             }
             None => {}
         }
@@ -366,10 +408,22 @@ impl<S: Store, P: Platform> Streams<S, P> {
     }
 
     /// The request of a worker that holds the present wake, or what it is told instead.
-    fn held(&self, subscription: &Subscription, parts: &Parts, body: &[u8]) -> Result<Acked, Response<Body>> {
-        let token = parts.headers.get(AUTHORIZATION).and_then(|text| text.to_str().ok()?.strip_prefix("Bearer "));
+    fn held(
+        &self,
+        subscription: &Subscription,
+        parts: &Parts,
+        body: &[u8],
+    ) -> Result<Acked, Response<Body>> {
+        let token = parts
+            .headers
+            .get(AUTHORIZATION)
+            .and_then(|text| text.to_str().ok()?.strip_prefix("Bearer "));
         let Some(token) = token else {
-            return Err(error(StatusCode::UNAUTHORIZED, "TOKEN_INVALID", "the wake's token is missing"));
+            return Err(error(
+                StatusCode::UNAUTHORIZED,
+                "TOKEN_INVALID",
+                "the wake's token is missing",
+            ));
         };
         let acked: Acked = parsed(body)?;
         let now = self.now();
@@ -419,7 +473,8 @@ impl<S: Store, P: Platform> Streams<S, P> {
 }
 
 fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Response<Body>> {
-    serde_json::from_slice(body).map_err(|e| invalid(&format!("the body is not what is asked for: {e}")))
+    serde_json::from_slice(body)
+        .map_err(|e| invalid(&format!("the body is not what is asked for: {e}")))
 }
 
 /// Compares secrets in the same time wherever they differ.

@@ -106,7 +106,8 @@ impl<S: Store, P: Platform> Streams<S, P> {
         match answer {
             Some((200..=299, body)) => {
                 subscription.failed = false;
-                let done = serde_json::from_slice::<Answered>(&body).is_ok_and(|answer| answer.done);
+                let done =
+                    serde_json::from_slice::<Answered>(&body).is_ok_and(|answer| answer.done);
                 if done {
                     let acks = self.acknowledge(id, &sent.snapshot)?;
                     self.end_wake(subscription, acks)?;

@@ -54,14 +54,28 @@ mod tests {
     #[test]
     fn patterns_fit_as_the_protocol_says() {
         for (pattern, path) in [
-            ("events/*", "events/a"), ("**", "a/b/c"), ("**/c", "c"), ("a/**", "a"), ("a/**/c", "a/c"),
-            ("a/**/c", "a/b/b/c"), ("*", "a"), ("user-*", "user-1"), ("*-x-*", "a-x-b"), ("a/*/c/**", "a/b/c"),
+            ("events/*", "events/a"),
+            ("**", "a/b/c"),
+            ("**/c", "c"),
+            ("a/**", "a"),
+            ("a/**/c", "a/c"),
+            ("a/**/c", "a/b/b/c"),
+            ("*", "a"),
+            ("user-*", "user-1"),
+            ("*-x-*", "a-x-b"),
+            ("a/*/c/**", "a/b/c"),
         ] {
             assert!(fits(pattern, path), "{pattern} {path}");
         }
         for (pattern, path) in [
-            ("events/*", "events/a/b"), ("events/*", "events"), ("*", "a/b"), ("a/**/c", "a/b"), ("user-*", "users"),
-            ("*a*a", "ba"), ("a", "b"), ("", "a"),
+            ("events/*", "events/a/b"),
+            ("events/*", "events"),
+            ("*", "a/b"),
+            ("a/**/c", "a/b"),
+            ("user-*", "users"),
+            ("*a*a", "ba"),
+            ("a", "b"),
+            ("", "a"),
         ] {
             assert!(!fits(pattern, path), "{pattern} {path}");
         }

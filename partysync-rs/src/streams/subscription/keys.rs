@@ -50,7 +50,9 @@ impl<S: Store, P: Platform> Streams<S, P> {
         let lifetime = i64::try_from(self.options().key_lifetime.as_millis()).unwrap_or(i64::MAX);
         let active = self.keys()?.into_iter().find(|known| known.value.retired.is_none());
         match active {
-            Some(known) if known.value.created.plus_millis(lifetime) > self.now() => Ok(known.value),
+            Some(known) if known.value.created.plus_millis(lifetime) > self.now() => {
+                Ok(known.value)
+            }
             _ => self.next_key(),
         }
     }
@@ -71,7 +73,11 @@ impl<S: Store, P: Platform> Streams<S, P> {
         for Known { key, value } in self.keys()? {
             let old = Kept { retired: value.retired.or(Some(now)), ..value };
             let needed = old.retired.is_some_and(|at| at.plus_millis(PUBLISHED_MILLIS) > now);
-            changes.push(if needed { super::note(key, &old)? } else { Change::Note { key, text: None } });
+            changes.push(if needed {
+                super::note(key, &old)?
+            } else {
+                Change::Note { key, text: None }
+            });
         }
         let name = random_text(&self.inner.platform)?;
         changes.push(super::note(format!("{PREFIX}{name}"), &new)?);

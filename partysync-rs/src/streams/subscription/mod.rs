@@ -131,11 +131,13 @@ fn read_note<T: DeserializeOwned>(store: &impl Store, key: &str) -> Result<Optio
 }
 
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|e| Error::new(Code::Internal, format!("a note is unreadable: {e}")))
+    serde_json::from_str(text)
+        .map_err(|e| Error::new(Code::Internal, format!("a note is unreadable: {e}")))
 }
 
 fn note(key: String, value: &impl Serialize) -> Result<Change> {
-    let text = serde_json::to_string(value).map_err(|e| Error::new(Code::Internal, e.to_string()))?;
+    let text =
+        serde_json::to_string(value).map_err(|e| Error::new(Code::Internal, e.to_string()))?;
     Ok(Change::Note { key, text: Some(text) })
 }
 

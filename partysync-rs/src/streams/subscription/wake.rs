@@ -25,7 +25,10 @@ impl Pending {
 
 impl<S: Store, P: Platform> Streams<S, P> {
     /// Puts to the changes of a transaction what its appends mean for subscriptions.
-    pub(in crate::streams) fn with_wakes(&self, mut changes: Vec<Change>) -> Result<Vec<Change>, Refusal> {
+    pub(in crate::streams) fn with_wakes(
+        &self,
+        mut changes: Vec<Change>,
+    ) -> Result<Vec<Change>, Refusal> {
         let mut subscriptions = self.subscriptions()?.clone();
         if subscriptions.is_empty() {
             return Ok(changes);
@@ -129,12 +132,15 @@ impl<S: Store, P: Platform> Streams<S, P> {
             let link = read_note::<Link>(self.store(), &link_key)?;
             let stream = self.store().at(&path)?.filter(|stream| !stream.deleted);
             match (link, stream) {
-                (Some(link), Some(stream)) if link.stream == Some(stream.id) && link.acked < stream.end => {
+                (Some(link), Some(stream))
+                    if link.stream == Some(stream.id) && link.acked < stream.end =>
+                {
                     pending.push(Pending { path, link, stream });
                 }
                 (link, _) => {
                     changes.push(Change::Note { key, text: None });
-                    if link.is_some_and(|link| !link.explicit) && self.store().at(&path)?.is_none() {
+                    if link.is_some_and(|link| !link.explicit) && self.store().at(&path)?.is_none()
+                    {
                         changes.push(Change::Note { key: link_key, text: None });
                     }
                 }
@@ -144,12 +150,17 @@ impl<S: Store, P: Platform> Streams<S, P> {
     }
 
     /// Moves cursors on; they never go back.
-    pub(super) fn acknowledge(&self, id: &str, acks: &BTreeMap<String, u64>) -> Result<Vec<Change>> {
+    pub(super) fn acknowledge(
+        &self,
+        id: &str,
+        acks: &BTreeMap<String, u64>,
+    ) -> Result<Vec<Change>> {
         let mut changes = Vec::new();
         for (path, offset) in acks {
             let key = Subscription::link_key(id, path);
             let Some(link) = read_note::<Link>(self.store(), &key)? else { continue };
-            let end = self.store().at(path)?.filter(|s| link.stream == Some(s.id)).map_or(0, |s| s.end);
+            let end =
+                self.store().at(path)?.filter(|s| link.stream == Some(s.id)).map_or(0, |s| s.end);
             let acked = link.acked.max((*offset).min(end));
             if acked >= end {
                 changes.push(Change::Note { key: Subscription::todo_key(id, path), text: None });
@@ -161,7 +172,11 @@ impl<S: Store, P: Platform> Streams<S, P> {
 
     /// Ends a wake, and begins the next one if there is something left to do; `acked` has moved
     /// the cursors. Returns whether there is a next one.
-    pub(super) fn end_wake(&self, mut subscription: Subscription, acked: Vec<Change>) -> Result<bool, Refusal> {
+    pub(super) fn end_wake(
+        &self,
+        mut subscription: Subscription,
+        acked: Vec<Change>,
+    ) -> Result<bool, Refusal> {
         // First the cursors: what is pending is read off them.
         self.commit(acked)?;
         let mut changes = Vec::new();
@@ -182,7 +197,9 @@ impl<S: Store, P: Platform> Streams<S, P> {
     }
 
     /// All subscriptions; kept at hand, since every append asks for them.
-    pub(in crate::streams) fn subscriptions(&self) -> Result<std::cell::Ref<'_, Vec<Subscription>>> {
+    pub(in crate::streams) fn subscriptions(
+        &self,
+    ) -> Result<std::cell::Ref<'_, Vec<Subscription>>> {
         if self.inner.subscriptions.borrow().is_none() {
             let all = known(self.store(), "sub/")?.into_iter().map(|Known { value, .. }| value);
             *self.inner.subscriptions.borrow_mut() = Some(all.collect());

@@ -34,7 +34,9 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     let segments = address.segments();
     // An IPv4 address in another dress: mapped, compatible, NAT64, 6to4.
     let embedded = match segments {
-        [0, 0, 0, 0, 0, 0xffff | 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some((high, low)),
+        [0, 0, 0, 0, 0, 0xffff | 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            Some((high, low))
+        }
         [0x2002, high, low, ..] => Some((high, low)),
         _ => None,
     };
@@ -60,7 +62,8 @@ pub(super) fn check(url: &str, local_allowed: bool) -> Result<(), &'static str> 
         Some(Host::Domain(name)) => {
             let name = name.trim_end_matches('.').to_ascii_lowercase();
             let own = |suffix: &&str| name == *suffix || name.ends_with(&format!(".{suffix}"));
-            let local = ["localhost", "local", "internal", "lan", "home.arpa"].iter().any(|s| own(s));
+            let local =
+                ["localhost", "local", "internal", "lan", "home.arpa"].iter().any(|s| own(s));
             (!local && name.contains('.'), name == "localhost")
         }
         Some(Host::Ipv4(address)) => (is_public_v4(address), address.is_loopback()),
@@ -88,18 +91,48 @@ mod tests {
     #[test]
     fn what_leads_inside_is_refused_however_it_is_written() {
         for url in [
-            "https://10.0.0.1/", "https://192.168.1.1/", "https://172.16.0.1/", "https://169.254.169.254/",
-            "https://127.0.0.1/", "https://2130706433/", "https://0x7f.1/", "https://0177.0.0.1/", "https://0/",
-            "https://[::1]/", "https://[::]/", "https://[fe80::1]/", "https://[fc00::1]/", "https://[::ffff:10.0.0.1]/",
-            "https://[::ffff:7f00:1]/", "https://[64:ff9b::a00:1]/", "https://[2002:a00:1::]/", "https://100.64.0.1/",
-            "https://localhost/", "https://LOCALHOST./", "https://a.localhost/", "https://metadata.google.internal/",
-            "https://printer.local/", "https://intranet/", "https://255.255.255.255/", "https://224.0.0.1/",
-            "http://example.com/", "ftp://example.com/", "file:///etc/passwd", "javascript:1", "nonsense", "",
-            "https://user:password@example.com/", "https:///", "http://10.0.0.1/hook", "http://127.0.0.1:1/",
+            "https://10.0.0.1/",
+            "https://192.168.1.1/",
+            "https://172.16.0.1/",
+            "https://169.254.169.254/",
+            "https://127.0.0.1/",
+            "https://2130706433/",
+            "https://0x7f.1/",
+            "https://0177.0.0.1/",
+            "https://0/",
+            "https://[::1]/",
+            "https://[::]/",
+            "https://[fe80::1]/",
+            "https://[fc00::1]/",
+            "https://[::ffff:10.0.0.1]/",
+            "https://[::ffff:7f00:1]/",
+            "https://[64:ff9b::a00:1]/",
+            "https://[2002:a00:1::]/",
+            "https://100.64.0.1/",
+            "https://localhost/",
+            "https://LOCALHOST./",
+            "https://a.localhost/",
+            "https://metadata.google.internal/",
+            "https://printer.local/",
+            "https://intranet/",
+            "https://255.255.255.255/",
+            "https://224.0.0.1/",
+            "http://example.com/",
+            "ftp://example.com/",
+            "file:///etc/passwd",
+            "javascript:1",
+            "nonsense",
+            "",
+            "https://user:password@example.com/",
+            "https:///",
+            "http://10.0.0.1/hook",
+            "http://127.0.0.1:1/",
         ] {
             assert!(check(url, false).is_err(), "{url}");
         }
-        for url in ["https://example.com/a?b", "https://93.184.216.34/", "https://[2606:2800:220:1::1]/"] {
+        for url in
+            ["https://example.com/a?b", "https://93.184.216.34/", "https://[2606:2800:220:1::1]/"]
+        {
             assert_eq!(check(url, false), Ok(()), "{url}");
             assert_eq!(check(url, true), Ok(()), "{url}");
         }
@@ -111,7 +144,12 @@ mod tests {
             assert_eq!(check(url, true), Ok(()), "{url}");
             assert!(is_local(url));
         }
-        for url in ["http://10.0.0.1/hook", "http://169.254.169.254/", "http://192.168.1.1/", "http://example.com/"] {
+        for url in [
+            "http://10.0.0.1/hook",
+            "http://169.254.169.254/",
+            "http://192.168.1.1/",
+            "http://example.com/",
+        ] {
             assert!(check(url, true).is_err(), "{url}");
         }
     }
