@@ -38,23 +38,22 @@ export async function until(what, condition, ms = 30_000) {
   }
 }
 
-/** The servers that run: none outlives this process, however it ends. */
+/** What ends the servers that run: none outlives this process, however it ends. */
 const running = new Set();
-process.on("exit", () => {
-  for (const { pid } of running) {
-    try {
-      process.kill(-pid, "SIGKILL");
-    } catch {
-      // It has ended by itself.
-    }
-  }
-});
+process.on("exit", () => running.forEach((end) => end()));
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
+
+/** Does this when the process ends; gives what takes that back. */
+export function onExit(end) {
+  running.add(end);
+  return () => running.delete(end);
+}
 
 /** A fixture under `wrangler dev`, on a port and a data folder of its own. */
 export class Server {
-  static async start(fixture, { port, data } = {}) {
+  static async start(fixture, { port, data, vars = {} } = {}) {
     const server = new Server();
+    server.vars = vars;
     server.folder = join(root, fixture);
     server.port = port ?? (await freePort());
     server.ownData = !data;
@@ -74,6 +73,7 @@ export class Server {
   async up() {
     const args = ["dev", "--ip", "127.0.0.1", "--port", String(this.port), "--inspector-port", "0"];
     args.push("--persist-to", this.data, "--log-level", "error", "--show-interactive-dev-session=false");
+    for (const [name, value] of Object.entries(this.vars)) args.push("--var", `${name}:${value}`);
     this.child = spawn(join(root, "node_modules/.bin/wrangler"), args, {
       cwd: this.folder,
       detached: true,
@@ -84,7 +84,14 @@ export class Server {
         WRANGLER_SEND_METRICS: "false",
       },
     });
-    running.add(this.child);
+    const { pid } = this.child;
+    this.forget = onExit(() => {
+      try {
+        process.kill(-pid, "SIGKILL");
+      } catch {
+        // It has ended by itself.
+      }
+    });
     this.output = "";
     for (const stream of [this.child.stdout, this.child.stderr]) {
       stream.on("data", (chunk) => (this.output += chunk));
@@ -110,7 +117,7 @@ export class Server {
     } catch (error) {
       if (error.code !== "ESRCH") throw error;
     }
-    running.delete(this.child);
+    this.forget();
     this.child = null;
   }
 

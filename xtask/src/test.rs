@@ -11,7 +11,7 @@ const WASM: &str = "wasm32-unknown-unknown";
 
 type Step = (&'static str, &'static str, fn(&Tools) -> Result<()>);
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     ("fmt", "formatting", fmt),
     ("lint", "clippy: every crate, target and feature alone", lint),
     ("doc", "the documentation builds without warnings", doc),
@@ -22,6 +22,7 @@ const STEPS: [Step; 8] = [
     }),
     ("mutations", "the simulation notices each protection that is missing", |_| mutations()),
     ("e2e", "workerd, browser and TypeScript clients", e2e),
+    ("streams", "the conformance suite of Durable Streams on every store", streams),
 ];
 
 /// Runs the named steps; all of them without a name.
@@ -75,6 +76,8 @@ fn lint(_: &Tools) -> Result<()> {
             for_targets(package, set)?;
         }
     }
+    // What is there only together.
+    for_targets("partysync-rs", "streams,worker")?;
     clippy(&[
         "--target",
         WASM,
@@ -92,7 +95,8 @@ fn lint(_: &Tools) -> Result<()> {
 fn for_targets(package: &str, feature: &str) -> Result<()> {
     let base = ["--package", package, "--lib", "--no-default-features", "--features", feature];
     clippy(&base)?;
-    if !matches!(feature, "native" | "sqlite" | "testing") && package != "partysync-macros" {
+    if !matches!(feature, "native" | "sqlite" | "testing" | "axum") && package != "partysync-macros"
+    {
         clippy(&[base.as_slice(), &["--target", WASM]].concat())?;
     }
     Ok(())
@@ -111,7 +115,7 @@ fn features(package: &str) -> Result<Vec<String>> {
 
 fn doc(_: &Tools) -> Result<()> {
     for arguments in [
-        ["--package", "partysync-rs", "--features", "worker,testing"],
+        ["--package", "partysync-rs", "--features", "worker,testing,axum"],
         ["--package", "partysync-client", "--features", "native,sqlite"],
         ["--package", "partysync-macros", "--features", ""],
     ] {
@@ -152,7 +156,7 @@ fn cargo(_: &Tools) -> Result<()> {
         command.args(["--package", package]);
     }
     run(&mut command)?;
-    let all = ["test", "--quiet", "--package", "partysync-rs", "--features", "worker,testing"];
+    let all = ["test", "--quiet", "--package", "partysync-rs", "--features", "worker,testing,axum"];
     run(&mut cargo_command(&all)?)?;
     // The client's examples need a transport, and Leptos.
     let client = [
@@ -205,7 +209,20 @@ fn mutations() -> Result<()> {
     Ok(())
 }
 
+fn streams(tools: &Tools) -> Result<()> {
+    native_streams()?;
+    let script = root()?.join("tests/e2e/conformance/run.mjs");
+    run(tools.command(tools.npm("node"))?.arg(script).current_dir(root()?))
+}
+
+/// Builds the native server of streams that tests start.
+fn native_streams() -> Result<()> {
+    let build = ["build", "--quiet", "--package", "partysync-rs", "--features", "axum"];
+    run(cargo_command(&build)?.args(["--example", "streams"]))
+}
+
 fn e2e(tools: &Tools) -> Result<()> {
+    native_streams()?;
     let folder = root()?.join("tests/e2e");
     let mut files: Vec<_> = std::fs::read_dir(&folder)?
         .filter_map(|entry| Some(entry.ok()?.path()))

@@ -119,7 +119,9 @@ impl<S: Store, P: Platform> Streams<S, P> {
         loop {
             let due = self.store().expiring(16)?;
             let mut ended = false;
-            for stream in due {
+            for Stream { id, .. } in due {
+                // As it is now: one that ended before it may have been its fork.
+                let Some(stream) = self.store().stream(id)? else { continue };
                 let over = self.is_over(&stream).map_err(internal)?;
                 if over {
                     let changes = self.removal(&stream).map_err(internal)?;

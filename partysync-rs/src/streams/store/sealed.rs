@@ -132,6 +132,13 @@ impl<D: Sql + 'static, A: Archive> Sealed<D, A> {
                 for (start, end) in self.chunks(*id, 0, u64::MAX)? {
                     self.discard(&self.key(*id, start, end))?;
                 }
+                // One under way may have been put already.
+                let noted =
+                    "SELECT \"end\" FROM _ds_seals WHERE stream = ? AND \"end\" IS NOT NULL";
+                let noted = self.sql().query_opt(noted, [integer(id.0)], |row| unsigned(row, 0))?;
+                if let Some(end) = noted {
+                    self.discard(&self.key(*id, self.rows_start(*id)?, end))?;
+                }
                 self.write("DELETE FROM _ds_seals WHERE stream = ?", [integer(id.0)])?;
             }
             _ => {}
@@ -168,12 +175,17 @@ impl<D: Sql + 'static, A: Archive> Sealed<D, A> {
         Ok(end)
     }
 
+    /// Where the stream's rows begin.
+    fn rows_start(&self, id: StreamId) -> Result<u64> {
+        let first = "SELECT \"end\" - length(bytes) FROM _ds_rows WHERE stream = ? ORDER BY \"end\" LIMIT 1";
+        self.sql().query_one(first, [integer(id.0)], |row| unsigned(row, 0))
+    }
+
     async fn seal(&self, id: StreamId, noted: Option<u64>) -> Result<()> {
         let Some(end) = self.chunk_end(id, noted)? else {
             return self.write("DELETE FROM _ds_seals WHERE stream = ?", [integer(id.0)]);
         };
-        let first = "SELECT min(\"end\" - length(bytes)) FROM _ds_rows WHERE stream = ?";
-        let start = self.sql().query_one(first, [integer(id.0)], |row| unsigned(row, 0))?;
+        let start = self.rows_start(id)?;
         let bytes = self.index.rows(id, start, end)?;
         let key = self.key(id, start, end);
         self.archive.put(&key, &bytes).await?;

@@ -1,0 +1,643 @@
+//! Any interleaving of creations, appends, forks, closings, deletions, expiry, sealing and crashes
+//! leaves every stream as a simple model has it, on every store.
+
+use futures::executor::block_on;
+use futures::future::LocalBoxFuture;
+use partysync::sql::{Row, Sql, Sqlite, Value};
+use partysync::streams::{
+    Append, Archive, Claim, Create, Fork, Lifetime, MemoryStore, Offset, Options, Part, Platform,
+    Position, Post, Refusal, Sealed, SqlStore, Store, Streams,
+};
+use partysync::{Code, Error, Result, Timestamp};
+use proptest::prelude::*;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What a server runs on here: a clock that is set, tasks that are run when the test says so.
+#[derive(Clone, Default)]
+struct Bench {
+    now: Rc<Cell<i64>>,
+    random: Rc<Cell<u64>>,
+    tasks: Rc<RefCell<Vec<LocalBoxFuture<'static, ()>>>>,
+}
+
+impl Platform for Bench {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000 + self.now.get())
+    }
+
+    fn random(&self) -> Result<[u8; 32]> {
+        self.random.set(self.random.get() + 1);
+        let mut bytes = [7; 32];
+        bytes[..8].copy_from_slice(&self.random.get().to_le_bytes());
+        Ok(bytes)
+    }
+
+    fn sleep(&self, _: Duration) -> LocalBoxFuture<'static, ()> {
+        Box::pin(futures::future::pending())
+    }
+
+    fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
+        self.tasks.borrow_mut().push(task);
+    }
+
+    fn wake_at(&self, _: Option<Timestamp>) {}
+
+    fn post(&self, _: Post) -> LocalBoxFuture<'static, Result<(u16, Vec<u8>)>> {
+        Box::pin(async { Err(Error::new(Code::Closed, "no network")) })
+    }
+}
+
+/// What is left of the writes until the power goes.
+#[derive(Clone)]
+struct Power(Rc<Cell<u32>>);
+
+impl Power {
+    /// One write: done, or cut off before or after it happened.
+    fn write<T>(&self, body: impl FnOnce() -> Result<T>) -> Result<T> {
+        let left = self.0.get();
+        self.0.set(left.saturating_sub(1));
+        if left == 0 {
+            return Err(Error::new(Code::Closed, "the power is gone"));
+        }
+        body()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.0.get() == 0
+    }
+}
+
+/// A database that outlives the server, and fails when the power goes.
+#[derive(Clone)]
+struct Disk(Rc<Sqlite>, Power);
+
+impl Sql for Disk {
+    fn run(
+        &self,
+        sql: &str,
+        params: &[Value],
+        each: &mut dyn FnMut(&Row<'_>) -> Result<()>,
+    ) -> Result<()> {
+        if sql.starts_with("SELECT") {
+            return self.0.run(sql, params, each);
+        }
+        self.1.write(|| self.0.run(sql, params, each))
+    }
+
+    fn transaction(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        self.0.transaction(body)
+    }
+}
+
+/// Chunks that outlive the server; some are to be seen only at a second look.
+#[derive(Clone)]
+struct Shelf {
+    chunks: Rc<RefCell<BTreeMap<String, (Vec<u8>, bool)>>>,
+    power: Power,
+    late: bool,
+}
+
+impl Archive for Shelf {
+    fn chunk_bytes(&self) -> usize {
+        24
+    }
+
+    async fn put(&self, key: &str, bytes: &[u8]) -> Result<()> {
+        let put = || {
+            let mut chunks = self.chunks.borrow_mut();
+            let (kept, _) = chunks.entry(key.to_owned()).or_insert((bytes.to_vec(), false));
+            // A key has one content, for ever.
+            assert!(kept == bytes, "{key} was changed");
+            Ok(())
+        };
+        self.power.write(put)?;
+        // It is there, and nobody hears of it.
+        self.power.write(|| Ok(()))
+    }
+
+    async fn get(&self, key: &str, from: u64, to: u64) -> Result<Option<Part>> {
+        let mut chunks = self.chunks.borrow_mut();
+        let Some((bytes, seen)) = chunks.get_mut(key) else { return Ok(None) };
+        if self.late && !std::mem::replace(seen, true) {
+            return Ok(None);
+        }
+        let slice = bytes[usize::try_from(from).unwrap()..usize::try_from(to).unwrap()].to_vec();
+        Ok(Some(if from % 2 == 0 { Part::Whole(bytes.clone()) } else { Part::Slice(slice) }))
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        let delete = || Ok(drop(self.chunks.borrow_mut().remove(key)));
+        self.power.write(delete)?;
+        self.power.write(|| Ok(()))
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Create { at: usize, json: bool, ttl: Option<u64>, body: u8 },
+    Append { at: usize, size: u8, producer: bool, repeat: bool },
+    Close { at: usize },
+    Fork { from: usize, to: usize, part: u8, sub: u8 },
+    Delete { at: usize },
+    Wait { seconds: u8 },
+    Alarm,
+    Tasks,
+    Crash,
+}
+
+const PATHS: [&str; 5] = ["a", "b/c", "b/d", "e", "f"];
+
+fn op() -> impl Strategy<Value = Op> {
+    let at = || 0..PATHS.len();
+    prop_oneof![
+        3 => (at(), any::<bool>(), prop::option::of(1u64..6), any::<u8>())
+            .prop_map(|(at, json, ttl, body)| Op::Create { at, json, ttl, body }),
+        8 => (at(), any::<u8>(), any::<bool>(), prop::bool::weighted(0.2))
+            .prop_map(|(at, size, producer, repeat)| Op::Append { at, size, producer, repeat }),
+        1 => at().prop_map(|at| Op::Close { at }),
+        4 => (at(), at(), any::<u8>(), 0u8..3)
+            .prop_map(|(from, to, part, sub)| Op::Fork { from, to, part, sub }),
+        2 => at().prop_map(|at| Op::Delete { at }),
+        2 => (1u8..4).prop_map(|seconds| Op::Wait { seconds }),
+        1 => Just(Op::Alarm),
+        4 => Just(Op::Tasks),
+        1 => Just(Op::Crash),
+    ]
+}
+
+/// A stream as the protocol's words describe it: its messages, or its bytes one by one.
+#[derive(Clone, Debug, PartialEq)]
+struct Model {
+    json: bool,
+    /// Each with the offset behind it.
+    parts: Vec<(Vec<u8>, u64)>,
+    ttl: Option<u64>,
+    expires: Option<i64>,
+    closed: bool,
+    gone: bool,
+    source: Option<u64>,
+    number: u64,
+    producer: Option<u64>,
+}
+
+impl Model {
+    fn end(&self) -> u64 {
+        self.parts.last().map_or(0, |part| part.1)
+    }
+
+    fn push(&mut self, part: &[u8]) {
+        let stored = part.len() as u64 + u64::from(self.json);
+        if self.json {
+            self.parts.push((part.to_vec(), self.end() + stored));
+        } else {
+            for byte in part {
+                self.parts.push((vec![*byte], self.end() + 1));
+            }
+        }
+    }
+
+    fn content(&self) -> Vec<u8> {
+        let parts = || self.parts.iter().map(|part| part.0.as_slice());
+        if self.json {
+            let mut text = b"[".to_vec();
+            text.extend(parts().collect::<Vec<_>>().join(&b','));
+            text.push(b']');
+            text
+        } else {
+            parts().collect::<Vec<_>>().concat()
+        }
+    }
+
+    fn touch(&mut self, now: i64) {
+        if let Some(ttl) = self.ttl {
+            self.expires = Some(now + i64::try_from(ttl).unwrap() * 1000);
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct World {
+    streams: BTreeMap<&'static str, Model>,
+    numbers: u64,
+    now: i64,
+}
+
+/// What a request is answered: as much of it as the model knows.
+type Told = std::result::Result<u64, u16>;
+
+impl World {
+    /// Ends a stream that was deleted or whose time is over, and what only it needed.
+    fn end(&mut self, path: &'static str) {
+        let Some(model) = self.streams.get_mut(path) else { return };
+        let number = model.number;
+        model.gone = true;
+        model.expires = None;
+        self.collect(number);
+    }
+
+    fn collect(&mut self, number: u64) {
+        if self.streams.values().any(|other| other.source == Some(number)) {
+            return;
+        }
+        let found = self.streams.iter().find(|(_, m)| m.number == number && m.gone);
+        let Some((path, source)) = found.map(|(path, model)| (*path, model.source)) else { return };
+        self.streams.remove(path);
+        if let Some(source) = source {
+            self.collect(source);
+        }
+    }
+
+    fn find(&mut self, path: &'static str) -> std::result::Result<&mut Model, u16> {
+        let now = self.now;
+        if self.streams.get(path).is_some_and(|m| m.expires.is_some_and(|at| at <= now)) {
+            self.end(path);
+        }
+        match self.streams.get_mut(path) {
+            None => Err(404),
+            Some(model) if model.gone => Err(410),
+            Some(model) => Ok(model),
+        }
+    }
+
+    fn expire(&mut self) {
+        for path in PATHS {
+            let _ = self.find(path);
+        }
+    }
+
+    fn create(&mut self, path: &'static str, json: bool, ttl: Option<u64>, body: &[u8]) -> Told {
+        match self.find(path) {
+            Ok(there) => {
+                let same = there.json == json && there.ttl == ttl && !there.closed;
+                return if same { Ok(there.end()) } else { Err(409) };
+            }
+            Err(410) => return Err(409),
+            Err(_) => {}
+        }
+        self.numbers += 1;
+        let mut model = Model {
+            json,
+            ttl,
+            parts: Vec::new(),
+            expires: None,
+            closed: false,
+            gone: false,
+            source: None,
+            number: self.numbers,
+            producer: None,
+        };
+        model.touch(self.now);
+        if !body.is_empty() {
+            model.push(body);
+        }
+        let end = model.end();
+        self.streams.insert(path, model);
+        Ok(end)
+    }
+
+    fn append(&mut self, path: &'static str, body: &[u8], claim: Option<u64>) -> Told {
+        let now = self.now;
+        let model = self.find(path)?;
+        if model.closed {
+            return Err(409);
+        }
+        if let Some(seq) = claim {
+            let next = model.producer.map_or(0, |last| last + 1);
+            if seq < next {
+                return Ok(model.end());
+            }
+            if seq > next {
+                return Err(409);
+            }
+            model.producer = Some(seq);
+        }
+        model.push(body);
+        model.touch(now);
+        Ok(model.end())
+    }
+
+    fn close(&mut self, path: &'static str) -> Told {
+        let now = self.now;
+        let model = self.find(path)?;
+        if !model.closed {
+            model.touch(now);
+        }
+        model.closed = true;
+        Ok(model.end())
+    }
+
+    fn fork(&mut self, from: &'static str, to: &'static str, anchor: usize, sub: usize) -> Told {
+        match self.find(to) {
+            // It is never the same fork again: each is asked for with other words.
+            Ok(_) | Err(410) => return Err(409),
+            Err(_) => {}
+        }
+        let source = match self.find(from) {
+            Err(410) => return Err(409),
+            other => other?.clone(),
+        };
+        let parts = source.parts.get(..anchor + sub).ok_or(400u16)?.to_vec();
+        self.numbers += 1;
+        let mut model = Model {
+            parts,
+            closed: false,
+            gone: false,
+            source: Some(source.number),
+            number: self.numbers,
+            producer: None,
+            ..source
+        };
+        model.touch(self.now);
+        let end = model.end();
+        self.streams.insert(to, model);
+        Ok(end)
+    }
+
+    fn delete(&mut self, path: &'static str) -> Told {
+        self.find(path)?;
+        self.end(path);
+        Ok(0)
+    }
+}
+
+fn told(refusal: &Refusal) -> Told {
+    Err(refusal.status().as_u16())
+}
+
+struct Run<S: Store> {
+    open: Box<dyn Fn(Power) -> Result<S>>,
+    bench: Bench,
+    power: Power,
+    server: Option<Streams<S, Bench>>,
+    world: World,
+    words: u32,
+}
+
+impl<S: Store> Run<S> {
+    fn new(open: Box<dyn Fn(Power) -> Result<S>>) -> Self {
+        let power = Power(Rc::new(Cell::new(u32::MAX)));
+        let bench = Bench::default();
+        let mut run = Self { open, bench, power, server: None, world: World::default(), words: 0 };
+        run.start();
+        run
+    }
+
+    fn start(&mut self) {
+        // What ran, and what was held in memory, is gone.
+        self.bench.tasks.borrow_mut().clear();
+        self.server = None;
+        let store = (self.open)(self.power.clone()).unwrap();
+        // Pages are small, so that reads take several.
+        let options = Options { page_bytes: 16, ..Options::default() };
+        self.server = Some(Streams::new(store, self.bench.clone(), options));
+    }
+
+    fn server(&self) -> &Streams<S, Bench> {
+        self.server.as_ref().unwrap()
+    }
+
+    /// A body that no other append has.
+    fn body(&mut self, json: bool, size: u8) -> Vec<u8> {
+        self.words += 1;
+        let text = format!("{}{}", self.words, "x".repeat(usize::from(size % 40)));
+        if json { format!("{{\"n\":\"{text}\"}}").into_bytes() } else { text.into_bytes() }
+    }
+
+    /// Does an operation here and in the model; returns both answers.
+    fn step(&mut self, op: &Op, world: &mut World) -> (Told, Told) {
+        let empty = Create { content_type: None, lifetime: None, closed: false, fork: None };
+        let kind = |json: bool| if json { "application/json" } else { "application/octet-stream" };
+        match *op {
+            Op::Create { at, json, ttl, body } => {
+                let body = if body % 2 == 0 { Vec::new() } else { self.body(json, body) };
+                let lifetime = ttl.map(Lifetime::Ttl);
+                let create = Create { content_type: Some(kind(json).into()), lifetime, ..empty };
+                let done = block_on(self.server().create(PATHS[at], &create, body.clone()));
+                let here = done.map(|c| c.stream.end).or_else(|e| told(&e));
+                (here, world.create(PATHS[at], json, ttl, &body))
+            }
+            Op::Append { at, size, producer, repeat } => {
+                let model = world.streams.get(PATHS[at]);
+                let json = model.is_some_and(|m| m.json);
+                let next = model.and_then(|m| m.producer).map_or(0, |last| last + 1);
+                let claim = producer.then(|| next.saturating_sub(u64::from(repeat)));
+                let body = self.body(json, size);
+                let request = Append {
+                    content_type: Some(kind(json).into()),
+                    seq: None,
+                    close: false,
+                    producer: claim.map(|seq| Claim { id: "p".into(), epoch: 0, seq }),
+                };
+                let done = self.server().append(PATHS[at], &request, body.clone());
+                let here = done.map(|a| a.tail.bytes()).or_else(|e| told(&e));
+                (here, world.append(PATHS[at], &body, claim))
+            }
+            Op::Close { at } => {
+                let request = Append { content_type: None, seq: None, close: true, producer: None };
+                let done = self.server().append(PATHS[at], &request, Vec::new());
+                (done.map(|a| a.tail.bytes()).or_else(|e| told(&e)), world.close(PATHS[at]))
+            }
+            Op::Fork { from, to, part, sub } => {
+                let parts = world.streams.get(PATHS[from]).map_or(&[][..], |m| &m.parts);
+                let anchor = usize::from(part) % (parts.len() + 1);
+                let offset = anchor.checked_sub(1).map_or(0, |last| parts[last].1);
+                let fork = Fork {
+                    from: format!("/v1/stream/{}", PATHS[from]),
+                    offset: Some(Offset::new(offset)),
+                    sub_offset: u64::from(sub),
+                };
+                // Whatever there is has another lifetime, or another source.
+                let create = Create { fork: Some(fork), ..empty };
+                let done = block_on(self.server().create(PATHS[to], &create, Vec::new()));
+                let same = done.as_ref().is_ok_and(|created| !created.new);
+                let here =
+                    if same { Err(409) } else { done.map(|c| c.stream.end).or_else(|e| told(&e)) };
+                (here, world.fork(PATHS[from], PATHS[to], anchor, usize::from(sub)))
+            }
+            Op::Delete { at } => {
+                let done = self.server().delete(PATHS[at]);
+                (done.map(|()| 0).or_else(|e| told(&e)), world.delete(PATHS[at]))
+            }
+            Op::Wait { seconds } => {
+                world.now += i64::from(seconds) * 1000 + 100;
+                self.bench.now.set(world.now);
+                (Ok(0), Ok(0))
+            }
+            Op::Alarm => {
+                // It may fail, and rings again.
+                let _ = block_on(self.server().wake());
+                world.expire();
+                (Ok(0), Ok(0))
+            }
+            Op::Tasks => {
+                let tasks = std::mem::take(&mut *self.bench.tasks.borrow_mut());
+                tasks.into_iter().for_each(block_on);
+                (Ok(0), Ok(0))
+            }
+            Op::Crash => {
+                self.start();
+                (Ok(0), Ok(0))
+            }
+        }
+    }
+
+    /// Reads every stream to its end, page by page, as a client would.
+    fn seen(&self) -> BTreeMap<&'static str, std::result::Result<(Vec<u8>, bool), u16>> {
+        // What has expired may be what another one is kept for.
+        for path in PATHS {
+            let _ = self.server().find(path);
+        }
+        PATHS.iter().map(|path| (*path, self.read(path))).collect()
+    }
+
+    fn read(&self, path: &str) -> std::result::Result<(Vec<u8>, bool), u16> {
+        let (mut bytes, mut at) = (Vec::new(), Offset::START);
+        let status = |refusal: Refusal| refusal.status().as_u16();
+        loop {
+            let page = match block_on(self.server().read(path, Position::At(at))) {
+                // A chunk that is not to be seen yet: the client asks again.
+                Err(Refusal::Unavailable(_)) => continue,
+                other => other.map_err(status)?,
+            };
+            assert!(page.next > at || page.up_to_date(), "{path} does not go on at {at}");
+            bytes.extend_from_slice(&page.bytes);
+            at = page.next;
+            if page.up_to_date() {
+                let kind = partysync::streams::Kind::of(&page.stream.content_type);
+                return Ok((kind.decode(bytes), page.is_end()));
+            }
+        }
+    }
+
+    fn wanted(
+        world: &mut World,
+    ) -> BTreeMap<&'static str, std::result::Result<(Vec<u8>, bool), u16>> {
+        let now = world.now;
+        world.expire();
+        let read = |path: &&'static str| {
+            let found = world.find(path).map(|model| {
+                model.touch(now);
+                (model.content(), model.closed)
+            });
+            (*path, found)
+        };
+        PATHS.iter().map(read).collect()
+    }
+
+    /// Does all operations with the power on.
+    fn compare(&mut self, ops: &[Op]) {
+        for op in ops {
+            let mut world = std::mem::take(&mut self.world);
+            let (here, model) = self.step(op, &mut world);
+            assert_eq!(here, model, "{op:?}");
+            assert_eq!(self.seen(), Self::wanted(&mut world), "after {op:?}");
+            self.world = world;
+        }
+    }
+
+    /// Does the operations until the power goes, then starts anew: what was answered is there,
+    /// and what was cut off is there whole or not at all.
+    fn cut(&mut self, ops: &[Op], writes: u32) {
+        self.power.0.set(writes);
+        for op in ops {
+            let before = self.world.clone();
+            let mut world = before.clone();
+            // To be opened takes writes as well.
+            let crash = matches!(op, Op::Crash);
+            let (here, model) = if crash { (Ok(0), Ok(0)) } else { self.step(op, &mut world) };
+            if !self.power.is_gone() {
+                assert_eq!(here, model, "{op:?}");
+                self.world = world;
+                continue;
+            }
+            self.power.0.set(u32::MAX);
+            self.start();
+            let seen = self.seen();
+            let (not_done, done) = (Self::wanted(&mut before.clone()), Self::wanted(&mut world));
+            assert!(
+                seen == not_done || seen == done,
+                "{op:?} was done in part: {seen:?}, before {not_done:?}, after {done:?}"
+            );
+            self.world = if seen == done { world } else { before };
+            Self::wanted(&mut self.world);
+        }
+        self.power.0.set(u32::MAX);
+        // Whatever was left undone is done now, and changes nothing that can be seen.
+        self.start();
+        for _ in 0..200 {
+            let _ = block_on(self.server().wake());
+        }
+        assert_eq!(self.seen(), Self::wanted(&mut self.world));
+        assert!(!self.server().store().unsettled().unwrap(), "work is left over");
+    }
+}
+
+fn memory() -> Run<MemoryStore> {
+    Run::new(Box::new(|_| Ok(MemoryStore::new())))
+}
+
+fn sql() -> Run<SqlStore<Disk>> {
+    let disk = Rc::new(Sqlite::in_memory().unwrap());
+    Run::new(Box::new(move |power| SqlStore::new(Disk(Rc::clone(&disk), power))))
+}
+
+type Chunks = Rc<RefCell<BTreeMap<String, (Vec<u8>, bool)>>>;
+
+fn sealed(late: bool) -> (Run<Sealed<Disk, Shelf>>, Chunks) {
+    let disk = Rc::new(Sqlite::in_memory().unwrap());
+    let chunks = Chunks::default();
+    let kept = Rc::clone(&chunks);
+    let open = move |power: Power| {
+        let shelf = Shelf { chunks: Rc::clone(&kept), power: power.clone(), late };
+        Sealed::new(Disk(Rc::clone(&disk), power), shelf, "object")
+    };
+    (Run::new(Box::new(open)), chunks)
+}
+
+fn ops(most: usize) -> impl Strategy<Value = Vec<Op>> {
+    prop::collection::vec(op(), 1..most)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn streams_in_memory_are_as_the_model(mut ops in ops(60)) {
+        ops.retain(|op| !matches!(op, Op::Crash));
+        memory().compare(&ops);
+    }
+
+    #[test]
+    fn streams_in_sqlite_are_as_the_model(ops in ops(60)) {
+        sql().compare(&ops);
+    }
+
+    #[test]
+    fn streams_in_chunks_are_as_the_model(ops in ops(60), late: bool) {
+        sealed(late).0.compare(&ops);
+    }
+
+    #[test]
+    fn a_crash_leaves_sqlite_whole(ops in ops(40), writes in 1u32..200) {
+        sql().cut(&ops, writes);
+    }
+
+    #[test]
+    fn a_crash_leaves_chunks_whole(ops in ops(60), writes in 1u32..400, late: bool) {
+        let (mut run, chunks) = sealed(late);
+        run.cut(&ops, writes);
+        // What no stream needs any more is deleted.
+        for path in PATHS {
+            while run.server().find(path).is_ok() {
+                run.server().delete(path).unwrap();
+            }
+        }
+        for _ in 0..400 {
+            let _ = block_on(run.server().wake());
+        }
+        prop_assert!(chunks.borrow().is_empty(), "{} chunks are left", chunks.borrow().len());
+    }
+}
