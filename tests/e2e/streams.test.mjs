@@ -1,0 +1,206 @@
+// Durable Streams on every store: the official JavaScript client, and random operations with
+// servers that are killed in between, against a model.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { DurableStream, IdempotentProducer, stream as follow } from "@durable-streams/client";
+import { startStore, stores } from "./streams.mjs";
+
+for (const store of stores) {
+  test(`${store}: the official client, and random operations with a server that is killed`, async (t) => {
+    const server = await startStore(store);
+    t.after(() => server.stop());
+    await t.test("JSON: create, append, read, close", () => json(server));
+    await t.test("bytes: a stream and a fork of it", () => bytes(server));
+    for (const live of ["long-poll", "sse"]) await t.test(`live by ${live}`, () => liveRead(server, live));
+    await t.test("an idempotent producer", () => producer(server));
+    await t.test("random operations", () => random(server, store));
+  });
+}
+
+const url = (server, name) => `${server.url}/v1/stream/${name}`;
+
+async function json(server) {
+  const stream = await DurableStream.create({ url: url(server, "json"), contentType: "application/json" });
+  await stream.append(JSON.stringify({ n: 1 }));
+  await stream.append(JSON.stringify({ n: 2 }));
+  const read = await stream.stream({ live: false });
+  assert.deepEqual(await read.json(), [{ n: 1 }, { n: 2 }]);
+  await stream.close({ body: JSON.stringify({ n: 3 }) });
+  const end = await stream.stream({ live: false, offset: read.offset });
+  assert.deepEqual(await end.json(), [{ n: 3 }]);
+  assert.equal(end.streamClosed, true);
+  assert.equal((await stream.head()).streamClosed, true);
+  await assert.rejects(stream.append(JSON.stringify({ n: 4 })), /closed/i);
+  await DurableStream.delete({ url: stream.url });
+  assert.equal((await fetch(stream.url)).status, 404);
+}
+
+async function bytes(server) {
+  const stream = await DurableStream.create({ url: url(server, "bytes"), contentType: "application/octet-stream" });
+  const data = Uint8Array.from({ length: 600_000 }, (_, i) => (i * 7) % 256);
+  await stream.append(data);
+  const read = await stream.stream({ live: false });
+  assert.deepEqual(Buffer.from(await read.body()), Buffer.from(data));
+  const headers = { "stream-forked-from": "/v1/stream/bytes", "content-type": "application/octet-stream" };
+  const forked = await fetch(url(server, "fork"), { method: "PUT", headers });
+  assert.equal(forked.status, 201);
+  const fork = new DurableStream({ url: url(server, "fork"), contentType: "application/octet-stream" });
+  await fork.append(new Uint8Array([1, 2, 3]));
+  const both = await fork.stream({ live: false });
+  assert.deepEqual(Buffer.from(await both.body()), Buffer.concat([Buffer.from(data), Buffer.from([1, 2, 3])]));
+}
+
+async function liveRead(server, live) {
+  const stream = await DurableStream.create({ url: url(server, live), contentType: "application/json" });
+  await stream.append(JSON.stringify("before"));
+  const session = await follow({ url: stream.url, offset: "-1", live });
+  const seen = [];
+  const all = new Promise((resolve, reject) => {
+    session.closed.catch(reject);
+    session.subscribeJson(async (batch) => {
+      seen.push(...batch.items);
+      if (seen.length === 1) await stream.append(JSON.stringify("while it waits"));
+      if (seen.length === 2) await stream.close({ body: JSON.stringify("at last") });
+      if (batch.streamClosed || seen.length === 3) resolve();
+    });
+  });
+  await all;
+  assert.deepEqual(seen, ["before", "while it waits", "at last"]);
+}
+
+async function producer(server) {
+  const stream = await DurableStream.create({ url: url(server, "produced"), contentType: "application/json" });
+  const errors = [];
+  const options = { autoClaim: true, maxBatchBytes: 64, onError: (error) => errors.push(error) };
+  const first = new IdempotentProducer(stream, "p", options);
+  for (let n = 0; n < 50; n += 1) first.append(JSON.stringify(n));
+  await first.flush();
+  // Another one of the same name takes over.
+  const second = new IdempotentProducer(stream, "p", options);
+  for (let n = 50; n < 100; n += 1) second.append(JSON.stringify(n));
+  await second.flush();
+  assert.equal(second.epoch, 1);
+  const read = await stream.stream({ live: false });
+  assert.deepEqual(await read.json(), Array.from({ length: 100 }, (_, n) => n));
+  assert.deepEqual(errors, []);
+}
+
+/** mulberry32: a seed gives the same numbers everywhere. */
+function numbers(seed) {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+const binary = { "content-type": "application/octet-stream" };
+
+async function random(server, store) {
+  const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
+  console.log(`    ${store}: SEED=${seed}`);
+  const next = numbers(seed);
+  const below = (n) => Math.floor(next() * n);
+  const names = ["one", "two", "three", "four", "five"].map((name) => `random/${name}`);
+  /** What each stream holds, and how many forks have it as their source. */
+  const model = new Map();
+  const gone = (name) => model.get(name)?.deleted;
+  const release = (name) => {
+    const { source } = model.get(name);
+    model.delete(name);
+    if (!source) return;
+    const above = model.get(source);
+    above.forks -= 1;
+    if (above.deleted && above.forks === 0) release(source);
+  };
+  const body = () => {
+    // Some are as large as what is sealed at once.
+    const size = next() < 0.3 ? 100_000 + below(900_000) : 1 + below(500);
+    return Buffer.alloc(size, String(below(1e9)));
+  };
+  const put = async (name) => {
+    const there = model.get(name);
+    const { status } = await fetch(url(server, name), { method: "PUT", headers: binary });
+    assert.equal(status, gone(name) ? 409 : there ? 200 : 201);
+    if (!there) model.set(name, { data: Buffer.alloc(0), forks: 0 });
+  };
+  const append = async (name) => {
+    const data = body();
+    const { status } = await fetch(url(server, name), { method: "POST", headers: binary, body: data });
+    const there = model.get(name);
+    assert.equal(status, gone(name) ? 410 : there ? 204 : 404);
+    if (status === 204) there.data = Buffer.concat([there.data, data]);
+  };
+  const fork = async (from, to) => {
+    const source = model.get(from);
+    const at = below((source?.data.length ?? 0) + 1);
+    const headers = {
+      "stream-forked-from": `/v1/stream/${from}`,
+      "stream-fork-offset": `0000000000000000_${String(at).padStart(16, "0")}`,
+    };
+    const { status } = await fetch(url(server, to), { method: "PUT", headers });
+    if (model.has(to)) return assert.equal(status, 409);
+    assert.equal(status, !source ? 404 : source.deleted ? 409 : 201);
+    if (status !== 201) return;
+    source.forks += 1;
+    model.set(to, { data: source.data.subarray(0, at), forks: 0, source: from });
+  };
+  const remove = async (name) => {
+    const { status } = await fetch(url(server, name), { method: "DELETE" });
+    assert.equal(status, gone(name) ? 410 : model.has(name) ? 204 : 404);
+    if (status !== 204) return;
+    const there = model.get(name);
+    if (there.forks > 0) there.deleted = true;
+    else release(name);
+  };
+  const read = async (name) => {
+    const parts = [];
+    for (let offset = "-1"; ; ) {
+      const answer = await fetch(`${url(server, name)}?offset=${offset}`);
+      if (answer.status === 503) continue;
+      if (answer.status !== 200) return answer.status;
+      parts.push(Buffer.from(await answer.arrayBuffer()));
+      offset = answer.headers.get("stream-next-offset");
+      if (answer.headers.get("stream-up-to-date")) return Buffer.concat(parts);
+    }
+  };
+  const check = async () => {
+    for (const name of names) {
+      const there = model.get(name);
+      const seen = await read(name);
+      if (!there || there.deleted) assert.equal(seen, there ? 410 : 404, name);
+      else assert.ok(there.data.equals(seen), `${name} has ${seen.length} bytes, ${there.data.length} were appended`);
+    }
+  };
+  /** Kills the server while it appends: afterwards the append is there or it is not. */
+  const kill = async () => {
+    const name = names.find((name) => model.has(name) && !gone(name));
+    if (!name) return;
+    const data = body();
+    const sent = fetch(url(server, name), { method: "POST", headers: binary, body: data }).catch(() => null);
+    await new Promise((resolve) => setTimeout(resolve, below(8)));
+    await server.down("SIGKILL");
+    const answer = await sent;
+    await server.up();
+    const there = model.get(name);
+    const after = Buffer.concat([there.data, data]);
+    const seen = await read(name);
+    const done = after.equals(seen);
+    assert.ok(done || (there.data.equals(seen) && !answer?.ok), `${name} holds half an append, or lost one`);
+    if (done) there.data = after;
+  };
+  await put(names[0]);
+  for (let n = 1; n <= 150; n += 1) {
+    const [name, other] = [names[below(5)], names[below(5)]];
+    const kind = next();
+    if (kind < 0.12) await put(name);
+    else if (kind < 0.75) await append(name);
+    else if (kind < 0.9) await fork(name, other);
+    else await remove(name);
+    if (n % 25 === 0) await check();
+    if (n % 50 === 0 && !store.endsWith("memory")) await kill();
+  }
+  await check();
+}
