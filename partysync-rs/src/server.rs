@@ -60,6 +60,14 @@ pub trait SyncServer: Sized + 'static {
     /// [`Error::reject`] to refuse the action; any other error refuses it as well.
     fn on_action(&self, room: &mut Room<'_, Self>, action: Self::Action) -> Result<()>;
 
+    /// Whether the room keeps its history: every change that is committed, as a message of the
+    /// State Protocol in a durable stream. It is read at the room's URL with `/history` behind it,
+    /// by any client of Durable Streams, and grows for as long as the room lives.
+    #[cfg(feature = "streams")]
+    fn keeps_history(&self) -> bool {
+        false
+    }
+
     /// What the room takes from clients, and how long it remembers.
     fn limits(&self) -> Limits {
         Limits::default()

@@ -22,6 +22,9 @@ pub(crate) struct Changed {
     pub(crate) gone: bool,
     /// When it changed, ms.
     pub(crate) at: i64,
+    /// The version that it has changed with.
+    #[cfg_attr(not(feature = "streams"), expect(dead_code))]
+    pub(crate) version: u64,
 }
 
 /// A key column as JSON text.
@@ -47,7 +50,7 @@ pub(crate) fn changed(sql: &dyn Sql, schema: &Schema, after: After) -> Result<Ve
     };
     let text = RowText::new(schema, "t");
     let statement = format!(
-        "SELECT t.{key} IS NULL, {deleted}, {json_key}, c.at, {row} \
+        "SELECT t.{key} IS NULL, {deleted}, {json_key}, c.at, c.version, {row} \
          FROM _partysync_change AS c LEFT JOIN {table} AS t ON t.{key} = c.key \
          WHERE c.channel = ? AND {column} ORDER BY c.version",
         row = text.sql(),
@@ -57,10 +60,11 @@ pub(crate) fn changed(sql: &dyn Sql, schema: &Schema, after: After) -> Result<Ve
     sql.query_map(&statement, params![schema.table.to_owned(), bound], |row| {
         let missing: bool = row.get(0)?;
         Ok(Changed {
-            row: if missing { None } else { Some(text.read(row, 4)?) },
+            row: if missing { None } else { Some(text.read(row, 5)?) },
             key: row.get(2)?,
             gone: missing || row.get::<bool>(1)?,
             at: row.get(3)?,
+            version: row.get::<i64>(4)?.unsigned_abs(),
         })
     })
 }

@@ -5,6 +5,8 @@ mod catch_up;
 mod connection;
 mod engine;
 mod flush;
+#[cfg(feature = "streams")]
+mod history;
 mod limits;
 mod log;
 

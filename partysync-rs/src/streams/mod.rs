@@ -27,6 +27,7 @@ mod offset;
 mod options;
 mod platform;
 mod producer;
+mod publish;
 mod read;
 mod refusal;
 mod server;
@@ -39,6 +40,7 @@ pub use body::{Body, Incoming, full};
 pub use content::{Kind, SEPARATOR, essence};
 pub use create::Created;
 pub use cursor::cursor;
+pub(crate) use header::rfc3339;
 pub use header::{Append, Create, Fork, Live, Read};
 #[cfg(feature = "axum")]
 pub use native::router;

@@ -34,6 +34,8 @@ mod object;
 mod router;
 mod sql;
 #[cfg(feature = "streams")]
+mod history;
+#[cfg(feature = "streams")]
 mod streams;
 
 pub use object::Object;

@@ -27,6 +27,8 @@ pub struct Object<S: SyncServer> {
 struct Open<S: SyncServer> {
     sql: DurableSql,
     host: Host<S>,
+    #[cfg(feature = "streams")]
+    history: Option<super::history::History>,
 }
 
 impl<S: SyncServer> std::fmt::Debug for Object<S> {
@@ -67,10 +69,18 @@ impl<S: SyncServer> Object<S> {
         if room.is_none() {
             *room = Some(self.open()?);
         }
-        let Some(Open { sql, host }) = room.as_mut() else {
+        let Some(open) = room.as_mut() else {
             return Err(Error::new(Code::Internal, "the room is not open"));
         };
+        let Open { sql, host, .. } = open;
         let result = host.tick(sql, now()).and_then(|()| event(&self.server, sql, host));
+        #[cfg(feature = "streams")]
+        let result = match &open.history {
+            Some(history) => result.and_then(|value| {
+                history.publish(sql, host.engine()).map(|()| value)
+            }),
+            None => result,
+        };
         self.deliver(host);
         result
     }
@@ -88,7 +98,15 @@ impl<S: SyncServer> Object<S> {
         let sql = DurableSql::new(&self.state)?;
         let name = self.state.id().name().unwrap_or_default();
         let host = Host::open(&self.server, &sql, &name, now(), &random_id(), connections)?;
-        Ok(Open { sql, host })
+        Ok(Open {
+            #[cfg(feature = "streams")]
+            history: match self.server.keeps_history() {
+                true => Some(super::history::History::open(&self.state)?),
+                false => None,
+            },
+            sql,
+            host,
+        })
     }
 
     fn deliver(&self, host: &mut Host<S>) {
@@ -130,7 +148,7 @@ impl<S: SyncServer> Object<S> {
     /// Sets the object's alarm to what the room wants next.
     async fn set_alarm(&self) {
         let next = match self.room.borrow().as_ref() {
-            Some(Open { sql, host }) => host.next_alarm(sql).unwrap_or_default(),
+            Some(Open { sql, host, .. }) => host.next_alarm(sql).unwrap_or_default(),
             None => return,
         };
         if self.alarm.get() == Some(next) {
@@ -211,6 +229,10 @@ impl<S: SyncServer> Object<S> {
     }
 
     async fn request(&self, mut request: Request) -> worker::Result<Response> {
+        #[cfg(feature = "streams")]
+        if let Some(answer) = self.history(&request).await? {
+            return Ok(answer);
+        }
         let body = match request.method() {
             Method::Get | Method::Head => Vec::new(),
             _ => request.bytes().await?,
@@ -232,6 +254,30 @@ impl<S: SyncServer> Object<S> {
             }
             Err(error) => Response::error(format!("{}: {error}", error.code()), 500),
         }
+    }
+
+    /// The answer to a reader of the room's history; `None` for any other request.
+    #[cfg(feature = "streams")]
+    async fn history(&self, request: &Request) -> worker::Result<Option<Response>> {
+        use crate::streams::{Refusal, full};
+        if !self.server.keeps_history() {
+            return Ok(None);
+        }
+        let head = head(request)?.body(full(Vec::new())).map_err(bad_request)?;
+        let Some(own) = super::history::History::own(head.uri()) else { return Ok(None) };
+        if !matches!(request.method(), Method::Get | Method::Head | Method::Options) {
+            let refusal = Refusal::MethodNotAllowed;
+            return Response::error(refusal.to_string(), refusal.status().as_u16()).map(Some);
+        }
+        self.with(|_, _, _| Ok(()))?;
+        let streams = match self.room.borrow().as_ref() {
+            Some(Open { history: Some(history), .. }) => history.streams.clone(),
+            _ => return Ok(None),
+        };
+        let (mut parts, body) = head.into_parts();
+        parts.uri = own;
+        let answer = streams.handle(http::Request::from_parts(parts, body)).await;
+        super::streams::respond(answer).map(Some)
     }
 
     /// A frame from a socket.

@@ -64,18 +64,7 @@ impl<S: Store> StreamObject<S> {
             _ => request.stream()?.map_err(Error::from).boxed_local(),
         };
         let request = head.body(body).map_err(super::object::bad_request)?;
-        let (parts, body) = streams.handle(request).await.into_parts();
-        let headers = Headers::new();
-        for (name, value) in &parts.headers {
-            headers.append(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))?;
-        }
-        let response =
-            ResponseBuilder::new().with_status(parts.status.as_u16()).with_headers(headers);
-        match body {
-            Body::Full(bytes) if bytes.is_empty() => Ok(response.empty()),
-            Body::Full(bytes) => Ok(response.fixed(bytes)),
-            Body::Live(pieces) => response.from_stream(pieces.map(Ok::<_, worker::Error>)),
-        }
+        respond(streams.handle(request).await)
     }
 
     /// The object's alarm rang.
@@ -87,6 +76,21 @@ impl<S: Store> StreamObject<S> {
         streams.platform().rung();
         streams.wake().await?;
         Response::empty()
+    }
+}
+
+/// An answer as the runtime sends it.
+pub(super) fn respond(answer: http::Response<Body>) -> worker::Result<Response> {
+    let (parts, body) = answer.into_parts();
+    let headers = Headers::new();
+    for (name, value) in &parts.headers {
+        headers.append(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))?;
+    }
+    let response = ResponseBuilder::new().with_status(parts.status.as_u16()).with_headers(headers);
+    match body {
+        Body::Full(bytes) if bytes.is_empty() => Ok(response.empty()),
+        Body::Full(bytes) => Ok(response.fixed(bytes)),
+        Body::Live(pieces) => response.from_stream(pieces.map(Ok::<_, worker::Error>)),
     }
 }
 
@@ -114,14 +118,20 @@ pub async fn route_streams(
 /// The platform of a Durable Object.
 #[derive(Clone, Debug)]
 pub struct Workers {
-    storage: JsValue,
+    /// `None` leaves the object's alarm to others.
+    storage: Option<JsValue>,
     /// The alarm as it is set, once it is known.
     alarm: Rc<Cell<Option<Option<Timestamp>>>>,
 }
 
 impl Workers {
     fn new(state: &State) -> Self {
-        Self { storage: state.storage().as_raw().into(), alarm: Rc::default() }
+        Self { storage: Some(state.storage().as_raw().into()), alarm: Rc::default() }
+    }
+
+    /// For streams that never need waking, in an object whose alarm is another's.
+    pub(super) fn without_alarm() -> Self {
+        Self { storage: None, alarm: Rc::default() }
     }
 
     /// The alarm has rung, and is set no more.
@@ -130,8 +140,9 @@ impl Workers {
     }
 
     fn call(&self, method: &str, arguments: &js_sys::Array) -> std::result::Result<(), JsValue> {
-        let function: Function = Reflect::get(&self.storage, &method.into())?.dyn_into()?;
-        let promise: js_sys::Promise = function.apply(&self.storage, arguments)?.dyn_into()?;
+        let Some(storage) = &self.storage else { return Ok(()) };
+        let function: Function = Reflect::get(storage, &method.into())?.dyn_into()?;
+        let promise: js_sys::Promise = function.apply(storage, arguments)?.dyn_into()?;
         // The runtime keeps the answer back until the alarm is stored.
         spawn_local(async move { drop(JsFuture::from(promise).await) });
         Ok(())

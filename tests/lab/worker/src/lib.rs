@@ -34,6 +34,10 @@ impl SyncServer for Lab {
         Limits { frame_bytes: 256 * 1024, pending_bytes: 1024 * 1024, ..Limits::default() }
     }
 
+    fn keeps_history(&self) -> bool {
+        true
+    }
+
     fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {
         room.sql().execute("CREATE TABLE IF NOT EXISTS lab_log (what TEXT)", params![]).map(drop)
     }

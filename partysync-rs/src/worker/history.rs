@@ -1,0 +1,55 @@
+//! A room's history as a durable stream in the room's own object.
+
+use super::{DurableSql, Workers};
+use crate::room::Engine;
+use crate::streams::{Options, Refusal, SqlStore, Streams};
+use crate::{Action, Code, Error, Result};
+use std::cell::Cell;
+use worker::State;
+
+/// The stream's path, below the room's URL.
+const PATH: &str = "history";
+
+/// The stream that a room's changes are published into.
+#[derive(Debug)]
+pub(super) struct History {
+    pub(super) streams: Streams<SqlStore<DurableSql>, Workers>,
+    /// The version that it ends with.
+    published: Cell<u64>,
+}
+
+impl History {
+    pub(super) fn open(state: &State) -> Result<Self> {
+        let store = SqlStore::new(DurableSql::new(state)?)?;
+        let options = Options { root: String::new(), ..Options::default() };
+        let streams = Streams::new(store, Workers::without_alarm(), options);
+        let published = Cell::new(streams.published(PATH).map_err(failed)?);
+        Ok(Self { streams, published })
+    }
+
+    /// Publishes what was committed since. Nothing is awaited between a commit and this: the
+    /// object keeps both or neither.
+    pub(super) fn publish<A: Action>(&self, sql: &DurableSql, engine: &Engine<A>) -> Result<()> {
+        let (from, to) = (self.published.get(), engine.version());
+        if from < to {
+            let messages = engine.history(sql, from)?;
+            self.streams.publish(PATH, to, &messages).map_err(failed)?;
+            self.published.set(to);
+        }
+        Ok(())
+    }
+
+    /// The request as the streams know it, if it is one for the history: its path without the
+    /// room's.
+    pub(super) fn own(uri: &http::Uri) -> Option<http::Uri> {
+        uri.path().strip_suffix(PATH)?.strip_suffix('/')?;
+        let mut parts = uri.clone().into_parts();
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        parts.path_and_query = format!("/{PATH}{query}").parse().ok();
+        http::Uri::from_parts(parts).ok()
+    }
+}
+
+fn failed(refusal: Refusal) -> Error {
+    Error::new(Code::Internal, format!("the room's history: {refusal}"))
+}
