@@ -28,7 +28,8 @@ class Native {
   }
 
   async up() {
-    this.child = spawn(join(root, "target/debug/examples/streams"), this.args, { stdio: ["ignore", "ignore", "inherit"] });
+    const profile = process.env.STREAMS_PROFILE ?? "debug";
+    this.child = spawn(join(root, "target", profile, "examples/streams"), this.args, { stdio: ["ignore", "ignore", "inherit"] });
     this.forget = onExit(() => this.child?.kill("SIGKILL"));
     await until("the server answers", async () => {
       if (this.child.exitCode !== null) throw new Error("the server ended");

@@ -25,6 +25,8 @@ cargo xtask simulate --mutations
     Takes each protection out in turn and says after how many schedules that was noticed.
 cargo xtask fuzz [TARGET ...] [--seconds N]
     Fuzzes everything that reads bytes from outside, each for N seconds (60); wants nightly.
+cargo xtask bench streams [STORE ...]
+    How fast streams are on each store, and how many storage operations they take.
 cargo xtask build [FIXTURE]
     Builds a fixture for `wrangler dev` and `wrangler deploy`.
 cargo xtask setup
@@ -68,6 +70,10 @@ fn run() -> Result<()> {
             }
             dev::dev(&fixture::find(&name)?, port, data, &vars)?;
         }
+        "bench" => match rest(&mut arguments)?.split_first() {
+            Some((what, stores)) if what == "streams" => test::bench_streams(stores)?,
+            _ => bail!("there is one benchmark: `cargo xtask bench streams`"),
+        },
         "build" => {
             let name = rest(&mut arguments)?.into_iter().next().unwrap_or("todo-sync".to_owned());
             build::build(&fixture::find(&name)?)?;

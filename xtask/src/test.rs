@@ -221,6 +221,20 @@ fn native_streams() -> Result<()> {
     run(cargo_command(&build)?.args(["--example", "streams"]))
 }
 
+/// Measures streams on these stores, or on all, and counts storage operations.
+pub(crate) fn bench_streams(stores: &[String]) -> Result<()> {
+    let tools = set_up()?;
+    build::build(&fixture::find("streams")?)?;
+    let native = ["build", "--quiet", "--release", "--package", "partysync-rs"];
+    run(cargo_command(&native)?.args(["--features", "axum", "--example", "streams"]))?;
+    let count = ["run", "--quiet", "--package", "partysync-tests", "--bin", "count-streams"];
+    run(&mut cargo_command(&count)?)?;
+    let script = root()?.join("tests/bench/streams.mjs");
+    let mut command = tools.command(tools.npm("node"))?;
+    command.arg(script).args(stores).env("STREAMS_PROFILE", "release");
+    run(command.current_dir(root()?))
+}
+
 fn e2e(tools: &Tools) -> Result<()> {
     native_streams()?;
     let folder = root()?.join("tests/e2e");

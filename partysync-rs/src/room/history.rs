@@ -1,8 +1,8 @@
 //! A room's history: its changes as messages of the State Protocol, one for each row, for a
 //! durable stream that any client can follow.
 
-use super::catch_up::{After, Changed, changed};
 use super::Engine;
+use super::catch_up::{After, Changed, changed};
 use crate::sql::Sql;
 use crate::streams::rfc3339;
 use crate::{Action, Code, Error, Result, Schema, Timestamp};

@@ -30,11 +30,11 @@
 //! # fn main() {}
 //! ```
 
+#[cfg(feature = "streams")]
+mod history;
 mod object;
 mod router;
 mod sql;
-#[cfg(feature = "streams")]
-mod history;
 #[cfg(feature = "streams")]
 mod streams;
 

@@ -76,9 +76,9 @@ impl<S: SyncServer> Object<S> {
         let result = host.tick(sql, now()).and_then(|()| event(&self.server, sql, host));
         #[cfg(feature = "streams")]
         let result = match &open.history {
-            Some(history) => result.and_then(|value| {
-                history.publish(sql, host.engine()).map(|()| value)
-            }),
+            Some(history) => {
+                result.and_then(|value| history.publish(sql, host.engine()).map(|()| value))
+            }
             None => result,
         };
         self.deliver(host);
