@@ -36,7 +36,7 @@ test("a follower has every change, once and in order, and what the room has at t
   const seen = [];
   const session = await stream({ url: history(name), live: true });
   session.subscribeJson((batch) => void seen.push(...batch.items));
-  await client.act("notes", "write", { number: 9007199254740993n.toString(), text: "large" });
+  await client.act("notes", "write", { number: 4294967297, text: "large" });
   await client.act("items", "create", { id: "a", name: "thing" });
   // What is rejected is no history.
   assert.equal((await client.act("notes", "write", { number: 1, text: "again" })).code, "key_exists");
@@ -52,9 +52,11 @@ test("a follower has every change, once and in order, and what the room has at t
   assert.deepEqual(versions, [...versions].sort((a, b) => a - b));
   assert.equal(new Set(all.map((m) => `${m.type} ${m.key} ${m.headers.txid}`)).size, all.length);
   assert.ok(all.every((m) => Date.parse(m.headers.timestamp) > 0));
-  assert.equal(all.find((m) => m.key === "a" && m.value?.big === "9007199254740993")?.value.name, "thing");
+  // JavaScript would round it; the stream does not.
+  const text = await (await fetch(history(name))).text();
+  assert.match(text, /"id":"a","big":9007199254740993,.*"name":"thing"/);
   const rows = materialized(all);
-  assert.deepEqual([...rows.keys()].sort(), ["notes 2", "notes 3", "notes 9007199254740993"]);
+  assert.deepEqual([...rows.keys()].sort(), ["notes 2", "notes 3", "notes 4294967297"]);
   assert.deepEqual(rows.get("notes 2"), { number: 2, text: "by SQL" });
   await client.close();
 });

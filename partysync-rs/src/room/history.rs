@@ -13,7 +13,7 @@ impl<A: Action> Engine<A> {
     /// What changed after `version`, in the order in which it did, as JSON messages.
     ///
     /// A row that is there is an `update`, whether or not it was there before: it replaces what a
-    /// follower has. Numbers of 64 bits and bytes are written as in `docs/protocol.md`.
+    /// follower has. Values are written as in `docs/protocol.md`; integers have all their digits.
     ///
     /// # Errors
     /// What SQLite says.
