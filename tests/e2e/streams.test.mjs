@@ -59,10 +59,12 @@ async function liveRead(server, live) {
   const all = new Promise((resolve, reject) => {
     session.closed.catch(reject);
     session.subscribeJson(async (batch) => {
-      seen.push(...batch.items);
-      if (seen.length === 1) await stream.append(JSON.stringify("while it waits"));
-      if (seen.length === 2) await stream.close({ body: JSON.stringify("at last") });
-      if (batch.streamClosed || seen.length === 3) resolve();
+      for (const item of batch.items) {
+        seen.push(item);
+        if (item === "before") await stream.append(JSON.stringify("while it waits"));
+        if (item === "while it waits") await stream.close({ body: JSON.stringify("at last") });
+        if (item === "at last") resolve();
+      }
     });
   });
   await all;
@@ -72,17 +74,19 @@ async function liveRead(server, live) {
 async function producer(server) {
   const stream = await DurableStream.create({ url: url(server, "produced"), contentType: "application/json" });
   const errors = [];
-  const options = { autoClaim: true, maxBatchBytes: 64, onError: (error) => errors.push(error) };
-  const first = new IdempotentProducer(stream, "p", options);
+  const options = { maxBatchBytes: 64, onError: (error) => errors.push(error) };
+  const first = new IdempotentProducer(stream, "p", { ...options, autoClaim: true });
   for (let n = 0; n < 50; n += 1) first.append(JSON.stringify(n));
   await first.flush();
-  // Another one of the same name takes over.
-  const second = new IdempotentProducer(stream, "p", options);
+  // Another one of the same name takes over, and the first one claims it back.
+  const second = new IdempotentProducer(stream, "p", { ...options, epoch: 1 });
   for (let n = 50; n < 100; n += 1) second.append(JSON.stringify(n));
   await second.flush();
-  assert.equal(second.epoch, 1);
+  for (let n = 100; n < 110; n += 1) first.append(JSON.stringify(n));
+  await first.flush();
+  assert.equal(first.epoch, 2);
   const read = await stream.stream({ live: false });
-  assert.deepEqual(await read.json(), Array.from({ length: 100 }, (_, n) => n));
+  assert.deepEqual(await read.json(), Array.from({ length: 110 }, (_, n) => n));
   assert.deepEqual(errors, []);
 }
 
