@@ -1,5 +1,6 @@
 // How fast streams are, on each store: appends, catch-up, waking. Figures of one run on one
-// machine, to be compared with each other; `node streams.mjs [STORE ...]` takes some of them.
+// machine, to be compared with each other; `node streams.mjs [STORE ...]` takes some of them, and
+// any other server that runs at a URL.
 
 import { performance } from "node:perf_hooks";
 import { startStore, stores } from "../e2e/streams.mjs";
@@ -77,7 +78,7 @@ async function wakes(url) {
 const wanted = process.argv.length > 2 ? process.argv.slice(2) : stores;
 const table = [];
 for (const store of wanted) {
-  const server = await startStore(store);
+  const server = store.startsWith("http") ? { url: store, stop() {} } : await startStore(store);
   try {
     const url = (name) => `${server.url}/v1/stream/bench/${name}`;
     await appends(url("warm"), 8, 200);

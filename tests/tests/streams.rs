@@ -92,10 +92,13 @@ impl Sql for Disk {
     }
 }
 
+/// Each chunk by its key, and whether it was looked for.
+type Chunks = Rc<RefCell<BTreeMap<String, (Vec<u8>, bool)>>>;
+
 /// Chunks that outlive the server; some are to be seen only at a second look.
 #[derive(Clone)]
 struct Shelf {
-    chunks: Rc<RefCell<BTreeMap<String, (Vec<u8>, bool)>>>,
+    chunks: Chunks,
     power: Power,
     late: bool,
 }
@@ -125,11 +128,18 @@ impl Archive for Shelf {
             return Ok(None);
         }
         let slice = bytes[usize::try_from(from).unwrap()..usize::try_from(to).unwrap()].to_vec();
-        Ok(Some(if from % 2 == 0 { Part::Whole(bytes.clone()) } else { Part::Slice(slice) }))
+        Ok(Some(if from.is_multiple_of(2) {
+            Part::Whole(bytes.clone())
+        } else {
+            Part::Slice(slice)
+        }))
     }
 
     async fn delete(&self, key: &str) -> Result<()> {
-        let delete = || Ok(drop(self.chunks.borrow_mut().remove(key)));
+        let delete = || {
+            self.chunks.borrow_mut().remove(key);
+            Ok(())
+        };
         self.power.write(delete)?;
         self.power.write(|| Ok(()))
     }
@@ -583,8 +593,6 @@ fn sql() -> Run<SqlStore<Disk>> {
     let disk = Rc::new(Sqlite::in_memory().unwrap());
     Run::new(Box::new(move |power| SqlStore::new(Disk(Rc::clone(&disk), power))))
 }
-
-type Chunks = Rc<RefCell<BTreeMap<String, (Vec<u8>, bool)>>>;
 
 fn sealed(late: bool) -> (Run<Sealed<Disk, Shelf>>, Chunks) {
     let disk = Rc::new(Sqlite::in_memory().unwrap());

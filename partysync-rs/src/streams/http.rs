@@ -290,8 +290,9 @@ fn refused(refusal: &Refusal) -> Response<Body> {
     let mut response = answer(refusal.status());
     let headers = response.headers_mut();
     headers.extend(refusal.headers());
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    *response.body_mut() = Body::Full(refusal.to_string().into_bytes());
+    let (body, content_type) = refusal.body();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    *response.body_mut() = Body::Full(body);
     response
 }
 

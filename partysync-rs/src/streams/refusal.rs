@@ -37,6 +37,15 @@ pub enum Refusal {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A request about subscriptions cannot be done; the answer's body is JSON.
+    Subscription {
+        /// The answer's status.
+        status: StatusCode,
+        /// The kind of error, as the protocol names it: `FENCED`, say.
+        code: &'static str,
+        /// What is wrong.
+        message: String,
+    },
     /// 503: the store does not answer now; the same request may succeed later.
     Unavailable(String),
     /// 500: a fault of the server.
@@ -63,6 +72,7 @@ impl Refusal {
             Self::Fenced { .. } => StatusCode::FORBIDDEN,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Subscription { status, .. } => *status,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -90,10 +100,24 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// The answer's body and its content type.
+    pub(super) fn body(&self) -> (Vec<u8>, &'static str) {
+        match self {
+            Self::Subscription { code, message, .. } => {
+                let error = serde_json::json!({ "error": { "code": code, "message": message } });
+                (error.to_string().into_bytes(), "application/json")
+            }
+            other => (other.to_string().into_bytes(), "text/plain; charset=utf-8"),
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadRequest(why) | Self::Conflict(why) => f.write_str(why),
+            Self::Subscription { message, .. } => f.write_str(message),
             Self::NotFound => f.write_str("there is no such stream"),
             Self::Gone => f.write_str("the stream was deleted"),
             Self::Closed(_) => f.write_str("the stream is closed"),

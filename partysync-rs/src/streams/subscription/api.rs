@@ -73,15 +73,15 @@ fn json_answer(status: StatusCode, body: &Value) -> Response<Body> {
     response
 }
 
-fn error(status: StatusCode, code: &str, message: &str) -> Response<Body> {
-    json_answer(status, &json!({ "error": { "code": code, "message": message } }))
+fn error(status: StatusCode, code: &'static str, message: impl Into<String>) -> Refusal {
+    Refusal::Subscription { status, code, message: message.into() }
 }
 
-fn invalid(message: &str) -> Response<Body> {
+fn invalid(message: impl Into<String>) -> Refusal {
     error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", message)
 }
 
-fn fenced() -> Response<Body> {
+fn fenced() -> Refusal {
     error(StatusCode::CONFLICT, "FENCED", "another wake has taken the place of this one")
 }
 
@@ -106,14 +106,14 @@ impl<S: Store, P: Platform> Streams<S, P> {
         let id = id.and_then(|id| percent_decode_str(id).decode_utf8().ok());
         let (Some("subscriptions"), Some(id)) = (area, id) else { return Err(Refusal::NotFound) };
         if id.is_empty() || id.len() > 256 || id.contains(|c: char| c == '/' || c.is_control()) {
-            return Ok(invalid("a subscription's id is a segment of a path"));
+            return Err(invalid("a subscription's id is a segment of a path"));
         }
         let body = collect(body, BODY_BYTES).await?;
         if method == Method::PUT && what.is_none() {
             return self.subscribe(&id, &parts, &body);
         }
         let Some(subscription) = self.subscription(&id)? else {
-            return Ok(error(
+            return Err(error(
                 StatusCode::NOT_FOUND,
                 "SUBSCRIPTION_NOT_FOUND",
                 "there is no such subscription",
@@ -130,11 +130,11 @@ impl<S: Store, P: Platform> Streams<S, P> {
             }
             (Method::POST, Some("callback"), None) => match subscription.config.delivery {
                 Delivery::Webhook { .. } => self.ack(subscription, &parts, &body),
-                Delivery::PullWake { .. } => Ok(invalid("workers of this subscription ack")),
+                Delivery::PullWake { .. } => Err(invalid("workers of this subscription ack")),
             },
             (Method::POST, Some("ack"), None) => match subscription.config.delivery {
                 Delivery::PullWake { .. } => self.ack(subscription, &parts, &body),
-                Delivery::Webhook { .. } => Ok(invalid("workers of this subscription call back")),
+                Delivery::Webhook { .. } => Err(invalid("workers of this subscription call back")),
             },
             (Method::POST, Some("claim"), None) => self.claim(subscription, &body),
             (Method::POST, Some("release"), None) => self.release(subscription, &parts, &body),
@@ -157,7 +157,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
     }
 
     /// What is asked for, if it makes a subscription.
-    fn config(&self, body: &[u8]) -> Result<Config, Response<Body>> {
+    fn config(&self, body: &[u8]) -> Result<Config, Refusal> {
         let asked: Asked = parsed(body)?;
         let streams = asked.streams.iter().map(|path| self.own_path(path)).collect::<Option<_>>();
         let streams =
@@ -213,20 +213,13 @@ impl<S: Store, P: Platform> Streams<S, P> {
     }
 
     fn subscribe(&self, id: &str, parts: &Parts, body: &[u8]) -> Answer {
-        let config = match self.config(body) {
-            Ok(config) => config,
-            Err(response) => return Ok(response),
-        };
+        let config = self.config(body)?;
         if let Some(there) = self.subscription(id)? {
-            return Ok(if there.config == config {
-                json_answer(StatusCode::OK, &self.described(&there)?)
-            } else {
-                error(
-                    StatusCode::CONFLICT,
-                    "SUBSCRIPTION_ALREADY_EXISTS",
-                    "it is there, with another configuration",
-                )
-            });
+            if there.config == config {
+                return Ok(json_answer(StatusCode::OK, &self.described(&there)?));
+            }
+            let message = "it is there, with another configuration";
+            return Err(error(StatusCode::CONFLICT, "SUBSCRIPTION_ALREADY_EXISTS", message));
         }
         let uri = &parts.uri;
         let origin = uri
@@ -287,38 +280,32 @@ impl<S: Store, P: Platform> Streams<S, P> {
         };
         let streams: Vec<_> = known(self.store(), &prefix)?.into_iter().map(link).collect();
         let Config { pattern, delivery, lease_ttl_ms, description, .. } = &subscription.config;
-        let mut described = json!({
-            "id": subscription.id, "subscription_id": subscription.id, "pattern": pattern,
-            "streams": streams, "lease_ttl_ms": lease_ttl_ms, "description": description,
-            "created_at": rfc3339(subscription.created_at), "wake_stream": null,
-            "status": if subscription.failed { "failed" } else { "active" },
-        });
-        match delivery {
+        let (kind, webhook, wake_stream) = match delivery {
             Delivery::Webhook { url } => {
-                described["type"] = "webhook".into();
-                described["webhook"] = json!({ "url": url, "signing": {
+                let signing = json!({
                     "alg": "ed25519", "kid": self.key_id()?,
                     "jwks_url": format!("{}/__ds/jwks.json", subscription.base),
-                }});
+                });
+                ("webhook", Some(json!({ "url": url, "signing": signing })), None)
             }
-            Delivery::PullWake { wake_stream } => {
-                described["type"] = "pull-wake".into();
-                described["wake_stream"] = wake_stream.as_str().into();
-            }
-        }
-        Ok(described)
+            Delivery::PullWake { wake_stream } => ("pull-wake", None, Some(wake_stream)),
+        };
+        Ok(json!({
+            "id": subscription.id, "subscription_id": subscription.id, "type": kind,
+            "pattern": pattern, "streams": streams, "webhook": webhook, "wake_stream": wake_stream,
+            "lease_ttl_ms": lease_ttl_ms, "description": description,
+            "created_at": rfc3339(subscription.created_at),
+            "status": if subscription.failed { "failed" } else { "active" },
+        }))
     }
 
     fn add_streams(&self, subscription: &Subscription, body: &[u8]) -> Answer {
-        let added: Streamed = match parsed(body) {
-            Ok(added) => added,
-            Err(response) => return Ok(response),
-        };
+        let added: Streamed = parsed(body)?;
         let mut changes = Vec::new();
         for path in &added.streams {
             let own = matches!(&subscription.config.delivery, Delivery::PullWake { wake_stream } if wake_stream == path);
             if own || self.own_path(path).is_none() {
-                return Ok(invalid(
+                return Err(invalid(
                     "`streams` are paths below the streams' root, and not the own wakes",
                 ));
             }
@@ -335,7 +322,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
 
     fn remove_stream(&self, subscription: &Subscription, path: &str) -> Answer {
         let Ok(path) = percent_decode_str(path).decode_utf8() else {
-            return Ok(invalid("the path is not UTF-8"));
+            return Err(invalid("the path is not UTF-8"));
         };
         let key = Subscription::link_key(&subscription.id, &path);
         match read_note::<Link>(self.store(), &key)? {
@@ -355,12 +342,9 @@ impl<S: Store, P: Platform> Streams<S, P> {
     }
 
     fn claim(&self, mut subscription: Subscription, body: &[u8]) -> Answer {
-        let Claimed { worker } = match parsed(body) {
-            Ok(claimed) => claimed,
-            Err(response) => return Ok(response),
-        };
+        let Claimed { worker } = parsed(body)?;
         if matches!(subscription.config.delivery, Delivery::Webhook { .. }) {
-            return Ok(invalid("a webhook subscription is not claimed"));
+            return Err(invalid("a webhook subscription is not claimed"));
         }
         let mut changes = Vec::new();
         let pending = self.pending(&subscription.id, &mut changes)?;
@@ -380,7 +364,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
             return Ok(json_answer(StatusCode::CONFLICT, &claimed));
         }
         let (Some(wake), false) = (wake, pending.is_empty()) else {
-            return Ok(error(StatusCode::CONFLICT, "NO_PENDING_WORK", "there is nothing to do"));
+            return Err(error(StatusCode::CONFLICT, "NO_PENDING_WORK", "there is nothing to do"));
         };
         if wake.holder.is_some() {
             // The lease is over, and its alarm has not rung yet.
@@ -413,7 +397,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
         subscription: &Subscription,
         parts: &Parts,
         body: &[u8],
-    ) -> Result<Acked, Response<Body>> {
+    ) -> Result<Acked, Refusal> {
         let token = parts
             .headers
             .get(AUTHORIZATION)
@@ -437,14 +421,11 @@ impl<S: Store, P: Platform> Streams<S, P> {
     }
 
     fn ack(&self, mut subscription: Subscription, parts: &Parts, body: &[u8]) -> Answer {
-        let request = match self.held(&subscription, parts, body) {
-            Ok(request) => request,
-            Err(response) => return Ok(response),
-        };
+        let request = self.held(&subscription, parts, body)?;
         let mut acks = BTreeMap::new();
         for Ack { stream, offset } in request.acks {
             let Some(offset) = acked(&offset) else {
-                return Ok(invalid("an acknowledged offset is one that a stream gave out"));
+                return Err(invalid("an acknowledged offset is one that a stream gave out"));
             };
             acks.insert(stream, offset);
         }
@@ -464,17 +445,15 @@ impl<S: Store, P: Platform> Streams<S, P> {
     }
 
     fn release(&self, subscription: Subscription, parts: &Parts, body: &[u8]) -> Answer {
-        if let Err(response) = self.held(&subscription, parts, body) {
-            return Ok(response);
-        }
+        self.held(&subscription, parts, body)?;
         self.end_wake(subscription, Vec::new())?;
         Ok(empty())
     }
 }
 
-fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Response<Body>> {
+fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body)
-        .map_err(|e| invalid(&format!("the body is not what is asked for: {e}")))
+        .map_err(|e| invalid(format!("the body is not what is asked for: {e}")))
 }
 
 /// Compares secrets in the same time wherever they differ.

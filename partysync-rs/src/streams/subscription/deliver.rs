@@ -31,7 +31,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
     /// Delivers what is due, beside the request that made it so.
     pub(in crate::streams) fn deliver_later(&self) -> crate::Result<()> {
         let now = self.now();
-        if !self.next_delivery()?.is_some_and(|at| at <= now) {
+        if self.next_delivery()?.is_none_or(|at| at > now) {
             return Ok(());
         }
         let due = self.subscriptions()?.clone();

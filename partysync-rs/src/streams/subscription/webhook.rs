@@ -62,8 +62,7 @@ pub(super) fn check(url: &str, local_allowed: bool) -> Result<(), &'static str> 
         Some(Host::Domain(name)) => {
             let name = name.trim_end_matches('.').to_ascii_lowercase();
             let own = |suffix: &&str| name == *suffix || name.ends_with(&format!(".{suffix}"));
-            let local =
-                ["localhost", "local", "internal", "lan", "home.arpa"].iter().any(|s| own(s));
+            let local = ["localhost", "local", "internal", "lan", "home.arpa"].iter().any(own);
             (!local && name.contains('.'), name == "localhost")
         }
         Some(Host::Ipv4(address)) => (is_public_v4(address), address.is_loopback()),
