@@ -1,4 +1,5 @@
 //! End-to-end and property tests: see `tests/`, `e2e/`, ``lab/` and `fuzz/`.
 
+pub mod bench;
 pub mod decoders;
 pub mod workerd;

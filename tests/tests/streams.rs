@@ -2,53 +2,17 @@
 //! leaves every stream as a simple model has it, on every store.
 
 use futures::executor::block_on;
-use futures::future::LocalBoxFuture;
 use partysync::sql::{Row, Sql, Sqlite, Value};
 use partysync::streams::{
-    Append, Archive, Claim, Create, Fork, Lifetime, MemoryStore, Offset, Options, Part, Platform,
-    Position, Post, Refusal, Sealed, SqlStore, Store, Streams,
+    Append, Archive, Claim, Create, Fork, Lifetime, MemoryStore, Offset, Options, Part, Position,
+    Refusal, Sealed, SqlStore, Store, Streams,
 };
-use partysync::{Code, Error, Result, Timestamp};
+use partysync::{Code, Error, Result};
+use partysync_tests::bench::Bench;
 use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
-
-/// What a server runs on here: a clock that is set, tasks that are run when the test says so.
-#[derive(Clone, Default)]
-struct Bench {
-    now: Rc<Cell<i64>>,
-    random: Rc<Cell<u64>>,
-    tasks: Rc<RefCell<Vec<LocalBoxFuture<'static, ()>>>>,
-}
-
-impl Platform for Bench {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(1_800_000_000_000 + self.now.get())
-    }
-
-    fn random(&self) -> Result<[u8; 32]> {
-        self.random.set(self.random.get() + 1);
-        let mut bytes = [7; 32];
-        bytes[..8].copy_from_slice(&self.random.get().to_le_bytes());
-        Ok(bytes)
-    }
-
-    fn sleep(&self, _: Duration) -> LocalBoxFuture<'static, ()> {
-        Box::pin(futures::future::pending())
-    }
-
-    fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
-        self.tasks.borrow_mut().push(task);
-    }
-
-    fn wake_at(&self, _: Option<Timestamp>) {}
-
-    fn post(&self, _: Post) -> LocalBoxFuture<'static, Result<(u16, Vec<u8>)>> {
-        Box::pin(async { Err(Error::new(Code::Closed, "no network")) })
-    }
-}
 
 /// What is left of the writes until the power goes.
 #[derive(Clone)]
@@ -397,7 +361,7 @@ impl<S: Store> Run<S> {
 
     fn start(&mut self) {
         // What ran, and what was held in memory, is gone.
-        self.bench.tasks.borrow_mut().clear();
+        self.bench.drop_tasks();
         self.server = None;
         let store = (self.open)(self.power.clone()).unwrap();
         // Pages are small, so that reads take several.
@@ -473,7 +437,7 @@ impl<S: Store> Run<S> {
             }
             Op::Wait { seconds } => {
                 world.now += i64::from(seconds) * 1000 + 100;
-                self.bench.now.set(world.now);
+                self.bench.set_millis(world.now);
                 (Ok(0), Ok(0))
             }
             Op::Alarm => {
@@ -483,8 +447,7 @@ impl<S: Store> Run<S> {
                 (Ok(0), Ok(0))
             }
             Op::Tasks => {
-                let tasks = std::mem::take(&mut *self.bench.tasks.borrow_mut());
-                tasks.into_iter().for_each(block_on);
+                self.bench.run_tasks();
                 (Ok(0), Ok(0))
             }
             Op::Crash => {

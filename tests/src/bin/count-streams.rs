@@ -1,18 +1,16 @@
 //! Counts what streams cost: statements, rows and chunks for an append and for a read.
 
 use futures::executor::block_on;
-use futures::future::LocalBoxFuture;
 use partysync::sql::{Row, Sql, Sqlite, Value};
 use partysync::streams::{
-    Append, Archive, Create, Offset, Options, Part, Platform, Position, Post, Sealed, SqlStore,
-    Store, Streams,
+    Append, Archive, Create, Offset, Options, Part, Position, Sealed, SqlStore, Store, Streams,
 };
-use partysync::{Code, Error, Result, Timestamp};
+use partysync::{Error, Result};
+use partysync_tests::bench::Bench;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
-use std::time::Duration;
 
 #[derive(Default)]
 struct Counts {
@@ -115,49 +113,13 @@ impl Archive for Shelf {
     }
 }
 
-#[derive(Clone, Default)]
-struct Still(Rc<RefCell<Vec<LocalBoxFuture<'static, ()>>>>);
-
-impl Platform for Still {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(1_800_000_000_000)
-    }
-
-    fn random(&self) -> Result<[u8; 32]> {
-        Ok([1; 32])
-    }
-
-    fn sleep(&self, _: Duration) -> LocalBoxFuture<'static, ()> {
-        Box::pin(futures::future::pending())
-    }
-
-    fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
-        self.0.borrow_mut().push(task);
-    }
-
-    fn wake_at(&self, _: Option<Timestamp>) {}
-
-    fn post(&self, _: Post) -> LocalBoxFuture<'static, Result<(u16, Vec<u8>)>> {
-        Box::pin(async { Err(Error::new(Code::Closed, "no network")) })
-    }
-}
-
 fn count<S: Store>(
     name: &str,
     counts: &Counts,
     store: S,
 ) -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let platform = Still::default();
-    let streams = Streams::new(store, platform.clone(), Options::default());
-    let settle = || {
-        loop {
-            let tasks = std::mem::take(&mut *platform.0.borrow_mut());
-            if tasks.is_empty() {
-                return;
-            }
-            tasks.into_iter().for_each(block_on);
-        }
-    };
+    let bench = Bench::default();
+    let streams = Streams::new(store, bench.clone(), Options::default());
     let kind = || Some("application/octet-stream".to_owned());
     let create = Create { content_type: kind(), lifetime: None, closed: false, fork: None };
     block_on(streams.create("a", &create, Vec::new()))?;
@@ -173,11 +135,11 @@ fn count<S: Store>(
     say(format_args!("read 100 bytes"));
     for _ in 0..160 {
         append(64 * 1024)?;
-        settle();
+        bench.run_tasks();
     }
     say(format_args!("160 appends of 64 KiB, with what is put off"));
     append(100)?;
-    settle();
+    bench.run_tasks();
     say(format_args!("append 100 bytes behind 10 MiB"));
     let middle = Offset::new(5 * 1024 * 1024);
     block_on(streams.read("a", Position::At(middle)))?;
