@@ -156,6 +156,8 @@ fn what_was_there_before_is_not_news_and_what_comes_is() {
     assert_eq!(server.done(wake, &acks(wake)).0, 409);
     let mixed = json!({ "wake_id": wake["wake_id"], "generation": 2, "callback_token": next["callback_token"] });
     assert_eq!(server.done(&mixed, &json!([])).1["error"]["code"], "FENCED");
+    let older = json!({ "wake_id": next["wake_id"], "generation": 1, "callback_token": next["callback_token"] });
+    assert_eq!(server.done(&older, &json!([])).1["error"]["code"], "FENCED");
     let (status, body) = server.ask("POST", "__ds/subscriptions/s/callback", None, &json!({}));
     assert_eq!((status, &body["error"]["code"]), (401, &json!("TOKEN_INVALID")));
     assert_eq!(server.done(next, &acks(next)).1["next_wake"], false);
@@ -233,6 +235,11 @@ fn a_lease_that_is_over_gives_the_work_to_another() {
         "acks": [{ "stream": "a", "offset": "0000000000000000_0000000000000002" }] });
     let token = first["callback_token"].as_str();
     assert_eq!(server.ask("POST", "__ds/subscriptions/s/callback", token, &body).0, 200);
+    // A cursor never goes back.
+    let mut back = body.clone();
+    back["acks"][0]["offset"] = "0000000000000000_0000000000000000".into();
+    assert_eq!(server.ask("POST", "__ds/subscriptions/s/callback", token, &back).0, 200);
+    assert_eq!(server.cursor("a"), "0000000000000000_0000000000000002");
     assert_eq!(server.alarm(), 10_000);
     let second = server.posted().remove(0);
     assert_eq!(second["generation"], 2);
@@ -310,6 +317,13 @@ fn a_stream_that_is_gone_is_no_work() {
     server.put("a", &json!("again"));
     let next = server.posted().remove(0);
     assert_eq!(next["streams"][0]["acked_offset"], "0000000000000000_0000000000000000");
+    // What a fork at that path has from its source is no news.
+    server.ask("DELETE", "a", None, &Json::Null);
+    let fork = http::Request::put("https://streams.example/v1/stream/a")
+        .header("stream-forked-from", "/v1/stream/b");
+    let made = block_on(server.streams.handle(fork.body(full(Vec::new())).unwrap()));
+    assert_eq!(made.status(), 201);
+    assert_eq!(server.done(&next, &json!([])).1["next_wake"], false);
 }
 
 #[test]
