@@ -4,6 +4,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { DurableStream, IdempotentProducer, stream as follow } from "@durable-streams/client";
+import { until } from "./harness.mjs";
+import { launch } from "./page.mjs";
 import { startStore, stores } from "./streams.mjs";
 
 for (const store of stores) {
@@ -17,6 +19,54 @@ for (const store of stores) {
     await t.test("random operations", () => random(server, store));
   });
 }
+
+test("a stream whose time is over is deleted by the alarm, and nobody has to ask", async (t) => {
+  const server = await startStore("sqlite");
+  t.after(() => server.stop());
+  const headers = { ...binary, "stream-ttl": "1" };
+  assert.equal((await fetch(url(server, "short"), { method: "PUT", headers, body: "bytes" })).status, 201);
+  assert.equal((await fetch(url(server, "long"), { method: "PUT", headers: binary, body: "bytes" })).status, 201);
+  const count = (table) => server.sqlite(table, `SELECT count(*) AS n FROM ${table}`).reduce((sum, [row]) => sum + row.n, 0);
+  assert.equal(count("_ds_rows"), 2);
+  await until("one of the two is gone", () => count("_ds_streams") === 1 && count("_ds_rows") === 1);
+  assert.equal((await fetch(url(server, "long"))).status, 200);
+});
+
+test("the page writes and follows a stream", async (t) => {
+  const server = await startStore("sqlite");
+  const browser = await launch();
+  t.after(async () => {
+    await browser.close();
+    await server.stop();
+  });
+  const problems = [];
+  const open = async () => {
+    const page = await (await browser.newContext()).newPage();
+    page.on("pageerror", (error) => problems.push(error.message));
+    await page.goto(server.url);
+    return page;
+  };
+  const shown = (page) => page.getByRole("listitem").allTextContents();
+  const say = async (page, text) => {
+    await page.getByLabel("Message", { exact: true }).fill(text);
+    await page.getByRole("button", { name: "Append" }).click();
+  };
+  const [one, other] = [await open(), await open()];
+  await say(one, "first");
+  await say(other, "<b>second</b>");
+  const wanted = ["first", "<b>second</b>"];
+  const both = async () => (await Promise.all([shown(one), shown(other)])).every((list) => list.join() === wanted.join());
+  await until("both pages show both messages", both);
+  await one.reload();
+  await until("a reloaded page shows them as well", both);
+  // The server goes away and comes back: the pages go on from where they were.
+  await server.down("SIGKILL");
+  await server.up();
+  await say(one, "third");
+  wanted.push("third");
+  await until("both pages show the third, and nothing twice", both);
+  assert.deepEqual(problems, []);
+});
 
 const url = (server, name) => `${server.url}/v1/stream/${name}`;
 
