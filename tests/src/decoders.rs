@@ -3,7 +3,11 @@
 //!
 //! A decoder may refuse; what it takes must survive a round trip. Each function panics otherwise.
 
+use crate::bench::Bench;
+use futures::FutureExt;
+use futures::stream::StreamExt;
 use lab_shared::{Item, LabAction, Note};
+use partysync::streams::{Body, MemoryStore, Options, Streams, full};
 use partysync::testing::TestRoom;
 use partysync::wire::{v1, v2};
 use partysync::{Action, Protocol, Record, Result, Room, SyncServer, Timestamp};
@@ -15,7 +19,7 @@ use serde_json::Value as Json;
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const DECODERS: [Decoder; 8] = [
+pub const DECODERS: [Decoder; 9] = [
     ("v1_frame", v1_frame),
     ("client_frame", client_frame),
     ("server_frame", server_frame),
@@ -24,6 +28,7 @@ pub const DECODERS: [Decoder; 8] = [
     ("saved", saved),
     ("room", room),
     ("session", session),
+    ("streams", streams),
 ];
 
 /// A frame of TypeScript `partysync`.
@@ -146,4 +151,55 @@ pub fn session(data: &[u8]) {
     let answered = session.take_answers().iter().any(|(answered, _)| *answered == seq);
     assert!(answered || session.replica().pending() == 1, "the pending action is gone");
     let _ = (session.replica().rows::<Item>(), session.replica().rows::<Note>());
+}
+
+/// Requests to a server of streams, as HTTP writes them, with `---` on a line between two. Whatever
+/// they are, the server never fails, and what it holds can be read.
+pub fn streams(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let bench = Bench::default();
+    let options = Options { page_bytes: 8, local_webhooks: true, ..Options::default() };
+    let server = Streams::new(MemoryStore::new(), bench.clone(), options);
+    let ask = |text: &str| {
+        let (head, body) = text.split_once("\n\n").unwrap_or((text, ""));
+        let mut lines = head.lines();
+        let (method, path) = lines.next()?.split_once(' ')?;
+        let uri = format!("https://streams.example/v1/stream/{path}");
+        let mut request = http::Request::builder().method(method).uri(uri);
+        for line in lines {
+            let (name, value) = line.split_once(": ")?;
+            request = request.header(name, value);
+        }
+        let request = request.body(full(body.as_bytes().to_vec())).ok()?;
+        // A live read may wait for ever: it is hung up on.
+        let response = server.handle(request).now_or_never()?;
+        assert!(!response.status().is_server_error(), "{text}");
+        if let Body::Live(mut events) = response.into_body() {
+            let _ = events.next().now_or_never();
+        }
+        Some(())
+    };
+    for request in text.split("\n---\n").take(32) {
+        if let Some(seconds) = request.strip_prefix("WAIT ") {
+            bench.wait(seconds.parse().unwrap_or(0u16).into());
+        }
+        let _ = ask(request);
+        bench.run_tasks();
+        let _ = server.wake().now_or_never();
+    }
+    for path in ["a", "b", "c/d"] {
+        let mut offset = "-1".to_owned();
+        for _ in 0..10_000 {
+            let read = http::Request::get(format!(
+                "https://streams.example/v1/stream/{path}?offset={offset}"
+            ));
+            let read = server.handle(read.body(full(Vec::new())).expect("a request"));
+            let page = read.now_or_never().expect("memory is at hand");
+            assert!(matches!(page.status().as_u16(), 200 | 404 | 410), "{path}: {}", page.status());
+            if page.status() != 200 || page.headers().contains_key("stream-up-to-date") {
+                break;
+            }
+            offset = page.headers()["stream-next-offset"].to_str().expect("an offset").to_owned();
+        }
+    }
 }

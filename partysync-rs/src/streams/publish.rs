@@ -2,8 +2,8 @@
 
 use super::{Change, ClosedBy, Kind, Platform, Producer, Refusal, Store, Stream, Streams};
 
-/// Who publishes; a producer of the protocol with this id would be fenced off.
-const PUBLISHER: &str = "publisher";
+/// Who publishes: an id that no request can name, since headers hold no control characters.
+const PUBLISHER: &str = "\0publisher";
 
 impl<S: Store, P: Platform> Streams<S, P> {
     /// The number of what was published last into this stream; 0 for nothing.
@@ -42,7 +42,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
         if !bytes.is_empty() {
             changes.push(Change::Append { id: stream.id, at: stream.end, bytes });
         }
-        let state = Producer { epoch: u64::MAX >> 11, seq: number };
+        let state = Producer { epoch: 0, seq: number };
         changes.push(Change::Producer { id: stream.id, name: PUBLISHER.to_owned(), state });
         self.commit(changes)
     }

@@ -39,10 +39,14 @@ impl History {
         Ok(())
     }
 
-    /// The request as the streams know it, if it is one for the history: its path without the
-    /// room's.
-    pub(super) fn own(uri: &http::Uri) -> Option<http::Uri> {
-        uri.path().strip_suffix(PATH)?.strip_suffix('/')?;
+    /// The request as the streams know it, if it is one for the history of this room: its path
+    /// without the room's.
+    pub(super) fn own(uri: &http::Uri, room: &str) -> Option<http::Uri> {
+        let above = uri.path().strip_suffix(PATH)?.strip_suffix('/')?;
+        let last = above.rsplit('/').next().unwrap_or_default();
+        if percent_encoding::percent_decode_str(last).decode_utf8().ok()? != room {
+            return None;
+        }
         let mut parts = uri.clone().into_parts();
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         parts.path_and_query = format!("/{PATH}{query}").parse().ok();

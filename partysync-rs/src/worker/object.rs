@@ -264,7 +264,8 @@ impl<S: SyncServer> Object<S> {
             return Ok(None);
         }
         let head = head(request)?.body(full(Vec::new())).map_err(bad_request)?;
-        let Some(own) = super::history::History::own(head.uri()) else { return Ok(None) };
+        let room = self.state.id().name().unwrap_or_default();
+        let Some(own) = super::history::History::own(head.uri(), &room) else { return Ok(None) };
         if !matches!(request.method(), Method::Get | Method::Head | Method::Options) {
             let refusal = Refusal::MethodNotAllowed;
             return Response::error(refusal.to_string(), refusal.status().as_u16()).map(Some);

@@ -5,9 +5,12 @@ use super::{Delivery, Subscription, webhook};
 use crate::Timestamp;
 use crate::streams::{Offset, Platform, Post, Refusal, Store, Streams};
 use serde::Deserialize;
+use std::time::Duration;
 
 const FIRST_RETRY_MILLIS: i64 = 1_000;
 const LAST_RETRY_MILLIS: i64 = 60_000;
+/// How long to wait when the server itself failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// What a webhook may answer at once.
 #[derive(Deserialize)]
@@ -25,7 +28,14 @@ fn backoff(attempts: u32, chance: u8) -> i64 {
 impl<S: Store, P: Platform> Streams<S, P> {
     /// When a subscription wants something next.
     pub(in crate::streams) fn next_delivery(&self) -> crate::Result<Option<Timestamp>> {
-        Ok(self.subscriptions()?.iter().filter_map(Subscription::due).min())
+        let delivering = self.inner.delivering.borrow();
+        let soon = self.now().plus_millis(FIRST_RETRY_MILLIS);
+        let due = |subscription: &Subscription| {
+            // What is under way is looked after; the alarm is there in case that ends.
+            let under_way = delivering.contains(&subscription.id);
+            subscription.due().map(|due| if under_way { due.max(soon) } else { due })
+        };
+        Ok(self.subscriptions()?.iter().filter_map(due).min())
     }
 
     /// Delivers what is due, beside the request that made it so.
@@ -40,8 +50,10 @@ impl<S: Store, P: Platform> Streams<S, P> {
             if self.inner.delivering.borrow_mut().insert(subscription.id.clone()) {
                 let server = self.clone();
                 self.inner.platform.spawn(Box::pin(async move {
-                    // What fails here is still noted as due: the alarm comes back to it.
-                    let _ = server.deliver(&subscription.id).await;
+                    if server.deliver(&subscription.id).await.is_err() {
+                        // It is still noted as due: not at once again.
+                        server.inner.platform.sleep(AFTER_FAILURE).await;
+                    }
                     server.inner.delivering.borrow_mut().remove(&subscription.id);
                     let _ = server.deliver_later();
                     if let Ok(next) = server.next_wake() {
