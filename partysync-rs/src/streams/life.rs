@@ -3,6 +3,7 @@
 
 use super::{Change, Lifetime, Platform, Refusal, Store, Stream, Streams};
 use crate::Timestamp;
+use std::cell::Cell;
 use std::time::Duration;
 
 /// How long after a failure work that was put off is tried again.
@@ -134,9 +135,10 @@ impl<S: Store, P: Platform> Streams<S, P> {
             }
         }
         self.deliver_later()?;
-        self.settle().await?;
+        let settled = self.settle().await;
+        // What could not be done is due again.
         self.inner.platform.wake_at(self.next_wake()?);
-        Ok(())
+        settled
     }
 
     /// Works off what the store has put off, beside the request that put it off.
@@ -155,18 +157,26 @@ impl<S: Store, P: Platform> Streams<S, P> {
         if self.inner.settling.replace(true) {
             return Ok(());
         }
-        let mut result = Ok(());
-        while result.is_ok() && self.store().unsettled()? {
-            result = self.store().settle().await;
+        let _settling = Settling(&self.inner.settling);
+        while self.store().unsettled()? {
+            self.store().settle().await?;
         }
-        self.inner.settling.set(false);
-        result
+        Ok(())
     }
 
     /// How long until this moment.
     pub(super) fn until(&self, at: Timestamp) -> Duration {
         let millis = at.as_millis().saturating_sub(self.now().as_millis()).max(0);
         Duration::from_millis(millis.unsigned_abs())
+    }
+}
+
+/// A task puts work in order for as long as it holds this.
+struct Settling<'a>(&'a Cell<bool>);
+
+impl Drop for Settling<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
     }
 }
 

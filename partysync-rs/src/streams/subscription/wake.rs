@@ -4,7 +4,7 @@
 use super::{Delivery, Known, Link, Subscription, Wake, known, note, random_text, read_note};
 use crate::Result;
 use crate::streams::{Change, Kind, Offset, Platform, Refusal, Store, Stream, StreamId, Streams};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A stream that holds more than its cursor has seen.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
             return Ok(changes);
         }
         let mut woken = BTreeMap::new();
-        let mut linked = BTreeMap::new();
+        let mut linked = BTreeSet::new();
         // Wakes are appends as well, and come behind those that cause them.
         let mut index = 0;
         while let Some(change) = changes.get(index) {
@@ -43,22 +43,22 @@ impl<S: Store, P: Platform> Streams<S, P> {
             let Some(path) = self.appended_path(id, &changes)? else { continue };
             for subscription in &mut subscriptions {
                 let key = Subscription::link_key(&subscription.id, &path);
-                let link = match linked.get(&key) {
-                    Some(link) => Some(Clone::clone(link)),
-                    None => read_note::<Link>(self.store(), &key)?,
-                };
-                let covered = subscription.covers(&path);
-                let link = match link {
-                    None if !covered => continue,
+                let first = linked.insert(key.clone());
+                let known = if first { read_note::<Link>(self.store(), &key)? } else { continue };
+                let link = match known {
+                    None if !subscription.covers(&path) => continue,
                     // Linked before the append: its data is news.
-                    None => Link { explicit: false, glob: true, stream: Some(id), acked: at },
-                    Some(link) if link.stream == Some(id) => link,
-                    Some(link) => Link { stream: Some(id), acked: at, ..link },
+                    None => Some(Link { explicit: false, glob: true, stream: Some(id), acked: at }),
+                    Some(link) if link.stream == Some(id) => None,
+                    Some(link) => Some(Link { stream: Some(id), acked: at, ..link }),
                 };
-                changes.push(note(key.clone(), &link)?);
-                linked.insert(key, link);
+                if let Some(link) = link {
+                    changes.push(note(key, &link)?);
+                }
                 let todo = Subscription::todo_key(&subscription.id, &path);
-                changes.push(Change::Note { key: todo, text: Some("1".to_owned()) });
+                if self.store().note(&todo)?.is_none() {
+                    changes.push(Change::Note { key: todo, text: Some("1".to_owned()) });
+                }
                 if subscription.wake.is_none() {
                     changes.extend(self.begin_wake(subscription, &path, &changes)?);
                     woken.insert(subscription.id.clone(), subscription.clone());
