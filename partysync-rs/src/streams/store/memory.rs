@@ -1,9 +1,9 @@
 //! [`MemoryStore`]: streams that end with the process, for tests and for what need not last.
 
 use super::{Change, Producer, Store, Stream, StreamId};
-use crate::{Code, Error, Result};
+use crate::{Code, Error, Result, Timestamp};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 /// Streams in memory.
@@ -23,6 +23,8 @@ pub struct MemoryStore {
 struct Kept {
     paths: BTreeMap<String, StreamId>,
     streams: BTreeMap<StreamId, Held>,
+    /// Those that expire, the first one first.
+    expiring: BTreeSet<(Timestamp, StreamId)>,
     notes: BTreeMap<String, String>,
 }
 
@@ -57,14 +59,20 @@ impl Kept {
                 self.paths.insert(stream.path.clone(), stream.id);
                 let stream = Stream { end: stream.start(), ..stream };
                 let held = Held { stream, appends: BTreeMap::new(), producers: BTreeMap::new() };
-                self.streams.insert(held.stream.id, held);
+                let (id, expires_at) = (held.stream.id, held.stream.expires_at);
+                self.streams.insert(id, held);
+                self.expire_at(id, None, expires_at);
             }
             Change::Update(stream) => {
-                let held = self.held(stream.id)?;
+                let (id, expires_at) = (stream.id, stream.expires_at);
+                let held = self.held(id)?;
+                let before = held.stream.expires_at;
                 held.stream = Stream { end: held.stream.end, ..stream };
+                self.expire_at(id, before, expires_at);
             }
             Change::Touch { id, expires_at } => {
-                self.held(id)?.stream.expires_at = Some(expires_at);
+                let before = self.held(id)?.stream.expires_at.replace(expires_at);
+                self.expire_at(id, before, Some(expires_at));
             }
             Change::Append { id, at, bytes } => {
                 let held = self.held(id)?;
@@ -77,6 +85,7 @@ impl Kept {
             Change::Remove(id) => {
                 if let Some(held) = self.streams.remove(&id) {
                     self.paths.remove(&held.stream.path);
+                    self.expire_at(id, held.stream.expires_at, None);
                 }
             }
             Change::Note { key, text: Some(text) } => {
@@ -87,6 +96,13 @@ impl Kept {
             }
         }
         Ok(())
+    }
+
+    fn expire_at(&mut self, id: StreamId, before: Option<Timestamp>, now: Option<Timestamp>) {
+        if let Some(before) = before {
+            self.expiring.remove(&(before, id));
+        }
+        self.expiring.extend(now.map(|now| (now, id)));
     }
 
     /// Whether a list of changes can be applied whole.
@@ -140,12 +156,8 @@ impl Store for MemoryStore {
 
     fn expiring(&self, limit: usize) -> Result<Vec<Stream>> {
         let kept = self.kept.borrow();
-        let streams = kept.streams.values().map(|held| &held.stream);
-        let mut due: Vec<_> =
-            streams.filter(|s| s.expires_at.is_some() && !s.deleted).cloned().collect();
-        due.sort_by_key(|stream| stream.expires_at);
-        due.truncate(limit);
-        Ok(due)
+        let first = kept.expiring.iter().filter_map(|(_, id)| kept.streams.get(id));
+        Ok(first.take(limit).map(|held| held.stream.clone()).collect())
     }
 
     fn producer(&self, id: StreamId, name: &str) -> Result<Option<Producer>> {
