@@ -2,10 +2,11 @@
 //! leaves every stream as a simple model has it, on every store.
 
 use futures::executor::block_on;
+use futures::stream::StreamExt;
 use partysync::sql::{Row, Sql, Sqlite, Value};
 use partysync::streams::{
-    Append, Archive, Claim, Create, Fork, Lifetime, MemoryStore, Offset, Options, Part, Position,
-    Refusal, Sealed, SqlStore, Store, Streams,
+    Append, Archive, Create, Fork, Lifetime, MemoryStore, Offset, Options, Part, Position, Refusal,
+    Sealed, SqlStore, Store, Streams,
 };
 use partysync::{Code, Error, Result};
 use partysync_tests::bench::Bench;
@@ -343,6 +344,8 @@ fn told(refusal: &Refusal) -> Told {
 
 struct Run<S: Store> {
     open: Box<dyn Fn(Power) -> Result<S>>,
+    /// How many parts of bodies the disk holds.
+    left: Box<dyn Fn() -> i64>,
     bench: Bench,
     power: Power,
     server: Option<Streams<S, Bench>>,
@@ -351,10 +354,11 @@ struct Run<S: Store> {
 }
 
 impl<S: Store> Run<S> {
-    fn new(open: Box<dyn Fn(Power) -> Result<S>>) -> Self {
+    fn new(open: Box<dyn Fn(Power) -> Result<S>>, left: Box<dyn Fn() -> i64>) -> Self {
         let power = Power(Rc::new(Cell::new(u32::MAX)));
         let bench = Bench::default();
-        let mut run = Self { open, bench, power, server: None, world: World::default(), words: 0 };
+        let mut run =
+            Self { open, left, bench, power, server: None, world: World::default(), words: 0 };
         run.start();
         run
     }
@@ -399,14 +403,23 @@ impl<S: Store> Run<S> {
                 let next = model.and_then(|m| m.producer).map_or(0, |last| last + 1);
                 let claim = producer.then(|| next.saturating_sub(u64::from(repeat)));
                 let body = self.body(json, size);
-                let request = Append {
-                    content_type: Some(kind(json).into()),
-                    seq: None,
-                    close: false,
-                    producer: claim.map(|seq| Claim { id: "p".into(), epoch: 0, seq }),
+                let mut request = http::Request::post(format!("https://x/v1/stream/{}", PATHS[at]))
+                    .header("content-type", kind(json));
+                if let Some(seq) = claim {
+                    request = request.header("producer-id", "p").header("producer-epoch", 0);
+                    request = request.header("producer-seq", seq);
+                }
+                // It arrives in parts, and is put aside in others.
+                let parts: Vec<_> = body.chunks(11).map(|part| Ok(part.to_vec())).collect();
+                let request = request.body(futures::stream::iter(parts).boxed_local()).unwrap();
+                let answer = block_on(self.server().handle(request));
+                let here = match answer.status().as_u16() {
+                    200 | 204 => {
+                        let end = answer.headers()["stream-next-offset"].to_str().unwrap();
+                        Ok(end.parse::<Offset>().unwrap().bytes())
+                    }
+                    other => Err(other),
                 };
-                let done = self.server().append(PATHS[at], &request, body.clone());
-                let here = done.map(|a| a.tail.bytes()).or_else(|e| told(&e));
                 (here, world.append(PATHS[at], &body, claim))
             }
             Op::Close { at } => {
@@ -507,6 +520,7 @@ impl<S: Store> Run<S> {
             let (here, model) = self.step(op, &mut world);
             assert_eq!(here, model, "{op:?}");
             assert_eq!(self.seen(), Self::wanted(&mut world), "after {op:?}");
+            assert_eq!((self.left)(), 0, "after {op:?}");
             self.world = world;
         }
     }
@@ -545,27 +559,38 @@ impl<S: Store> Run<S> {
         }
         assert_eq!(self.seen(), Self::wanted(&mut self.world));
         assert!(!self.server().store().unsettled().unwrap(), "work is left over");
+        assert_eq!((self.left)(), 0, "parts of bodies are left over");
     }
 }
 
 fn memory() -> Run<MemoryStore> {
-    Run::new(Box::new(|_| Ok(MemoryStore::new())))
+    Run::new(Box::new(|_| Ok(MemoryStore::new())), Box::new(|| 0))
 }
 
 fn sql() -> Run<SqlStore<Disk>> {
     let disk = Rc::new(Sqlite::in_memory().unwrap());
-    Run::new(Box::new(move |power| SqlStore::new(Disk(Rc::clone(&disk), power))))
+    let left = left(&disk);
+    Run::new(Box::new(move |power| SqlStore::new(Disk(Rc::clone(&disk), power))), left)
+}
+
+fn left(disk: &Rc<Sqlite>) -> Box<dyn Fn() -> i64> {
+    let disk = Rc::clone(disk);
+    Box::new(move || {
+        let sql: &dyn Sql = &*disk;
+        sql.query_one("SELECT count(*) FROM _ds_staged", [], |row| row.get(0)).unwrap()
+    })
 }
 
 fn sealed(late: bool) -> (Run<Sealed<Disk, Shelf>>, Chunks) {
     let disk = Rc::new(Sqlite::in_memory().unwrap());
     let chunks = Chunks::default();
     let kept = Rc::clone(&chunks);
+    let left = left(&disk);
     let open = move |power: Power| {
         let shelf = Shelf { chunks: Rc::clone(&kept), power: power.clone(), late };
         Sealed::new(Disk(Rc::clone(&disk), power), shelf, "object")
     };
-    (Run::new(Box::new(open)), chunks)
+    (Run::new(Box::new(open), left), chunks)
 }
 
 fn ops(most: usize) -> impl Strategy<Value = Vec<Op>> {

@@ -1,5 +1,6 @@
 //! Appending to a stream and closing it (sections 5.2 and 5.3).
 
+use super::body::Arrived;
 use super::{
     Append, Change, ClosedBy, Kind, Offset, Platform, Producer, Refusal, Store, Stream, Streams,
     Verdict, essence,
@@ -24,6 +25,15 @@ impl<S: Store, P: Platform> Streams<S, P> {
     /// # Errors
     /// The [`Refusal`] that says why nothing was appended.
     pub fn append(&self, path: &str, request: &Append, body: Vec<u8>) -> Result<Appended, Refusal> {
+        self.append_arrived(path, request, Arrived::whole(self, body))
+    }
+
+    pub(super) fn append_arrived(
+        &self,
+        path: &str,
+        request: &Append,
+        body: Arrived<S, P>,
+    ) -> Result<Appended, Refusal> {
         let stream = self.find(path)?;
         if body.is_empty() && !request.close {
             return Err(Refusal::bad_request("an append needs a body"));
@@ -51,7 +61,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
                 Err(Refusal::Closed(stream.tail()))
             };
         }
-        let bytes = self.checked(&stream, request, body)?;
+        let mut body = Self::checked(&stream, request, body)?;
         let accepted = match verdict {
             None => None,
             Some((claim, Verdict::Accept(state))) => Some((claim, state)),
@@ -71,12 +81,9 @@ impl<S: Store, P: Platform> Streams<S, P> {
         {
             return Err(Refusal::conflict(format!("Stream-Seq has to be greater than {last}")));
         }
-        let tail = Offset::new(stream.end + bytes.len() as u64);
-        let appended = !bytes.is_empty();
-        let mut changes = Vec::new();
-        if appended {
-            changes.push(Change::Append { id: stream.id, at: stream.end, bytes });
-        }
+        let tail = Offset::new(stream.end + body.len());
+        let appended = !body.is_empty();
+        let mut changes = body.changes(stream.id, stream.end);
         if let Some((claim, state)) = &accepted {
             changes.push(Change::Producer { id: stream.id, name: claim.id.clone(), state: *state });
         }
@@ -93,17 +100,17 @@ impl<S: Store, P: Platform> Streams<S, P> {
             );
         }
         self.commit(changes)?;
+        body.appended();
         let producer = accepted.map(|(_, state)| state);
         Ok(Appended { tail, closed: request.close, producer, appended })
     }
 
-    /// The bytes to be stored, if they may come into this stream.
+    /// The body as it is stored, if it may come into this stream.
     fn checked(
-        &self,
         stream: &Stream,
         request: &Append,
-        body: Vec<u8>,
-    ) -> Result<Vec<u8>, Refusal> {
+        body: Arrived<S, P>,
+    ) -> Result<Arrived<S, P>, Refusal> {
         if body.is_empty() {
             return Ok(body);
         }
@@ -115,10 +122,10 @@ impl<S: Store, P: Platform> Streams<S, P> {
             }
             Some(_) => {}
         }
-        let bytes = Kind::of(&stream.content_type).encode(body)?;
-        if bytes.is_empty() {
+        let body = body.encoded(|bytes| Kind::of(&stream.content_type).encode(bytes))?;
+        if body.is_empty() {
             return Err(Refusal::bad_request("an empty array appends nothing"));
         }
-        Ok(bytes)
+        Ok(body)
     }
 }

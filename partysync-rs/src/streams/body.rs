@@ -1,6 +1,7 @@
-//! Bodies: what comes in is read up to a limit, what goes out is whole or goes on.
+//! Bodies. What goes out is whole or goes on. What comes in is read up to a limit; of a large one
+//! no more is held than a piece, the rest is put aside in the store until it has all arrived.
 
-use super::Refusal;
+use super::{Change, Platform, Refusal, Store, StreamId, Streams};
 use futures::stream::{LocalBoxStream, StreamExt};
 use std::fmt;
 
@@ -33,11 +34,7 @@ pub fn full(bytes: Vec<u8>) -> Incoming {
 /// All of a body, unless it is larger than `limit` bytes: then no more than that is held.
 pub(crate) async fn collect(mut body: Incoming, limit: usize) -> Result<Vec<u8>, Refusal> {
     let mut bytes: Vec<u8> = Vec::new();
-    while let Some(part) = body.next().await {
-        let part = part.map_err(|e| Refusal::bad_request(format!("the body broke off: {e}")))?;
-        if bytes.len() + part.len() > limit {
-            return Err(Refusal::TooLarge { limit });
-        }
+    while let Some(part) = next(&mut body, limit, bytes.len()).await? {
         if bytes.is_empty() {
             bytes = part;
         } else {
@@ -45,4 +42,106 @@ pub(crate) async fn collect(mut body: Incoming, limit: usize) -> Result<Vec<u8>,
         }
     }
     Ok(bytes)
+}
+
+/// The next part of a body of which so many bytes have come.
+async fn next(body: &mut Incoming, limit: usize, come: usize) -> Result<Option<Vec<u8>>, Refusal> {
+    let Some(part) = body.next().await else { return Ok(None) };
+    let part = part.map_err(|e| Refusal::bad_request(format!("the body broke off: {e}")))?;
+    if come.saturating_add(part.len()) > limit {
+        return Err(Refusal::TooLarge { limit });
+    }
+    Ok(Some(part))
+}
+
+/// Bytes that were put aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The store's number for them.
+    pub number: u64,
+    /// How many they are.
+    pub bytes: u64,
+}
+
+/// A body that has arrived. What it has put aside goes with it, unless it was appended.
+pub(super) struct Arrived<S: Store, P: Platform> {
+    server: Streams<S, P>,
+    pieces: Vec<Piece>,
+    rest: Vec<u8>,
+}
+
+impl<S: Store, P: Platform> Arrived<S, P> {
+    /// One that is there already.
+    pub(super) fn whole(server: &Streams<S, P>, bytes: Vec<u8>) -> Self {
+        Self { server: server.clone(), pieces: Vec::new(), rest: bytes }
+    }
+
+    /// Reads a body of bytes, and puts it aside in pieces of this size.
+    pub(super) async fn in_pieces(
+        server: &Streams<S, P>,
+        mut body: Incoming,
+        size: usize,
+        limit: usize,
+    ) -> Result<Self, Refusal> {
+        let mut arrived = Self::whole(server, Vec::new());
+        let mut come = 0;
+        while let Some(part) = next(&mut body, limit, come).await? {
+            come += part.len();
+            arrived.rest.extend_from_slice(&part);
+            while arrived.rest.len() > size {
+                let behind = arrived.rest.split_off(size);
+                let piece = std::mem::replace(&mut arrived.rest, behind);
+                let bytes = piece.len() as u64;
+                let number = server.store().stage(piece)?;
+                arrived.pieces.push(Piece { number, bytes });
+            }
+        }
+        Ok(arrived)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.rest.is_empty()
+    }
+
+    /// Replaces what is held by what `encode` makes of it; pieces are bytes, and stay.
+    pub(super) fn encoded(
+        mut self,
+        encode: impl FnOnce(Vec<u8>) -> Result<Vec<u8>, Refusal>,
+    ) -> Result<Self, Refusal> {
+        self.rest = encode(std::mem::take(&mut self.rest))?;
+        Ok(self)
+    }
+
+    /// How many bytes there are.
+    pub(super) fn len(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.bytes).sum::<u64>() + self.rest.len() as u64
+    }
+
+    /// The changes that append it to a stream with this end.
+    pub(super) fn changes(&mut self, id: StreamId, at: u64) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let behind = at + self.len() - self.rest.len() as u64;
+        if !self.pieces.is_empty() {
+            changes.push(Change::AppendStaged { id, at, pieces: self.pieces.clone() });
+        }
+        if !self.rest.is_empty() {
+            let bytes = std::mem::take(&mut self.rest);
+            changes.push(Change::Append { id, at: behind, bytes });
+        }
+        changes
+    }
+
+    /// It was appended: nothing is left of it here.
+    pub(super) fn appended(mut self) {
+        self.pieces.clear();
+    }
+}
+
+impl<S: Store, P: Platform> Drop for Arrived<S, P> {
+    fn drop(&mut self) {
+        if !self.pieces.is_empty() {
+            // What cannot be taken away now goes when the store is opened again.
+            let _ = self.server.store().unstage(&self.pieces);
+        }
+    }
 }

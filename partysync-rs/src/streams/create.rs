@@ -1,5 +1,6 @@
 //! Creating streams and forks (sections 4.2 and 5.1).
 
+use super::body::Arrived;
 use super::{
     Change, ClosedBy, Create, Fork, Kind, Platform, Refusal, SEPARATOR, Source, Store, Stream,
     Streams, essence,
@@ -27,6 +28,15 @@ impl<S: Store, P: Platform> Streams<S, P> {
         path: &str,
         request: &Create,
         body: Vec<u8>,
+    ) -> Result<Created, Refusal> {
+        self.create_arrived(path, request, Arrived::whole(self, body)).await
+    }
+
+    pub(super) async fn create_arrived(
+        &self,
+        path: &str,
+        request: &Create,
+        body: Arrived<S, P>,
     ) -> Result<Created, Refusal> {
         if let Some(there) = self.as_created(path, request)? {
             return Ok(there);
@@ -142,7 +152,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
         &self,
         path: &str,
         request: &Create,
-        body: Vec<u8>,
+        body: Arrived<S, P>,
         fork: Option<(Stream, Source)>,
     ) -> Result<Created, Refusal> {
         let (above, source) = fork.unzip();
@@ -152,7 +162,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
             .clone()
             .or(inherited)
             .unwrap_or_else(|| DEFAULT_CONTENT_TYPE.to_owned());
-        let bytes = Kind::of(&content_type).encode(body)?;
+        let mut body = body.encoded(|bytes| Kind::of(&content_type).encode(bytes))?;
         let lifetime = request.lifetime.or_else(|| above.as_ref().and_then(|above| above.lifetime));
         let start = source.as_ref().map_or(0, |source| source.at);
         let stream = Stream {
@@ -166,16 +176,15 @@ impl<S: Store, P: Platform> Streams<S, P> {
             forks: 0,
             source,
             seq: None,
-            end: start + bytes.len() as u64,
+            end: start + body.len(),
         };
         let mut changes = vec![Change::Create(stream.clone())];
         if let Some(above) = above {
             changes.push(Change::Update(Stream { forks: above.forks + 1, ..above }));
         }
-        if !bytes.is_empty() {
-            changes.push(Change::Append { id: stream.id, at: start, bytes });
-        }
+        changes.extend(body.changes(stream.id, start));
         self.commit(changes)?;
+        body.appended();
         Ok(Created { stream, new: true })
     }
 }

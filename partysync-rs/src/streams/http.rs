@@ -1,6 +1,6 @@
 //! The protocol over HTTP: requests in, answers out (section 5).
 
-use super::body::collect;
+use super::body::{Arrived, collect};
 use super::header::{
     PRODUCER_EPOCH, PRODUCER_SEQ, STREAM_CLOSED, STREAM_CURSOR, STREAM_EXPIRES_AT,
     STREAM_NEXT_OFFSET, STREAM_SSE_DATA_ENCODING, STREAM_TTL, STREAM_UP_TO_DATE, rfc3339, value,
@@ -19,6 +19,9 @@ use percent_encoding::percent_decode_str;
 
 /// Paths are kept in the index, and are no place for data.
 const PATH_BYTES: usize = 1024;
+
+/// How much of a body is held until it is put aside.
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// The first segment of what is no stream.
 const RESERVED: &str = "__ds";
@@ -73,12 +76,18 @@ impl<S: Store, P: Platform> Streams<S, P> {
         match parts.method {
             Method::PUT => {
                 let create = Create::parse(&parts.headers)?;
-                let body = self.collect(&parts.headers, body).await?;
+                // A fork's type is its source's: it may turn out to be JSON.
+                let unknown = create.content_type.is_none() && create.fork.is_some();
+                let kind = create.content_type.as_deref().map_or(Kind::Binary, Kind::of);
+                let json = unknown || kind == Kind::Json;
+                let body = self.arrived(&parts.headers, body, json).await?;
                 self.put(&path, &create, body, &parts.uri).await
             }
             Method::POST => {
                 let append = Append::parse(&parts.headers)?;
-                let body = self.collect(&parts.headers, body).await?;
+                // Without a content type the body is refused, or has to be empty.
+                let kind = append.content_type.as_deref().map_or(Kind::Json, Kind::of);
+                let body = self.arrived(&parts.headers, body, kind == Kind::Json).await?;
                 self.post(&path, &append, body)
             }
             Method::GET => {
@@ -108,17 +117,33 @@ impl<S: Store, P: Platform> Streams<S, P> {
         url.strip_prefix(root)?.strip_prefix('/')?.strip_prefix(RESERVED)?.strip_prefix('/')
     }
 
-    async fn collect(&self, headers: &HeaderMap, body: Incoming) -> Result<Vec<u8>, Refusal> {
-        let limit = self.options().append_bytes;
+    async fn arrived(
+        &self,
+        headers: &HeaderMap,
+        body: Incoming,
+        json: bool,
+    ) -> Result<Arrived<S, P>, Refusal> {
+        let options = self.options();
+        let limit = if json { options.json_bytes } else { options.append_bytes };
         let said = headers.get(CONTENT_LENGTH).and_then(|said| said.to_str().ok()?.parse().ok());
         if said.is_some_and(|said: usize| said > limit) {
             return Err(Refusal::TooLarge { limit });
         }
-        collect(body, limit).await
+        if json {
+            return Ok(Arrived::whole(self, collect(body, limit).await?));
+        }
+        let size = options.page_bytes.clamp(1, PIECE_BYTES);
+        Arrived::in_pieces(self, body, size, limit).await
     }
 
-    async fn put(&self, path: &str, create: &Create, body: Vec<u8>, uri: &http::Uri) -> Answer {
-        let created = self.create(path, create, body).await?;
+    async fn put(
+        &self,
+        path: &str,
+        create: &Create,
+        body: Arrived<S, P>,
+        uri: &http::Uri,
+    ) -> Answer {
+        let created = self.create_arrived(path, create, body).await?;
         let status = if created.new { StatusCode::CREATED } else { StatusCode::OK };
         let mut response = answer(status);
         let headers = response.headers_mut();
@@ -129,8 +154,8 @@ impl<S: Store, P: Platform> Streams<S, P> {
         Ok(response)
     }
 
-    fn post(&self, path: &str, append: &Append, body: Vec<u8>) -> Answer {
-        let done = self.append(path, append, body)?;
+    fn post(&self, path: &str, append: &Append, body: Arrived<S, P>) -> Answer {
+        let done = self.append_arrived(path, append, body)?;
         // New data of a producer is told from a repeat by its status (section 5.2.1).
         let new = done.producer.is_some() && done.appended;
         let mut response = answer(if new { StatusCode::OK } else { StatusCode::NO_CONTENT });

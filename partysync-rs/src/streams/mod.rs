@@ -36,7 +36,7 @@ mod store;
 mod subscription;
 
 pub use append::Appended;
-pub use body::{Body, Incoming, full};
+pub use body::{Body, Incoming, Piece, full};
 pub use content::{Kind, SEPARATOR, essence};
 pub use create::Created;
 pub use cursor::cursor;

@@ -7,14 +7,17 @@ use std::time::Duration;
 /// ```
 /// use partysync::streams::Options;
 /// let options = Options { root: "/logs".into(), ..Options::default() };
-/// assert_eq!(options.append_bytes, 16 * 1024 * 1024);
+/// assert_eq!(options.json_bytes, 16 * 1024 * 1024);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The URL path under which the streams are. `/v1/stream`.
     pub root: String,
-    /// The largest body of a `PUT` or a `POST`, in bytes; more is answered with 413. 16 MiB.
+    /// The largest body of a `PUT` or a `POST`, in bytes; more is answered with 413. It is put
+    /// aside piece by piece as it arrives. 100 MiB.
     pub append_bytes: usize,
+    /// The largest body of JSON, which has to be read at once. 16 MiB.
+    pub json_bytes: usize,
     /// About how many bytes a read gives at once; a single JSON message may be longer. 1 MiB.
     pub page_bytes: usize,
     /// How long a long-poll waits. 20 seconds.
@@ -33,7 +36,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             root: "/v1/stream".into(),
-            append_bytes: 16 * 1024 * 1024,
+            append_bytes: 100 * 1024 * 1024,
+            json_bytes: 16 * 1024 * 1024,
             page_bytes: 1024 * 1024,
             long_poll: Duration::from_secs(20),
             sse: Duration::from_secs(60),

@@ -82,9 +82,10 @@ impl<S: Store, P: Platform> Streams<S, P> {
             |change: &Change| matches!(change, Change::Note { key, .. } if key.starts_with("sub/"));
         let subscribed = changes.iter().any(subscribed);
         let changed = changes.iter().filter_map(|change| match change {
-            Change::Update(Stream { id, .. }) | Change::Append { id, .. } | Change::Remove(id) => {
-                Some(*id)
-            }
+            Change::Update(Stream { id, .. })
+            | Change::Append { id, .. }
+            | Change::AppendStaged { id, .. }
+            | Change::Remove(id) => Some(*id),
             _ => None,
         });
         let changed: BTreeSet<_> = changed.collect();

@@ -1,6 +1,6 @@
 //! [`MemoryStore`]: streams that end with the process, for tests and for what need not last.
 
-use super::{Change, Producer, Store, Stream, StreamId};
+use super::{Change, Piece, Producer, Store, Stream, StreamId};
 use crate::{Code, Error, Result, Timestamp};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +26,7 @@ struct Kept {
     /// Those that expire, the first one first.
     expiring: BTreeSet<(Timestamp, StreamId)>,
     notes: BTreeMap<String, String>,
+    staged: BTreeMap<u64, Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -46,6 +47,10 @@ impl MemoryStore {
 
 fn gone(id: StreamId) -> Error {
     Error::new(Code::NotFound, format!("there is no stream {}", id.0))
+}
+
+fn unknown_piece() -> Error {
+    Error::new(Code::NotFound, "a piece of the body was not put aside")
 }
 
 impl Kept {
@@ -78,6 +83,15 @@ impl Kept {
                 let held = self.held(id)?;
                 held.stream.end = at + bytes.len() as u64;
                 held.appends.insert(held.stream.end, bytes);
+            }
+            Change::AppendStaged { id, at, pieces } => {
+                let mut end = at;
+                for piece in pieces {
+                    let bytes = self.staged.remove(&piece.number).ok_or_else(unknown_piece)?;
+                    end += bytes.len() as u64;
+                    self.held(id)?.appends.insert(end, bytes);
+                }
+                self.held(id)?.stream.end = end;
             }
             Change::Producer { id, name, state } => {
                 self.held(id)?.producers.insert(name, state);
@@ -113,10 +127,16 @@ impl Kept {
             match change {
                 Change::Update(Stream { id, .. })
                 | Change::Append { id, .. }
+                | Change::AppendStaged { id, .. }
                 | Change::Producer { id, .. }
                     if !self.streams.contains_key(id) && !created(id) =>
                 {
                     return Err(gone(*id));
+                }
+                Change::AppendStaged { pieces, .. }
+                    if pieces.iter().any(|piece| !self.staged.contains_key(&piece.number)) =>
+                {
+                    return Err(unknown_piece());
                 }
                 Change::Create(stream) if self.paths.contains_key(&stream.path) => {
                     let removed = |c: &Change| matches!(c, Change::Remove(id) if self.paths.get(&stream.path) == Some(id));
@@ -174,6 +194,18 @@ impl Store for MemoryStore {
         let from = kept.notes.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
         let those = from.take_while(|(key, _)| key.starts_with(prefix));
         Ok(those.map(|(key, text)| (key.clone(), text.clone())).collect())
+    }
+
+    fn stage(&self, bytes: Vec<u8>) -> Result<u64> {
+        let StreamId(number) = self.next_id()?;
+        self.kept.borrow_mut().staged.insert(number, bytes);
+        Ok(number)
+    }
+
+    fn unstage(&self, pieces: &[Piece]) -> Result<()> {
+        let mut kept = self.kept.borrow_mut();
+        pieces.iter().for_each(|piece| drop(kept.staged.remove(&piece.number)));
+        Ok(())
     }
 
     fn commit(&self, changes: Vec<Change>) -> Result<()> {

@@ -22,7 +22,7 @@ pub use memory::MemoryStore;
 pub use sealed::{Archive, Part, Sealed};
 pub use sql::SqlStore;
 
-use super::{Claim, Offset, Producer};
+use super::{Claim, Offset, Piece, Producer};
 use crate::{Result, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +127,15 @@ pub enum Change {
         /// At least one byte.
         bytes: Vec<u8>,
     },
+    /// These pieces, which were put aside, come behind the stream's end, in this order.
+    AppendStaged {
+        /// Which stream.
+        id: StreamId,
+        /// Its end before.
+        at: u64,
+        /// At least one piece.
+        pieces: Vec<Piece>,
+    },
     /// What is remembered of a producer is now this.
     Producer {
         /// The stream that it appends to.
@@ -202,6 +211,19 @@ pub trait Store: 'static {
     /// # Errors
     /// What the store says.
     fn notes(&self, prefix: &str) -> Result<Vec<(String, String)>>;
+
+    /// Puts bytes aside that have arrived of a body, and returns their number for
+    /// [`Change::AppendStaged`]. They are gone when the store is opened again.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn stage(&self, bytes: Vec<u8>) -> Result<u64>;
+
+    /// Forgets what was put aside for a body that is not appended.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn unstage(&self, pieces: &[Piece]) -> Result<()>;
 
     /// Does all of this or nothing.
     ///

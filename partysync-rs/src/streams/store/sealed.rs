@@ -8,7 +8,7 @@
 //! what makes a store such as KV, where an old value may be seen for a minute, usable at all.
 
 use super::sql::{ROW_BYTES, integer, slice, unsigned};
-use super::{Change, Producer, SqlStore, Store, Stream, StreamId};
+use super::{Change, Piece, Producer, SqlStore, Store, Stream, StreamId};
 use crate::sql::{Sql, Value};
 use crate::{Code, Error, Result, params};
 use std::cell::RefCell;
@@ -116,16 +116,9 @@ impl<D: Sql + 'static, A: Archive> Sealed<D, A> {
     /// What is beside the index's own work in a change.
     fn apply(&self, change: &Change, in_rows: &mut BTreeMap<StreamId, u64>) -> Result<()> {
         match change {
-            Change::Append { id, bytes, .. } => {
-                let before = in_rows.get(id).copied().map_or_else(|| self.in_rows(*id), Ok)?;
-                let now = before + bytes.len() as u64;
-                in_rows.insert(*id, now);
-                if now >= self.archive.chunk_bytes() as u64 {
-                    self.write(
-                        "INSERT OR IGNORE INTO _ds_seals VALUES (?, NULL)",
-                        [integer(id.0)],
-                    )?;
-                }
+            Change::Append { id, bytes, .. } => self.grow(*id, bytes.len() as u64, in_rows)?,
+            Change::AppendStaged { id, pieces, .. } => {
+                self.grow(*id, pieces.iter().map(|piece| piece.bytes).sum(), in_rows)?;
             }
             Change::Remove(id) => {
                 in_rows.remove(id);
@@ -144,6 +137,16 @@ impl<D: Sql + 'static, A: Archive> Sealed<D, A> {
             _ => {}
         }
         self.index.apply(change)
+    }
+
+    /// A stream has more in rows: it may be enough for a chunk.
+    fn grow(&self, id: StreamId, bytes: u64, in_rows: &mut BTreeMap<StreamId, u64>) -> Result<()> {
+        let before = in_rows.get(&id).copied().map_or_else(|| self.in_rows(id), Ok)?;
+        in_rows.insert(id, before + bytes);
+        if before + bytes < self.archive.chunk_bytes() as u64 {
+            return Ok(());
+        }
+        self.write("INSERT OR IGNORE INTO _ds_seals VALUES (?, NULL)", [integer(id.0)])
     }
 
     fn discard(&self, key: &str) -> Result<()> {
@@ -249,6 +252,14 @@ impl<D: Sql + 'static, A: Archive> Store for Sealed<D, A> {
 
     fn notes(&self, prefix: &str) -> Result<Vec<(String, String)>> {
         self.index.notes(prefix)
+    }
+
+    fn stage(&self, bytes: Vec<u8>) -> Result<u64> {
+        self.index.stage(bytes)
+    }
+
+    fn unstage(&self, pieces: &[Piece]) -> Result<()> {
+        self.index.unstage(pieces)
     }
 
     fn commit(&self, changes: Vec<Change>) -> Result<()> {

@@ -3,14 +3,14 @@
 //! An append is a row, keyed by the stream and where the row ends: the stream's end is its last
 //! key, so that an append writes one row and nothing else.
 
-use super::{Change, Producer, Store, Stream, StreamId};
+use super::{Change, Piece, Producer, Store, Stream, StreamId};
 use crate::sql::{Row, Sql, Value};
 use crate::{Code, Error, Result, params};
 
 /// Rows hold no more than this, far below what SQLite takes in a Durable Object (2 MB).
 pub(super) const ROW_BYTES: usize = 256 * 1024;
 
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 9] = [
     "CREATE TABLE IF NOT EXISTS _ds_streams (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, \
      expires_at INTEGER, known TEXT NOT NULL)",
     "CREATE INDEX IF NOT EXISTS _ds_expiring ON _ds_streams (expires_at) \
@@ -23,6 +23,9 @@ const TABLES: [&str; 7] = [
     "CREATE TABLE IF NOT EXISTS _ds_producers (stream INTEGER NOT NULL, name TEXT NOT NULL, \
      epoch INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (stream, name)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS _ds_notes (key TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID",
+    // Bodies that are still arriving: none is when the store is opened.
+    "CREATE TABLE IF NOT EXISTS _ds_staged (piece INTEGER PRIMARY KEY, bytes BLOB NOT NULL)",
+    "DELETE FROM _ds_staged",
     "CREATE TABLE IF NOT EXISTS _ds_ids (one INTEGER PRIMARY KEY, last INTEGER NOT NULL)",
 ];
 
@@ -127,6 +130,19 @@ impl<D: Sql + 'static> SqlStore<D> {
                 }
                 Ok(())
             }
+            Change::AppendStaged { id, at, pieces } => {
+                let mut end = *at;
+                for piece in pieces {
+                    end += piece.bytes;
+                    let number = integer(piece.number);
+                    let sql = "INSERT INTO _ds_rows (stream, \"end\", bytes) \
+                               SELECT ?, ?, bytes FROM _ds_staged WHERE piece = ? RETURNING 1";
+                    let moved = params![integer(id.0), integer(end), number.clone()];
+                    self.sql().query_one(sql, moved, |_| Ok(()))?;
+                    self.write("DELETE FROM _ds_staged WHERE piece = ?", [number])?;
+                }
+                Ok(())
+            }
             Change::Producer { id, name, state } => self.write(
                 "INSERT OR REPLACE INTO _ds_producers VALUES (?, ?, ?, ?)",
                 params![integer(id.0), name.clone(), integer(state.epoch), integer(state.seq)],
@@ -214,6 +230,17 @@ impl<D: Sql + 'static> Store for SqlStore<D> {
         let sql = "SELECT key, text FROM _ds_notes WHERE substr(key, 1, length(?1)) = ?1 \
                    AND key >= ?1 ORDER BY key";
         self.sql().query_map(sql, params![prefix.to_owned()], |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
+    fn stage(&self, bytes: Vec<u8>) -> Result<u64> {
+        let sql = "INSERT INTO _ds_staged (bytes) VALUES (?) RETURNING piece";
+        self.sql().query_one(sql, params![bytes], |row| unsigned(row, 0))
+    }
+
+    fn unstage(&self, pieces: &[Piece]) -> Result<()> {
+        pieces.iter().try_for_each(|piece| {
+            self.write("DELETE FROM _ds_staged WHERE piece = ?", [integer(piece.number)])
+        })
     }
 
     fn commit(&self, changes: Vec<Change>) -> Result<()> {

@@ -39,7 +39,10 @@ impl<S: Store, P: Platform> Streams<S, P> {
         let mut index = 0;
         while let Some(change) = changes.get(index) {
             index += 1;
-            let &Change::Append { id, at, .. } = change else { continue };
+            let (Change::Append { id, at, .. } | Change::AppendStaged { id, at, .. }) = *change
+            else {
+                continue;
+            };
             let Some(path) = self.appended_path(id, &changes)? else { continue };
             for subscription in &mut subscriptions {
                 let key = Subscription::link_key(&subscription.id, &path);
