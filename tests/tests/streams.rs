@@ -2,15 +2,16 @@
 //! leaves every stream as a simple model has it, on every store.
 
 use futures::executor::block_on;
-use futures::stream::StreamExt;
+use futures::stream::{StreamExt, TryStreamExt};
 use partysync::sql::{Row, Sql, Sqlite, Value};
 use partysync::streams::{
-    Append, Archive, Create, Fork, Lifetime, MemoryStore, Offset, Options, Part, Position, Refusal,
-    Sealed, SqlStore, Store, Streams,
+    Append, Archive, Body, Create, Fork, Lifetime, MemoryStore, Offset, Options, Part, Refusal,
+    Sealed, SqlStore, Store, Streams, full,
 };
 use partysync::{Code, Error, Result};
 use partysync_tests::bench::Bench;
 use proptest::prelude::*;
+use serde_json::value::RawValue;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -369,7 +370,7 @@ impl<S: Store> Run<S> {
         self.server = None;
         let store = (self.open)(self.power.clone()).unwrap();
         // Pages are small, so that reads take several.
-        let options = Options { page_bytes: 16, ..Options::default() };
+        let options = Options { page_bytes: 16, read_bytes: 40, ..Options::default() };
         self.server = Some(Streams::new(store, self.bench.clone(), options));
     }
 
@@ -480,20 +481,40 @@ impl<S: Store> Run<S> {
     }
 
     fn read(&self, path: &str) -> std::result::Result<(Vec<u8>, bool), u16> {
-        let (mut bytes, mut at) = (Vec::new(), Offset::START);
-        let status = |refusal: Refusal| refusal.status().as_u16();
+        let (mut bytes, mut offset) = (Vec::new(), "-1".to_owned());
         loop {
-            let page = match block_on(self.server().read(path, Position::At(at))) {
-                // A chunk that is not to be seen yet: the client asks again.
-                Err(Refusal::Unavailable(_)) => continue,
-                other => other.map_err(status)?,
+            let read = http::Request::get(format!("https://x/v1/stream/{path}?offset={offset}"));
+            let (head, body) =
+                block_on(self.server().handle(read.body(full(Vec::new())).unwrap())).into_parts();
+            let part = match body {
+                Body::Full(part) => Ok(part),
+                Body::Live(parts) => block_on(parts.try_concat()),
             };
-            assert!(page.next > at || page.up_to_date(), "{path} does not go on at {at}");
-            bytes.extend_from_slice(&page.bytes);
-            at = page.next;
-            if page.up_to_date() {
-                let kind = partysync::streams::Kind::of(&page.stream.content_type);
-                return Ok((kind.decode(bytes), page.is_end()));
+            let part = match part {
+                Ok(part) if head.status != 503 => part,
+                // A chunk that is not to be seen yet: the client asks again.
+                _ => continue,
+            };
+            if head.status != 200 {
+                return Err(head.status.as_u16());
+            }
+            let said = |name| head.headers.get(name).map(|text| text.to_str().unwrap());
+            let json = said("content-type") == Some("application/json");
+            if json {
+                let list: Vec<&RawValue> = serde_json::from_slice(&part).unwrap();
+                bytes.extend(list.into_iter().map(|message| message.get().as_bytes().to_vec()));
+            } else {
+                bytes.push(part);
+            }
+            let next = said("stream-next-offset").unwrap();
+            let done = said("stream-up-to-date").is_some();
+            assert!(done || next > offset.as_str(), "{path} does not go on at {next}");
+            next.clone_into(&mut offset);
+            if done {
+                let joined = bytes.join(&b',');
+                let content =
+                    if json { [b"[", &joined[..], b"]"].concat() } else { bytes.concat() };
+                return Ok((content, said("stream-closed").is_some()));
             }
         }
     }

@@ -2,7 +2,7 @@
 //! in between.
 
 use futures::executor::block_on;
-use futures::stream::StreamExt;
+use futures::stream::TryStreamExt;
 use partysync::sql::{Row, Sql, Sqlite, Value};
 use partysync::streams::{Body, Options, Post, SqlStore, Streams, full};
 use partysync_tests::bench::Bench;
@@ -68,7 +68,7 @@ impl Server {
             block_on(self.streams.handle(request.body(full(body)).unwrap())).into_parts();
         let body = match body {
             Body::Full(bytes) => bytes,
-            Body::Live(pieces) => block_on(pieces.concat()),
+            Body::Live(pieces) => block_on(pieces.try_concat()).unwrap(),
         };
         (parts.status.as_u16(), serde_json::from_slice(&body).unwrap_or(Json::Null))
     }

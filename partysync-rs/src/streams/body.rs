@@ -12,8 +12,9 @@ pub type Incoming = LocalBoxStream<'static, crate::Result<Vec<u8>>>;
 pub enum Body {
     /// All of it.
     Full(Vec<u8>),
-    /// It comes piece by piece; dropping it ends the connection's part in the stream.
-    Live(LocalBoxStream<'static, Vec<u8>>),
+    /// It comes piece by piece; dropping it ends the reader's part in the stream. An error has to
+    /// break the connection: what was sent is not all.
+    Live(LocalBoxStream<'static, crate::Result<Vec<u8>>>),
 }
 
 impl fmt::Debug for Body {

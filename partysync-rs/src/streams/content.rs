@@ -73,18 +73,29 @@ impl Kind {
 
     /// The body of a read that gives these stored bytes.
     #[must_use]
-    pub fn decode(self, mut stored: Vec<u8>) -> Vec<u8> {
+    pub fn decode(self, stored: Vec<u8>) -> Vec<u8> {
+        self.decode_part(stored, true, true)
+    }
+
+    /// A part of a body, which may be its first, its last, or both.
+    pub(super) fn decode_part(self, mut stored: Vec<u8>, first: bool, last: bool) -> Vec<u8> {
         if self != Self::Json {
             return stored;
         }
-        stored.pop();
+        if last {
+            stored.pop();
+        }
         for byte in &mut stored {
             if *byte == SEPARATOR {
                 *byte = b',';
             }
         }
-        stored.insert(0, b'[');
-        stored.push(b']');
+        if first {
+            stored.insert(0, b'[');
+        }
+        if last {
+            stored.push(b']');
+        }
         stored
     }
 

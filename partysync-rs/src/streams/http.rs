@@ -190,8 +190,17 @@ impl<S: Store, P: Platform> Streams<S, P> {
                 if let Some(response) = self.not_modified(path, read)? {
                     return Ok(response);
                 }
-                let page = self.read(path, read.position).await?;
-                Ok(self.page_answer(page, read, None))
+                let (stream, from) = self.located(path, read.position)?;
+                if stream.end - from <= self.options().page_bytes as u64 {
+                    let (bytes, next) = self.page(&stream, from).await?;
+                    let (from, next) = (Offset::new(from), Offset::new(next));
+                    return Ok(self.page_answer(Page { stream, bytes, from, next }, read, None));
+                }
+                if Kind::of(&stream.content_type) == Kind::Json {
+                    self.check_boundary(&stream, from).await?;
+                }
+                let to = self.read_to(&stream, from).await?;
+                Ok(self.pages_answer(stream, from, to, read))
             }
             Some(Live::LongPoll) => {
                 let page = self.long_poll(path, read.position).await?;
@@ -214,7 +223,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
             return Ok(None);
         };
         let (stream, _) = self.located(path, read.position)?;
-        if stream.end - from.bytes() > self.options().page_bytes as u64 {
+        if stream.end - from.bytes() > self.options().read_bytes as u64 {
             return Ok(None);
         }
         let page = Page { next: stream.tail(), stream, bytes: Vec::new(), from };
@@ -239,6 +248,21 @@ impl<S: Store, P: Platform> Streams<S, P> {
         if page.is_end() {
             headers.insert(STREAM_CLOSED, TRUE);
         }
+    }
+
+    /// The answer to a read of several pages.
+    fn pages_answer(&self, stream: Stream, from: u64, to: u64, read: &Read) -> Response<Body> {
+        let (from_offset, next) = (Offset::new(from), Offset::new(to));
+        let page = Page { stream, bytes: Vec::new(), from: from_offset, next };
+        let mut response = answer(StatusCode::OK);
+        let headers = response.headers_mut();
+        self.page_headers(headers, &page);
+        if read.position != Position::Now {
+            headers.insert(ETAG, value(etag(&page)));
+        }
+        headers.insert(CONTENT_TYPE, value(&page.stream.content_type));
+        *response.body_mut() = self.pages(page.stream, from, to);
+        response
     }
 
     fn page_answer(&self, page: Page, read: &Read, cursor: Option<u64>) -> Response<Body> {

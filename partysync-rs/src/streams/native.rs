@@ -150,7 +150,7 @@ fn outgoing(body: Body) -> AxumBody {
                 () = sender.closed() => None,
             };
             let Some(piece) = piece else { break };
-            if sender.send(Ok::<_, std::convert::Infallible>(Bytes::from(piece))).await.is_err() {
+            if sender.send(piece.map(Bytes::from)).await.is_err() {
                 break;
             }
         }

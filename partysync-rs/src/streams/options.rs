@@ -18,8 +18,12 @@ pub struct Options {
     pub append_bytes: usize,
     /// The largest body of JSON, which has to be read at once. 16 MiB.
     pub json_bytes: usize,
-    /// About how many bytes a read gives at once; a single JSON message may be longer. 1 MiB.
+    /// About how many bytes are read at once, and sent as one event; a single JSON message may be
+    /// longer. 1 MiB.
     pub page_bytes: usize,
+    /// About how many bytes a catch-up read gives, in as many pages. Clients are told to read on
+    /// where it ends, but not all of them do. 64 MiB.
+    pub read_bytes: usize,
     /// How long a long-poll waits. 20 seconds.
     pub long_poll: Duration,
     /// How long a connection for server-sent events lasts. 60 seconds.
@@ -39,6 +43,7 @@ impl Default for Options {
             append_bytes: 100 * 1024 * 1024,
             json_bytes: 16 * 1024 * 1024,
             page_bytes: 1024 * 1024,
+            read_bytes: 64 * 1024 * 1024,
             long_poll: Duration::from_secs(20),
             sse: Duration::from_secs(60),
             cache: Cache::Private,

@@ -104,6 +104,46 @@ impl<S: Store, P: Platform> Streams<S, P> {
         }
     }
 
+    /// Where a catch-up read from `from` on ends: at the stream's end if it is not too far, at the
+    /// end of a message otherwise.
+    pub(super) async fn read_to(&self, stream: &Stream, from: u64) -> Result<u64, Refusal> {
+        let far = from.saturating_add(self.options().read_bytes.max(1) as u64);
+        if stream.end <= far || Kind::of(&stream.content_type) != Kind::Json {
+            return Ok(stream.end.min(far));
+        }
+        let (mut to, size) = (far, self.options().page_bytes.max(1) as u64);
+        while to > from {
+            let piece = self.range(stream, from.max(to.saturating_sub(size)), to).await?;
+            let whole = Kind::Json.whole(&piece);
+            if whole > 0 {
+                return Ok(to - (piece.len() - whole) as u64);
+            }
+            to -= piece.len() as u64;
+        }
+        // A single message is longer than that.
+        self.page(stream, from).await.map(|(_, next)| next)
+    }
+
+    /// The body of a catch-up read, page by page as it is sent.
+    pub(super) fn pages(&self, stream: Stream, from: u64, to: u64) -> Body {
+        let kind = Kind::of(&stream.content_type);
+        let server = self.clone();
+        let pages = stream::try_unfold(from, move |at| {
+            let (server, stream) = (server.clone(), stream.clone());
+            async move {
+                if at == to {
+                    return Ok(None);
+                }
+                let next = to.min(at + server.options().page_bytes.max(1) as u64);
+                let page = server.range(&stream, at, next).await;
+                let page =
+                    page.map_err(|e| crate::Error::new(crate::Code::Closed, e.to_string()))?;
+                Ok(Some((kind.decode_part(page, at == from, next == to), next)))
+            }
+        });
+        Body::Live(pages.boxed_local())
+    }
+
     pub(super) async fn check_boundary(&self, stream: &Stream, at: u64) -> Result<(), Refusal> {
         if at > 0 && self.range(stream, at - 1, at).await? != [SEPARATOR] {
             return Err(no_boundary());
@@ -189,7 +229,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
         };
         let events = stream::unfold(reader, |mut reader| async move {
             let events = reader.next().await?;
-            Some((events, reader))
+            Some((Ok(events), reader))
         });
         Body::Live(events.boxed_local())
     }

@@ -90,7 +90,7 @@ pub(super) fn respond(answer: http::Response<Body>) -> worker::Result<Response> 
     match body {
         Body::Full(bytes) if bytes.is_empty() => Ok(response.empty()),
         Body::Full(bytes) => Ok(response.fixed(bytes)),
-        Body::Live(pieces) => response.from_stream(pieces.map(Ok::<_, worker::Error>)),
+        Body::Live(pieces) => response.from_stream(pieces.map_err(worker::Error::from)),
     }
 }
 
