@@ -32,10 +32,28 @@ pub fn full(bytes: Vec<u8>) -> Incoming {
     futures::stream::iter((!bytes.is_empty()).then_some(Ok(bytes))).boxed_local()
 }
 
+/// How much of a body that is too large is read and dropped: a sender that is cut off in the
+/// middle often does not see the answer.
+const DRAINED_BYTES: usize = 256 * 1024 * 1024;
+
+/// Refuses a body, after it was sent.
+pub(super) async fn too_large(mut body: Incoming, limit: usize) -> Refusal {
+    let mut dropped = 0;
+    while dropped < DRAINED_BYTES
+        && let Some(Ok(part)) = body.next().await
+    {
+        dropped += part.len();
+    }
+    Refusal::TooLarge { limit }
+}
+
 /// All of a body, unless it is larger than `limit` bytes: then no more than that is held.
 pub(crate) async fn collect(mut body: Incoming, limit: usize) -> Result<Vec<u8>, Refusal> {
     let mut bytes: Vec<u8> = Vec::new();
-    while let Some(part) = next(&mut body, limit, bytes.len()).await? {
+    while let Some(part) = next(&mut body).await? {
+        if bytes.len().saturating_add(part.len()) > limit {
+            return Err(too_large(body, limit).await);
+        }
         if bytes.is_empty() {
             bytes = part;
         } else {
@@ -45,14 +63,9 @@ pub(crate) async fn collect(mut body: Incoming, limit: usize) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-/// The next part of a body of which so many bytes have come.
-async fn next(body: &mut Incoming, limit: usize, come: usize) -> Result<Option<Vec<u8>>, Refusal> {
-    let Some(part) = body.next().await else { return Ok(None) };
-    let part = part.map_err(|e| Refusal::bad_request(format!("the body broke off: {e}")))?;
-    if come.saturating_add(part.len()) > limit {
-        return Err(Refusal::TooLarge { limit });
-    }
-    Ok(Some(part))
+async fn next(body: &mut Incoming) -> Result<Option<Vec<u8>>, Refusal> {
+    let broken = |e| Refusal::bad_request(format!("the body broke off: {e}"));
+    body.next().await.transpose().map_err(broken)
 }
 
 /// Bytes that were put aside.
@@ -85,9 +98,12 @@ impl<S: Store, P: Platform> Arrived<S, P> {
         limit: usize,
     ) -> Result<Self, Refusal> {
         let mut arrived = Self::whole(server, Vec::new());
-        let mut come = 0;
-        while let Some(part) = next(&mut body, limit, come).await? {
-            come += part.len();
+        let mut come = 0_usize;
+        while let Some(part) = next(&mut body).await? {
+            come = come.saturating_add(part.len());
+            if come > limit {
+                return Err(too_large(body, limit).await);
+            }
             arrived.rest.extend_from_slice(&part);
             while arrived.rest.len() > size {
                 let behind = arrived.rest.split_off(size);

@@ -1,6 +1,6 @@
 //! The protocol over HTTP: requests in, answers out (section 5).
 
-use super::body::{Arrived, collect};
+use super::body::{Arrived, collect, too_large};
 use super::header::{
     PRODUCER_EPOCH, PRODUCER_SEQ, STREAM_CLOSED, STREAM_CURSOR, STREAM_EXPIRES_AT,
     STREAM_NEXT_OFFSET, STREAM_SSE_DATA_ENCODING, STREAM_TTL, STREAM_UP_TO_DATE, rfc3339, value,
@@ -127,7 +127,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
         let limit = if json { options.json_bytes } else { options.append_bytes };
         let said = headers.get(CONTENT_LENGTH).and_then(|said| said.to_str().ok()?.parse().ok());
         if said.is_some_and(|said: usize| said > limit) {
-            return Err(Refusal::TooLarge { limit });
+            return Err(too_large(body, limit).await);
         }
         if json {
             return Ok(Arrived::whole(self, collect(body, limit).await?));
