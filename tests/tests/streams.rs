@@ -618,6 +618,24 @@ fn ops(most: usize) -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op(), 1..most)
 }
 
+#[test]
+fn a_page_in_a_stream_cannot_act_as_the_application() {
+    let run = memory();
+    let ask = |request: http::request::Builder, body: &str| {
+        let request = request.uri("https://x/v1/stream/page").header("content-type", "text/html");
+        block_on(run.server().handle(request.body(full(body.into())).unwrap()))
+    };
+    for (method, status) in
+        [("PUT", 201), ("GET", 200), ("POST", 400), ("DELETE", 204), ("GET", 404)]
+    {
+        let answer = ask(http::Request::builder().method(method), "");
+        assert_eq!(answer.status(), status);
+        let said = |name| answer.headers().get(name).and_then(|text| text.to_str().ok());
+        assert_eq!(said("content-security-policy"), Some("default-src 'none'; sandbox"));
+        assert_eq!(said("x-content-type-options"), Some("nosniff"));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 

@@ -3,47 +3,26 @@
 
 use futures::executor::block_on;
 use futures::stream::TryStreamExt;
-use partysync::sql::{Row, Sql, Sqlite, Value};
+use partysync::sql::Sqlite;
 use partysync::streams::{Body, Options, Post, SqlStore, Streams, full};
 use partysync_tests::bench::Bench;
 use serde_json::{Value as Json, json};
 use std::rc::Rc;
 
-/// A database that outlives the server.
-#[derive(Clone)]
-struct Disk(Rc<Sqlite>);
-
-impl Sql for Disk {
-    fn run(
-        &self,
-        sql: &str,
-        params: &[Value],
-        each: &mut dyn FnMut(&Row<'_>) -> partysync::Result<()>,
-    ) -> partysync::Result<()> {
-        self.0.run(sql, params, each)
-    }
-
-    fn transaction(
-        &self,
-        body: &mut dyn FnMut() -> partysync::Result<()>,
-    ) -> partysync::Result<()> {
-        self.0.transaction(body)
-    }
-}
-
 struct Server {
-    disk: Disk,
+    /// A database that outlives the server.
+    disk: Rc<Sqlite>,
     bench: Bench,
     options: Options,
-    streams: Streams<SqlStore<Disk>, Bench>,
+    streams: Streams<SqlStore<Rc<Sqlite>>, Bench>,
 }
 
 impl Server {
     fn new() -> Self {
-        let disk = Disk(Rc::new(Sqlite::in_memory().unwrap()));
+        let disk = Rc::new(Sqlite::in_memory().unwrap());
         let bench = Bench::default();
         let options = Options { local_webhooks: true, ..Options::default() };
-        let store = SqlStore::new(disk.clone()).unwrap();
+        let store = SqlStore::new(Rc::clone(&disk)).unwrap();
         let streams = Streams::new(store, bench.clone(), options.clone());
         Self { disk, bench, options, streams }
     }
@@ -51,7 +30,7 @@ impl Server {
     /// Ends and starts again, with what is on the disk.
     fn restart(&mut self) {
         self.bench.drop_tasks();
-        let store = SqlStore::new(self.disk.clone()).unwrap();
+        let store = SqlStore::new(Rc::clone(&self.disk)).unwrap();
         self.streams = Streams::new(store, self.bench.clone(), self.options.clone());
     }
 

@@ -55,6 +55,21 @@ pub trait Sql {
     fn transaction(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()>;
 }
 
+impl<D: Sql + ?Sized> Sql for std::rc::Rc<D> {
+    fn run(
+        &self,
+        sql: &str,
+        params: &[Value],
+        each: &mut dyn FnMut(&Row<'_>) -> Result<()>,
+    ) -> Result<()> {
+        (**self).run(sql, params, each)
+    }
+
+    fn transaction(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        (**self).transaction(body)
+    }
+}
+
 impl dyn Sql + '_ {
     /// Runs a statement and returns how many rows it inserted, updated or deleted (0 for one
     /// that changes none).

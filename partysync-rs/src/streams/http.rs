@@ -12,7 +12,7 @@ use super::{
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, CONTENT_LENGTH,
-    CONTENT_TYPE, ETAG, LOCATION,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LOCATION,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -52,6 +52,9 @@ impl<S: Store, P: Platform> Streams<S, P> {
         for (name, text) in [
             (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
             (ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED),
+            // A stream may hold a page that somebody wrote: opened in a tab, it must not act as
+            // the application whose origin it comes from.
+            (CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox"),
             (HeaderName::from_static("cross-origin-resource-policy"), "cross-origin"),
             (HeaderName::from_static("x-content-type-options"), "nosniff"),
         ] {
