@@ -25,7 +25,7 @@ pub(super) struct Inner<S, P> {
     /// Whether a task puts off work in order.
     pub(super) settling: Cell<bool>,
     /// The subscriptions, once they were asked for.
-    pub(super) subscriptions: RefCell<Option<Vec<Subscription>>>,
+    pub(super) subscriptions: RefCell<Option<Rc<Vec<Subscription>>>>,
     /// Those with a delivery under way.
     pub(super) delivering: RefCell<BTreeSet<String>>,
 }

@@ -44,17 +44,17 @@ impl<S: Store, P: Platform> Streams<S, P> {
         if self.next_delivery()?.is_none_or(|at| at > now) {
             return Ok(());
         }
-        let due = self.subscriptions()?.clone();
-        for subscription in due.into_iter().filter(|s| s.due().is_some_and(|at| at <= now)) {
+        let all = self.subscriptions()?;
+        for Subscription { id, .. } in all.iter().filter(|s| s.due().is_some_and(|at| at <= now)) {
             // One at a time each; what is under way looks again when it is done.
-            if self.inner.delivering.borrow_mut().insert(subscription.id.clone()) {
-                let server = self.clone();
+            if self.inner.delivering.borrow_mut().insert(id.clone()) {
+                let (server, id) = (self.clone(), id.clone());
                 self.inner.platform.spawn(Box::pin(async move {
-                    if server.deliver(&subscription.id).await.is_err() {
+                    if server.deliver(&id).await.is_err() {
                         // It is still noted as due: not at once again.
                         server.inner.platform.sleep(AFTER_FAILURE).await;
                     }
-                    server.inner.delivering.borrow_mut().remove(&subscription.id);
+                    server.inner.delivering.borrow_mut().remove(&id);
                     let _ = server.deliver_later();
                     if let Ok(next) = server.next_wake() {
                         server.inner.platform.wake_at(next);

@@ -5,6 +5,7 @@ use super::{Delivery, Known, Link, Subscription, Wake, known, note, random_text,
 use crate::Result;
 use crate::streams::{Change, Kind, Offset, Platform, Refusal, Store, Stream, StreamId, Streams};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 /// A stream that holds more than its cursor has seen.
 #[derive(Clone, Debug)]
@@ -29,11 +30,11 @@ impl<S: Store, P: Platform> Streams<S, P> {
         &self,
         mut changes: Vec<Change>,
     ) -> Result<Vec<Change>, Refusal> {
-        let mut subscriptions = self.subscriptions()?.clone();
+        let subscriptions = self.subscriptions()?;
         if subscriptions.is_empty() {
             return Ok(changes);
         }
-        let mut woken = BTreeMap::new();
+        let mut woken: BTreeMap<&str, Subscription> = BTreeMap::new();
         let mut linked = BTreeSet::new();
         // Wakes are appends as well, and come behind those that cause them.
         let mut index = 0;
@@ -44,7 +45,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
                 continue;
             };
             let Some(path) = self.appended_path(id, &changes)? else { continue };
-            for subscription in &mut subscriptions {
+            for subscription in &*subscriptions {
                 let key = Subscription::link_key(&subscription.id, &path);
                 let first = linked.insert(key.clone());
                 let known = if first { read_note::<Link>(self.store(), &key)? } else { continue };
@@ -62,14 +63,15 @@ impl<S: Store, P: Platform> Streams<S, P> {
                 if self.store().note(&todo)?.is_none() {
                     changes.push(Change::Note { key: todo, text: Some("1".to_owned()) });
                 }
-                if subscription.wake.is_none() {
-                    changes.extend(self.begin_wake(subscription, &path, &changes)?);
-                    woken.insert(subscription.id.clone(), subscription.clone());
+                if subscription.wake.is_none() && !woken.contains_key(subscription.id.as_str()) {
+                    let mut awake = subscription.clone();
+                    changes.extend(self.begin_wake(&mut awake, &path, &changes)?);
+                    woken.insert(&subscription.id, awake);
                 }
             }
         }
         for (id, subscription) in woken {
-            changes.push(note(Subscription::key(&id), &subscription)?);
+            changes.push(note(Subscription::key(id), &subscription)?);
         }
         Ok(changes)
     }
@@ -200,16 +202,14 @@ impl<S: Store, P: Platform> Streams<S, P> {
     }
 
     /// All subscriptions; kept at hand, since every append asks for them.
-    pub(in crate::streams) fn subscriptions(
-        &self,
-    ) -> Result<std::cell::Ref<'_, Vec<Subscription>>> {
-        if self.inner.subscriptions.borrow().is_none() {
-            let all = known(self.store(), "sub/")?.into_iter().map(|Known { value, .. }| value);
-            *self.inner.subscriptions.borrow_mut() = Some(all.collect());
+    pub(in crate::streams) fn subscriptions(&self) -> Result<Rc<Vec<Subscription>>> {
+        if let Some(known) = &*self.inner.subscriptions.borrow() {
+            return Ok(Rc::clone(known));
         }
-        Ok(std::cell::Ref::map(self.inner.subscriptions.borrow(), |known| {
-            known.as_ref().unwrap_or(const { &Vec::new() })
-        }))
+        let all = known(self.store(), "sub/")?.into_iter().map(|Known { value, .. }| value);
+        let all = Rc::new(all.collect());
+        *self.inner.subscriptions.borrow_mut() = Some(Rc::clone(&all));
+        Ok(all)
     }
 
     /// The subscription of this name.
