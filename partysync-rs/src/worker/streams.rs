@@ -115,7 +115,18 @@ pub async fn route_streams(
     env.durable_object(binding)?.get_by_name(object)?.fetch_with_request(request).await
 }
 
-/// The platform of a Durable Object.
+/// The platform of a Durable Object, for a server of streams in a class of your own.
+///
+/// ```no_run
+/// # fn open(state: &worker::State) -> partysync::Result<()> {
+/// use partysync::streams::{Options, SqlStore, Streams};
+/// use partysync::worker::{DurableSql, Workers};
+///
+/// let store = SqlStore::new(DurableSql::new(state)?)?;
+/// let streams = Streams::new(store, Workers::new(state), Options::default());
+/// streams.publish("log", 1, &[r#"{"said":"from Rust"}"#.to_owned()]).ok();
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Workers {
     /// `None` leaves the object's alarm to others.
@@ -125,7 +136,10 @@ pub struct Workers {
 }
 
 impl Workers {
-    fn new(state: &State) -> Self {
+    /// The platform of this object. Its alarm is the streams' own: call
+    /// [`Streams::wake`](crate::streams::Streams::wake) when it rings.
+    #[must_use]
+    pub fn new(state: &State) -> Self {
         Self { storage: Some(state.storage().as_raw().into()), alarm: Rc::default() }
     }
 

@@ -12,8 +12,8 @@ import { stores, startStore } from "../streams.mjs";
 const TESTS = 338;
 const folder = join(root, "tests/e2e/conformance");
 
-/** Most of the suite's time is waiting: some may wait together. */
-const AT_ONCE = 3;
+/** Most of the suite's time is waiting: two may wait together. */
+const AT_ONCE = 2;
 
 async function suite(store) {
   const server = await startStore(store);
