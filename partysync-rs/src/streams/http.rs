@@ -109,15 +109,16 @@ impl<S: Store, P: Platform> Streams<S, P> {
     /// The stream's path in this URL path: below the root, decoded; `None` for one that can be
     /// no stream's.
     pub(super) fn path_of(&self, url: &str) -> Option<String> {
-        let root = self.options().root.trim_end_matches('/');
-        let path = url.strip_prefix(root)?.strip_prefix('/')?;
-        let path = percent_decode_str(path).decode_utf8().ok()?;
+        let path = percent_decode_str(self.below_root(url)?).decode_utf8().ok()?;
         sound_path(&path).then(|| path.into_owned())
     }
 
     fn control_path<'u>(&self, url: &'u str) -> Option<&'u str> {
-        let root = self.options().root.trim_end_matches('/');
-        url.strip_prefix(root)?.strip_prefix('/')?.strip_prefix(RESERVED)?.strip_prefix('/')
+        self.below_root(url)?.strip_prefix(RESERVED)?.strip_prefix('/')
+    }
+
+    fn below_root<'u>(&self, url: &'u str) -> Option<&'u str> {
+        url.strip_prefix(self.options().root.trim_end_matches('/'))?.strip_prefix('/')
     }
 
     async fn arrived(
@@ -190,18 +191,16 @@ impl<S: Store, P: Platform> Streams<S, P> {
     async fn get(&self, path: &str, read: &Read) -> Answer {
         match read.live {
             None => {
-                if let Some(response) = self.not_modified(path, read)? {
+                let (stream, from) = self.located(path, read.position)?;
+                if let Some(response) = self.not_modified(&stream, read) {
                     return Ok(response);
                 }
-                let (stream, from) = self.located(path, read.position)?;
                 if stream.end - from <= self.options().page_bytes as u64 {
                     let (bytes, next) = self.page(&stream, from).await?;
                     let (from, next) = (Offset::new(from), Offset::new(next));
                     return Ok(self.page_answer(Page { stream, bytes, from, next }, read, None));
                 }
-                if Kind::of(&stream.content_type) == Kind::Json {
-                    self.check_boundary(&stream, from).await?;
-                }
+                self.check_boundary(&stream, from).await?;
                 let to = self.read_to(&stream, from).await?;
                 Ok(self.pages_answer(stream, from, to, read))
             }
@@ -212,34 +211,31 @@ impl<S: Store, P: Platform> Streams<S, P> {
             }
             Some(Live::Sse) => {
                 let (stream, from) = self.located(path, read.position)?;
-                if from > 0 && Kind::of(&stream.content_type) == Kind::Json {
-                    self.check_boundary(&stream, from).await?;
-                }
+                self.check_boundary(&stream, from).await?;
                 Ok(self.sse_answer(stream, from, read))
             }
         }
     }
 
     /// The answer to a reader that has all of what it asks for: the stream is not read for it.
-    fn not_modified(&self, path: &str, read: &Read) -> Result<Option<Response<Body>>, Refusal> {
+    fn not_modified(&self, stream: &Stream, read: &Read) -> Option<Response<Body>> {
         let (Some(known), Position::At(from)) = (&read.if_none_match, read.position) else {
-            return Ok(None);
+            return None;
         };
-        let (stream, _) = self.located(path, read.position)?;
         if stream.end - from.bytes() > self.options().read_bytes as u64 {
-            return Ok(None);
+            return None;
         }
-        let page = Page { next: stream.tail(), stream, bytes: Vec::new(), from };
+        let page = Page { next: stream.tail(), stream: stream.clone(), bytes: Vec::new(), from };
         let tag = etag(&page);
         let mut tags = known.split(',').map(|tag| tag.trim().trim_start_matches("W/"));
         if !tags.any(|known| known == tag || known == "*") {
-            return Ok(None);
+            return None;
         }
         let mut response = answer(StatusCode::NOT_MODIFIED);
         let headers = response.headers_mut();
         self.page_headers(headers, &page);
         headers.insert(ETAG, value(tag));
-        Ok(Some(response))
+        Some(response)
     }
 
     fn page_headers(&self, headers: &mut HeaderMap, page: &Page) {
@@ -253,17 +249,21 @@ impl<S: Store, P: Platform> Streams<S, P> {
         }
     }
 
-    /// The answer to a read of several pages.
-    fn pages_answer(&self, stream: Stream, from: u64, to: u64, read: &Read) -> Response<Body> {
-        let (from_offset, next) = (Offset::new(from), Offset::new(to));
-        let page = Page { stream, bytes: Vec::new(), from: from_offset, next };
-        let mut response = answer(StatusCode::OK);
-        let headers = response.headers_mut();
-        self.page_headers(headers, &page);
+    /// What the answer says of the content that it has.
+    fn content_headers(headers: &mut HeaderMap, page: &Page, read: &Read) {
         if read.position != Position::Now {
-            headers.insert(ETAG, value(etag(&page)));
+            headers.insert(ETAG, value(etag(page)));
         }
         headers.insert(CONTENT_TYPE, value(&page.stream.content_type));
+    }
+
+    /// The answer to a read of several pages.
+    fn pages_answer(&self, stream: Stream, from: u64, to: u64, read: &Read) -> Response<Body> {
+        let (first, next) = (Offset::new(from), Offset::new(to));
+        let page = Page { stream, bytes: Vec::new(), from: first, next };
+        let mut response = answer(StatusCode::OK);
+        self.page_headers(response.headers_mut(), &page);
+        Self::content_headers(response.headers_mut(), &page, read);
         *response.body_mut() = self.pages(page.stream, from, to);
         response
     }
@@ -284,10 +284,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
         if none {
             return response;
         }
-        if read.position != Position::Now {
-            headers.insert(ETAG, value(etag(&page)));
-        }
-        headers.insert(CONTENT_TYPE, value(&page.stream.content_type));
+        Self::content_headers(headers, &page, read);
         let kind = Kind::of(&page.stream.content_type);
         *response.body_mut() = Body::Full(kind.decode(page.bytes));
         response

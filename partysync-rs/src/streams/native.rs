@@ -28,11 +28,6 @@ const QUEUE: usize = 1024;
 /// How many pieces of a live answer may wait for a slow reader.
 const PIECES: usize = 8;
 
-/// How long a webhook may take to answer.
-const POST_TIMEOUT: Duration = Duration::from_secs(30);
-
-const POST_ANSWER_BYTES: usize = 64 * 1024;
-
 /// A router that serves the streams of the store that `open` opens, under [`Options::root`]. The
 /// store is closed when the router and all its clones are gone.
 ///
@@ -233,7 +228,7 @@ impl Platform for Native {
             let response = request.body(post.body).send().await.map_err(failed)?;
             let status = response.status().as_u16();
             let (mut body, mut pieces) = (Vec::new(), response.bytes_stream());
-            while body.len() < POST_ANSWER_BYTES
+            while body.len() < Post::ANSWER_BYTES
                 && let Some(piece) = pieces.next().await
             {
                 body.extend_from_slice(&piece.map_err(failed)?);
@@ -262,7 +257,7 @@ fn client(clients: &[OnceCell<reqwest::Client>; 2], local: bool) -> Result<reqwe
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
-        .timeout(POST_TIMEOUT);
+        .timeout(Post::TIMEOUT);
     if !local {
         builder = builder.dns_resolver(Arc::new(Public));
     }

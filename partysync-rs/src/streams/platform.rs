@@ -26,8 +26,16 @@ pub trait Platform: 'static {
     fn wake_at(&self, at: Option<Timestamp>);
 
     /// Posts a body and returns the status and the body of the answer, of which no more than
-    /// 64 KiB need be read. Follows no redirect: an answer that is one is the answer.
+    /// [`Post::ANSWER_BYTES`] need be read, within [`Post::TIMEOUT`]. Follows no redirect: an answer that is one is the answer.
     fn post(&self, post: Post) -> LocalBoxFuture<'static, Result<(u16, Vec<u8>)>>;
+}
+
+impl Post {
+    /// How long a webhook may take to answer.
+    pub const TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// How much of its answer is read.
+    pub const ANSWER_BYTES: usize = 64 * 1024;
 }
 
 /// A webhook's request.

@@ -144,8 +144,10 @@ impl<S: Store, P: Platform> Streams<S, P> {
         Body::Live(pages.boxed_local())
     }
 
+    /// Refuses a position in the middle of a JSON message.
     pub(super) async fn check_boundary(&self, stream: &Stream, at: u64) -> Result<(), Refusal> {
-        if at > 0 && self.range(stream, at - 1, at).await? != [SEPARATOR] {
+        let json = Kind::of(&stream.content_type) == Kind::Json;
+        if json && at > 0 && self.range(stream, at - 1, at).await? != [SEPARATOR] {
             return Err(no_boundary());
         }
         Ok(())

@@ -17,10 +17,6 @@ use worker::{
     ResponseBuilder, State,
 };
 
-/// How long a webhook may take to answer.
-const POST_TIMEOUT: Duration = Duration::from_secs(30);
-const POST_ANSWER_BYTES: usize = 64 * 1024;
-
 /// The streams under one root in one Durable Object; `stream_server!` makes the class around it.
 #[derive(Debug)]
 pub struct StreamObject<S> {
@@ -228,14 +224,14 @@ impl Platform for Workers {
                 let status = response.status_code();
                 let mut body = Vec::new();
                 let mut pieces = response.stream()?;
-                while body.len() < POST_ANSWER_BYTES
+                while body.len() < Post::ANSWER_BYTES
                     && let Some(piece) = pieces.next().await
                 {
                     body.extend_from_slice(&piece?);
                 }
                 Ok::<_, worker::Error>((status, body))
             };
-            let over = Delay::from(POST_TIMEOUT);
+            let over = Delay::from(Post::TIMEOUT);
             futures::pin_mut!(exchange, over);
             match futures::future::select(exchange, over).await {
                 futures::future::Either::Left((answer, _)) => Ok(answer?),

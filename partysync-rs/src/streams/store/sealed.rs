@@ -17,7 +17,8 @@ use std::collections::BTreeMap;
 /// A place for chunks. What is put under a key is never changed.
 #[allow(async_fn_in_trait)] // See `Store`.
 pub trait Archive: 'static {
-    /// A chunk is sealed when it has this many bytes; it may be larger by 256 KiB.
+    /// Bytes are sealed when there are this many. A chunk may have 256 KiB more, or fewer when it
+    /// is made of thousands of small appends.
     fn chunk_bytes(&self) -> usize;
 
     /// Keeps a chunk. The same chunk may be put again, after a crash.
@@ -114,14 +115,14 @@ impl<D: Sql + 'static, A: Archive> Sealed<D, A> {
     }
 
     /// What is beside the index's own work in a change.
-    fn apply(&self, change: &Change, in_rows: &mut BTreeMap<StreamId, u64>) -> Result<()> {
+    fn apply(&self, change: &Change) -> Result<()> {
         match change {
-            Change::Append { id, bytes, .. } => self.grow(*id, bytes.len() as u64, in_rows)?,
+            Change::Append { id, bytes, .. } => self.grow(*id, bytes.len() as u64)?,
             Change::AppendStaged { id, pieces, .. } => {
-                self.grow(*id, pieces.iter().map(|piece| piece.bytes).sum(), in_rows)?;
+                self.grow(*id, pieces.iter().map(|piece| piece.bytes).sum())?;
             }
             Change::Remove(id) => {
-                in_rows.remove(id);
+                self.in_rows.borrow_mut().remove(id);
                 for (start, end) in self.chunks(*id, 0, u64::MAX)? {
                     self.discard(&self.key(*id, start, end))?;
                 }
@@ -140,10 +141,10 @@ impl<D: Sql + 'static, A: Archive> Sealed<D, A> {
     }
 
     /// A stream has more in rows: it may be enough for a chunk.
-    fn grow(&self, id: StreamId, bytes: u64, in_rows: &mut BTreeMap<StreamId, u64>) -> Result<()> {
-        let before = in_rows.get(&id).copied().map_or_else(|| self.in_rows(id), Ok)?;
-        in_rows.insert(id, before + bytes);
-        if before + bytes < self.archive.chunk_bytes() as u64 {
+    fn grow(&self, id: StreamId, bytes: u64) -> Result<()> {
+        let now = self.in_rows(id)? + bytes;
+        self.in_rows.borrow_mut().insert(id, now);
+        if now < self.archive.chunk_bytes() as u64 {
             return Ok(());
         }
         self.write("INSERT OR IGNORE INTO _ds_seals VALUES (?, NULL)", [integer(id.0)])
@@ -162,7 +163,7 @@ impl<D: Sql + 'static, A: Archive> Sealed<D, A> {
             "SELECT \"end\", length(bytes) FROM _ds_rows WHERE stream = ? ORDER BY \"end\" LIMIT ?";
         let most = self.archive.chunk_bytes();
         let (mut size, mut end) = (0, None);
-        // Rows may be small: they are looked at in pages, and only until a chunk is full.
+        // Rows may be small: no more than some thousands are looked at for one chunk.
         let page = most / ROW_BYTES + 4096;
         self.sql().run(rows, &params![integer(id.0), integer(page as u64)], &mut |row| {
             if size < most as u64 {
@@ -263,13 +264,14 @@ impl<D: Sql + 'static, A: Archive> Store for Sealed<D, A> {
     }
 
     fn commit(&self, changes: Vec<Change>) -> Result<()> {
-        let mut in_rows = BTreeMap::new();
-        self.sql().transaction(&mut || {
-            in_rows = self.in_rows.borrow().clone();
-            changes.iter().try_for_each(|change| self.apply(change, &mut in_rows))
-        })?;
-        *self.in_rows.borrow_mut() = in_rows;
-        Ok(())
+        let committed = self
+            .sql()
+            .transaction(&mut || changes.iter().try_for_each(|change| self.apply(change)));
+        if committed.is_err() {
+            // Sizes were counted that are not there: they are looked up again.
+            self.in_rows.borrow_mut().clear();
+        }
+        committed
     }
 
     async fn read(&self, id: StreamId, from: u64, to: u64) -> Result<Vec<u8>> {

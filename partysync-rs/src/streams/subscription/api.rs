@@ -4,6 +4,7 @@ use super::deliver::acked;
 use super::{Config, Delivery, Known, Link, Subscription, known, note, read_note, webhook};
 use crate::streams::body::collect;
 use crate::streams::header::rfc3339;
+use crate::streams::http::sound_path;
 use crate::streams::{Body, Change, Incoming, Platform, Refusal, Store, Streams};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
@@ -159,7 +160,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
     /// What is asked for, if it makes a subscription.
     fn config(&self, body: &[u8]) -> Result<Config, Refusal> {
         let asked: Asked = parsed(body)?;
-        let streams = asked.streams.iter().map(|path| self.own_path(path)).collect::<Option<_>>();
+        let streams = asked.streams.iter().map(|path| own_path(path)).collect::<Option<_>>();
         let streams =
             streams.ok_or_else(|| invalid("`streams` are paths below the streams' root"))?;
         if asked.pattern.is_none() && asked.streams.is_empty() {
@@ -176,7 +177,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
                 Delivery::Webhook { url }
             }
             ("pull-wake", None, Some(path)) => {
-                let wake_stream = self.own_path(&path);
+                let wake_stream = own_path(&path);
                 let wake_stream =
                     wake_stream.ok_or_else(|| invalid("`wake_stream` is no stream's path"))?;
                 Delivery::PullWake { wake_stream }
@@ -200,16 +201,10 @@ impl<S: Store, P: Platform> Streams<S, P> {
             lease_ttl_ms,
             description: asked.description,
         };
-        if matches!(&config.delivery, Delivery::PullWake { wake_stream } if config.streams.contains(wake_stream))
-        {
+        if config.streams.iter().any(|path| config.wakes_on(path)) {
             return Err(invalid("a subscription does not follow its own wakes"));
         }
         Ok(config)
-    }
-
-    /// A stream's path as requests about subscriptions write it: below the root, not encoded.
-    fn own_path(&self, path: &str) -> Option<String> {
-        crate::streams::http::sound_path(path).then(|| path.to_owned())
     }
 
     fn subscribe(&self, id: &str, parts: &Parts, body: &[u8]) -> Answer {
@@ -303,8 +298,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
         let added: Streamed = parsed(body)?;
         let mut changes = Vec::new();
         for path in &added.streams {
-            let own = matches!(&subscription.config.delivery, Delivery::PullWake { wake_stream } if wake_stream == path);
-            if own || self.own_path(path).is_none() {
+            if subscription.config.wakes_on(path) || !sound_path(path) {
                 return Err(invalid(
                     "`streams` are paths below the streams' root, and not the own wakes",
                 ));
@@ -387,7 +381,8 @@ impl<S: Store, P: Platform> Streams<S, P> {
         Ok(json_answer(StatusCode::OK, &answer))
     }
 
-    fn lease_end(&self, ttl: u64) -> crate::Timestamp {
+    /// When a lease ends that begins now.
+    pub(super) fn lease_end(&self, ttl: u64) -> crate::Timestamp {
         self.now().plus_millis(i64::try_from(ttl).unwrap_or(i64::MAX))
     }
 
@@ -449,6 +444,11 @@ impl<S: Store, P: Platform> Streams<S, P> {
         self.end_wake(subscription, Vec::new())?;
         Ok(empty())
     }
+}
+
+/// A stream's path as requests about subscriptions write it: below the root, not encoded.
+fn own_path(path: &str) -> Option<String> {
+    sound_path(path).then(|| path.to_owned())
 }
 
 fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {

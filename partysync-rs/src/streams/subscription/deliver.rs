@@ -88,8 +88,8 @@ impl<S: Store, P: Platform> Streams<S, P> {
         let [chance, ..] = self.inner.platform.random()?;
         wake.attempts += 1;
         let retry_at = self.now().plus_millis(backoff(wake.attempts, chance));
-        let ttl = i64::try_from(subscription.config.lease_ttl_ms).unwrap_or(i64::MAX);
-        wake.next_attempt = Some(retry_at.max(self.now().plus_millis(ttl)));
+        let ttl = subscription.config.lease_ttl_ms;
+        wake.next_attempt = Some(retry_at.max(self.lease_end(ttl)));
         wake.snapshot = pending.iter().map(|p| (p.path.clone(), p.stream.end)).collect();
         let sent = wake.clone();
         self.keep(&subscription)?;
@@ -125,7 +125,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
                     self.end_wake(subscription, acks)?;
                 } else {
                     wake.next_attempt = None;
-                    wake.lease_until = Some(self.now().plus_millis(ttl));
+                    wake.lease_until = Some(self.lease_end(ttl));
                     self.keep(&subscription)?;
                 }
             }

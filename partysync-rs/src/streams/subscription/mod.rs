@@ -35,6 +35,13 @@ enum Delivery {
     PullWake { wake_stream: String },
 }
 
+impl Config {
+    /// Whether this is the stream that its own wakes are written into.
+    fn wakes_on(&self, path: &str) -> bool {
+        matches!(&self.delivery, Delivery::PullWake { wake_stream } if wake_stream == path)
+    }
+}
+
 /// A subscription as it is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Subscription {
@@ -103,8 +110,8 @@ impl Subscription {
 
     /// Whether its pattern fits a stream. Its own wakes never wake it.
     fn covers(&self, path: &str) -> bool {
-        let own = matches!(&self.config.delivery, Delivery::PullWake { wake_stream } if wake_stream == path);
-        !own && self.config.pattern.as_ref().is_some_and(|pattern| glob::fits(pattern, path))
+        let fits = |pattern: &String| glob::fits(pattern, path);
+        !self.config.wakes_on(path) && self.config.pattern.as_ref().is_some_and(fits)
     }
 
     /// When something has to be done for it next.
