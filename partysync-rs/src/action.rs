@@ -2,7 +2,8 @@
 //! server through SQL. Both come from one [`Operation`], so they agree.
 
 use crate::record::{Key, Role, Schema};
-use crate::sql::{Sql, Value, apply};
+use crate::sql::{Sql, Value};
+use crate::store::apply;
 use crate::{Code, Error, Record, Result, Timestamp};
 use serde_json::Value as Json;
 use std::marker::PhantomData;

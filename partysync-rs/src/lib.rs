@@ -27,6 +27,7 @@ mod record;
 pub mod room;
 mod server;
 pub mod sql;
+mod store;
 #[cfg(feature = "streams")]
 pub mod streams;
 #[cfg(feature = "testing")]

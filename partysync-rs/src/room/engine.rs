@@ -97,7 +97,7 @@ impl<A: Action> Engine<A> {
         let mut meta = None;
         sql.transaction(&mut || {
             let opened = log::open(sql, now, fresh_epoch)?;
-            crate::sql::migrate::migrate(A::CHANNELS, sql)?;
+            crate::store::migrate(A::CHANNELS, sql)?;
             meta = Some(opened);
             Ok(())
         })?;

@@ -3,8 +3,6 @@
 //! One database, two adapters: Durable Object SQLite (feature `worker`) and rusqlite (feature
 //! `sqlite`). Everything above sees only [`Sql`].
 
-pub(crate) mod apply;
-pub(crate) mod migrate;
 pub(crate) mod select;
 #[cfg(feature = "sqlite")]
 mod sqlite;

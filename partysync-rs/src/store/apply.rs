@@ -1,7 +1,7 @@
 //! The SQL of the derived operations: insert, update, upsert, delete.
 
-use super::{Sql, Value, quote};
 use crate::record::{Key, Role, Schema};
+use crate::sql::{Sql, Value, quote};
 use crate::{Code, Error, Result};
 
 const NOW: &str = "(SELECT now FROM _partysync_meta)";

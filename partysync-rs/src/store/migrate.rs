@@ -1,8 +1,9 @@
 //! From the schema that is stored to the schema of the type, with the rows kept - or a refusal
 //! that names the column and the remedy, before anything is altered.
 
-use super::{Sql, SqlType, literal, quote};
+use super::triggers::{TRIGGERS, drop_triggers, triggers};
 use crate::record::{ColumnDef, Role, Schema};
+use crate::sql::{Sql, SqlType, quote};
 use crate::{Code, Error, Result, params};
 use serde::{Deserialize, Serialize};
 
@@ -24,8 +25,6 @@ struct StoredColumn {
     index: bool,
     unique: bool,
 }
-
-const TRIGGERS: u32 = 1;
 
 impl Stored {
     fn of(schema: &Schema) -> Self {
@@ -194,9 +193,7 @@ fn alter(schema: &Schema, stored: &Stored, sql: &dyn Sql) -> Result<Vec<String>>
         }
     }
     // A trigger that names a column would keep it from being dropped.
-    for event in EVENTS {
-        steps.push(format!("DROP TRIGGER IF EXISTS {}", trigger_name(schema, event)));
-    }
+    steps.extend(drop_triggers(schema));
 
     let mut old: Vec<StoredColumn> = stored.columns.clone();
     let mut added = Vec::new();
@@ -319,58 +316,4 @@ fn rebuild_steps(schema: &Schema, sql: &dyn Sql) -> Result<Vec<String>> {
         format!("DROP TABLE {table}"),
         format!("ALTER TABLE {new} RENAME TO {table}"),
     ])
-}
-
-const EVENTS: [&str; 4] = ["insert", "update", "delete", "touch"];
-
-fn trigger_name(schema: &Schema, event: &str) -> String {
-    quote(&format!("_partysync_{}_{event}", schema.table))
-}
-
-/// The triggers that note each changed key in the change log and keep the timestamps right.
-fn triggers(schema: &Schema) -> Result<Vec<String>> {
-    let (table, channel) = (schema.quoted(), literal(schema.table));
-    let key = quote(schema.key()?.name);
-    // Not INSERT OR REPLACE: inside a trigger that obeys the outer statement's conflict clause.
-    // A write belongs to the version that the room commits next.
-    let note = |row: &str, when: &str| {
-        format!(
-            "INSERT INTO _partysync_change (channel, key, version, at) \
-             SELECT {channel}, {row}.{key}, version + 1, now FROM _partysync_meta WHERE {when} \
-             ON CONFLICT (channel, key) DO UPDATE SET version = excluded.version, at = excluded.at \
-             WHERE version <> excluded.version;"
-        )
-    };
-    let trigger = |event: &str, on: &str, body: &str| {
-        let name = trigger_name(schema, event);
-        format!("CREATE TRIGGER {name} AFTER {on} ON {table} BEGIN {body} END")
-    };
-    let now = "(SELECT now FROM _partysync_meta)";
-    let by = |role: Role| schema.role(role).map(|(_, column)| quote(column.name));
-
-    let mut on_insert = note("NEW", "TRUE");
-    for column in [by(Role::CreatedAt), by(Role::UpdatedAt)].into_iter().flatten() {
-        on_insert.push_str(&format!(
-            "UPDATE {table} SET {column} = {now} WHERE {key} = NEW.{key} AND NEW.{column} = 0;"
-        ));
-    }
-    let on_update = note("NEW", "TRUE") + &note("OLD", &format!("OLD.{key} IS NOT NEW.{key}"));
-    let mut steps: Vec<_> = EVENTS
-        .iter()
-        .map(|event| format!("DROP TRIGGER IF EXISTS {}", trigger_name(schema, event)))
-        .collect();
-    steps.push(trigger("insert", "INSERT", &on_insert));
-    steps.push(trigger("update", "UPDATE", &on_update));
-    let noted = if crate::__mutated("tombstones") { "FALSE" } else { "TRUE" };
-    steps.push(trigger("delete", "DELETE", &note("OLD", noted)));
-    if let Some(column) = by(Role::UpdatedAt) {
-        // The guard ends the recursion: the trigger's own update changes the column.
-        let name = trigger_name(schema, "touch");
-        steps.push(format!(
-            "CREATE TRIGGER {name} AFTER UPDATE ON {table} \
-             WHEN NEW.{column} IS OLD.{column} AND NEW.{column} IS NOT {now} \
-             BEGIN UPDATE {table} SET {column} = {now} WHERE {key} = NEW.{key}; END"
-        ));
-    }
-    Ok(steps)
 }
