@@ -96,6 +96,11 @@ codes! {
     Forbidden = "forbidden",
     /// SQLite refused a statement.
     Sql = "sql",
+    /// The database cannot be read or written: it is full, broken or gone. What was asked is not
+    /// done, and may be asked again.
+    Storage = "storage",
+    /// It cannot be done now; the client tries again later ([`Error::retry`]).
+    Unavailable = "unavailable",
     /// The connection or the client is closed.
     Closed = "closed",
     /// Anything else; the message says what.
@@ -134,6 +139,12 @@ impl Error {
         Self::new(Code::Rejected, message)
     }
 
+    /// The application cannot decide now, because a service that it asks does not answer, say:
+    /// nothing is written, the client keeps its action and tries again later.
+    pub fn retry(message: impl Into<String>) -> Self {
+        Self::new(Code::Unavailable, message)
+    }
+
     /// Which kind of error it is.
     #[must_use]
     pub fn code(&self) -> Code {
@@ -153,13 +164,44 @@ impl Error {
         self
     }
 
-    /// An error of SQLite, read off its message: constraint violations become
-    /// [`Code::Constraint`], anything else [`Code::Sql`].
+    /// An error of SQLite, read off its message: violated constraints are [`Code::Constraint`],
+    /// what is larger than a value may be [`Code::TooLarge`], a database that is full or broken
+    /// [`Code::Storage`], anything else [`Code::Sql`].
     #[must_use]
     pub fn from_sqlite(message: &str) -> Self {
+        const STORAGE: [&str; 7] = [
+            "disk is full",
+            "disk I/O error",
+            "disk image is malformed",
+            "out of memory",
+            "SQLITE_FULL",
+            "SQLITE_IOERR",
+            "SQLITE_CORRUPT",
+        ];
         let message = message.trim_start_matches("Error: ");
-        let violates = message.contains("constraint failed") || message.contains("cannot store");
-        Self::new(if violates { Code::Constraint } else { Code::Sql }, message)
+        let has = |part: &&str| message.contains(*part);
+        let code = if ["constraint failed", "cannot store"].iter().any(has) {
+            Code::Constraint
+        } else if ["string or blob too big", crate::store::ROW_TOO_LARGE].iter().any(has) {
+            Code::TooLarge
+        } else if STORAGE.iter().any(has) {
+            Code::Storage
+        } else {
+            Code::Sql
+        };
+        Self::new(code, message)
+    }
+
+    /// The same error with at most 1 KiB of message: what is kept or sent has a bound.
+    #[must_use]
+    pub(crate) fn clipped(mut self) -> Self {
+        const MOST: usize = 1024;
+        if self.message.len() > MOST {
+            let end = (0..=MOST).rev().find(|at| self.message.is_char_boundary(*at)).unwrap_or(0);
+            self.message.truncate(end);
+            self.message.push('…');
+        }
+        self
     }
 
     /// The same error, as [`Code::KeyExists`] if it is about the key of one of these tables.

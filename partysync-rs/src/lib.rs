@@ -22,7 +22,6 @@ extern crate self as partysync;
 mod action;
 mod column;
 mod error;
-mod host;
 mod record;
 pub mod room;
 mod server;
@@ -51,7 +50,6 @@ pub fn __mutated(protection: &str) -> bool {
 pub use action::{Action, Draft, RecordAction, Reduce, Tables};
 pub use column::{Column, Timestamp};
 pub use error::{Code, Error, Result};
-pub use host::{Batch, Host, refusal};
 pub use partysync_macros::{Action, Column, Record};
 pub use record::{ColumnDef, Key, Literal, Record, Role, Schema};
 pub use room::{Connection, Limits, Protocol};

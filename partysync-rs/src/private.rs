@@ -121,7 +121,7 @@ pub fn unknown_channel(channel: &str) -> Error {
 
 /// What a derived action says of a type that it has not.
 pub fn unknown_action(name: &str, known: &str) -> Error {
-    let name = crate::wire::v2::clip(name);
+    let name = crate::wire::clip(name);
     Error::new(Code::UnknownAction, format!("there is no action `{name}`: it is one of {known}"))
 }
 

@@ -1,12 +1,9 @@
 //! [`SyncServer`]: the trait that a user implements, and the [`Room`] that its hooks get.
 
-use crate::room::{Connection, Limits, Output};
+use crate::room::{Connection, HookOutput, Limits, Slot, Slots};
 use crate::sql::Sql;
-use crate::wire::{v1, v2::ServerFrame};
-use crate::{Action, Code, Error, Protocol, Result, Timestamp};
-use serde::Serialize;
+use crate::{Action, Code, Error, Result, Timestamp};
 use serde_json::Value as Json;
-use std::collections::BTreeMap;
 use std::future::{Future, ready};
 use std::marker::PhantomData;
 
@@ -68,6 +65,18 @@ pub trait SyncServer: Sized + 'static {
         false
     }
 
+    /// Whether this request may read the room's history, which holds every row that ever was:
+    /// check its credentials as in [`on_connect`](Self::on_connect).
+    ///
+    /// # Errors
+    /// [`Code::Unauthorized`] is answered with 401, anything else with 403. Unless you say
+    /// otherwise, nobody may.
+    #[cfg(feature = "streams")]
+    fn may_read_history(&self, request: &http::Request<()>) -> Result<()> {
+        let _ = request;
+        Err(Error::new(Code::Forbidden, "the server does not say who may read the history"))
+    }
+
     /// What the room takes from clients, and how long it remembers.
     fn limits(&self) -> Limits {
         Limits::default()
@@ -83,11 +92,13 @@ pub trait SyncServer: Sized + 'static {
     }
 
     /// Before an action is committed: the place for what must await, such as asking another
-    /// service. Actions of one connection wait for each other. A resent action that has its
-    /// answer already does not come here again.
+    /// service. All actions of a push are asked about, in their order, before the first of them is
+    /// committed; frames of the same connection wait meanwhile. A resent action that has its
+    /// answer already does not come here again, but one whose connection breaks while it is asked
+    /// about does: what this changes elsewhere it has to change once only.
     ///
     /// # Errors
-    /// Any error refuses the action.
+    /// Any error refuses the action for good; with [`Error::retry`] the client tries again later.
     fn before_action(
         &self,
         connection: &Connection,
@@ -98,6 +109,7 @@ pub trait SyncServer: Sized + 'static {
     }
 
     /// After an action was committed and its rows were sent: the place for webhooks and the like.
+    /// Nothing waits for it. It is called at most once: not at all if the process ends before.
     fn after_commit(
         &self,
         connection: &Connection,
@@ -110,7 +122,9 @@ pub trait SyncServer: Sized + 'static {
     /// A client connects. Set the connection's state and tags here.
     ///
     /// # Errors
-    /// The connection is closed with code 4403 and the error's message as the reason.
+    /// With [`Error::reject`], [`Code::Unauthorized`] or [`Code::Forbidden`] the connection is
+    /// closed with 4403 and the error's message as the reason, and its client stops. After any
+    /// other error the client comes again later.
     fn on_connect(
         &self,
         room: &mut Room<'_, Self>,
@@ -121,7 +135,8 @@ pub trait SyncServer: Sized + 'static {
         Ok(())
     }
 
-    /// A client's socket has closed.
+    /// A client's socket has closed. It is not called for sockets that end with the process: when
+    /// that is back, [`on_start`](Self::on_start) sees who is left.
     ///
     /// # Errors
     /// Nothing is written.
@@ -130,24 +145,20 @@ pub trait SyncServer: Sized + 'static {
         Ok(())
     }
 
-    /// A client sent a message of the application's own (v2).
+    /// A client sent a message of the application's own (v2); [`Room::sender`] is who.
     ///
     /// # Errors
     /// Nothing is written, and the client is told.
-    fn on_message(
-        &self,
-        room: &mut Room<'_, Self>,
-        connection: &mut Connection,
-        message: Json,
-    ) -> Result<()> {
-        let _ = (room, connection, message);
+    fn on_message(&self, room: &mut Room<'_, Self>, message: Json) -> Result<()> {
+        let _ = (room, message);
         Err(Error::new(Code::InvalidFrame, "this room takes no messages"))
     }
 
     /// The time that [`Room::set_alarm`] asked for has come.
     ///
     /// # Errors
-    /// Nothing is written; the host tries again later.
+    /// Nothing is written, the error is logged, and the alarm rings again: after 2 s, then each
+    /// time after twice as long, up to an hour.
     fn on_alarm(&self, room: &mut Room<'_, Self>) -> Result<()> {
         let _ = room;
         Ok(())
@@ -156,7 +167,7 @@ pub trait SyncServer: Sized + 'static {
     /// An HTTP request to the room's URL that is no WebSocket.
     ///
     /// # Errors
-    /// Nothing is written, and the answer is 500 with the error's message.
+    /// Nothing is written, and the answer is 500 with the error's code.
     fn on_request(
         &self,
         room: &mut Room<'_, Self>,
@@ -175,9 +186,9 @@ pub struct Room<'a, S> {
     pub(crate) name: &'a str,
     pub(crate) now: Timestamp,
     pub(crate) version: u64,
-    pub(crate) sender: Option<&'a Connection>,
-    pub(crate) connections: &'a mut BTreeMap<String, Connection>,
-    pub(crate) out: &'a mut Vec<Output>,
+    pub(crate) sender: Option<Slot>,
+    pub(crate) slots: &'a Slots,
+    pub(crate) output: &'a mut HookOutput,
     pub(crate) server: PhantomData<S>,
 }
 
@@ -209,78 +220,10 @@ impl<'a, S> Room<'a, S> {
         self.now
     }
 
-    /// The version before this hook: the number of commits so far.
+    /// The version that clients have been sent: how many changes of rows there were before this
+    /// event.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version
     }
-
-    /// Whose action this is; `None` where no client is behind the hook.
-    #[must_use]
-    pub fn sender(&self) -> Option<&Connection> {
-        self.sender
-    }
-
-    /// All connections.
-    pub fn connections(&self) -> impl Iterator<Item = &Connection> {
-        self.connections.values()
-    }
-
-    /// The connections that were given this tag.
-    pub fn connections_with_tag<'b>(
-        &'b self,
-        tag: &'b str,
-    ) -> impl Iterator<Item = &'b Connection> {
-        self.connections().filter(move |c| c.tags().iter().any(|t| t == tag))
-    }
-
-    /// A connection, to change its state.
-    pub fn connection_mut(&mut self, id: &str) -> Option<&mut Connection> {
-        self.connections.get_mut(id)
-    }
-
-    /// Sends a message of the application's own to every v2 connection that has said `hello`.
-    /// It goes out only if the hook returns `Ok`.
-    ///
-    /// # Errors
-    /// [`Code::InvalidValue`] when it has no JSON form.
-    pub fn broadcast<T: Serialize>(&mut self, message: &T) -> Result<()> {
-        let text: std::rc::Rc<str> = message_frame(message)?.into();
-        let ready = self.connections.values().filter(|c| c.client().is_some());
-        self.out.extend(ready.map(|c| Output::send(c.id(), text.clone())));
-        Ok(())
-    }
-
-    /// Sends a message of the application's own to one v2 connection; nothing happens if it is
-    /// gone. It goes out only if the hook returns `Ok`.
-    ///
-    /// # Errors
-    /// [`Code::InvalidValue`] when it has no JSON form.
-    pub fn send<T: Serialize>(&mut self, connection: &str, message: &T) -> Result<()> {
-        let text = message_frame(message)?;
-        if self.connections.get(connection).is_some_and(|c| c.protocol() == Protocol::V2) {
-            self.out.push(Output::send(connection, text));
-        }
-        Ok(())
-    }
-
-    /// Tells every v1 client to drop all rows of a channel, as TypeScript's `delete-all` does.
-    pub fn broadcast_delete_all(&mut self, channel: &str) {
-        let v1 = self.connections.values().filter(|c| c.protocol() == Protocol::V1);
-        self.out.extend(v1.map(|c| Output::send(c.id(), v1::delete_all(channel))));
-    }
-
-    /// Asks for [`SyncServer::on_alarm`] at this time, once, instead of any time asked for before.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn set_alarm(&mut self, at: impl Into<Option<Timestamp>>) -> Result<()> {
-        crate::room::set_alarm(self.sql, at.into())
-    }
-}
-
-fn message_frame<T: Serialize>(message: &T) -> Result<String> {
-    let json = serde_json::to_value(message)
-        .map_err(|e| Error::new(Code::InvalidValue, format!("message: {e}")))?;
-    Ok(ServerFrame::Message(json).to_text())
 }

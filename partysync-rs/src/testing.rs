@@ -1,10 +1,15 @@
 //! [`TestRoom`]: a server's hooks under plain `cargo test`, on real SQLite.
 
-use crate::room::{Connection, Incoming, Outcome, Output};
+use crate::room::turn::Local;
+use crate::room::{Connection, Effect, Event, Incoming, Machine, Opening, Slot};
 use crate::sql::{Sql, Sqlite};
 use crate::wire::v2::{Ack, ClientFrame, Hello, Push, ServerFrame, Subscription};
-use crate::{Action, Code, Error, Host, Protocol, Record, Result, SyncServer, Timestamp};
+use crate::{Action, Code, Error, Protocol, Record, Result, SyncServer, Timestamp};
 use futures::executor::block_on;
+use std::collections::BTreeMap;
+
+/// The connection and the client that [`TestRoom::act`] is.
+const OWN: &str = "self";
 
 /// A room in memory, with one client whose actions it takes.
 ///
@@ -32,11 +37,13 @@ use futures::executor::block_on;
 /// ```
 #[derive(Debug)]
 pub struct TestRoom<S: SyncServer> {
-    server: S,
     db: Sqlite,
-    host: Host<S>,
+    room: Local<S>,
+    /// The ids of the connections that are open.
+    ids: BTreeMap<Slot, String>,
     now: Timestamp,
     seq: u64,
+    sent: Vec<(String, String)>,
 }
 
 impl<S: SyncServer> TestRoom<S> {
@@ -53,10 +60,10 @@ impl<S: SyncServer> TestRoom<S> {
     /// # Errors
     /// [`Code::Migration`], or what `on_start` returns.
     pub fn with(server: S, db: Sqlite) -> Result<Self> {
-        let now = Timestamp::from_millis(1_000);
-        let host = Host::open(&server, &db, "test", now, "epoch", Vec::new())?;
-        let mut room = Self { server, db, host, now, seq: 0 };
-        room.connect("self", Protocol::V2)?;
+        let (now, seq) = (Timestamp::from_millis(1_000), 0);
+        let (ids, sent) = (BTreeMap::new(), Vec::new());
+        let mut room = Self { db, room: Local::new(server), ids, now, seq, sent };
+        room.connect(OWN, Protocol::V2)?;
         let channels = S::Action::CHANNELS.iter().map(|schema| Subscription {
             channel: schema.table.to_owned(),
             since: None,
@@ -64,13 +71,13 @@ impl<S: SyncServer> TestRoom<S> {
             columns: Vec::new(),
         });
         let hello = Hello {
-            client: "self".into(),
+            client: OWN.into(),
             epoch: None,
             seq: 0,
             pushed: 0,
             channels: channels.collect(),
         };
-        room.frame("self", &ClientFrame::Hello(hello).to_text())?;
+        room.frame(OWN, &ClientFrame::Hello(hello).to_text())?;
         Ok(room)
     }
 
@@ -79,9 +86,19 @@ impl<S: SyncServer> TestRoom<S> {
         &self.db
     }
 
+    /// The server.
+    pub fn server(&self) -> &S {
+        self.room.server()
+    }
+
     /// The room's version.
     pub fn version(&self) -> u64 {
-        self.host.engine().version()
+        self.room.machine().map_or(0, Machine::version)
+    }
+
+    /// A connection as it is now.
+    pub fn connection(&self, id: &str) -> Option<&Connection> {
+        self.room.machine()?.connection(self.slot(id)?)
     }
 
     /// Lets time pass.
@@ -107,15 +124,25 @@ impl<S: SyncServer> TestRoom<S> {
         let json = serde_json::value::to_raw_value(&action.to_json()?)
             .map_err(|e| Error::new(Code::Internal, e.to_string()))?;
         let push = Push { seq: self.seq, channel: action.channel().to_owned(), action: json };
-        for (to, text) in self.frame("self", &ClientFrame::Push(vec![push]).to_text())? {
-            if to == "self"
-                && let Some(ServerFrame::Patch(patch)) = ServerFrame::parse(&text)?
-                && let Some(ack) = patch.acks.iter().find(|ack: &&Ack| ack.seq == self.seq)
-            {
-                return ack.outcome();
+        let (mut read, mut outcome) = (0, None);
+        for (to, text) in self.frame(OWN, &ClientFrame::Push(vec![push]).to_text())? {
+            if to != OWN {
+                continue;
+            }
+            read += text.len() as u64;
+            match ServerFrame::parse(&text)? {
+                Some(ServerFrame::Patch(patch)) => {
+                    let own = |ack: &&Ack| ack.seq == self.seq;
+                    outcome = patch.acks.iter().find(own).map(Ack::outcome).or(outcome);
+                }
+                Some(ServerFrame::Error(error)) => {
+                    outcome = Some(Err(Error::new(Code::from_name(&error.code), error.message)));
+                }
+                _ => {}
             }
         }
-        Err(Error::new(Code::Internal, "the action got no answer"))
+        self.frame(OWN, &ClientFrame::Read(read).to_text())?;
+        outcome.unwrap_or_else(|| Err(Error::new(Code::Internal, "the action got no answer")))
     }
 
     /// Opens a connection.
@@ -123,19 +150,31 @@ impl<S: SyncServer> TestRoom<S> {
     /// # Errors
     /// What `on_connect` returns.
     pub fn connect(&mut self, id: &str, protocol: Protocol) -> Result<()> {
-        self.host.tick(&self.db, self.now)?;
-        let request = http::Request::new(());
-        self.host.connect(&self.server, &self.db, Connection::new(id, protocol), &request)?;
-        Ok(())
+        self.connect_with(id, protocol, &http::Request::new(()))
+    }
+
+    /// Opens a connection with this request.
+    ///
+    /// # Errors
+    /// What `on_connect` returns.
+    pub fn connect_with(
+        &mut self,
+        id: &str,
+        protocol: Protocol,
+        request: &http::Request<()>,
+    ) -> Result<()> {
+        let (wanted, fresh_id) = (Some(id.to_owned()), format!("{id}'"));
+        self.turn([Event::Connect { wanted, fresh_id, protocol, request }]).map(drop)
     }
 
     /// Closes a connection.
     ///
     /// # Errors
-    /// What `on_close` returns.
+    /// What SQLite says.
     pub fn disconnect(&mut self, id: &str) -> Result<()> {
-        self.host.tick(&self.db, self.now)?;
-        self.host.close(&self.server, &self.db, id)
+        let Some(slot) = self.slot(id) else { return Ok(()) };
+        self.ids.remove(&slot);
+        self.turn([Event::Closed(slot)]).map(drop)
     }
 
     /// Hands the room a text frame and returns what it sent, as connection and text; a close is
@@ -144,49 +183,116 @@ impl<S: SyncServer> TestRoom<S> {
     /// # Errors
     /// What SQLite says.
     pub fn frame(&mut self, id: &str, text: &str) -> Result<Vec<(String, String)>> {
-        self.incoming(id, &Incoming::Text(text))
+        self.incoming(id, Incoming::Text(text))
     }
 
     /// As [`frame`](Self::frame), for any frame.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn incoming(&mut self, id: &str, frame: &Incoming<'_>) -> Result<Vec<(String, String)>> {
-        self.host.tick(&self.db, self.now)?;
-        if let Some(batch) = self.host.receive(&self.server, &self.db, id, frame)? {
-            for mut item in batch.items {
-                if let Ok(action) = &item.action
-                    && !self.host.is_duplicate(&self.db, &item)?
-                    && let Err(error) =
-                        block_on(self.server.before_action(&batch.connection, action))
-                {
-                    item.action = Err(error);
-                }
-                let outcome = self.host.commit(&self.server, &self.db, &batch.connection, item)?;
-                if outcome == Outcome::Gap {
-                    break;
-                }
-            }
-            self.host.flush(&self.db)?;
-        }
-        Ok(self.sent())
+    pub fn incoming(&mut self, id: &str, frame: Incoming<'_>) -> Result<Vec<(String, String)>> {
+        self.frames(&[(id, frame)])
     }
 
-    /// Rings the alarm and returns what the room sent.
+    /// As [`frame`](Self::frame), for frames of several connections that come in one turn.
     ///
     /// # Errors
-    /// What `on_alarm` returns.
-    pub fn alarm(&mut self) -> Result<Vec<(String, String)>> {
-        self.host.tick(&self.db, self.now)?;
-        self.host.alarm(&self.server, &self.db)?;
-        Ok(self.sent())
+    /// What SQLite says.
+    pub fn frames(&mut self, frames: &[(&str, Incoming<'_>)]) -> Result<Vec<(String, String)>> {
+        let event = |(id, frame): &(&str, _)| Some(Event::Frame(self.slot(id)?, *frame));
+        let events: Vec<_> = frames.iter().filter_map(event).collect();
+        self.turn(events)?;
+        Ok(std::mem::take(&mut self.sent))
     }
 
-    fn sent(&mut self) -> Vec<(String, String)> {
-        let sent = self.host.take_output().into_iter().map(|output| match output {
-            Output::Send { to, text } => (to, text.to_string()),
-            Output::Close { to, code, reason } => (to, format!("close {code} {reason}")),
-        });
-        sent.collect()
+    /// Rings the alarm and returns what the room sent. `on_alarm` that fails is called again
+    /// later.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn alarm(&mut self) -> Result<Vec<(String, String)>> {
+        self.turn([Event::Alarm])?;
+        Ok(std::mem::take(&mut self.sent))
+    }
+
+    /// Makes an HTTP request.
+    ///
+    /// # Errors
+    /// What SQLite says. What `on_request` returns is a response of 500.
+    pub fn request(&mut self, request: http::Request<Vec<u8>>) -> Result<http::Response<Vec<u8>>> {
+        let response = self.turn([Event::Request(request)])?;
+        response.ok_or_else(|| Error::new(Code::Internal, "the request got no answer"))
+    }
+
+    /// Puts the room to sleep: what it has in memory is gone, its connections are not.
+    ///
+    /// # Errors
+    /// What SQLite says, or `on_start` returns.
+    pub fn hibernate(&mut self) -> Result<()> {
+        let Some(machine) = self.room.machine() else { return Ok(()) };
+        let kept = |(slot, id): (&Slot, &String)| {
+            Some((id.clone(), machine.connection(*slot)?.attachment().ok()))
+        };
+        let kept: Vec<_> = self.ids.iter().filter_map(kept).collect();
+        self.room.close();
+        self.ids = (0..).map(Slot).zip(kept.iter().map(|(id, _)| id.clone())).collect();
+        let sockets = kept.into_iter().map(|(_, attachment)| attachment).collect();
+        self.take(sockets, []).map(drop)
+    }
+
+    fn slot(&self, id: &str) -> Option<Slot> {
+        self.ids.iter().find(|(_, known)| *known == id).map(|(slot, _)| *slot)
+    }
+
+    fn turn<'e>(
+        &mut self,
+        events: impl IntoIterator<Item = Event<'e, S::Action>>,
+    ) -> Result<Option<http::Response<Vec<u8>>>> {
+        self.take(Vec::new(), events)
+    }
+
+    /// Takes the room through a turn, and through those that its hooks lead to.
+    fn take<'e>(
+        &mut self,
+        sockets: Vec<Option<String>>,
+        events: impl IntoIterator<Item = Event<'e, S::Action>>,
+    ) -> Result<Option<http::Response<Vec<u8>>>> {
+        let opening = || Opening {
+            name: Some("test".to_owned()),
+            fresh_epoch: "epoch".to_owned(),
+            sockets,
+            published: None,
+        };
+        let turn = self.room.turn(&self.db, self.now, opening, events)?;
+        if let Some(error) = turn.aborted {
+            self.ids.clear();
+            return Err(error);
+        }
+        let (mut response, mut refused) = (None, None);
+        for effect in turn.effects {
+            match effect {
+                Effect::Accept { slot, id } => drop(self.ids.insert(slot, id)),
+                Effect::Refuse { error, .. } => refused = Some(error),
+                Effect::Respond(answer) => response = Some(answer),
+                Effect::Send { slots, frame } => {
+                    let to = slots.iter().filter_map(|slot| self.ids.get(slot));
+                    self.sent.extend(to.map(|id| (id.clone(), frame.to_string())));
+                }
+                Effect::Close { slot, code, reason } => {
+                    let id = self.ids.get(&slot).cloned().unwrap_or_default();
+                    self.sent.push((id, format!("close {code} {reason}")));
+                }
+                Effect::StoreAttachment { .. }
+                | Effect::SetAlarm(_)
+                | Effect::Publish { .. }
+                | Effect::RunHook(_)
+                | Effect::Log { .. }
+                | Effect::Abort(_) => {}
+            }
+        }
+        for hook in turn.hooks {
+            self.turn([Event::HookDone(block_on(hook))])?;
+        }
+        refused.map_or(Ok(response), Err)
     }
 }

@@ -107,9 +107,9 @@ fn columns_are_added_dropped_and_renamed_and_indexes_added_with_rows_kept() {
     let twice = room.sql().execute("INSERT INTO things (id, name) VALUES ('c', 'A')", params![]);
     assert_eq!(twice.unwrap_err().code(), Code::Constraint);
     room.act(next::ThingAction::Nothing).unwrap();
-    let noted = "SELECT count(*) FROM _partysync_change WHERE channel = 'things' AND version = 2";
+    let noted = "SELECT count(*) FROM _partysync_change WHERE version > 2";
     assert_eq!(room.sql().query_one(noted, [], |row| row.get::<i64>(0)).unwrap(), 1);
-    assert_eq!(room.version(), 2);
+    assert_eq!(room.version(), 3);
     // Opened once more, nothing is left to do.
     drop(room);
     let before = dump_schema(&path);

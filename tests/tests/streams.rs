@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
 /// What is left of the writes until the power goes.
@@ -41,16 +42,16 @@ impl Power {
 struct Disk(Rc<Sqlite>, Power);
 
 impl Sql for Disk {
-    fn run(
+    fn scan(
         &self,
         sql: &str,
         params: &[Value],
-        each: &mut dyn FnMut(&Row<'_>) -> Result<()>,
+        each: &mut dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         if sql.starts_with("SELECT") {
-            return self.0.run(sql, params, each);
+            return self.0.scan(sql, params, each);
         }
-        self.1.write(|| self.0.run(sql, params, each))
+        self.1.write(|| self.0.scan(sql, params, each))
     }
 
     fn transaction(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {

@@ -16,8 +16,10 @@ pub enum Protocol {
 
 /// One client's socket.
 ///
-/// It survives hibernation with all that is in it: keep it small, a Durable Object gives a
-/// connection 2 KiB in all.
+/// It survives hibernation with all that is in it. A Durable Object keeps 16 KiB for each
+/// connection: one whose tags and state are larger is refused, or closed with 1009.
+///
+/// Its [`id`](Self::id) is a name, not an identity: a client may wish for any.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Connection {
     id: String,
@@ -32,27 +34,14 @@ pub struct Connection {
     /// The channels that it follows, from `hello` on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) channels: Vec<Followed>,
-    /// How much of its rate of actions it has used, and when that was worked out. Forgotten in
-    /// hibernation, which takes longer than any rate.
-    #[serde(skip)]
-    pub(crate) used: Option<(f64, crate::Timestamp)>,
-    /// Bytes that it was sent and has not read, as far as it has said. Forgotten in hibernation,
-    /// when nothing is under way.
-    #[serde(skip)]
-    pub(crate) unread: u64,
-    /// Bytes of its catch-up: what takes long to read because there is much is no fault of its.
-    #[serde(skip)]
-    pub(crate) catch_up: u64,
-    /// Whether it was closed for reading too slowly: it is sent nothing more.
-    #[serde(skip)]
-    pub(crate) dropped: bool,
-    /// Whether it changed since the host last stored it.
-    #[serde(skip)]
-    pub(crate) changed: bool,
+    /// Whether it was sent only a part of what it lacks: in another life of the room nobody
+    /// would know which.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) behind: bool,
 }
 
 impl Connection {
-    /// A new connection; for hosts.
+    /// A new connection; for tests of what takes one.
     #[must_use]
     pub fn new(id: impl Into<String>, protocol: Protocol) -> Self {
         Self {
@@ -62,11 +51,7 @@ impl Connection {
             state: Json::Null,
             client: None,
             channels: Vec::new(),
-            used: None,
-            unread: 0,
-            catch_up: 0,
-            dropped: false,
-            changed: true,
+            behind: false,
         }
     }
 
@@ -101,7 +86,6 @@ impl Connection {
         let tag = tag.into();
         if !self.tags.contains(&tag) {
             self.tags.push(tag);
-            self.changed = true;
         }
     }
 
@@ -134,7 +118,37 @@ impl Connection {
     pub fn set_state<T: Serialize>(&mut self, state: &T) -> Result<()> {
         self.state = serde_json::to_value(state)
             .map_err(|e| Error::new(Code::InvalidValue, format!("connection state: {e}")))?;
-        self.changed = true;
         Ok(())
+    }
+}
+
+/// What a runtime keeps with a socket (workerd: 16,384 bytes).
+const ATTACHMENT_BYTES: usize = 16_384;
+
+impl Connection {
+    /// The connection as it is kept with its socket.
+    ///
+    /// # Errors
+    /// [`Code::TooLarge`] when the runtime would not keep it.
+    pub(crate) fn attachment(&self) -> Result<String> {
+        let text = serde_json::to_string(self)
+            .map_err(|e| Error::new(Code::Internal, format!("an attachment: {e}")))?;
+        // JavaScript keeps a text with one byte a character, or with two if one needs them; some
+        // bytes say which.
+        let narrow = text.chars().all(|c| u32::from(c) < 0x100);
+        let size = if narrow { text.chars().count() } else { text.encode_utf16().count() * 2 };
+        if size + 32 > ATTACHMENT_BYTES {
+            let message = format!(
+                "the connection's tags and state take {size} bytes; {ATTACHMENT_BYTES} are kept: \
+                 keep what is larger in a table"
+            );
+            return Err(Error::new(Code::TooLarge, message));
+        }
+        Ok(text)
+    }
+
+    /// The connection that was kept so.
+    pub(crate) fn from_attachment(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
     }
 }

@@ -1,359 +1,348 @@
-//! What goes out after a commit: patches and answers (v2), results and broadcasts (v1), and the
-//! first frames of a connection.
+//! What goes out after a commit: patches and answers (v2), results and broadcasts (v1). A patch is
+//! written once for all connections that follow the same.
 
-use super::catch_up::{self, After, Changed, PAGE_BYTES};
-use super::engine::Call;
-use super::project::{self, Followed};
-use super::{Connection, Engine, Output, Protocol, log};
+use super::feed::Feed;
+use super::view::{self, Changed, ViewId};
+use super::{Machine, Protocol, Slot};
 use crate::record::{Role, Schema};
 use crate::sql::Sql;
-use crate::wire::v1;
-use crate::wire::v2::{Ack, Hello, Reset, ServerFrame};
-use crate::{Action, Result};
-use serde_json::Value as Json;
-use std::borrow::Cow;
-use std::cell::OnceCell;
-use std::rc::Rc;
+use crate::store::{self, Change, PAGE_BYTES};
+use crate::wire::pages::PatchPage;
+use crate::wire::v1::Frame;
+use crate::wire::write::separate;
+use crate::{Result, SyncServer, Timestamp};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
-type Changes = Vec<(&'static Schema, Vec<Changed>)>;
+/// What one patch holds at most; more is sent as each connection reads it.
+const ENTRIES: u64 = 4_096;
+const BYTES: usize = 2 * PAGE_BYTES;
 
-impl<A: Action> Engine<A> {
-    /// Sends every connection what changed since the last flush, and answers with it.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn flush<'c>(
+/// A v1 call.
+#[derive(Debug)]
+pub(super) struct V1Call {
+    pub(super) channel: String,
+    pub(super) id: String,
+}
+
+impl<S: SyncServer> Machine<S> {
+    /// Sends every connection what changed since the last flush, and answers with it. `call` is a
+    /// v1 call with its outcome, whose changes these are.
+    pub(super) fn flush(
         &mut self,
         sql: &dyn Sql,
-        connections: impl Iterator<Item = &'c Connection>,
-        out: &mut Vec<Output>,
+        call: Option<(Slot, V1Call, Result<()>)>,
     ) -> Result<()> {
-        let (from, to) = (self.flushed, self.meta.version);
-        let acks = std::mem::take(&mut self.acks);
-        let call = self.call.take();
-        if from == to && acks.is_empty() && call.is_none() {
+        let from = self.flushed;
+        let unsent = match self.written.rows.take() {
+            true => store::unsent(sql, from)?,
+            false => store::Unsent::nothing(from),
+        };
+        let to = unsent.to;
+        if to == from && self.acked.is_empty() && call.is_none() {
             return Ok(());
         }
-        let mut changes: Changes = Vec::new();
+        (self.meta.version, self.flushed) = (to, to);
         if to > from {
-            for schema in A::CHANNELS {
-                let changed = catch_up::changed(sql, schema, After::Version(from))?;
-                if changed.iter().any(|c| c.row.is_none()) {
-                    log::plan_trim(sql, self.meta.now.plus_millis(self.limits.retention_ms))?;
-                }
-                if !changed.is_empty() {
-                    changes.push((schema, changed));
-                }
+            self.plan_trim();
+            self.plan_compaction();
+        }
+        let changed = self.load(sql, from, &unsent)?;
+        self.flush_v1(sql, from, changed.as_ref(), call)?;
+        self.flush_v2(from, changed.as_ref())
+    }
+
+    /// What changed, if it fits into a patch.
+    fn load(&self, sql: &dyn Sql, from: u64, unsent: &store::Unsent) -> Result<Option<Changed>> {
+        let mut changed = Vec::new();
+        if self.slots.len() == 0 {
+            return Ok(Some(changed));
+        }
+        if unsent.entries > ENTRIES {
+            return Ok(None);
+        }
+        let mut bytes = 0;
+        for (place, plan) in self.plans.iter().enumerate() {
+            if !unsent.channels.contains(&plan.id) {
+                continue;
+            }
+            let mut list = Vec::new();
+            plan.changes(sql, from, unsent.to, &mut |change| {
+                bytes += change.row.as_ref().map_or(0, String::len) + change.key.len();
+                list.push(change);
+                if bytes > BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            if bytes > BYTES {
+                return Ok(None);
+            }
+            changed.push((place, list));
+        }
+        Ok(Some(changed))
+    }
+
+    fn flush_v2(&mut self, from: u64, changed: Option<&Changed>) -> Result<()> {
+        let (to, limit) = (self.flushed, self.unread_limit());
+        let mut groups: BTreeMap<ViewId, Vec<Slot>> = BTreeMap::new();
+        let mut behind = Vec::new();
+        for (slot, entry) in self.slots.open(Protocol::V2) {
+            // Before `hello` it is sent nothing; who is fed gets this from the log.
+            let (Some(view), None) = (entry.view, &entry.feed) else { continue };
+            if to > from && (changed.is_none() || entry.unread > limit) {
+                behind.push((slot, view));
+            } else if to > from || self.acked.contains(&slot) {
+                groups.entry(view).or_default().push(slot);
             }
         }
-        self.flushed = to;
-        let v1_frames = OnceCell::new();
-        let mut shared: Vec<(&[Followed], Vec<Rc<str>>)> = Vec::new();
-        for connection in connections {
-            match connection.protocol() {
-                Protocol::V1 => {
-                    let call = call.as_ref().filter(|call| call.connection == connection.id());
-                    let frames = v1_frames.get_or_init(|| V1Frames::new(&changes));
-                    frames.send(connection, call, out);
+        for (slot, view) in behind {
+            let view = self.views.get(view);
+            if let Some(entry) = self.slots.get_mut(slot) {
+                entry.feed = Some(Feed::behind(&view, from));
+            }
+            self.hungry.insert(slot);
+            self.acked.remove(&slot);
+        }
+        let nothing = Changed::new();
+        let changed = changed.unwrap_or(&nothing);
+        for (view, slots) in groups {
+            let view = self.views.get(view);
+            let changes = view::render(&view, changed)?;
+            let patch =
+                |acks: &[_]| PatchPage { from, to, changes: &changes, acks, more: false }.to_text();
+            let (own, shared): (Vec<_>, Vec<_>) =
+                slots.into_iter().partition(|slot| self.acked.contains(slot));
+            for slot in own {
+                self.acked.remove(&slot);
+                let Some(entry) = self.slots.get_mut(slot) else { continue };
+                let acks = std::mem::take(&mut entry.acks);
+                self.send(slot, patch(&acks));
+            }
+            if !shared.is_empty() {
+                self.send_all(shared, patch(&[]));
+            }
+        }
+        Ok(())
+    }
+
+    fn flush_v1(
+        &mut self,
+        sql: &dyn Sql,
+        from: u64,
+        changed: Option<&Changed>,
+        call: Option<(Slot, V1Call, Result<()>)>,
+    ) -> Result<()> {
+        let others: Vec<Slot> = self.slots.open(Protocol::V1).map(|(slot, _)| slot).collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        let mut own = None;
+        let mut rows: Vec<(usize, String)> = Vec::new();
+        for (place, list) in changed.into_iter().flatten() {
+            if let Some(schema) = Self::SCHEMAS.get(*place) {
+                rows.push((*place, v1_rows(schema, list.iter())));
+            }
+        }
+        if let Some((slot, V1Call { channel, id }, outcome)) = call {
+            let frame = match &outcome {
+                Ok(()) => {
+                    own = Self::place(&channel).ok().map(|place| (slot, place));
+                    let result = rows.iter().find(|(place, _)| own == Some((slot, *place)));
+                    let rows = result.map_or("", |(_, rows)| rows);
+                    Frame::Success { channel: &channel, id: &id, rows }.to_text()
                 }
-                // Before `hello` it is sent nothing.
-                Protocol::V2 if connection.client.is_none() => {}
-                Protocol::V2 => match acks.get(connection.id()) {
-                    Some(acks) => {
-                        let frames = patch(&changes, &connection.channels, from, to, acks)?;
-                        out.extend(frames.into_iter().map(|f| Output::send(connection.id(), f)));
-                    }
-                    None if from == to => {}
-                    None => {
-                        let channels = connection.channels.as_slice();
-                        let known = shared.iter().position(|(c, _)| *c == channels);
-                        let index = match known {
-                            Some(index) => index,
-                            None => {
-                                shared.push((channels, patch(&changes, channels, from, to, &[])?));
-                                shared.len() - 1
-                            }
-                        };
-                        if let Some((_, frames)) = shared.get(index) {
-                            let send = |f: &Rc<str>| Output::send(connection.id(), f.clone());
-                            out.extend(frames.iter().map(send));
+                Err(error) => {
+                    Frame::Failure { channel: &channel, id: &id, message: error.message() }
+                        .to_text()
+                }
+            };
+            self.send(slot, frame);
+        }
+        for (place, rows) in &rows {
+            let Some(schema) = Self::SCHEMAS.get(*place) else { continue };
+            let slots = others.iter().copied().filter(|slot| own != Some((*slot, *place)));
+            let update = Frame::Update { channel: schema.table, rows };
+            self.send_all(slots.collect(), update.to_text());
+        }
+        if changed.is_none() {
+            self.broadcast_v1(sql, from, &others)?;
+        }
+        Ok(())
+    }
+
+    /// Sends v1 connections a change that is larger than a patch, page by page.
+    fn broadcast_v1(&mut self, sql: &dyn Sql, from: u64, slots: &[Slot]) -> Result<()> {
+        let mut frames = Vec::new();
+        for plan in &self.plans {
+            pages(
+                from,
+                |from, rows| {
+                    let mut end = None;
+                    plan.changes(sql, from, self.flushed, &mut |change| {
+                        end = Some(change.version);
+                        separate(rows);
+                        rows.push_str(&v1_row(plan.schema, &change));
+                        match rows.len() > PAGE_BYTES {
+                            true => ControlFlow::Break(()),
+                            false => ControlFlow::Continue(()),
                         }
-                    }
+                    })?;
+                    Ok(end)
                 },
-            }
+                |rows| {
+                    frames.push(Frame::Update { channel: plan.schema.table, rows }.to_text());
+                },
+            )?;
         }
-        Ok(())
-    }
-
-    /// What a connection lacks when it has said `hello`.
-    pub(super) fn catch_up(
-        &self,
-        sql: &dyn Sql,
-        connection: &Connection,
-        hello: &Hello,
-        schemas: &[(&'static Schema, Option<u64>)],
-        out: &mut Vec<Output>,
-    ) -> Result<()> {
-        let reset = if hello.epoch.is_none() {
-            None
-        } else if hello.epoch.as_ref() != Some(&self.meta.epoch) {
-            Some("epoch")
-        } else if schemas.iter().any(|(_, since)| since.is_some_and(|v| v > self.meta.version)) {
-            Some("future")
-        } else if schemas.iter().any(|(_, since)| since.is_some_and(|v| v < self.meta.trimmed_to)) {
-            Some("trimmed")
-        } else {
-            None
-        };
-        if let Some(reason) = reset {
-            let frame = ServerFrame::Reset(Reset { reason: reason.to_owned() });
-            out.push(Output::send(connection.id(), frame.to_text()));
-        }
-        for ((schema, since), followed) in schemas.iter().zip(&connection.channels) {
-            let since = since.filter(|_| reset.is_none() && hello.epoch.is_some());
-            let columns = followed.columns.as_deref();
-            match since {
-                Some(since) => self.delta(sql, connection, (schema, columns), since, out)?,
-                None => self.snapshot(sql, connection, (schema, columns), out)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn snapshot(
-        &self,
-        sql: &dyn Sql,
-        connection: &Connection,
-        (schema, columns): (&Schema, Option<&[u16]>),
-        out: &mut Vec<Output>,
-    ) -> Result<()> {
-        let (channel, to) = (Json::from(schema.table), self.meta.version);
-        catch_up::snapshot(sql, schema, |page| {
-            let catch_up::Page { rows, sent, total, more } = page;
-            let rows = project::rows(&rows, columns)?;
-            out.push(Output::send(
-                connection.id(),
-                format!(
-                    r#"{{"type":"catch_up","channel":{channel},"from":null,"to":{to},"rows":{rows},"gone":[],"sent":{sent},"total":{total},"more":{more}}}"#
-                ),
-            ));
-            Ok(())
-        })
-    }
-
-    fn delta(
-        &self,
-        sql: &dyn Sql,
-        connection: &Connection,
-        (schema, columns): (&'static Schema, Option<&[u16]>),
-        since: u64,
-        out: &mut Vec<Output>,
-    ) -> Result<()> {
-        let (channel, to) = (Json::from(schema.table), self.meta.version);
-        let changed = catch_up::changed(sql, schema, After::Version(since))?;
-        let total = changed.len();
-        let mut sent = 0;
-        let pages = pages(vec![(schema, changed.as_slice(), columns)])?;
-        for page in &pages {
-            let (rows, gone) = page.iter().fold((String::new(), String::new()), |acc, part| {
-                sent += part.count;
-                (acc.0 + &part.rows, acc.1 + &part.gone)
-            });
-            let more = sent < total;
-            out.push(Output::send(
-                connection.id(),
-                format!(
-                    r#"{{"type":"catch_up","channel":{channel},"from":{since},"to":{to},"rows":[{rows}],"gone":[{gone}],"sent":{sent},"total":{total},"more":{more}}}"#
-                ),
-            ));
+        for frame in frames {
+            self.send_all(slots.to_vec(), frame);
         }
         Ok(())
     }
 
     /// The answer to a v1 sync: live rows first, and then the deletions as a broadcast, which is
-    /// what makes a TypeScript client drop them.
+    /// what makes a TypeScript client drop them. What is large comes in several frames: the rows
+    /// behind the first page as broadcasts, which the client puts to those it has.
     pub(super) fn sync_v1(
-        &self,
+        &mut self,
         sql: &dyn Sql,
-        connection: &Connection,
-        schema: &'static Schema,
+        slot: Slot,
+        place: usize,
         from: Option<i64>,
-        out: &mut Vec<Output>,
     ) -> Result<()> {
-        let channel = schema.table;
+        let Some(plan) = self.plans.get(place) else { return Ok(()) };
+        let (schema, channel) = (plan.schema, plan.schema.table);
         // Deletions from before were forgotten: start over.
         let stale =
             from.is_some_and(|from| self.meta.trimmed_to > 0 && from <= self.meta.trimmed_at);
+        let mut frames = Vec::new();
         if stale {
-            out.push(Output::send(connection.id(), v1::delete_all(channel)));
+            frames.push(Frame::DeleteAll { channel }.to_text());
         }
-        let after = After::Time(from.filter(|_| !stale).unwrap_or(i64::MIN));
-        let changed = catch_up::changed(sql, schema, after)?;
-        let rows = |gone: bool| v1_rows(schema, changed.iter().filter(|c| c.gone == gone));
-        out.push(Output::send(connection.id(), v1::sync(channel, &rows(false))));
-        if from.is_some() && !stale && changed.iter().any(|c| c.gone) {
-            out.push(Output::send(connection.id(), v1::update(channel, &rows(true))));
+        let (mut first, mut gone) = (true, String::new());
+        let mut page = |rows: &str| {
+            let update = Frame::Update { channel, rows };
+            let frame = if first { Frame::Sync { channel, rows } } else { update };
+            first = false;
+            frames.push(frame.to_text());
+        };
+        match from.filter(|_| !stale) {
+            None => {
+                let soft = schema.role(Role::DeletedAt).is_some();
+                let mut after = None;
+                loop {
+                    let mut read = plan.page(sql, after.as_ref())?;
+                    if read.count > 0 || after.is_none() {
+                        if !soft {
+                            read.rows = with_null(&read.rows)?;
+                        }
+                        page(&read.rows);
+                    }
+                    after = read.next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+            }
+            Some(from) => {
+                let mut at = store::last_before(sql, from)?;
+                loop {
+                    let (mut rows, mut end) = (String::new(), None);
+                    plan.changes(sql, at, self.flushed, &mut |change| {
+                        end = Some(change.version);
+                        let list = if change.gone { &mut gone } else { &mut rows };
+                        separate(list);
+                        list.push_str(&v1_row(schema, &change));
+                        match rows.len() > PAGE_BYTES {
+                            true => ControlFlow::Break(()),
+                            false => ControlFlow::Continue(()),
+                        }
+                    })?;
+                    if !rows.is_empty() || at == 0 || end.is_none() {
+                        page(&rows);
+                    }
+                    match end.filter(|_| rows.len() > PAGE_BYTES) {
+                        Some(end) => at = end,
+                        None => break,
+                    }
+                }
+            }
+        }
+        if !gone.is_empty() {
+            frames.push(Frame::Update { channel, rows: &gone }.to_text());
+        }
+        for frame in frames {
+            self.send(slot, frame);
         }
         Ok(())
+    }
+
+    /// Sets a time for forgetting old deletions, if there is none yet.
+    pub(super) fn plan_trim(&mut self) {
+        let at = self.meta.now.plus_millis(self.limits.retention_ms);
+        self.meta.trim_at.get_or_insert(at);
+    }
+
+    /// The change log has grown so much that it is to be compacted soon.
+    fn plan_compaction(&mut self) {
+        const SOON: i64 = 60_000;
+        if store::compaction_is_due(&self.meta) {
+            let soon: Timestamp = self.meta.now.plus_millis(SOON);
+            self.meta.trim_at = Some(self.meta.trim_at.map_or(soon, |at| at.min(soon)));
+        }
+    }
+}
+
+/// Reads pages behind a version until one is not full.
+fn pages(
+    mut from: u64,
+    mut read: impl FnMut(u64, &mut String) -> Result<Option<u64>>,
+    mut page: impl FnMut(&str),
+) -> Result<()> {
+    loop {
+        let mut rows = String::new();
+        let end = read(from, &mut rows)?;
+        if !rows.is_empty() {
+            page(&rows);
+        }
+        match end.filter(|_| rows.len() > PAGE_BYTES) {
+            Some(end) => from = end,
+            None => return Ok(()),
+        }
     }
 }
 
 /// A row as v1 carries it: its last value says whether it is deleted.
-fn v1_row(schema: &Schema, changed: &Changed) -> String {
+fn v1_row(schema: &Schema, change: &Change) -> String {
     let soft = schema.role(Role::DeletedAt).is_some();
-    match &changed.row {
+    match &change.row {
         Some(row) if soft => row.clone(),
         Some(row) => format!("{},null]", row.strip_suffix(']').unwrap_or(row)),
         None => {
             let nulls = schema.columns.len() - if soft { 2 } else { 1 };
-            format!("[{}{},{}]", changed.key, ",null".repeat(nulls), changed.at)
+            format!("[{}{},{}]", change.key, ",null".repeat(nulls), change.at)
         }
     }
 }
 
-/// A JSON array of rows as v1 carries them.
-fn v1_rows<'c>(schema: &Schema, changed: impl Iterator<Item = &'c Changed>) -> String {
-    let rows: Vec<_> = changed.map(|c| v1_row(schema, c)).collect();
-    format!("[{}]", rows.join(","))
-}
-
-/// The v1 frames of a flush, made once for all connections.
-struct V1Frames {
-    channels: Vec<V1Channel>,
-}
-
-struct V1Channel {
-    table: &'static str,
-    /// A JSON array of rows.
-    rows: String,
-    /// The broadcast of these rows.
-    update: Rc<str>,
-}
-
-impl V1Frames {
-    fn new(changes: &Changes) -> Self {
-        let channel = |(schema, changed): &(&'static Schema, Vec<Changed>)| {
-            let rows = v1_rows(schema, changed.iter());
-            let update = v1::update(schema.table, &rows).into();
-            V1Channel { table: schema.table, rows, update }
-        };
-        Self { channels: changes.iter().map(channel).collect() }
+/// Rows as v1 carries them, with commas between them.
+fn v1_rows<'c>(schema: &Schema, changes: impl Iterator<Item = &'c Change>) -> String {
+    let mut rows = String::new();
+    for change in changes {
+        separate(&mut rows);
+        rows.push_str(&v1_row(schema, change));
     }
-
-    fn send(&self, connection: &Connection, call: Option<&Call>, out: &mut Vec<Output>) {
-        if let Some(call) = call {
-            let text = match &call.outcome {
-                Ok(()) => {
-                    let own = self.channels.iter().find(|own| own.table == call.channel);
-                    let rows = own.map_or("[]", |own| &own.rows);
-                    v1::success(&call.channel, &call.id, rows)
-                }
-                Err(error) => v1::error(&call.channel, &call.id, error),
-            };
-            out.push(Output::send(connection.id(), text));
-        }
-        for V1Channel { table, update, .. } in &self.channels {
-            if call.is_none_or(|call| call.outcome.is_err() || call.channel != *table) {
-                out.push(Output::send(connection.id(), update.clone()));
-            }
-        }
-    }
+    rows
 }
 
-/// One channel's part of a page.
-struct Part {
-    channel: &'static str,
-    rows: String,
-    gone: String,
-    count: usize,
-}
-
-/// Changes of a table, for clients with these columns.
-type View<'c> = (&'static Schema, &'c [Changed], Option<&'c [u16]>);
-
-/// Cuts changes into pages that stay under the frame limit. There is always one page.
-fn pages(changes: Vec<View<'_>>) -> Result<Vec<Vec<Part>>> {
-    let mut pages = vec![Vec::new()];
-    let mut size = 0;
-    for (schema, changed, columns) in changes {
-        let mut part = Part::new(schema.table);
-        for change in changed {
-            let text = match &change.row {
-                Some(row) if !change.gone => match columns {
-                    None => Cow::Borrowed(row),
-                    Some(_) => Cow::Owned(project::row(row, columns)?),
-                },
-                _ => Cow::Borrowed(&change.key),
-            };
-            if size + text.len() > PAGE_BYTES && size > 0 {
-                let full = std::mem::replace(&mut part, Part::new(schema.table));
-                if let Some(page) = pages.last_mut() {
-                    page.push(full);
-                }
-                pages.push(Vec::new());
-                size = 0;
-            }
-            size += text.len() + 1;
-            part.add(&text, change.gone);
-        }
-        if let (Some(page), true) = (pages.last_mut(), part.count > 0) {
-            page.push(part);
-        }
+/// Live rows of a record without `deleted_at`, with a null at the end of each.
+fn with_null(rows: &str) -> Result<String> {
+    use serde_json::value::RawValue;
+    let rows = format!("[{rows}]");
+    let rows: Vec<&RawValue> = serde_json::from_str(&rows).map_err(super::project::broken)?;
+    let mut out = String::new();
+    for row in rows {
+        separate(&mut out);
+        out.push_str(row.get().strip_suffix(']').unwrap_or_default());
+        out.push_str(",null]");
     }
-    Ok(pages)
-}
-
-impl Part {
-    fn new(channel: &'static str) -> Self {
-        Self { channel, rows: String::new(), gone: String::new(), count: 0 }
-    }
-
-    fn add(&mut self, text: &str, gone: bool) {
-        let list = if gone { &mut self.gone } else { &mut self.rows };
-        if !list.is_empty() {
-            list.push(',');
-        }
-        list.push_str(text);
-        self.count += 1;
-    }
-}
-
-/// The frames of a patch for a connection that follows these channels.
-fn patch(
-    changes: &Changes,
-    channels: &[Followed],
-    from: u64,
-    to: u64,
-    acks: &[Ack],
-) -> Result<Vec<Rc<str>>> {
-    let mut views = Vec::new();
-    for (schema, changed) in changes {
-        if let Some(followed) = channels.iter().find(|f| f.channel == schema.table) {
-            views.push((*schema, changed.as_slice(), followed.columns.as_deref()));
-        }
-    }
-    let pages = pages(views)?;
-    let count = pages.len();
-    let acks = serde_json::to_string(acks).unwrap_or_else(|_| "[]".to_owned());
-    let frames = pages
-        .into_iter()
-        .enumerate()
-        .map(|(index, page)| {
-            let more = index + 1 < count;
-            let parts: Vec<_> = page
-                .into_iter()
-                .filter(|part| part.count > 0)
-                .map(|Part { channel, rows, gone, .. }| {
-                    let channel = Json::from(channel);
-                    format!(r#"{{"channel":{channel},"rows":[{rows}],"gone":[{gone}]}}"#)
-                })
-                .collect();
-            let (changes, acks) = (parts.join(","), if more { "[]" } else { &acks });
-            format!(
-                r#"{{"type":"patch","from":{from},"to":{to},"changes":[{changes}],"acks":{acks},"more":{more}}}"#
-            )
-            .into()
-        })
-        .collect();
-    Ok(frames)
+    Ok(out)
 }

@@ -1,62 +1,80 @@
 //! A room's history: its changes as messages of the State Protocol, one for each row, for a
 //! durable stream that any client can follow.
 
-use super::Engine;
-use super::catch_up::{After, Changed, changed};
+use super::{Effect, Machine};
 use crate::sql::Sql;
+use crate::store::Change;
 use crate::streams::rfc3339;
-use crate::{Action, Code, Error, Result, Schema, Timestamp};
+use crate::wire::write::Object;
+use crate::{Code, Error, Result, Schema, SyncServer, Timestamp};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
+use std::ops::ControlFlow;
 
-impl<A: Action> Engine<A> {
-    /// What changed after `version`, in the order in which it did, as JSON messages.
+/// Changes that are published at once.
+const ENTRIES: u64 = 500;
+
+impl<S: SyncServer> Machine<S> {
+    /// Publishes what changed since the last turn, in the order in which it did, in pages.
     ///
     /// A row that is there is an `update`, whether or not it was there before: it replaces what a
     /// follower has. Values are written as in `docs/protocol.md`; integers have all their digits.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub fn history(&self, sql: &dyn Sql, version: u64) -> Result<Vec<String>> {
-        let mut messages = Vec::new();
-        for schema in A::CHANNELS {
-            for change in changed(sql, schema, After::Version(version))? {
-                messages.push((change.version, message(schema, &change)?));
+    pub(super) fn publish(&mut self, sql: &dyn Sql) -> Result<()> {
+        while let Some(from) = self.published.filter(|published| *published < self.flushed) {
+            let to = self.flushed.min(from.saturating_add(ENTRIES));
+            let mut messages = Vec::new();
+            for plan in &self.plans {
+                let mut failed = Ok(());
+                plan.changes(sql, from, to, &mut |change| match message(plan.schema, &change) {
+                    Ok(message) => {
+                        messages.push((change.version, message));
+                        ControlFlow::Continue(())
+                    }
+                    Err(error) => {
+                        failed = Err(error);
+                        ControlFlow::Break(())
+                    }
+                })?;
+                failed?;
             }
+            // A transaction may have changed several tables: what was first comes first.
+            messages.sort_by_key(|(version, _)| *version);
+            let messages = messages.into_iter().map(|(_, message)| message).collect();
+            self.published = Some(to);
+            self.effect(Effect::Publish { to, messages });
         }
-        // A transaction may have changed several tables: what was first comes first.
-        messages.sort_by_key(|(version, _)| *version);
-        Ok(messages.into_iter().map(|(_, message)| message).collect())
+        Ok(())
     }
 }
 
-fn message(schema: &Schema, change: &Changed) -> Result<String> {
+fn message(schema: &Schema, change: &Change) -> Result<String> {
     // A follower's keys are texts.
     let key = match serde_json::from_str(&change.key) {
         Ok(Json::String(text)) => text,
         _ => change.key.clone(),
     };
-    let (kind, key) = (Json::from(schema.table), Json::from(key));
-    let time = Json::from(rfc3339(Timestamp::from_millis(change.at)));
-    let headers = |operation: &str| {
-        format!(r#"{{"operation":"{operation}","txid":"{}","timestamp":{time}}}"#, change.version)
-    };
     let row = change.row.as_deref().filter(|_| !change.gone);
-    Ok(match row {
-        Some(row) => {
-            let value = object(schema, row)?;
-            let headers = headers("update");
-            format!(r#"{{"type":{kind},"key":{key},"value":{value},"headers":{headers}}}"#)
-        }
-        None => format!(r#"{{"type":{kind},"key":{key},"headers":{}}}"#, headers("delete")),
-    })
+    let mut headers = Object::new();
+    headers
+        .text("operation", if row.is_some() { "update" } else { "delete" })
+        .text("txid", &change.version.to_string())
+        .text("timestamp", &rfc3339(Timestamp::from_millis(change.at)));
+    let mut message = Object::new();
+    message.text("type", schema.table).text("key", &key);
+    if let Some(row) = row {
+        message.json("value", &object(schema, row)?);
+    }
+    message.json("headers", &headers.end());
+    Ok(message.end())
 }
 
 /// A row as an object: its columns by their names.
 fn object(schema: &Schema, row: &str) -> Result<String> {
     let unreadable = |e: serde_json::Error| Error::new(Code::Internal, e.to_string());
     let values: Vec<&RawValue> = serde_json::from_str(row).map_err(unreadable)?;
-    let members = schema.columns.iter().zip(values);
-    let members = members.map(|(column, value)| format!("{}:{value}", Json::from(column.name)));
-    Ok(format!("{{{}}}", members.collect::<Vec<_>>().join(",")))
+    let mut object = Object::with_capacity(row.len());
+    for (column, value) in schema.columns.iter().zip(values) {
+        object.json(column.name, value.get());
+    }
+    Ok(object.end())
 }

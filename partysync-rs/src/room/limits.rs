@@ -12,17 +12,22 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// The most actions of one push; more close the connection. Clients send at most 256.
     pub push_actions: usize,
+    /// The largest body of a request that `on_request` gets, in bytes; a larger one is answered
+    /// with 413 and not read.
+    pub body_bytes: usize,
     /// The most connections at a time; more are closed with 4429 and come again later.
     pub connections: usize,
-    /// The actions of one connection in the long run, per second. One that sends more is closed
-    /// with 4429; its client comes again later with what was not answered.
+    /// The actions of one connection in the long run, per second; a frame without actions counts
+    /// as one, and so does each 16 KiB of a frame. One that sends more is closed with 4429; its
+    /// client comes again later with what was not answered.
     pub actions_per_second: u32,
     /// The actions of one connection at once, above the rate: what a client that was offline may
     /// bring with it.
     pub actions_burst: u32,
-    /// The most bytes that one connection may leave unread, beside its catch-up; 1 MiB at least.
-    /// One that reads too slowly is closed with 4429; its client comes again and goes on from
-    /// where it is. A v1 connection cannot say what it has read, and is not limited.
+    /// The most bytes that one connection may leave unread; 1 MiB at least. One that reads too
+    /// slowly is sent no more patches until it has read, and then what changed meanwhile; if even
+    /// the application's own messages pile up, it is closed with 4429. A v1 connection cannot say
+    /// what it has read, and is not limited.
     pub pending_bytes: u64,
     /// How long the deletion of a row is remembered, in milliseconds. A client that was away for
     /// longer gets a whole snapshot instead of a delta.
@@ -37,6 +42,7 @@ impl Default for Limits {
         Self {
             frame_bytes: 1024 * 1024,
             push_actions: 1_000,
+            body_bytes: 1024 * 1024,
             connections: 10_000,
             actions_per_second: 500,
             actions_burst: 10_000,

@@ -1,55 +1,40 @@
-//! The sync engine: connections, change log, actions, patches, limits. No IO: frames, time and a
-//! database come in as arguments, frames to send go out as [`Output`].
+//! One room as a state machine. It owns all that decides: connections, queues, pushes, hooks that
+//! are awaited, alarms, limits, what was sent. It does no IO: a driver hands it [`Event`]s, the
+//! time and a database, and carries out the [`Effect`]s that come back, in their order.
+//!
+//! A driver's part, for each turn (all that happens before it waits for anything):
+//!
+//! 1. [`Machine::handle`] with each event, then [`Machine::end_turn`];
+//! 2. if [`Effect::Abort`] is among the effects, take back what the turn has written, drop the
+//!    machine and all sockets, and do nothing else of that turn;
+//! 3. else keep what was written, and then carry out the effects.
+//!
+//! [`Turn`](turn::Turn) does this for databases with transactions of their own. Durable Objects
+//! commit what a turn has written by themselves, and take it back with `ctx.abort()`.
 
-mod catch_up;
+mod alarm;
 mod connection;
-mod engine;
+mod event;
+mod feed;
 mod flush;
+mod greet;
 #[cfg(feature = "streams")]
 mod history;
+mod hooks;
 mod limits;
-mod log;
+mod machine;
+mod project;
+mod push;
+mod rate;
+mod slots;
+mod stamped;
+pub mod turn;
+mod view;
 
 pub use connection::{Connection, Protocol};
-mod project;
-
-pub use engine::{Engine, Incoming, Item, Outcome, Work};
+pub use event::{Effect, Event, Hook, HookDone, Incoming, Level, Opening, Slot, refusal};
 pub use limits::Limits;
+pub use machine::Machine;
 
-use std::rc::Rc;
-
-/// What a host has to do after it has asked the engine something; in this order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Output {
-    /// Send this text.
-    Send {
-        /// The connection's id.
-        to: String,
-        /// The frame.
-        text: Rc<str>,
-    },
-    /// Close the connection.
-    Close {
-        /// The connection's id.
-        to: String,
-        /// The WebSocket close code.
-        code: u16,
-        /// The reason, at most 123 bytes.
-        reason: String,
-    },
-}
-
-impl Output {
-    /// A frame for one connection.
-    pub(crate) fn send(to: &str, text: impl Into<Rc<str>>) -> Self {
-        Self::Send { to: to.to_owned(), text: text.into() }
-    }
-}
-
-/// The application's alarm, in the room's transaction.
-pub(crate) fn set_alarm(
-    sql: &dyn crate::sql::Sql,
-    at: Option<crate::Timestamp>,
-) -> crate::Result<()> {
-    log::set_alarm(sql, at)
-}
+pub(crate) use hooks::{HookOutput, Outgoing};
+pub(crate) use slots::{Overlay, Slots};

@@ -2,7 +2,8 @@
 //! it knows, as long as each of them is still there and still holds the same.
 
 use crate::record::{ColumnDef, Schema};
-use crate::wire::v2::{Subscription, clip};
+use crate::wire::clip;
+use crate::wire::v2::Subscription;
 use crate::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -57,20 +58,21 @@ fn serves(column: &ColumnDef, wanted: &str) -> bool {
 }
 
 /// A row's JSON array with these columns only.
-pub(crate) fn row(row: &str, columns: Option<&[u16]>) -> Result<String> {
-    let Some(columns) = columns else { return Ok(row.to_owned()) };
-    let broken = |e: serde_json::Error| Error::new(Code::Internal, format!("row: {e}"));
-    let cells: Vec<&RawValue> = serde_json::from_str(row).map_err(broken)?;
-    pick(&cells, columns)
+pub(crate) fn row(row: &str, columns: &[u16]) -> Result<String> {
+    pick(&serde_json::from_str::<Vec<&RawValue>>(row).map_err(broken)?, columns)
 }
 
-/// As [`row`], for an array of rows.
-pub(crate) fn rows(rows: &str, columns: Option<&[u16]>) -> Result<String> {
-    let Some(columns) = columns else { return Ok(rows.to_owned()) };
-    let broken = |e: serde_json::Error| Error::new(Code::Internal, format!("rows: {e}"));
-    let rows: Vec<Vec<&RawValue>> = serde_json::from_str(rows).map_err(broken)?;
+/// As [`row`], for rows with commas between them.
+pub(crate) fn rows(rows: &str, columns: &[u16]) -> Result<String> {
+    let rows = format!("[{rows}]");
+    let rows: Vec<Vec<&RawValue>> = serde_json::from_str(&rows).map_err(broken)?;
     let rows: Vec<_> = rows.iter().map(|row| pick(row, columns)).collect::<Result<_>>()?;
-    Ok(format!("[{}]", rows.join(",")))
+    Ok(rows.join(","))
+}
+
+#[allow(clippy::needless_pass_by_value)]
+pub(super) fn broken(error: serde_json::Error) -> Error {
+    Error::new(Code::Internal, format!("a row: {error}"))
 }
 
 fn pick(cells: &[&RawValue], columns: &[u16]) -> Result<String> {

@@ -15,6 +15,7 @@ pub use value::{SqlType, Value};
 pub use sqlite::Sqlite;
 
 use crate::{Code, Column, Error, Record, Result};
+use std::ops::ControlFlow;
 
 /// A SQLite database. Adapters implement it; users call the methods of `dyn Sql`.
 ///
@@ -33,8 +34,20 @@ use crate::{Code, Column, Error, Record, Result};
 /// # } Ok(()) }
 /// ```
 pub trait Sql {
-    /// Runs one statement and hands each row to `each`. The building block of the methods of
-    /// `dyn Sql`, which are nicer to call.
+    /// Runs one statement and hands its rows to `each` until that breaks: rows behind it are
+    /// neither read nor held. The building block of all others.
+    ///
+    /// # Errors
+    /// What SQLite says of the statement, or what `each` returns.
+    fn scan(
+        &self,
+        sql: &str,
+        params: &[Value],
+        each: &mut dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
+    ) -> Result<()>;
+
+    /// Runs one statement and hands each row to `each`. The methods of `dyn Sql` are nicer to
+    /// call.
     ///
     /// # Errors
     /// What SQLite says of the statement, or what `each` returns.
@@ -43,7 +56,17 @@ pub trait Sql {
         sql: &str,
         params: &[Value],
         each: &mut dyn FnMut(&Row<'_>) -> Result<()>,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        self.scan(sql, params, &mut |row| each(row).map(ControlFlow::Continue))
+    }
+
+    /// Runs one statement whose rows nobody reads.
+    ///
+    /// # Errors
+    /// What SQLite says of the statement.
+    fn exec(&self, sql: &str, params: &[Value]) -> Result<()> {
+        self.run(sql, params, &mut |_| Ok(()))
+    }
 
     /// Runs `body` as one transaction: all that it wrote is kept if it returns `Ok`, and gone if
     /// it returns `Err`. May be nested.
@@ -53,14 +76,40 @@ pub trait Sql {
     fn transaction(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()>;
 }
 
+/// A database whose outermost transaction is opened and ended by hand, as a room's driver does
+/// with each turn. A Durable Object needs none: the runtime commits what a turn has written.
+pub trait Turns: Sql {
+    /// Opens the turn's transaction.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    fn begin(&self) -> Result<()>;
+
+    /// Keeps what the turn has written.
+    ///
+    /// # Errors
+    /// What SQLite says; nothing of the turn is kept then.
+    fn commit(&self) -> Result<()>;
+
+    /// Takes back what the turn has written.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    fn roll_back(&self) -> Result<()>;
+}
+
 impl<D: Sql + ?Sized> Sql for std::rc::Rc<D> {
-    fn run(
+    fn exec(&self, sql: &str, params: &[Value]) -> Result<()> {
+        (**self).exec(sql, params)
+    }
+
+    fn scan(
         &self,
         sql: &str,
         params: &[Value],
-        each: &mut dyn FnMut(&Row<'_>) -> Result<()>,
+        each: &mut dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        (**self).run(sql, params, each)
+        (**self).scan(sql, params, each)
     }
 
     fn transaction(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
@@ -76,14 +125,13 @@ impl dyn Sql + '_ {
     /// [`Code::Constraint`] or [`Code::Sql`], with SQLite's message.
     pub fn execute(&self, sql: &str, params: impl AsRef<[Value]>) -> Result<u64> {
         // `changes()` keeps its value over statements that are not DML: compare the totals.
-        let total = || self.query_one("SELECT total_changes()", [], |row| row.get::<i64>(0));
-        let before = total()?;
-        self.run(sql, params.as_ref(), &mut |_| Ok(()))?;
-        if total()? == before {
-            return Ok(0);
-        }
-        let changes: i64 = self.query_one("SELECT changes()", [], |row| row.get(0))?;
-        Ok(changes.unsigned_abs())
+        let total = "SELECT total_changes()";
+        let before: i64 = self.query_one(total, [], |row| row.get(0))?;
+        self.exec(sql, params.as_ref())?;
+        let (after, changes) = self.query_one("SELECT total_changes(), changes()", [], |row| {
+            Ok((row.get::<i64>(0)?, row.get::<i64>(1)?))
+        })?;
+        Ok(if after == before { 0 } else { changes.unsigned_abs() })
     }
 
     /// Runs a query and collects what `map` makes of each row.
@@ -104,7 +152,7 @@ impl dyn Sql + '_ {
         Ok(rows)
     }
 
-    /// The first row of a query, if it has one.
+    /// The first row of a query, if it has one; rows behind it are not read.
     ///
     /// # Errors
     /// What SQLite says of the query, or what `map` returns.
@@ -112,9 +160,14 @@ impl dyn Sql + '_ {
         &self,
         sql: &str,
         params: impl AsRef<[Value]>,
-        map: impl FnMut(&Row<'_>) -> Result<T>,
+        mut map: impl FnMut(&Row<'_>) -> Result<T>,
     ) -> Result<Option<T>> {
-        Ok(self.query_map(sql, params, map)?.into_iter().next())
+        let mut first = None;
+        self.scan(sql, params.as_ref(), &mut |row| {
+            first = Some(map(row)?);
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(first)
     }
 
     /// The first row of a query that always has one.

@@ -8,10 +8,12 @@ use crate::record::Schema;
 
 /// How a record's rows are read as JSON text: runs of columns that SQLite writes, with doubles
 /// between them.
+#[derive(Debug)]
 pub(crate) struct RowText {
     parts: Vec<Part>,
 }
 
+#[derive(Debug)]
 enum Part {
     /// Expressions of the columns of one `json_array`.
     Json(Vec<String>),
@@ -49,6 +51,15 @@ impl RowText {
             Part::Real(name) => name.clone(),
         };
         self.parts.iter().map(part).collect::<Vec<_>>().join(", ")
+    }
+
+    /// About how many bytes the row takes as JSON, as an expression.
+    pub(crate) fn size(&self) -> String {
+        let part = |part: &Part| match part {
+            Part::Json(cells) => format!("octet_length(json_array({}))", cells.join(",")),
+            Part::Real(_) => "24".to_owned(),
+        };
+        self.parts.iter().map(part).collect::<Vec<_>>().join(" + ")
     }
 
     /// The one expression that is the whole row, where SQLite can write it.

@@ -1,12 +1,29 @@
 //! [`Sql`] over rusqlite: for tests and native hosts.
 
-use super::{Row, Sql, Value};
+use super::{Row, Sql, Turns, Value};
 use crate::{Code, Error, Result};
+use rusqlite::limits::Limit;
 use rusqlite::{Connection, types};
 use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-/// A SQLite database through rusqlite, set up as a room needs it.
+/// What a Durable Object's SQLite allows (workerd's `sqlite.c++`): a program that works here
+/// works there.
+const LIMITS: [(Limit, i32); 9] = [
+    (Limit::SQLITE_LIMIT_LENGTH, 2_200_000),
+    (Limit::SQLITE_LIMIT_SQL_LENGTH, 100_000),
+    (Limit::SQLITE_LIMIT_COLUMN, 100),
+    (Limit::SQLITE_LIMIT_EXPR_DEPTH, 100),
+    (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 5),
+    (Limit::SQLITE_LIMIT_FUNCTION_ARG, 32),
+    (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 50),
+    (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 100),
+    (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 10),
+];
+
+/// A SQLite database through rusqlite, set up as a room needs it and with the limits of a Durable
+/// Object's: 2.2 MB for a value, 100 parameters, 100 columns, 100 KB for a statement.
 ///
 /// ```
 /// # fn main() -> partysync::Result<()> {
@@ -36,10 +53,25 @@ impl Sqlite {
         Self::of(Connection::open(path).map_err(sqlite_error)?)
     }
 
+    /// A copy of the database as it is now, in memory.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn copy(&self) -> Result<Self> {
+        let mut copy = Connection::open_in_memory().map_err(sqlite_error)?;
+        rusqlite::backup::Backup::new(&self.connection, &mut copy)
+            .and_then(|backup| backup.run_to_completion(i32::MAX, std::time::Duration::ZERO, None))
+            .map_err(sqlite_error)?;
+        Self::of(copy)
+    }
+
     fn of(connection: Connection) -> Result<Self> {
         connection
             .execute_batch("PRAGMA foreign_keys = ON; PRAGMA journal_mode = WAL;")
             .map_err(sqlite_error)?;
+        for (limit, value) in LIMITS {
+            connection.set_limit(limit, value).map_err(sqlite_error)?;
+        }
         // A room runs a few dozen statements again and again; the default keeps sixteen.
         connection.set_prepared_statement_cache_capacity(128);
         Ok(Self { connection, depth: Cell::new(0) })
@@ -51,11 +83,11 @@ impl Sqlite {
 }
 
 impl Sql for Sqlite {
-    fn run(
+    fn scan(
         &self,
         sql: &str,
         params: &[Value],
-        each: &mut dyn FnMut(&Row<'_>) -> Result<()>,
+        each: &mut dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let mut statement = self.connection.prepare_cached(sql).map_err(sqlite_error)?;
         let columns = statement.column_count();
@@ -68,7 +100,9 @@ impl Sql for Sqlite {
             for index in 0..columns {
                 values.push(from_sqlite(row.get_ref(index).map_err(sqlite_error)?)?);
             }
-            each(&Row::new(&values))?;
+            if each(&Row::new(&values))?.is_break() {
+                break;
+            }
         }
         Ok(())
     }
@@ -91,6 +125,20 @@ impl Sql for Sqlite {
                 Err(error)
             }
         }
+    }
+}
+
+impl Turns for Sqlite {
+    fn begin(&self) -> Result<()> {
+        self.batch("BEGIN")
+    }
+
+    fn commit(&self) -> Result<()> {
+        self.batch("COMMIT")
+    }
+
+    fn roll_back(&self) -> Result<()> {
+        self.batch("ROLLBACK")
     }
 }
 

@@ -2,11 +2,13 @@
 
 use crate::record::{Key, Role, Schema};
 use crate::sql::{Sql, Value, quote};
+use crate::wire::clip;
 use crate::{Code, Error, Result};
 
 const NOW: &str = "(SELECT now FROM _partysync_meta)";
 
 pub(crate) fn key_exists(schema: &Schema, key: &Key) -> Error {
+    let key = clip(&key.to_string());
     Error::new(
         Code::KeyExists,
         format!("`{}` has a row with the key `{key}` already", schema.table),
@@ -14,21 +16,15 @@ pub(crate) fn key_exists(schema: &Schema, key: &Key) -> Error {
 }
 
 pub(crate) fn not_found(schema: &Schema, key: &Key) -> Error {
+    let key = clip(&key.to_string());
     Error::new(Code::NotFound, format!("`{}` has no row with the key `{key}`", schema.table))
 }
 
-/// A new row. One that was softly deleted does not stand in its way.
+/// A new row. One that was softly deleted does not stand in its way: it is written over, so that
+/// what refers to it by a foreign key stays.
 pub(crate) fn insert(schema: &Schema, cells: &[(usize, Value)], sql: &dyn Sql) -> Result<()> {
-    let (table, key_column) = (schema.quoted(), schema.key()?);
-    let key = cells.iter().find(|(index, _)| *index == 0).map(|(_, value)| value.clone());
-    if let (Some((_, deleted_at)), Some(key)) = (schema.role(Role::DeletedAt), &key) {
-        let (name, deleted_at) = (quote(key_column.name), quote(deleted_at.name));
-        let purge = format!("DELETE FROM {table} WHERE {name} = ? AND {deleted_at} IS NOT NULL");
-        sql.run(&purge, std::slice::from_ref(key), &mut |_| Ok(()))?;
-    }
-    let mut names = Vec::new();
-    let mut holders = Vec::new();
-    let mut params = Vec::new();
+    let table = schema.quoted();
+    let (mut names, mut holders, mut params) = (Vec::new(), Vec::new(), Vec::new());
     for (index, column) in schema.columns.iter().enumerate() {
         let given = cells.iter().find(|(i, _)| *i == index);
         if let Some((_, value)) = given {
@@ -43,13 +39,44 @@ pub(crate) fn insert(schema: &Schema, cells: &[(usize, Value)], sql: &dyn Sql) -
     }
     let (names, holders) = (names.join(", "), holders.join(", "));
     let statement = format!("INSERT INTO {table} ({names}) VALUES ({holders})");
-    sql.run(&statement, &params, &mut |_| Ok(())).map_err(|error| {
-        let error = error.with_keys(&[schema]);
-        match key.map(Key::try_from) {
-            Some(Ok(key)) if error.code() == Code::KeyExists => key_exists(schema, &key),
-            _ => error,
+    let Err(error) = sql.exec(&statement, &params) else { return Ok(()) };
+    let error = error.with_keys(&[schema]);
+    let key = cells.iter().find(|(index, _)| *index == 0).map(|(_, value)| value.clone());
+    match key {
+        Some(key) if error.code() == Code::KeyExists => {
+            if revive(schema, &key, cells, sql)? {
+                return Ok(());
+            }
+            Err(key_exists(schema, &Key::try_from(key)?))
         }
-    })
+        _ => Err(error),
+    }
+}
+
+/// Makes a softly deleted row a new one; `false` when there is none.
+fn revive(schema: &Schema, key: &Value, cells: &[(usize, Value)], sql: &dyn Sql) -> Result<bool> {
+    let Some((_, deleted_at)) = schema.role(Role::DeletedAt) else { return Ok(false) };
+    let (mut sets, mut params) = (Vec::new(), Vec::new());
+    for (index, column) in schema.columns.iter().enumerate().skip(1) {
+        let name = quote(column.name);
+        let given = cells.iter().find(|(i, _)| *i == index);
+        if let Some((_, value)) = given {
+            sets.push(format!("{name} = ?"));
+            params.push(value.clone());
+        } else if matches!(column.role, Role::CreatedAt | Role::UpdatedAt) {
+            sets.push(format!("{name} = {NOW}"));
+        } else {
+            let default = column.default.map_or("NULL".to_owned(), crate::record::Literal::ddl);
+            sets.push(format!("{name} = {default}"));
+        }
+    }
+    let (table, name, sets) = (schema.quoted(), quote(schema.key()?.name), sets.join(", "));
+    let deleted_at = quote(deleted_at.name);
+    params.push(key.clone());
+    let statement = format!(
+        "UPDATE {table} SET {sets} WHERE {name} = ? AND {deleted_at} IS NOT NULL RETURNING 1"
+    );
+    Ok(sql.query_opt(&statement, &params, |_| Ok(()))?.is_some())
 }
 
 /// Some cells of a row that is there.
@@ -85,7 +112,7 @@ pub(crate) fn delete(schema: &Schema, key: &Value, sql: &dyn Sql) -> Result<()> 
         }
         None => format!("DELETE FROM {table} WHERE {name} = ?"),
     };
-    sql.run(&statement, std::slice::from_ref(key), &mut |_| Ok(()))
+    sql.exec(&statement, std::slice::from_ref(key))
 }
 
 /// Whether the row was there to be changed.
@@ -114,10 +141,5 @@ fn change(schema: &Schema, key: &Value, cells: &[(usize, Value)], sql: &dyn Sql)
         }
         format!("UPDATE {table} SET {} WHERE {name} = ?{alive} RETURNING 1", sets.join(", "))
     };
-    let mut found = false;
-    sql.run(&statement, &params, &mut |_| {
-        found = true;
-        Ok(())
-    })?;
-    Ok(found)
+    Ok(sql.query_opt(&statement, &params, |_| Ok(()))?.is_some())
 }

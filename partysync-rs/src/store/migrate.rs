@@ -67,6 +67,7 @@ pub(crate) fn migrate(schemas: &[&Schema], sql: &dyn Sql) -> Result<()> {
     for (schema, wanted, steps) in plans {
         for step in steps {
             sql.run(&step, &[], &mut |_| Ok(())).map_err(|error| match error.code() {
+                Code::Storage => error,
                 Code::Constraint => refuse(
                     schema,
                     &format!(

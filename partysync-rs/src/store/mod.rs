@@ -1,8 +1,151 @@
-//! The framework's own tables and triggers, and the SQL of derived actions: the only place that
-//! writes `_partysync_*`.
+//! What a room keeps in its database beside the records' rows: the only place that writes
+//! `_partysync_*`.
+//!
+//! - [`Meta`]: epoch, time, alarms, how far the change log was trimmed
+//! - the change log (`log.rs`): append-only; an entry's rowid is the room's version
+//! - `clients.rs`: what each client was answered
+//! - `rows.rs`: pages of a table, and of what changed in it
+//! - `migrate.rs`, `triggers.rs`: the records' tables
+//! - `apply.rs`: the SQL of derived actions
+//! - `trim.rs`: what is forgotten, and the compaction of the log
 
 pub(crate) mod apply;
+mod clients;
+mod log;
 mod migrate;
+mod rows;
 mod triggers;
+mod trim;
 
-pub(crate) use migrate::migrate;
+pub(crate) use clients::{add_reject, client_seq, forget_rejects, outcome, set_client_seq};
+pub(crate) use log::{
+    Unsent, changed_after, last_before, next_versions, set_alarm, set_now, set_trim, unsent,
+};
+pub(crate) use rows::{Change, PAGE_BYTES, Plan};
+pub(crate) use triggers::ROW_TOO_LARGE;
+pub(crate) use trim::{is_due as compaction_is_due, trim};
+
+use crate::record::Schema;
+use crate::sql::{Sql, Value};
+use crate::{Code, Error, Result, Timestamp, params};
+
+const TABLES: [&str; 5] = [
+    "CREATE TABLE _partysync_meta (
+        id INTEGER PRIMARY KEY CHECK (id = 1), epoch TEXT NOT NULL, name TEXT, now INTEGER NOT NULL,
+        trimmed_to INTEGER NOT NULL DEFAULT 0, trimmed_at INTEGER NOT NULL DEFAULT 0,
+        compacted_to INTEGER NOT NULL DEFAULT 0, compacted_size INTEGER NOT NULL DEFAULT 0,
+        trim_at INTEGER, alarm_at INTEGER, alarm_failures INTEGER NOT NULL DEFAULT 0) STRICT",
+    "CREATE TABLE _partysync_schema (
+        channel TEXT NOT NULL PRIMARY KEY, columns TEXT NOT NULL) STRICT, WITHOUT ROWID",
+    // Only appended to, so that a commit touches the table's last page alone.
+    "CREATE TABLE _partysync_change (
+        version INTEGER PRIMARY KEY, channel INTEGER NOT NULL, key ANY NOT NULL,
+        at INTEGER NOT NULL) STRICT",
+    "CREATE TABLE _partysync_client (
+        client TEXT NOT NULL PRIMARY KEY, seq INTEGER NOT NULL, seen_at INTEGER NOT NULL)
+        STRICT, WITHOUT ROWID",
+    "CREATE TABLE _partysync_reject (
+        client TEXT NOT NULL, seq INTEGER NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL,
+        PRIMARY KEY (client, seq)) STRICT, WITHOUT ROWID",
+];
+
+/// What `_partysync_meta` holds, and the room's version. The room is the only writer of its
+/// database: what was read once is not asked again.
+#[derive(Clone, Debug)]
+pub(crate) struct Meta {
+    pub(crate) epoch: String,
+    pub(crate) name: Option<String>,
+    /// The version of the last entry of the change log.
+    pub(crate) version: u64,
+    pub(crate) now: Timestamp,
+    pub(crate) trimmed_to: u64,
+    pub(crate) trimmed_at: i64,
+    /// The version that the log was last compacted at, and how many entries it had then.
+    pub(crate) compacted_to: u64,
+    pub(crate) compacted_size: u64,
+    pub(crate) trim_at: Option<Timestamp>,
+    pub(crate) alarm_at: Option<Timestamp>,
+    /// How often `on_alarm` has failed since it last worked.
+    pub(crate) alarm_failures: u32,
+}
+
+/// Opens a room's database: makes the framework's tables in one that is new, and the records'
+/// tables what their types say. Runs in a transaction.
+///
+/// # Errors
+/// [`Code::Migration`] when a stored schema cannot be changed safely; nothing was altered.
+pub(crate) fn open(
+    sql: &dyn Sql,
+    schemas: &[&'static Schema],
+    now: Timestamp,
+    fresh_epoch: &str,
+) -> Result<Meta> {
+    distinct(schemas)?;
+    let known = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_partysync_meta'";
+    if sql.query_opt(known, [], |_| Ok(()))?.is_none() {
+        for table in TABLES {
+            sql.exec(table, &[])?;
+        }
+        let first = "INSERT INTO _partysync_meta (id, epoch, now) VALUES (1, ?, ?)";
+        sql.exec(first, &params![fresh_epoch, now])?;
+    }
+    let meta = "SELECT epoch, name, now, trimmed_to, trimmed_at, compacted_to, compacted_size, \
+                trim_at, alarm_at, alarm_failures, \
+                coalesce((SELECT max(version) FROM _partysync_change), 0) FROM _partysync_meta";
+    let read = |row: &crate::sql::Row<'_>| {
+        let unsigned = |index| row.get::<i64>(index).map(i64::unsigned_abs);
+        Ok(Meta {
+            epoch: row.get(0)?,
+            name: row.get(1)?,
+            now: row.get::<Timestamp>(2)?.max(now),
+            trimmed_to: unsigned(3)?,
+            trimmed_at: row.get(4)?,
+            compacted_to: unsigned(5)?,
+            compacted_size: unsigned(6)?,
+            trim_at: row.get(7)?,
+            alarm_at: row.get(8)?,
+            alarm_failures: row.get::<u32>(9)?,
+            version: unsigned(10)?,
+        })
+    };
+    let meta = sql.query_one(meta, [], read)?;
+    migrate::migrate(schemas, sql)?;
+    Ok(meta)
+}
+
+/// Keeps the room's name, for events that come without one.
+pub(crate) fn set_name(sql: &dyn Sql, name: &str) -> Result<()> {
+    sql.exec("UPDATE _partysync_meta SET name = ?", &params![name])
+}
+
+/// Gives the storage another epoch: every client starts over.
+pub(crate) fn set_epoch(sql: &dyn Sql, epoch: &str) -> Result<()> {
+    sql.exec("UPDATE _partysync_meta SET epoch = ?", &params![epoch])
+}
+
+/// A channel as the change log names it: the first 31 bits of the table's FNV-1a hash, which
+/// stays the same whatever other tables there are.
+pub(crate) fn channel_id(table: &str) -> i64 {
+    let hash = table
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    i64::from(hash >> 1)
+}
+
+/// Refuses two tables whose names have the same hash, and one table twice.
+fn distinct(schemas: &[&'static Schema]) -> Result<()> {
+    for (index, schema) in schemas.iter().enumerate() {
+        let id = channel_id(schema.table);
+        if let Some(other) = schemas.iter().take(index).find(|o| channel_id(o.table) == id) {
+            let (one, two) = (other.table, schema.table);
+            let message = format!("tables `{one}` and `{two}` cannot be told apart: rename one");
+            return Err(Error::new(Code::Migration, message));
+        }
+    }
+    Ok(())
+}
+
+/// A version or seq as SQL stores it. Frames with larger numbers are refused where they are read.
+pub(crate) fn integer(n: u64) -> Value {
+    Value::Integer(i64::try_from(n).unwrap_or(i64::MAX))
+}

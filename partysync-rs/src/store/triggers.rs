@@ -1,14 +1,25 @@
 //! The triggers of a record's table: they note each changed key in the change log and keep the
-//! framework's times right.
+//! framework's times right, and refuse rows that nobody could be sent.
 
+use super::channel_id;
+use super::rows::size;
 use crate::Result;
 use crate::record::{Role, Schema};
-use crate::sql::{literal, quote};
+use crate::sql::select::RowText;
+use crate::sql::{SqlType, quote};
 
 /// Rises when the triggers' text changes: rooms then make them anew.
-pub(super) const TRIGGERS: u32 = 1;
+pub(super) const TRIGGERS: u32 = 2;
 
-const EVENTS: [&str; 4] = ["insert", "update", "delete", "touch"];
+/// What SQLite says of a row that the trigger refuses.
+pub(crate) const ROW_TOO_LARGE: &str = "partysync: a row is over 1 MiB as JSON";
+
+/// What a row may take as JSON, in bytes. A row that is larger could not be sent to anybody.
+const ROW_BYTES: u32 = 1024 * 1024;
+/// What its cells may take without a closer look: JSON has at most six bytes for one of text.
+const RAW_BYTES: u32 = 150_000;
+
+const EVENTS: [&str; 6] = ["insert", "update", "delete", "touch", "fits_insert", "fits_update"];
 
 fn trigger_name(schema: &Schema, event: &str) -> String {
     quote(&format!("_partysync_{}_{event}", schema.table))
@@ -20,47 +31,61 @@ pub(super) fn drop_triggers(schema: &Schema) -> Vec<String> {
     EVENTS.iter().map(drop).collect()
 }
 
-/// The triggers that note each changed key in the change log and keep the timestamps right.
+/// The triggers that note each changed key in the change log, keep the timestamps right, and
+/// refuse rows that are too large to be sent.
 pub(super) fn triggers(schema: &Schema) -> Result<Vec<String>> {
-    let (table, channel) = (schema.quoted(), literal(schema.table));
+    let (table, channel) = (schema.quoted(), channel_id(schema.table));
     let key = quote(schema.key()?.name);
-    // Not INSERT OR REPLACE: inside a trigger that obeys the outer statement's conflict clause.
-    // A write belongs to the version that the room commits next.
+    let now = "(SELECT now FROM _partysync_meta)";
+    // A plain INSERT that gets its rowid from SQLite never conflicts: inside a trigger the outer
+    // statement's conflict clause would decide what happens then.
     let note = |row: &str, when: &str| {
         format!(
-            "INSERT INTO _partysync_change (channel, key, version, at) \
-             SELECT {channel}, {row}.{key}, version + 1, now FROM _partysync_meta WHERE {when} \
-             ON CONFLICT (channel, key) DO UPDATE SET version = excluded.version, at = excluded.at \
-             WHERE version <> excluded.version;"
+            "INSERT INTO _partysync_change (channel, key, at) \
+             SELECT {channel}, {row}.{key}, {now} WHERE {when};"
         )
     };
     let trigger = |event: &str, on: &str, body: &str| {
         let name = trigger_name(schema, event);
-        format!("CREATE TRIGGER {name} AFTER {on} ON {table} BEGIN {body} END")
+        format!("CREATE TRIGGER {name} {on} BEGIN {body} END")
     };
-    let now = "(SELECT now FROM _partysync_meta)";
     let by = |role: Role| schema.role(role).map(|(_, column)| quote(column.name));
 
-    let mut on_insert = note("NEW", "TRUE");
-    for column in [by(Role::CreatedAt), by(Role::UpdatedAt)].into_iter().flatten() {
-        on_insert.push_str(&format!(
-            "UPDATE {table} SET {column} = {now} WHERE {key} = NEW.{key} AND NEW.{column} = 0;"
-        ));
-    }
-    let on_update = note("NEW", "TRUE") + &note("OLD", &format!("OLD.{key} IS NOT NEW.{key}"));
+    // A time that the statement has left out is put in by an update, which is noted itself.
+    let times: Vec<_> = [by(Role::CreatedAt), by(Role::UpdatedAt)].into_iter().flatten().collect();
+    let sets: Vec<_> = times.iter().map(|t| format!("{t} = iif({t} = 0, {now}, {t})")).collect();
+    let unset: Vec<_> = times.iter().map(|t| format!("NEW.{t} = 0")).collect();
+    let on_insert = if times.is_empty() {
+        note("NEW", "TRUE")
+    } else {
+        let (sets, unset) = (sets.join(", "), unset.join(" OR "));
+        format!("UPDATE {table} SET {sets} WHERE {key} = NEW.{key} AND ({unset});")
+            + &note("NEW", &format!("NOT ({unset})"))
+    };
+    // The same for an update that leaves `updated_at` as it was.
+    let untouched = by(Role::UpdatedAt)
+        .map(|column| format!("NEW.{column} IS OLD.{column} AND NEW.{column} IS NOT {now}"));
+    let touched = untouched.as_ref().map_or("TRUE".to_owned(), |u| format!("NOT ({u})"));
+    let on_update = note("NEW", &touched) + &note("OLD", &format!("OLD.{key} IS NOT NEW.{key}"));
+    let on_delete =
+        if crate::__mutated("tombstones") { "SELECT 1;".to_owned() } else { note("OLD", "TRUE") };
     let mut steps = drop_triggers(schema);
-    steps.push(trigger("insert", "INSERT", &on_insert));
-    steps.push(trigger("update", "UPDATE", &on_update));
-    let noted = if crate::__mutated("tombstones") { "FALSE" } else { "TRUE" };
-    steps.push(trigger("delete", "DELETE", &note("OLD", noted)));
-    if let Some(column) = by(Role::UpdatedAt) {
-        // The guard ends the recursion: the trigger's own update changes the column.
-        let name = trigger_name(schema, "touch");
-        steps.push(format!(
-            "CREATE TRIGGER {name} AFTER UPDATE ON {table} \
-             WHEN NEW.{column} IS OLD.{column} AND NEW.{column} IS NOT {now} \
-             BEGIN UPDATE {table} SET {column} = {now} WHERE {key} = NEW.{key}; END"
-        ));
+    steps.push(trigger("insert", &format!("AFTER INSERT ON {table}"), &on_insert));
+    steps.push(trigger("update", &format!("AFTER UPDATE ON {table}"), &on_update));
+    steps.push(trigger("delete", &format!("AFTER DELETE ON {table}"), &on_delete));
+    if let (Some(column), Some(untouched)) = (by(Role::UpdatedAt), untouched) {
+        // The condition ends the recursion: this update changes the column.
+        let on = format!("AFTER UPDATE ON {table} WHEN {untouched}");
+        let touch = format!("UPDATE {table} SET {column} = {now} WHERE {key} = NEW.{key};");
+        steps.push(trigger("touch", &on, &touch));
+    }
+    if schema.columns.iter().any(|c| !matches!(c.sql_type, SqlType::Integer | SqlType::Real)) {
+        let (size, json) = (size(schema, "NEW"), RowText::new(schema, "NEW").size());
+        let refuse = format!("SELECT RAISE(ABORT, '{ROW_TOO_LARGE}') WHERE {json} > {ROW_BYTES};");
+        for (event, on) in [("fits_insert", "INSERT"), ("fits_update", "UPDATE")] {
+            let on = format!("BEFORE {on} ON {table} WHEN {size} > {RAW_BYTES}");
+            steps.push(trigger(event, &on, &refuse));
+        }
     }
     Ok(steps)
 }

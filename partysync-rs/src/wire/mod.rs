@@ -1,8 +1,10 @@
 //! What crosses the socket: [`v2`], the protocol of this project (`docs/protocol.md`), and
 //! [`v1`], that of TypeScript `partysync`.
 
+pub(crate) mod pages;
 pub mod v1;
 pub mod v2;
+pub(crate) mod write;
 
 /// The WebSocket subprotocol that chooses [`v2`]; a socket without it speaks [`v1`].
 pub const SUBPROTOCOL: &str = "partysync.v2";
@@ -29,3 +31,16 @@ pub const CLOSE_BUSY: u16 = 4429;
 pub const CLOSE_BROKEN: u16 = 4500;
 /// Close code of RFC 6455 for a frame over the limit.
 pub const CLOSE_TOO_BIG: u16 = 1009;
+/// Close code of RFC 6455 for a server that could not do it; the client comes again.
+pub const CLOSE_FAILED: u16 = 1011;
+/// Close code for a socket that the room cannot go on with; the client comes again.
+pub const CLOSE_RESTART: u16 = 1012;
+
+/// At most 64 characters of something that came from outside, for a message.
+pub(crate) fn clip(text: &str) -> String {
+    let mut clipped: String = text.chars().take(64).collect();
+    if clipped.len() < text.len() {
+        clipped.push('…');
+    }
+    clipped
+}

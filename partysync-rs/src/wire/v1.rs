@@ -4,6 +4,7 @@
 //! calls actions with [`Request::Rpc`]. A row is an array in column order whose last value is
 //! `deleted_at`: not null means deleted.
 
+use super::write::Object;
 use crate::{Code, Error, Result};
 use serde::Deserialize;
 use serde_json::Value as Json;
@@ -70,42 +71,50 @@ impl Request {
     }
 }
 
-/// The answer to a sync.
-#[must_use]
-pub fn sync(channel: &str, rows: &str) -> String {
-    format!(r#"{{"sync":true,"channel":{},"payload":{rows}}}"#, Json::from(channel))
+/// Frames that a server sends. `rows` is the text of JSON arrays, with commas between them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Frame<'a> {
+    /// The answer to a sync.
+    Sync { channel: &'a str, rows: &'a str },
+    /// The answer to a call that succeeded.
+    Success { channel: &'a str, id: &'a str, rows: &'a str },
+    /// The answer to a call that failed.
+    Failure { channel: &'a str, id: &'a str, message: &'a str },
+    /// What the other clients get.
+    Update { channel: &'a str, rows: &'a str },
+    /// Tells a client to drop all rows of a channel.
+    DeleteAll { channel: &'a str },
+    /// The answer to a frame that could not be read.
+    Exception { message: &'a str },
 }
 
-/// The answer to a call that succeeded.
-#[must_use]
-pub fn success(channel: &str, id: &str, rows: &str) -> String {
-    let (channel, id) = (Json::from(channel), Json::from(id));
-    format!(r#"{{"type":"success","rpc":true,"channel":{channel},"id":{id},"result":{rows}}}"#)
-}
-
-/// The answer to a call that failed.
-#[must_use]
-pub fn error(channel: &str, id: &str, error: &Error) -> String {
-    let (channel, id, message) = (Json::from(channel), Json::from(id), Json::from(error.message()));
-    format!(r#"{{"type":"error","rpc":true,"channel":{channel},"id":{id},"error":[{message}]}}"#)
-}
-
-/// What the other clients get.
-#[must_use]
-pub fn update(channel: &str, rows: &str) -> String {
-    let channel = Json::from(channel);
-    format!(r#"{{"broadcast":true,"type":"update","channel":{channel},"payload":{rows}}}"#)
-}
-
-/// Tells a client to drop all rows of a channel.
-#[must_use]
-pub fn delete_all(channel: &str) -> String {
-    format!(r#"{{"broadcast":true,"type":"delete-all","channel":{}}}"#, Json::from(channel))
-}
-
-/// The answer to a frame that could not be read.
-#[must_use]
-pub fn exception(error: &Error) -> String {
-    let message = Json::from(error.message());
-    format!(r#"{{"type":"exception","rpc":true,"exception":[{message}]}}"#)
+impl Frame<'_> {
+    /// The frame as text.
+    pub(crate) fn to_text(self) -> String {
+        let mut out = Object::new();
+        match self {
+            Self::Sync { channel, rows } => {
+                out.flag("sync").text("channel", channel).list("payload", rows)
+            }
+            Self::Success { channel, id, rows } => {
+                out.text("type", "success").flag("rpc").text("channel", channel).text("id", id);
+                out.list("result", rows)
+            }
+            Self::Failure { channel, id, message } => {
+                out.text("type", "error").flag("rpc").text("channel", channel).text("id", id);
+                out.texts("error", [message])
+            }
+            Self::Update { channel, rows } => {
+                out.flag("broadcast").text("type", "update").text("channel", channel);
+                out.list("payload", rows)
+            }
+            Self::DeleteAll { channel } => {
+                out.flag("broadcast").text("type", "delete-all").text("channel", channel)
+            }
+            Self::Exception { message } => {
+                out.text("type", "exception").flag("rpc").texts("exception", [message])
+            }
+        };
+        out.end()
+    }
 }

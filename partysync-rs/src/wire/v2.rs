@@ -2,11 +2,13 @@
 //!
 //! `docs/protocol.md` says what each means and when it is sent.
 
+use super::clip;
 use crate::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// Frames that a client sends.
 #[derive(Debug)]
@@ -86,8 +88,35 @@ struct ClientEnvelope<'a> {
     data: Option<Json>,
 }
 
+/// SQLite has no larger integer.
+const MOST: u64 = i64::MAX.unsigned_abs();
+
+/// A number that a room can keep.
+fn number(name: &str, n: u64) -> Result<u64> {
+    if n > MOST {
+        return Err(invalid(format!("`{name}` is {n}, and the largest number is {MOST}")));
+    }
+    Ok(n)
+}
+
 fn invalid(message: impl Into<String>) -> Error {
     Error::new(Code::InvalidFrame, message)
+}
+
+/// Channels and columns are named once each, versions are numbers that a room can have.
+fn distinct(channels: Vec<Subscription>) -> Result<Vec<Subscription>> {
+    let mut names = BTreeSet::new();
+    for Subscription { channel, since, columns, .. } in &channels {
+        if !names.insert(channel) {
+            return Err(invalid(format!("`hello` names the channel `{}` twice", clip(channel))));
+        }
+        let mut known = BTreeSet::new();
+        if let Some(column) = columns.iter().find(|column| !known.insert(*column)) {
+            return Err(invalid(format!("`hello` names the column `{}` twice", clip(column))));
+        }
+        number("since", since.unwrap_or_default())?;
+    }
+    Ok(channels)
 }
 
 impl ClientFrame {
@@ -110,11 +139,17 @@ impl ClientFrame {
                         invalid("`hello` needs `client`: 1 to 64 printable ASCII characters")
                     })?,
                 epoch: envelope.epoch,
-                seq: envelope.seq,
-                pushed: envelope.pushed,
-                channels: envelope.channels.ok_or_else(|| missing("hello", "channels"))?,
+                seq: number("seq", envelope.seq)?,
+                pushed: number("pushed", envelope.pushed)?,
+                channels: distinct(envelope.channels.ok_or_else(|| missing("hello", "channels"))?)?,
             }),
-            "push" => Self::Push(envelope.actions.ok_or_else(|| missing("push", "actions"))?),
+            "push" => {
+                let actions = envelope.actions.ok_or_else(|| missing("push", "actions"))?;
+                for push in &actions {
+                    number("seq", push.seq)?;
+                }
+                Self::Push(actions)
+            }
             "read" => Self::Read(envelope.bytes.ok_or_else(|| missing("read", "bytes"))?),
             "message" => Self::Message(envelope.data.ok_or_else(|| missing("message", "data"))?),
             other => return Err(invalid(format!("unknown frame `{}`", clip(other)))),
@@ -164,20 +199,6 @@ fn tagged(name: &str, body: impl Serialize) -> String {
     }
     // Only maps with keys that are no strings fail, and frames have none.
     serde_json::to_string(&Tagged { r#type: name, body }).unwrap_or_default()
-}
-
-/// Whether a server's frame, as the engine writes it, is a page of a catch-up.
-pub(crate) fn is_catch_up(text: &str) -> bool {
-    text.starts_with(r#"{"type":"catch_up","#)
-}
-
-/// At most 64 characters of something that came from outside, for a message.
-pub(crate) fn clip(text: &str) -> String {
-    let mut clipped: String = text.chars().take(64).collect();
-    if clipped.len() < text.len() {
-        clipped.push('…');
-    }
-    clipped
 }
 
 /// Frames that a server sends.

@@ -1,10 +1,8 @@
 //! A room's history as a durable stream in the room's own object.
 
 use super::{DurableSql, Workers};
-use crate::room::Engine;
 use crate::streams::{Options, Refusal, SqlStore, Streams};
-use crate::{Action, Code, Error, Result};
-use std::cell::Cell;
+use crate::{Code, Error, Result};
 use worker::State;
 
 /// The stream's path, below the room's URL.
@@ -14,29 +12,23 @@ const PATH: &str = "history";
 #[derive(Debug)]
 pub(super) struct History {
     pub(super) streams: Streams<SqlStore<DurableSql>, Workers>,
-    /// The version that it ends with.
-    published: Cell<u64>,
 }
 
 impl History {
     pub(super) fn open(state: &State) -> Result<Self> {
         let store = SqlStore::new(DurableSql::new(state)?)?;
         let options = Options { root: String::new(), ..Options::default() };
-        let streams = Streams::new(store, Workers::without_alarm(), options);
-        let published = Cell::new(streams.published(PATH).map_err(failed)?);
-        Ok(Self { streams, published })
+        Ok(Self { streams: Streams::new(store, Workers::without_alarm(), options) })
     }
 
-    /// Publishes what was committed since. Nothing is awaited between a commit and this: the
-    /// object keeps both or neither.
-    pub(super) fn publish<A: Action>(&self, sql: &DurableSql, engine: &Engine<A>) -> Result<()> {
-        let (from, to) = (self.published.get(), engine.version());
-        if from < to {
-            let messages = engine.history(sql, from)?;
-            self.streams.publish(PATH, to, &messages).map_err(failed)?;
-            self.published.set(to);
-        }
-        Ok(())
+    /// The version that it ends with.
+    pub(super) fn published(&self) -> Result<u64> {
+        self.streams.published(PATH).map_err(failed)
+    }
+
+    /// Publishes what a turn has changed, in that turn: the object keeps both or neither.
+    pub(super) fn publish(&self, to: u64, messages: &[String]) -> Result<()> {
+        self.streams.publish(PATH, to, messages).map_err(failed)
     }
 
     /// The request as the streams know it, if it is one for the history of this room: its path

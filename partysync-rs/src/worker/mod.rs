@@ -32,6 +32,7 @@
 
 #[cfg(feature = "streams")]
 mod history;
+mod js;
 mod object;
 mod router;
 mod sql;

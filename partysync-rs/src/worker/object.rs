@@ -1,34 +1,65 @@
-//! [`Object`]: one room in one Durable Object.
+//! [`Object`]: the driver of a room in a Durable Object. It holds no rule: events go into the
+//! room's machine, turn by turn, and effects are carried out.
 
+use super::js::{self, guarded};
+use super::sql::js_error;
 use super::{DurableSql, now};
-use crate::room::{Connection, Incoming, Outcome, Output};
+use crate::room::turn::{Turn, turn};
+use crate::room::{Effect, Event, HookDone, Incoming, Level, Machine, Opening, Slot};
 use crate::wire::v2::ServerFrame;
-use crate::{Batch, Code, Error, Host, Protocol, SyncServer, Timestamp, refusal, wire};
+use crate::{Code, Error, Protocol, SyncServer, Timestamp, wire};
+use futures::StreamExt;
+use futures::future::LocalBoxFuture;
+use js_sys::JsString;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+use wasm_bindgen::JsCast;
+use wasm_bindgen::closure::ScopedClosure;
+use worker::wasm_bindgen_futures::{JsFuture, spawn_local};
 use worker::{
-    Method, Request, Response, ResponseBuilder, State, WebSocket, WebSocketIncomingMessage,
-    WebSocketPair,
+    Delay, Method, Request, Response, ResponseBuilder, State, WebSocket, WebSocketIncomingMessage,
+    WebSocketPair, console_error, console_warn,
 };
 
 /// One room in one Durable Object; `durable_object!` makes the class around it.
 pub struct Object<S: SyncServer> {
-    server: S,
+    inner: Rc<Inner<S>>,
+}
+
+struct Inner<S: SyncServer> {
+    server: Rc<S>,
     state: State,
     room: RefCell<Option<Open<S>>>,
-    sockets: RefCell<BTreeMap<String, WebSocket>>,
-    /// Frames of connections whose earlier frame still awaits its hooks, so that one
-    /// connection's actions stay in order.
-    waiting: RefCell<BTreeMap<String, VecDeque<WebSocketIncomingMessage>>>,
-    /// The alarm as it is set, so that it is not set again.
-    alarm: Cell<Option<Option<Timestamp>>>,
+    /// What happened since the last turn: all of it is the next one.
+    queue: RefCell<Vec<Queued>>,
+    scheduled: Cell<bool>,
+    /// The socket of the connection that the turn decides about.
+    arriving: RefCell<Option<WebSocket>>,
 }
 
 struct Open<S: SyncServer> {
     sql: DurableSql,
-    host: Host<S>,
+    machine: Machine<S>,
+    sockets: Vec<Option<js::Socket>>,
+    slots: HashMap<String, Slot>,
     #[cfg(feature = "streams")]
     history: Option<super::history::History>,
+}
+
+/// Something that happened to the socket of a connection.
+enum Queued {
+    Text(String, String),
+    Binary(String, usize),
+    Closed(String),
+}
+
+/// What an event of its own is answered with.
+enum Answer {
+    Accept,
+    Refuse(u16, String, Option<String>),
+    Respond(http::Response<Vec<u8>>),
 }
 
 impl<S: SyncServer> std::fmt::Debug for Object<S> {
@@ -50,120 +81,14 @@ impl<S: SyncServer> Object<S> {
             state.set_websocket_auto_response(&pair);
         }
         Self {
-            server,
-            state,
-            room: RefCell::default(),
-            sockets: RefCell::default(),
-            waiting: RefCell::default(),
-            alarm: Cell::new(None),
-        }
-    }
-
-    /// Runs something on the open room at the present time, opening it first if need be, and
-    /// delivers what comes out. Never awaits.
-    fn with<T>(
-        &self,
-        event: impl FnOnce(&S, &DurableSql, &mut Host<S>) -> crate::Result<T>,
-    ) -> crate::Result<T> {
-        let mut room = self.room.borrow_mut();
-        if room.is_none() {
-            *room = Some(self.open()?);
-        }
-        let Some(open) = room.as_mut() else {
-            return Err(Error::new(Code::Internal, "the room is not open"));
-        };
-        let Open { sql, host, .. } = open;
-        let result = host.tick(sql, now()).and_then(|()| event(&self.server, sql, host));
-        #[cfg(feature = "streams")]
-        let result = match &open.history {
-            Some(history) => {
-                result.and_then(|value| history.publish(sql, host.engine()).map(|()| value))
-            }
-            None => result,
-        };
-        self.deliver(host);
-        result
-    }
-
-    fn open(&self) -> crate::Result<Open<S>> {
-        let mut connections = Vec::new();
-        for socket in self.state.get_websockets() {
-            let stored: Option<String> = socket.deserialize_attachment()?;
-            let Some(json) = stored else { continue };
-            if let Ok(connection) = serde_json::from_str::<Connection>(&json) {
-                self.sockets.borrow_mut().insert(connection.id().to_owned(), socket);
-                connections.push(connection);
-            }
-        }
-        let sql = DurableSql::new(&self.state)?;
-        let name = self.state.id().name().unwrap_or_default();
-        let host = Host::open(&self.server, &sql, &name, now(), &random_id(), connections)?;
-        Ok(Open {
-            #[cfg(feature = "streams")]
-            history: match self.server.keeps_history() {
-                true => Some(super::history::History::open(&self.state)?),
-                false => None,
-            },
-            sql,
-            host,
-        })
-    }
-
-    fn deliver(&self, host: &mut Host<S>) {
-        for connection in host.take_changed() {
-            if let Some(socket) = self.sockets.borrow().get(connection.id()) {
-                self.store(socket, &connection);
-            }
-        }
-        for output in host.take_output() {
-            match output {
-                // A socket that is closing takes nothing more: its close event follows.
-                Output::Send { to, text } => {
-                    if let Some(socket) = self.sockets.borrow().get(&to) {
-                        let _ = socket.send_with_str(&*text);
-                    }
-                }
-                Output::Close { to, code, reason } => {
-                    if let Some(socket) = self.sockets.borrow().get(&to) {
-                        let _ = socket.close(Some(code), Some(reason));
-                    }
-                }
-            }
-        }
-    }
-
-    fn store(&self, socket: &WebSocket, connection: &Connection) {
-        let stored = serde_json::to_string(connection)
-            .map_err(|e| Error::new(Code::Internal, e.to_string()))
-            .and_then(|json| Ok(socket.serialize_attachment(json)?));
-        if let Err(error) = stored {
-            let error = Error::new(
-                Code::TooLarge,
-                format!("the connection's state is too large to survive hibernation: {error}"),
-            );
-            let _ = socket.send_with_str(ServerFrame::error(&error).to_text());
-        }
-    }
-
-    /// Sets the object's alarm to what the room wants next.
-    async fn set_alarm(&self) {
-        let next = match self.room.borrow().as_ref() {
-            Some(Open { sql, host, .. }) => host.next_alarm(sql).unwrap_or_default(),
-            None => return,
-        };
-        if self.alarm.get() == Some(next) {
-            return;
-        }
-        let storage = self.state.storage();
-        let done = match next {
-            Some(at) => {
-                let at = js_sys::Date::new(&js_sys::Number::from(at.as_millis() as f64).into());
-                storage.set_alarm(worker::ScheduledTime::new(at)).await
-            }
-            None => storage.delete_alarm().await,
-        };
-        if done.is_ok() {
-            self.alarm.set(Some(next));
+            inner: Rc::new(Inner {
+                server: Rc::new(server),
+                state,
+                room: RefCell::default(),
+                queue: RefCell::default(),
+                scheduled: Cell::new(false),
+                arriving: RefCell::default(),
+            }),
         }
     }
 
@@ -173,112 +98,10 @@ impl<S: SyncServer> Object<S> {
     /// What the runtime says; errors of hooks are answers.
     pub async fn fetch(&self, request: Request) -> worker::Result<Response> {
         let upgrade = request.headers().get("upgrade")?;
-        let response = if upgrade.is_some_and(|v| v.eq_ignore_ascii_case("websocket")) {
-            self.accept(&request)?
-        } else {
-            self.request(request).await?
-        };
-        self.set_alarm().await;
-        Ok(response)
-    }
-
-    fn accept(&self, request: &Request) -> worker::Result<Response> {
-        let offered = request.headers().get("sec-websocket-protocol")?.unwrap_or_default();
-        let v2 = offered.split(',').any(|p| p.trim() == wire::SUBPROTOCOL);
-        let protocol = if v2 { Protocol::V2 } else { Protocol::V1 };
-        let url = request.url()?;
-        let wanted =
-            url.query_pairs().find(|(name, _)| name == "_pk").map(|(_, id)| id.into_owned());
-        let pair = WebSocketPair::new()?;
-        let opened = self.with(|server, sql, host| {
-            let free =
-                |id: &String| !id.is_empty() && id.len() <= 64 && host.connection(id).is_none();
-            let id = wanted.filter(free).unwrap_or_else(random_id);
-            let head = head(request)?.body(()).map_err(bad_request)?;
-            host.connect(server, sql, Connection::new(id, protocol), &head).map(Ok).or_else(
-                // A refusal is an answer; a room that cannot open is an error.
-                |error| Ok(Err(error)),
-            )
-        });
-        let refused = match opened {
-            Ok(Ok(connection)) => {
-                self.state.accept_websocket_with_tags(&pair.server, &[connection.id()]);
-                self.store(&pair.server, &connection);
-                self.sockets.borrow_mut().insert(connection.id().to_owned(), pair.server);
-                None
-            }
-            Ok(Err(error)) => Some((refusal(&error), error, pair.server)),
-            Err(error) => {
-                let reason = error.code().as_str().to_owned();
-                Some(((wire::CLOSE_BROKEN, reason), error, pair.server))
-            }
-        };
-        if let Some(((code, reason), error, socket)) = refused {
-            socket.accept()?;
-            if v2 {
-                socket.send_with_str(ServerFrame::error(&error).to_text())?;
-            }
-            socket.close(Some(code), Some(reason))?;
+        if upgrade.is_some_and(|v| v.eq_ignore_ascii_case("websocket")) {
+            return self.inner.accept(&request);
         }
-        let mut response = ResponseBuilder::new();
-        if v2 {
-            // A browser drops a socket whose subprotocol is not echoed.
-            response = response.with_header("sec-websocket-protocol", wire::SUBPROTOCOL)?;
-        }
-        Ok(response.with_status(101).with_websocket(pair.client).empty())
-    }
-
-    async fn request(&self, mut request: Request) -> worker::Result<Response> {
-        #[cfg(feature = "streams")]
-        if let Some(answer) = self.history(&request).await? {
-            return Ok(answer);
-        }
-        let body = match request.method() {
-            Method::Get | Method::Head => Vec::new(),
-            _ => request.bytes().await?,
-        };
-        let answer = head(&request)
-            .and_then(|head| head.body(body).map_err(bad_request))
-            .and_then(|request| self.with(|server, sql, host| host.request(server, sql, request)));
-        match answer {
-            Ok(answer) => {
-                let (parts, body) = answer.into_parts();
-                let mut response = Response::from_bytes(body)?.with_status(parts.status.as_u16());
-                response.headers_mut().delete("content-type")?;
-                for (name, value) in &parts.headers {
-                    response
-                        .headers_mut()
-                        .append(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))?;
-                }
-                Ok(response)
-            }
-            Err(error) => Response::error(format!("{}: {error}", error.code()), 500),
-        }
-    }
-
-    /// The answer to a reader of the room's history; `None` for any other request.
-    #[cfg(feature = "streams")]
-    async fn history(&self, request: &Request) -> worker::Result<Option<Response>> {
-        use crate::streams::{Refusal, full};
-        if !self.server.keeps_history() {
-            return Ok(None);
-        }
-        let head = head(request)?.body(full(Vec::new())).map_err(bad_request)?;
-        let room = self.state.id().name().unwrap_or_default();
-        let Some(own) = super::history::History::own(head.uri(), &room) else { return Ok(None) };
-        if !matches!(request.method(), Method::Get | Method::Head | Method::Options) {
-            let refusal = Refusal::MethodNotAllowed;
-            return Response::error(refusal.to_string(), refusal.status().as_u16()).map(Some);
-        }
-        self.with(|_, _, _| Ok(()))?;
-        let streams = match self.room.borrow().as_ref() {
-            Some(Open { history: Some(history), .. }) => history.streams.clone(),
-            _ => return Ok(None),
-        };
-        let (mut parts, body) = head.into_parts();
-        parts.uri = own;
-        let answer = streams.handle(http::Request::from_parts(parts, body)).await;
-        super::streams::respond(answer).map(Some)
+        self.inner.request(request).await
     }
 
     /// A frame from a socket.
@@ -291,56 +114,15 @@ impl<S: SyncServer> Object<S> {
         message: WebSocketIncomingMessage,
     ) -> worker::Result<()> {
         // The tag is the id that the socket was accepted with.
-        let Some(id) = self.state.get_tags(&socket).into_iter().next() else { return Ok(()) };
-        if let Some(queue) = self.waiting.borrow_mut().get_mut(&id) {
-            queue.push_back(message);
+        let Some(id) = self.inner.state.get_tags(&socket).into_iter().next() else {
             return Ok(());
-        }
-        self.waiting.borrow_mut().insert(id.clone(), VecDeque::new());
-        let mut next = Some(message);
-        while let Some(message) = next {
-            if let Err(error) = self.handle(&id, &message).await {
-                // Nothing of it is kept in memory: the next event reads the room afresh.
-                self.room.borrow_mut().take();
-                let _ = socket.send_with_str(ServerFrame::error(&error).to_text());
-                let _ = socket.close(Some(1011), Some(error.code().as_str()));
-            }
-            next = self.waiting.borrow_mut().get_mut(&id).and_then(VecDeque::pop_front);
-        }
-        self.waiting.borrow_mut().remove(&id);
-        self.set_alarm().await;
-        Ok(())
-    }
-
-    async fn handle(&self, id: &str, message: &WebSocketIncomingMessage) -> crate::Result<()> {
-        let frame = match message {
-            WebSocketIncomingMessage::String(text) => Incoming::Text(text),
-            WebSocketIncomingMessage::Binary(bytes) => Incoming::Binary(bytes.len()),
         };
-        let batch = self.with(|server, sql, host| host.receive(server, sql, id, &frame))?;
-        let Some(Batch { connection, items }) = batch else { return Ok(()) };
-        let mut committed = Vec::new();
-        for mut item in items {
-            let duplicate = self.with(|_, sql, host| host.is_duplicate(sql, &item))?;
-            let action = item.action.as_ref().ok().filter(|_| !duplicate).cloned();
-            if let Some(action) = &action
-                && let Err(error) = self.server.before_action(&connection, action).await
-            {
-                item.action = Err(error);
-            }
-            let outcome =
-                self.with(|server, sql, host| host.commit(server, sql, &connection, item))?;
-            match outcome {
-                Outcome::Committed => committed.extend(action),
-                Outcome::Gap => break,
-                Outcome::Rejected(_) | Outcome::Duplicate => {}
-            }
-        }
-        self.with(|_, sql, host| host.flush(sql))?;
-        for action in committed {
-            self.server.after_commit(&connection, action).await;
-        }
-        Ok(())
+        self.inner
+            .queue(match message {
+                WebSocketIncomingMessage::String(text) => Queued::Text(id, text),
+                WebSocketIncomingMessage::Binary(bytes) => Queued::Binary(id, bytes.len()),
+            })
+            .await
     }
 
     /// A socket has closed, cleanly or not.
@@ -351,23 +133,374 @@ impl<S: SyncServer> Object<S> {
         // The client's close frame wants one in answer; without it the client waits for long.
         let echo = u16::try_from(code).ok().filter(|code| (3000..5000).contains(code));
         let _ = socket.close(Some(echo.unwrap_or(1000)), Some(""));
-        let Some(id) = self.state.get_tags(&socket).into_iter().next() else { return Ok(()) };
-        self.with(|server, sql, host| host.close(server, sql, &id))?;
-        self.sockets.borrow_mut().remove(&id);
-        self.set_alarm().await;
-        Ok(())
+        let Some(id) = self.inner.state.get_tags(&socket).into_iter().next() else {
+            return Ok(());
+        };
+        self.inner.queue(Queued::Closed(id)).await
     }
 
     /// The object's alarm rang.
     ///
     /// # Errors
-    /// What `on_alarm` returned: the runtime rings again.
+    /// What the runtime says, or why the room cannot be opened: the runtime rings again.
     pub async fn alarm(&self) -> worker::Result<Response> {
-        self.alarm.set(None);
-        self.with(|server, sql, host| host.alarm(server, sql))?;
-        self.set_alarm().await;
+        self.inner.turn(Some(Event::Alarm))?;
         Response::empty()
     }
+}
+
+impl<S: SyncServer> Inner<S> {
+    /// Notes what happened. What else happens until the event loop comes round is one turn with
+    /// it, and so one commit.
+    async fn queue(self: &Rc<Self>, queued: Queued) -> worker::Result<()> {
+        self.queue.borrow_mut().push(queued);
+        if self.scheduled.replace(true) {
+            return Ok(());
+        }
+        Delay::from(Duration::ZERO).await;
+        self.scheduled.set(false);
+        Ok(self.turn(None).map(drop)?)
+    }
+
+    /// Takes the room through a turn with all that has happened, and an event of its own.
+    fn turn(self: &Rc<Self>, event: Option<Event<'_, S::Action>>) -> crate::Result<Option<Answer>> {
+        let queue = std::mem::take(&mut *self.queue.borrow_mut());
+        let (mut event, mut result) = (Some(event), Ok((None, Vec::new())));
+        let called = {
+            let mut body = || {
+                if let Some(event) = event.take() {
+                    result = self.run(&queue, event);
+                }
+            };
+            let callback = ScopedClosure::<'_, dyn FnMut() + '_>::borrow_mut_aborting(&mut body);
+            guarded(self.js(), callback.as_js_value().unchecked_ref())
+        };
+        called.map_err(|error| js_error(&error))?;
+        let (answer, hooks) = result?;
+        self.attend(hooks);
+        Ok(answer)
+    }
+
+    fn run(
+        self: &Rc<Self>,
+        queue: &[Queued],
+        event: Option<Event<'_, S::Action>>,
+    ) -> crate::Result<(Option<Answer>, Hooks<S>)> {
+        let mut room = self.room.borrow_mut();
+        if room.is_none() {
+            match self.open(now()) {
+                Ok(open) => *room = Some(open),
+                Err(error) if error.code() == Code::Storage => {
+                    return Err(self.abort(error));
+                }
+                Err(error) => {
+                    self.close_all(&error);
+                    return Err(error);
+                }
+            }
+        }
+        let Some(open) = room.as_mut() else { return Ok((None, Vec::new())) };
+        let Open { sql, machine, slots, .. } = open;
+        let queued = queue.iter().filter_map(|queued| {
+            Some(match queued {
+                Queued::Text(id, text) => Event::Frame(*slots.get(id)?, Incoming::Text(text)),
+                Queued::Binary(id, n) => Event::Frame(*slots.get(id)?, Incoming::Binary(*n)),
+                Queued::Closed(id) => Event::Closed(*slots.get(id)?),
+            })
+        });
+        let turn = turn(machine, &self.server, sql, now(), queued.chain(event));
+        let aborted = turn.aborted.clone();
+        let (answer, hooks) = open.carry_out(self, turn)?;
+        for queued in queue {
+            if let Queued::Closed(id) = queued
+                && let Some(slot) = open.slots.remove(id)
+                && let Some(socket) = open.sockets.get_mut(slot.0 as usize)
+            {
+                *socket = None;
+            }
+        }
+        match aborted {
+            Some(error) => {
+                *room = None;
+                Err(self.abort(error))
+            }
+            None => Ok((answer, hooks)),
+        }
+    }
+
+    fn js(&self) -> &js::State {
+        self.state.as_raw().unchecked_ref()
+    }
+
+    /// What this turn has written is taken back, and all sockets break.
+    fn abort(&self, error: Error) -> Error {
+        // It does not return where the runtime means what it says.
+        let _ = self.js().abort(error.message());
+        error
+    }
+
+    /// Closes every socket of a room that cannot be opened.
+    fn close_all(&self, error: &Error) {
+        console_error!("partysync: the room cannot be opened: {}: {error}", error.code());
+        for socket in self.state.get_websockets() {
+            let _ = socket.send_with_str(ServerFrame::error(error).to_text());
+            let _ = socket.close(Some(wire::CLOSE_BROKEN), Some(error.code().as_str()));
+        }
+    }
+
+    fn open(&self, now: Timestamp) -> crate::Result<Open<S>> {
+        let (mut sockets, mut slots, mut attachments) = (Vec::new(), HashMap::new(), Vec::new());
+        for (slot, socket) in (0..).map(Slot).zip(self.state.get_websockets()) {
+            // What cannot be read is none: the machine has the socket closed.
+            attachments.push(socket.deserialize_attachment::<String>().ok().flatten());
+            if let Some(id) = self.state.get_tags(&socket).into_iter().next() {
+                slots.insert(id, slot);
+            }
+            sockets.push(Some(raw(&socket)));
+        }
+        let sql = DurableSql::new(&self.state)?;
+        #[cfg(feature = "streams")]
+        let history = match self.server.keeps_history() {
+            true => Some(super::history::History::open(&self.state)?),
+            false => None,
+        };
+        #[cfg(feature = "streams")]
+        let published = history.as_ref().map(|history| history.published()).transpose()?;
+        #[cfg(not(feature = "streams"))]
+        let published = None;
+        let (name, fresh_epoch) = (self.state.id().name(), random_id());
+        let opening = Opening { name, fresh_epoch, sockets: attachments, published };
+        let machine = Machine::open(&*self.server, &sql, now, opening)?;
+        Ok(Open {
+            sql,
+            machine,
+            sockets,
+            slots,
+            #[cfg(feature = "streams")]
+            history,
+        })
+    }
+
+    /// Waits for hooks beside whatever else happens.
+    fn attend(self: &Rc<Self>, hooks: Hooks<S>) {
+        for hook in hooks {
+            let inner = self.clone();
+            self.state.wait_until(async move {
+                let done = hook.await;
+                if let Err(error) = inner.turn(Some(Event::HookDone(done))) {
+                    console_error!("partysync: a turn failed: {error}");
+                }
+            });
+        }
+    }
+
+    fn accept(self: &Rc<Self>, request: &Request) -> worker::Result<Response> {
+        let offered = request.headers().get("sec-websocket-protocol")?.unwrap_or_default();
+        let v2 = offered.split(',').any(|p| p.trim() == wire::SUBPROTOCOL);
+        let protocol = if v2 { Protocol::V2 } else { Protocol::V1 };
+        let url = request.url()?;
+        let wanted =
+            url.query_pairs().find(|(name, _)| name == "_pk").map(|(_, id)| id.into_owned());
+        let head = head(request)?.body(()).map_err(bad_request)?;
+        let pair = WebSocketPair::new()?;
+        let (fresh_id, request) = (random_id(), &head);
+        *self.arriving.borrow_mut() = Some(pair.server.clone());
+        let answer = self.turn(Some(Event::Connect { wanted, fresh_id, protocol, request }));
+        self.arriving.borrow_mut().take();
+        let refused = match answer {
+            Ok(Some(Answer::Accept)) => None,
+            Ok(Some(Answer::Refuse(code, reason, frame))) => Some((code, reason, frame)),
+            Ok(Some(Answer::Respond(_)) | None) => Some((wire::CLOSE_FAILED, String::new(), None)),
+            Err(error) => {
+                let frame = v2.then(|| ServerFrame::error(&error).to_text());
+                Some((wire::CLOSE_BROKEN, error.code().as_str().to_owned(), frame))
+            }
+        };
+        if let Some((code, reason, frame)) = refused {
+            pair.server.accept()?;
+            if let Some(frame) = frame {
+                pair.server.send_with_str(frame)?;
+            }
+            pair.server.close(Some(code), Some(reason))?;
+        }
+        let mut response = ResponseBuilder::new();
+        if v2 {
+            // A browser drops a socket whose subprotocol is not echoed.
+            response = response.with_header("sec-websocket-protocol", wire::SUBPROTOCOL)?;
+        }
+        Ok(response.with_status(101).with_websocket(pair.client).empty())
+    }
+
+    async fn request(self: &Rc<Self>, mut request: Request) -> worker::Result<Response> {
+        #[cfg(feature = "streams")]
+        if let Some(answer) = self.history(&request).await? {
+            return Ok(answer);
+        }
+        let limit = self.server.limits().body_bytes;
+        let Some(body) = body(&mut request, limit).await? else {
+            return Response::error(format!("too_large: the limit is {limit} bytes"), 413);
+        };
+        let head = head(&request)?;
+        let request = head.body(body).map_err(bad_request)?;
+        match self.turn(Some(Event::Request(request))) {
+            Ok(Some(Answer::Respond(answer))) => {
+                let (parts, body) = answer.into_parts();
+                let mut response = Response::from_bytes(body)?.with_status(parts.status.as_u16());
+                response.headers_mut().delete("content-type")?;
+                for (name, value) in &parts.headers {
+                    response
+                        .headers_mut()
+                        .append(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))?;
+                }
+                Ok(response)
+            }
+            Ok(_) => Response::error("internal: no answer", 500),
+            Err(error) => Response::error(format!("{}: {error}", error.code()), 500),
+        }
+    }
+
+    /// The answer to a reader of the room's history; `None` for any other request.
+    #[cfg(feature = "streams")]
+    async fn history(self: &Rc<Self>, request: &Request) -> worker::Result<Option<Response>> {
+        use crate::streams::{Refusal, full};
+        if !self.server.keeps_history() {
+            return Ok(None);
+        }
+        let head = head(request)?.body(()).map_err(bad_request)?;
+        let room = self.state.id().name().unwrap_or_default();
+        let Some(own) = super::history::History::own(head.uri(), &room) else { return Ok(None) };
+        if !matches!(request.method(), Method::Get | Method::Head | Method::Options) {
+            let refusal = Refusal::MethodNotAllowed;
+            return Response::error(refusal.to_string(), refusal.status().as_u16()).map(Some);
+        }
+        if let Err(error) = self.server.may_read_history(&head) {
+            let status = if error.code() == Code::Unauthorized { 401 } else { 403 };
+            return Response::error(format!("{}: {error}", error.code()), status).map(Some);
+        }
+        self.turn(None)?;
+        let streams = match self.room.borrow().as_ref() {
+            Some(Open { history: Some(history), .. }) => history.streams.clone(),
+            _ => return Ok(None),
+        };
+        let (mut parts, ()) = head.into_parts();
+        parts.uri = own;
+        let answer = streams.handle(http::Request::from_parts(parts, full(Vec::new()))).await;
+        super::streams::respond(answer).map(Some)
+    }
+}
+
+type Hooks<S> = Vec<LocalBoxFuture<'static, HookDone<<S as SyncServer>::Action>>>;
+
+impl<S: SyncServer> Open<S> {
+    fn admit(&mut self, slot: Slot, id: String, socket: js::Socket) {
+        let place = slot.0 as usize;
+        if self.sockets.len() <= place {
+            self.sockets.resize_with(place + 1, || None);
+        }
+        if let Some(free) = self.sockets.get_mut(place) {
+            *free = Some(socket);
+        }
+        self.slots.insert(id, slot);
+    }
+
+    fn socket(&self, slot: Slot) -> Option<&js::Socket> {
+        self.sockets.get(slot.0 as usize)?.as_ref()
+    }
+
+    fn carry_out(
+        &mut self,
+        inner: &Rc<Inner<S>>,
+        turn: Turn<S>,
+    ) -> crate::Result<(Option<Answer>, Hooks<S>)> {
+        let mut answer = None;
+        for effect in turn.effects {
+            match effect {
+                Effect::Accept { slot, id } => {
+                    if let Some(socket) = inner.arriving.borrow_mut().take() {
+                        inner.state.accept_websocket_with_tags(&socket, &[&id]);
+                        self.admit(slot, id, raw(&socket));
+                    }
+                    answer = Some(Answer::Accept);
+                }
+                Effect::Refuse { code, reason, frame, .. } => {
+                    answer = Some(Answer::Refuse(code, reason, frame));
+                }
+                Effect::Respond(response) => answer = Some(Answer::Respond(response)),
+                Effect::Send { slots, frame } => {
+                    // Into JavaScript once for all.
+                    let frame = JsString::from(&*frame);
+                    for socket in slots.iter().filter_map(|slot| self.socket(*slot)) {
+                        // A socket that is closing takes nothing more: its close event follows.
+                        let _ = socket.send(&frame);
+                    }
+                }
+                Effect::Close { slot, code, reason } => {
+                    if let Some(socket) = self.socket(slot) {
+                        let _ = socket.close(code, &reason);
+                    }
+                }
+                Effect::StoreAttachment { slot, attachment } => {
+                    if let Some(socket) = self.socket(slot) {
+                        socket.serialize_attachment(&attachment).map_err(|e| js_error(&e))?;
+                    }
+                }
+                Effect::SetAlarm(at) => set_alarm(&inner.js().storage(), at)?,
+                #[cfg(feature = "streams")]
+                Effect::Publish { to, messages } => {
+                    if let Some(history) = &self.history
+                        && let Err(error) = history.publish(to, &messages)
+                    {
+                        return Err(inner.abort(error));
+                    }
+                }
+                Effect::Log { level: Level::Error, message } => console_error!("{message}"),
+                Effect::Log { level: Level::Warn, message } => console_warn!("{message}"),
+                _ => {}
+            }
+        }
+        Ok((answer, turn.hooks))
+    }
+}
+
+/// Sets the object's alarm: part of the turn, like what it writes.
+fn set_alarm(storage: &js::Storage, at: Option<Timestamp>) -> crate::Result<()> {
+    let set = match at {
+        // The runtime refuses times that are none.
+        Some(at) => storage.set_alarm(at.as_millis().max(1) as f64),
+        None => storage.delete_alarm(),
+    };
+    let set = JsFuture::from(set.map_err(|e| js_error(&e))?);
+    spawn_local(async move {
+        if let Err(error) = set.await {
+            console_error!("partysync: the alarm was not set: {}", js_error(&error));
+        }
+    });
+    Ok(())
+}
+
+fn raw(socket: &WebSocket) -> js::Socket {
+    let socket: &worker::web_sys::WebSocket = socket.as_ref();
+    wasm_bindgen::JsValue::from(socket.clone()).unchecked_into()
+}
+
+/// A request's body; `None` if it is larger than the limit, and then it is not read further.
+async fn body(request: &mut Request, limit: usize) -> worker::Result<Option<Vec<u8>>> {
+    if matches!(request.method(), Method::Get | Method::Head) {
+        return Ok(Some(Vec::new()));
+    }
+    let promised = request.headers().get("content-length")?.and_then(|n| n.parse().ok());
+    if promised.is_some_and(|n: usize| n > limit) {
+        return Ok(None);
+    }
+    let Ok(mut stream) = request.stream() else { return Ok(Some(Vec::new())) };
+    let mut body = Vec::new();
+    while let Some(part) = stream.next().await {
+        body.extend_from_slice(&part?);
+        if body.len() > limit {
+            return Ok(None);
+        }
+    }
+    Ok(Some(body))
 }
 
 pub(super) fn bad_request(error: http::Error) -> Error {

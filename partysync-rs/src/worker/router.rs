@@ -1,6 +1,6 @@
 //! [`Router`]: from `/parties/{party}/{room}` to the room's object.
 
-use crate::wire::v2::clip;
+use crate::wire::clip;
 use crate::{Code, Error, Result};
 use js_sys::{Function, Reflect};
 use std::future::Future;

@@ -1,18 +1,26 @@
 //! [`Sql`] over the SQLite of a Durable Object.
 
+use super::js::{Cursor, Database, State, Storage};
 use crate::sql::{Row, Sql, Value};
 use crate::{Code, Error, Result};
-use js_sys::{Array, Function, Number, Reflect, Uint8Array};
+use js_sys::{Array, JsString, Number, Uint8Array};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::rc::Rc;
 use wasm_bindgen::closure::ScopedClosure;
 use wasm_bindgen::{JsCast, JsValue};
+
+/// Statements whose text is kept on JavaScript's side: the runtime finds a prepared statement by
+/// the identity of its text.
+const KEPT: usize = 256;
 
 /// The object's SQLite database.
 #[derive(Clone, Debug)]
 pub struct DurableSql {
-    storage: JsValue,
-    sql: JsValue,
-    exec: Function,
-    transaction: Function,
+    storage: Storage,
+    database: Database,
+    texts: Rc<RefCell<HashMap<Box<str>, JsString>>>,
 }
 
 impl DurableSql {
@@ -21,49 +29,69 @@ impl DurableSql {
     /// # Errors
     /// [`Code::Sql`] when the class is not in `new_sqlite_classes` of `wrangler.toml`.
     pub fn new(state: &worker::State) -> Result<Self> {
-        let get = |object: &JsValue, name: &str| {
-            Reflect::get(object, &name.into()).map_err(|e| js_error(&e))
-        };
-        let storage: JsValue = state.storage().as_raw().into();
-        let sql = get(&storage, "sql")?;
-        let function = |value: JsValue| {
-            value.dyn_into::<Function>().map_err(|_| {
-                Error::new(
-                    Code::Sql,
-                    "the object has no SQLite: list its class in `new_sqlite_classes`",
-                )
-            })
-        };
-        let exec = function(get(&sql, "exec")?)?;
-        let transaction = function(get(&storage, "transactionSync")?)?;
-        Ok(Self { storage, sql, exec, transaction })
+        let state: &State = state.as_raw().unchecked_ref();
+        let storage = state.storage();
+        let database = storage.sql().ok_or_else(|| {
+            let message = "the object has no SQLite: list its class in `new_sqlite_classes`";
+            Error::new(Code::Sql, message)
+        })?;
+        Ok(Self { storage, database, texts: Rc::default() })
+    }
+
+    fn text(&self, sql: &str) -> JsString {
+        let mut texts = self.texts.borrow_mut();
+        if let Some(text) = texts.get(sql) {
+            return text.clone();
+        }
+        if texts.len() >= KEPT {
+            texts.clear();
+        }
+        let text = JsString::from(sql);
+        texts.insert(sql.into(), text.clone());
+        text
+    }
+
+    /// Starts a statement, which runs as far as its cursor is read; one without rows runs whole.
+    fn start(&self, sql: &str, params: &[Value]) -> Result<Cursor> {
+        let (text, database) = (self.text(sql), &self.database);
+        match params {
+            [] => database.exec0(&text),
+            [a] => database.exec1(&text, &to_js(a)),
+            [a, b] => database.exec2(&text, &to_js(a), &to_js(b)),
+            [a, b, c] => database.exec3(&text, &to_js(a), &to_js(b), &to_js(c)),
+            [a, b, c, d] => database.exec4(&text, &to_js(a), &to_js(b), &to_js(c), &to_js(d)),
+            more => database.exec_with(&text, &more.iter().map(to_js).collect::<Array>()),
+        }
+        .map_err(|e| js_error(&e))
     }
 }
 
 impl Sql for DurableSql {
-    fn run(
+    fn exec(&self, sql: &str, params: &[Value]) -> Result<()> {
+        self.start(sql, params).map(drop)
+    }
+
+    fn scan(
         &self,
         sql: &str,
         params: &[Value],
-        each: &mut dyn FnMut(&Row<'_>) -> Result<()>,
+        each: &mut dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        let arguments = Array::of1(&sql.into());
-        for param in params {
-            arguments.push(&to_js(param));
-        }
-        let cursor = self.exec.apply(&self.sql, &arguments).map_err(|e| js_error(&e))?;
-        // The cursor is read to its end: a statement runs no further than it is read.
-        let rows = call(&call(&cursor, "raw")?, "toArray")?;
+        let rows = self.start(sql, params)?.raw().map_err(|e| js_error(&e))?;
         let mut values = Vec::new();
-        for row in rows.unchecked_into::<Array>().iter() {
-            let cells: Array = row.unchecked_into();
+        loop {
+            let step = rows.next().map_err(|e| js_error(&e))?;
+            if step.done() {
+                return Ok(());
+            }
             values.clear();
-            for cell in cells.iter() {
+            for cell in step.value().iter() {
                 values.push(from_js(cell)?);
             }
-            each(&Row::new(&values))?;
+            if each(&Row::new(&values))?.is_break() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     fn transaction(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
@@ -76,7 +104,7 @@ impl Sql for DurableSql {
             };
             let callback =
                 ScopedClosure::<'_, dyn FnMut() -> Thrown + '_>::borrow_mut_aborting(&mut once);
-            self.transaction.call1(&self.storage, callback.as_js_value())
+            self.storage.transaction(callback.as_js_value().unchecked_ref())
         };
         match (result, called) {
             (Err(error), _) => Err(error),
@@ -87,13 +115,6 @@ impl Sql for DurableSql {
 }
 
 type Thrown = std::result::Result<(), JsValue>;
-
-/// Calls a method without arguments.
-fn call(object: &JsValue, method: &str) -> Result<JsValue> {
-    Reflect::get(object, &method.into())
-        .and_then(|f| f.unchecked_into::<Function>().call0(object))
-        .map_err(|e| js_error(&e))
-}
 
 fn to_js(value: &Value) -> JsValue {
     match value {
@@ -128,7 +149,7 @@ fn from_js(value: JsValue) -> Result<Value> {
 }
 
 /// The message of what JavaScript threw.
-fn js_error(error: &JsValue) -> Error {
+pub(super) fn js_error(error: &JsValue) -> Error {
     let message = match error.dyn_ref::<js_sys::Error>() {
         Some(error) => String::from(error.message()),
         None => error.as_string().unwrap_or_else(|| format!("{error:?}")),

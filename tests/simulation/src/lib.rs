@@ -1,7 +1,8 @@
 //! One room and many clients on a virtual clock, under seeded faults: delays, lost connections,
 //! frames that come twice, in another order or not at all, crashes of either side at any write,
 //! tabs that share a store and inherit from each other, hooks that take time, hibernation, a clock
-//! that jumps, trimming, a new version of the application, wiped storage. Afterwards the faults stop, and the
+//! that jumps, trimming, a new version of the application, a disk that is full for a while, storage
+//! that is set back or wiped, clients that break every rule. Afterwards the faults stop, and the
 //! invariants have to hold.
 //!
 //! A run is a schedule: a list of steps made from a seed. Each step means something in any state,
@@ -9,6 +10,7 @@
 
 pub mod app;
 mod check;
+mod disk;
 pub mod server;
 pub mod step;
 mod tab;

@@ -1,104 +1,47 @@
-//! The room's process in the simulation: it can die at any statement, and be built anew from its
-//! database; sleep with its sockets open; lose its storage.
+//! The driver of the room in the simulation: a process that can die at any statement and is built
+//! anew from its database; that sleeps with its sockets open; whose storage fails, is set back or
+//! lost.
 
 use crate::app::{App, NextApp};
-use partysync::room::{Incoming, Item, Outcome, Output};
-use partysync::sql::{Row, Sql, Sqlite, Value};
-use partysync::{Batch, Code, Connection, Error, Host, Protocol, Result, SyncServer, Timestamp};
-use std::cell::Cell;
-use std::collections::VecDeque;
+use crate::disk::Disk;
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use partysync::room::turn::{Local, Turn};
+use partysync::room::{Effect, Event, HookDone, Incoming, Opening, Slot};
+use partysync::sql::{Sql, Sqlite};
+use partysync::{Protocol, Result, SyncServer, Timestamp};
+use std::collections::BTreeMap;
 
-/// SQLite in a process that dies at a statement of the world's choice. What was not committed
-/// is rolled back, as SQLite does when it is opened again.
-pub struct Mortal {
-    inner: Sqlite,
-    /// Statements left to live; `None` lives on.
-    left: Cell<Option<u32>>,
-}
-
-fn dead() -> Error {
-    Error::new(Code::Internal, "the process died")
-}
-
-impl Mortal {
-    fn lives(&self) -> bool {
-        self.left.get() != Some(0)
-    }
-}
-
-impl Sql for Mortal {
-    fn run(
-        &self,
-        sql: &str,
-        params: &[Value],
-        each: &mut dyn FnMut(&Row<'_>) -> Result<()>,
-    ) -> Result<()> {
-        if !self.lives() {
-            return Err(dead());
-        }
-        self.left.set(self.left.get().map(|left| left - 1));
-        self.inner.run(sql, params, each)
-    }
-
-    fn transaction(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-        if !self.lives() {
-            return Err(dead());
-        }
-        self.inner.transaction(&mut || {
-            body()?;
-            // Dead before the commit: nothing of it is kept.
-            if self.lives() { Ok(()) } else { Err(dead()) }
-        })
-    }
-}
-
-/// A push whose hooks are awaited, with what its connection sent meanwhile.
-struct Slow<A> {
-    batch: Batch<A>,
-    items: VecDeque<Item<A>>,
-    frames: VecDeque<String>,
+/// What the server sends.
+#[derive(Debug)]
+pub enum Output {
+    /// A frame for a connection.
+    Send {
+        /// The connection's id.
+        to: String,
+        /// The frame.
+        text: String,
+    },
+    /// A connection is closed.
+    Close {
+        /// The connection's id.
+        to: String,
+        /// The close code.
+        code: u16,
+        /// The reason.
+        reason: String,
+    },
 }
 
 /// A room in memory, of either version of the application.
 struct Process<S: SyncServer> {
-    server: S,
-    host: Host<S>,
-    slow: Vec<Slow<S::Action>>,
+    room: Local<S>,
+    hooks: Vec<LocalBoxFuture<'static, HookDone<S::Action>>>,
 }
 
 impl<S: SyncServer> Process<S> {
-    fn receive(&mut self, sql: &Mortal, id: &str, text: &str) -> Result<()> {
-        if let Some(slow) = self.slow.iter_mut().find(|slow| slow.batch.connection.id() == id) {
-            slow.frames.push_back(text.to_owned());
-            return Ok(());
-        }
-        if let Some(mut batch) = self.host.receive(&self.server, sql, id, &Incoming::Text(text))? {
-            let items = std::mem::take(&mut batch.items).into();
-            self.slow.push(Slow { batch, items, frames: VecDeque::new() });
-        }
-        Ok(())
-    }
-
-    /// One hook returns: its action is committed, or the push is done.
-    fn resume(&mut self, sql: &Mortal, which: usize) -> Result<()> {
-        if self.slow.is_empty() {
-            return Ok(());
-        }
-        let which = which % self.slow.len();
-        let slow = &mut self.slow[which];
-        if let Some(item) = slow.items.pop_front() {
-            let outcome = self.host.commit(&self.server, sql, &slow.batch.connection, item)?;
-            if outcome == Outcome::Gap {
-                slow.items.clear();
-            }
-            return Ok(());
-        }
-        let Slow { batch, mut frames, .. } = self.slow.remove(which);
-        self.host.flush(sql)?;
-        while let Some(frame) = frames.pop_front() {
-            self.receive(sql, batch.connection.id(), &frame)?;
-        }
-        Ok(())
+    fn new(server: S) -> Self {
+        Self { room: Local::new(server), hooks: Vec::new() }
     }
 }
 
@@ -116,72 +59,162 @@ macro_rules! with {
     };
 }
 
+/// The sockets as the runtime keeps them, through hibernation too.
+#[derive(Default)]
+struct Sockets {
+    ids: BTreeMap<Slot, String>,
+    attachments: BTreeMap<String, String>,
+}
+
+impl Sockets {
+    fn slot(&self, id: &str) -> Option<Slot> {
+        self.ids.iter().find(|(_, known)| *known == id).map(|(slot, _)| *slot)
+    }
+}
+
 /// The room's process.
 pub struct Server {
-    sql: Mortal,
+    disk: Disk,
     process: Option<AnyProcess>,
+    sockets: Sockets,
     epochs: u32,
     /// Which version of the application is deployed.
     next: bool,
     /// Whether hooks take time, in which other things happen.
     slow_hooks: bool,
-    /// Connections with their stored state, as the runtime keeps them through hibernation.
-    asleep: Vec<Connection>,
+    /// The database as it was once.
+    backup: Option<Sqlite>,
 }
 
 impl Server {
     /// A room with empty storage.
     pub fn new(slow_hooks: bool) -> Result<Self> {
-        let sql = Mortal { inner: Sqlite::in_memory()?, left: Cell::new(None) };
-        Ok(Self { sql, process: None, epochs: 0, next: false, slow_hooks, asleep: Vec::new() })
+        Ok(Self {
+            disk: Disk::new()?,
+            process: None,
+            sockets: Sockets::default(),
+            epochs: 0,
+            next: false,
+            slow_hooks,
+            backup: None,
+        })
     }
 
     /// The database, read from outside.
     pub fn sql(&self) -> &dyn Sql {
-        &self.sql.inner
+        &self.disk.inner
     }
 
-    fn start(&mut self, now: Timestamp) -> Result<AnyProcess> {
-        self.epochs += 1;
-        let (epoch, awake) = (format!("epoch-{}", self.epochs), self.asleep.clone());
-        Ok(if self.next {
-            let host = Host::open(&NextApp, &self.sql, "room", now, &epoch, awake)?;
-            AnyProcess::Next(Process { server: NextApp, host, slow: Vec::new() })
-        } else {
-            let host = Host::open(&App, &self.sql, "room", now, &epoch, awake)?;
-            AnyProcess::Now(Process { server: App, host, slow: Vec::new() })
-        })
-    }
-
-    /// Runs an event. `None` when the process died of it: its sockets are gone.
-    fn event(
-        &mut self,
-        now: Timestamp,
-        event: impl FnOnce(&Mortal, &mut AnyProcess) -> Result<()>,
-    ) -> Result<Option<Vec<Output>>> {
-        let result = (|| {
-            let mut process = match self.process.take() {
-                Some(process) => process,
-                None => self.start(now)?,
-            };
-            with!(&mut process, process => process.host.tick(&self.sql, now))?;
-            event(&self.sql, &mut process)?;
-            let out = with!(&mut process, process => process.host.take_output());
-            self.process = Some(process);
-            Ok(out)
-        })();
-        if !self.sql.lives() {
+    /// Takes the room through a turn. `None` when its sockets are gone after it.
+    fn turn(&mut self, now: Timestamp, events: Vec<Happens>) -> Result<Option<Vec<Output>>> {
+        let slow = self.slow_hooks;
+        let mut process = self.process.take().unwrap_or_else(|| match self.next {
+            true => AnyProcess::Next(Process::new(NextApp::new(slow))),
+            false => AnyProcess::Now(Process::new(App::new(slow))),
+        });
+        let out = with!(&mut process, process => self.take(process, now, events))?;
+        if !self.disk.lives() {
             self.kill();
             return Ok(None);
         }
-        result.map(Some)
+        self.process = Some(process);
+        Ok(out)
+    }
+
+    fn take<S: SyncServer>(
+        &mut self,
+        process: &mut Process<S>,
+        now: Timestamp,
+        events: Vec<Happens>,
+    ) -> Result<Option<Vec<Output>>> {
+        let Process { room, hooks } = process;
+        let request = http::Request::new(());
+        let (disk, sockets) = (&self.disk, &self.sockets);
+        let attachments: Vec<_> =
+            sockets.ids.values().map(|id| sockets.attachments.get(id).cloned()).collect();
+        if room.machine().is_none() {
+            // Those that slept have their slots in the order in which they are handed in.
+            let ids: Vec<_> = sockets.ids.values().cloned().collect();
+            self.sockets.ids = (0..).map(Slot).zip(ids).collect();
+        }
+        self.epochs += 1;
+        let opening = Opening {
+            name: Some("room".into()),
+            fresh_epoch: format!("epoch-{}", self.epochs),
+            sockets: attachments,
+            published: None,
+        };
+        let sockets = &self.sockets;
+        let events = events.iter().filter_map(|event| match event {
+            Happens::Connect(id) => Some(Event::Connect {
+                wanted: Some(id.clone()),
+                fresh_id: format!("{id}'"),
+                protocol: Protocol::V2,
+                request: &request,
+            }),
+            Happens::Frame(id, text) => Some(Event::Frame(sockets.slot(id)?, Incoming::Text(text))),
+            Happens::Closed(id) => Some(Event::Closed(sockets.slot(id)?)),
+            Happens::Alarm => Some(Event::Alarm),
+            Happens::Restored => Some(Event::Request(http::Request::new(Vec::new()))),
+            Happens::Hook(which) => {
+                let which = which % hooks.len().max(1);
+                let done = (&mut *hooks.get_mut(which)?).now_or_never()?;
+                drop(hooks.remove(which));
+                Some(Event::HookDone(done))
+            }
+        });
+        let events: Vec<_> = events.collect();
+        let turn = room.turn(disk, now, || opening, events);
+        Ok(self.carry_out(hooks, turn?))
+    }
+
+    fn carry_out<S: SyncServer>(
+        &mut self,
+        hooks: &mut Vec<LocalBoxFuture<'static, HookDone<S::Action>>>,
+        turn: Turn<S>,
+    ) -> Option<Vec<Output>> {
+        if turn.aborted.is_some() {
+            self.sockets = Sockets::default();
+            hooks.clear();
+            return None;
+        }
+        let mut out = Vec::new();
+        let Sockets { ids, attachments } = &mut self.sockets;
+        for effect in turn.effects {
+            match effect {
+                Effect::Accept { slot, id } => drop(ids.insert(slot, id)),
+                Effect::Send { slots, frame } => {
+                    for to in slots.iter().filter_map(|slot| ids.get(slot)) {
+                        out.push(Output::Send { to: to.clone(), text: frame.to_string() });
+                    }
+                }
+                Effect::Close { slot, code, reason } => {
+                    let to = ids.get(&slot).cloned().unwrap_or_default();
+                    out.push(Output::Close { to, code, reason });
+                }
+                Effect::StoreAttachment { slot, attachment } => {
+                    assert!(attachment.len() <= 16_384, "the runtime does not keep it");
+                    if let Some(id) = ids.get(&slot) {
+                        attachments.insert(id.clone(), attachment);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for mut hook in turn.hooks {
+            // What nobody waits for is over, or begins to wait.
+            if (&mut hook).now_or_never().is_none() {
+                hooks.push(hook);
+            }
+        }
+        Some(out)
     }
 
     /// The process is killed between two events.
     pub fn kill(&mut self) {
-        self.sql.left.set(None);
+        self.disk.restart();
         self.process = None;
-        self.asleep.clear();
+        self.sockets = Sockets::default();
     }
 
     /// The application's next version is deployed.
@@ -192,17 +225,17 @@ impl Server {
 
     /// The process will die after this many more statements.
     pub fn doom(&mut self, statements: u32) {
-        self.sql.left.set(Some(statements));
+        self.disk.doom(statements);
+    }
+
+    /// After this many more statements, so many fail; the process lives on.
+    pub fn fail(&mut self, statements: u32, times: u32) {
+        self.disk.fail(statements, times);
     }
 
     /// The object goes to sleep; its sockets stay open. One that awaits a hook does not.
-    pub fn hibernate(&mut self, connections: &[String]) {
-        let Some(process) = &self.process else { return };
-        if with!(process, process => process.slow.is_empty()) {
-            let stored = connections
-                .iter()
-                .filter_map(|id| with!(process, process => process.host.connection(id)));
-            self.asleep = stored.cloned().collect();
+    pub fn hibernate(&mut self) {
+        if self.process.as_ref().is_some_and(|p| with!(p, process => process.hooks.is_empty())) {
             self.process = None;
         }
     }
@@ -210,58 +243,74 @@ impl Server {
     /// The process is killed and its storage is empty when it is back.
     pub fn wipe(&mut self) -> Result<()> {
         self.kill();
-        self.sql.inner = Sqlite::in_memory()?;
+        self.disk.inner = Sqlite::in_memory()?;
         Ok(())
+    }
+
+    /// The database is kept as it is now.
+    pub fn back_up(&mut self) -> Result<()> {
+        self.backup = Some(self.disk.inner.copy()?);
+        Ok(())
+    }
+
+    /// The process is killed and the database set back; the application gives it another epoch.
+    /// `false` when there is no backup.
+    pub fn restore(&mut self, now: Timestamp) -> Result<bool> {
+        let Some(backup) = &self.backup else { return Ok(false) };
+        let backup = backup.copy()?;
+        self.kill();
+        self.disk.inner = backup;
+        self.turn(now, vec![Happens::Restored])?;
+        Ok(true)
     }
 
     /// A client connects.
     pub fn connect(&mut self, id: &str, now: Timestamp) -> Result<Option<Vec<Output>>> {
-        let connection = Connection::new(id, Protocol::V2);
-        self.event(now, |sql, process| {
-            let request = http::Request::new(());
-            with!(process, process => {
-                process.host.connect(&process.server, sql, connection, &request).map(drop)
-            })
-        })
+        self.turn(now, vec![Happens::Connect(id.to_owned())])
     }
 
     /// A client's socket is gone.
     pub fn close(&mut self, id: &str, now: Timestamp) -> Result<Option<Vec<Output>>> {
-        self.event(
-            now,
-            |sql, process| with!(process, process => process.host.close(&process.server, sql, id)),
-        )
+        let out = self.turn(now, vec![Happens::Closed(id.to_owned())]);
+        if let Some(slot) = self.sockets.slot(id) {
+            self.sockets.ids.remove(&slot);
+        }
+        self.sockets.attachments.remove(id);
+        out
     }
 
     /// The alarm rings, if it is time.
     pub fn alarm(&mut self, now: Timestamp) -> Result<Option<Vec<Output>>> {
-        self.event(
-            now,
-            |sql, process| with!(process, process => process.host.alarm(&process.server, sql)),
-        )
+        self.turn(now, vec![Happens::Alarm])
     }
 
-    /// A frame comes.
-    pub fn receive(&mut self, id: &str, text: &str, now: Timestamp) -> Result<Option<Vec<Output>>> {
-        let slow_hooks = self.slow_hooks;
-        self.event(now, |sql, process| {
-            with!(process, process => {
-                process.receive(sql, id, text)?;
-                while !slow_hooks && !process.slow.is_empty() {
-                    process.resume(sql, 0)?;
-                }
-                Ok(())
-            })
-        })
+    /// Frames come, in one turn.
+    pub fn receive(
+        &mut self,
+        frames: Vec<(String, String)>,
+        now: Timestamp,
+    ) -> Result<Option<Vec<Output>>> {
+        let frames = frames.into_iter().map(|(id, text)| Happens::Frame(id, text));
+        self.turn(now, frames.collect())
     }
 
     /// Whether a hook is awaited.
     pub fn is_slow(&self) -> bool {
-        self.process.as_ref().is_some_and(|p| with!(p, process => !process.slow.is_empty()))
+        self.process.as_ref().is_some_and(|p| with!(p, process => !process.hooks.is_empty()))
     }
 
-    /// One of the hooks that are awaited returns.
+    /// One of the hooks that are awaited goes on.
     pub fn resume(&mut self, which: usize, now: Timestamp) -> Result<Option<Vec<Output>>> {
-        self.event(now, |sql, process| with!(process, process => process.resume(sql, which)))
+        self.turn(now, vec![Happens::Hook(which)])
     }
+}
+
+/// Something that happens to the server.
+enum Happens {
+    Connect(String),
+    Frame(String, String),
+    Closed(String),
+    Alarm,
+    Restored,
+    Hook(usize),
 }

@@ -42,6 +42,16 @@ pub enum Step {
     ServerCrash,
     /// The server will die after this many statements.
     ServerDoom(u32),
+    /// After this many statements, so many fail, and the process lives on.
+    DiskFails(u32, u32),
+    /// The database is kept as it is.
+    BackUp,
+    /// The database is set back to what was kept.
+    Restore,
+    /// A frame of each client reaches the server, all in one turn.
+    UpAll,
+    /// A client of nobody's breaks the rules in one of these ways.
+    Evil(u8),
     /// The object is rebuilt with its sockets open.
     Hibernate,
     /// The application's next version is deployed.
@@ -88,7 +98,11 @@ impl Schedule {
         while steps.len() < length {
             let client = random.usize(..clients);
             if random.u32(..100) < faults {
-                steps.push(match random.u8(..18) {
+                steps.push(match random.u8(..22) {
+                    18 | 19 => Step::DiskFails(random.u32(0..25), random.u32(1..4)),
+                    20 if random.u8(..4) == 0 => Step::Restore,
+                    20 => Step::BackUp,
+                    21 => Step::Evil(random.u8(..)),
                     0 | 1 => Step::Cut(client),
                     2 => Step::ClientCrash(client),
                     3 => Step::ServerCrash,
@@ -112,7 +126,8 @@ impl Schedule {
                 });
                 continue;
             }
-            steps.push(match random.u8(..24) {
+            steps.push(match random.u8(..25) {
+                24 => Step::UpAll,
                 0..=5 => {
                     token += 1;
                     Step::Act(client, AppAction::random(&mut random, token))

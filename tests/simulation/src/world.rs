@@ -2,12 +2,11 @@
 
 use crate::Stats;
 use crate::app::{Account, AppAction, Cell, Thing};
-use crate::server::Server;
+use crate::server::{Output, Server};
 use crate::step::{Schedule, Step};
 use crate::tab::{End, Link, Tab};
 use futures::FutureExt;
-use partysync::room::Output;
-use partysync::{Code, Result, Timestamp, params};
+use partysync::{Code, Record, Result, Timestamp, params};
 use partysync_client::store::MemoryStore;
 use partysync_client::{Effect, Phase, Replica, Session, Timing};
 use std::collections::BTreeMap;
@@ -157,12 +156,19 @@ impl World {
                 self.server_died();
             }
             Step::ServerDoom(statements) => self.server.doom(*statements),
-            Step::Hibernate => {
-                let ends = self.tabs.iter().flat_map(|tab| &tab.ends);
-                let open = ends.filter_map(|end| end.link.as_ref()).filter(|link| link.open);
-                let open: Vec<_> = open.map(|link| link.id.clone()).collect();
-                self.server.hibernate(&open);
+            Step::DiskFails(statements, times) => self.server.fail(*statements, *times),
+            Step::BackUp => self.server.back_up()?,
+            Step::Restore => {
+                let now = self.server_now();
+                if self.server.restore(now)? {
+                    self.server_died();
+                    self.wiped = true;
+                    self.remember()?;
+                }
             }
+            Step::UpAll => self.up_all()?,
+            Step::Evil(kind) => self.evil(*kind)?,
+            Step::Hibernate => self.server.hibernate(),
             Step::Upgrade => {
                 self.server.upgrade();
                 self.server_died();
@@ -402,10 +408,68 @@ impl World {
         for _ in 0..times {
             self.stats.frames += 1;
             let now = self.server_now();
-            let out = self.server.receive(&id, &text, now)?;
+            let out = self.server.receive(vec![(id.clone(), text.clone())], now)?;
             self.route(out)?;
         }
         Ok(())
+    }
+
+    /// A frame of each connection, in one turn.
+    fn up_all(&mut self) -> Result<()> {
+        let mut frames = Vec::new();
+        for link in self.tabs.iter_mut().flat_map(|t| &mut t.ends).filter_map(|e| e.link.as_mut()) {
+            if link.open
+                && !link.broken
+                && let Some(text) = link.up.pop_front()
+            {
+                frames.push((link.id.clone(), text));
+            }
+        }
+        self.stats.frames += frames.len() as u64;
+        let now = self.server_now();
+        let out = self.server.receive(frames, now)?;
+        self.route(out)
+    }
+
+    /// A connection of nobody's does what no client does, and leaves.
+    fn evil(&mut self, kind: u8) -> Result<()> {
+        self.links += 1;
+        let id = format!("evil-{}", self.links);
+        let hello = |channels: &str, rest: &str| {
+            format!(
+                r#"{{"type":"hello","client":"{id}","epoch":null,"channels":[{channels}]{rest}}}"#
+            )
+        };
+        let cells = Cell::SCHEMA.hash();
+        let cells = format!(r#"{{"channel":"cells","since":null,"schema":"{cells}"}}"#);
+        let push = |seq: &str, action: &str| {
+            format!(
+                r#"{{"type":"push","actions":[{{"seq":{seq},"channel":"cells","action":{action}}}]}}"#
+            )
+        };
+        let frames = match kind % 10 {
+            0 => vec![hello(&[cells.as_str(); 50].join(","), "")],
+            1 => vec![hello(&cells, ""), push("9223372036854775808", r#"{"type":"nothing"}"#)],
+            2 => vec![hello(&cells, r#","seq":9223372036854775807"#), push("1", "null")],
+            3 => vec![hello(&cells, ""), hello(&cells, "")],
+            4 => vec![push("1", "null"), hello("", ""), push("7", "null")],
+            5 => vec!["{".repeat(500), "\u{0}".into(), "[]".into(), "null".into()],
+            6 => vec![hello(&cells, ""), r#"{"type":"read","bytes":18446744073709551615}"#.into()],
+            7 => vec![hello(&cells, ""), r#"{"type":"message","data":{"x":1}}"#.into()],
+            8 => vec![
+                hello(&cells, ""),
+                push("1", &format!(r#"{{"type":"{}"}}"#, "x".repeat(9_000))),
+            ],
+            _ => vec![hello(&cells, ""), push("1", r#"{"type":"put","payload":{"key":7}}"#)],
+        };
+        let now = self.server_now();
+        let out = self.server.connect(&id, now)?;
+        self.route(out)?;
+        let frames = frames.into_iter().map(|frame| (id.clone(), frame)).collect();
+        let out = self.server.receive(frames, now)?;
+        self.route(out)?;
+        let out = self.server.close(&id, now)?;
+        self.route(out)
     }
 
     fn down(&mut self, at: At, times: usize) -> Result<()> {
@@ -511,7 +575,7 @@ impl World {
             let mut links = ends.filter_map(|end| end.link.as_mut());
             let Some(link) = links.find(|link| link.id == *to && !link.broken) else { continue };
             match output {
-                Output::Send { text, .. } => link.down.push_back(text.to_string()),
+                Output::Send { text, .. } => link.down.push_back(text),
                 Output::Close { code, reason, .. } => link.close = Some((code, reason)),
             }
         }
@@ -520,7 +584,8 @@ impl World {
 
     /// Keeps the server's rows at its version.
     fn remember(&mut self) -> Result<()> {
-        let meta = "SELECT epoch, version FROM _partysync_meta";
+        let meta = "SELECT epoch, coalesce((SELECT max(version) FROM _partysync_change), 0) \
+                    FROM _partysync_meta";
         let read = |row: &partysync::sql::Row<'_>| Ok((row.get::<String>(0)?, row.get::<i64>(1)?));
         // A process that died while it made its tables has none.
         let Ok(Some((epoch, version))) = self.server.sql().query_opt(meta, [], read) else {

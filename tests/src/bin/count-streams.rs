@@ -10,6 +10,7 @@ use partysync_tests::bench::Bench;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
 #[derive(Default)]
@@ -43,11 +44,11 @@ impl Counts {
 struct Counted(Sqlite, Rc<Counts>);
 
 impl Sql for Counted {
-    fn run(
+    fn scan(
         &self,
         sql: &str,
         params: &[Value],
-        each: &mut dyn FnMut(&Row<'_>) -> Result<()>,
+        each: &mut dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let read = sql.starts_with("SELECT");
         more(if read { &self.1.reads } else { &self.1.writes }, 1);
@@ -60,7 +61,7 @@ impl Sql for Counted {
             Ok::<_, Error>(total)
         };
         let before = total()?;
-        self.0.run(sql, params, &mut |row| {
+        self.0.scan(sql, params, &mut |row| {
             more(&self.1.rows_read, u64::from(read));
             each(row)
         })?;

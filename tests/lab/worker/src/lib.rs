@@ -38,6 +38,13 @@ impl SyncServer for Lab {
         true
     }
 
+    fn may_read_history(&self, request: &http::Request<()>) -> Result<()> {
+        if request.uri().query().is_some_and(|query| query.contains("history=no")) {
+            return Err(Error::new(Code::Forbidden, "not this one"));
+        }
+        Ok(())
+    }
+
     fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {
         room.sql().execute("CREATE TABLE IF NOT EXISTS lab_log (what TEXT)", params![]).map(drop)
     }
@@ -61,21 +68,18 @@ impl SyncServer for Lab {
         note(room, &format!("close {}", connection.id()))
     }
 
-    fn on_message(
-        &self,
-        room: &mut Room<'_, Self>,
-        connection: &mut Connection,
-        message: Json,
-    ) -> Result<()> {
+    fn on_message(&self, room: &mut Room<'_, Self>, message: Json) -> Result<()> {
         if message == json!("to vips") {
             let vips: Vec<_> =
                 room.connections_with_tag("vip").map(|c| c.id().to_owned()).collect();
             return vips.iter().try_for_each(|id| room.send(id, &"hello vip"));
         }
         if let Some(after) = message.get("alarm_after_ms").and_then(Json::as_i64) {
-            return room.set_alarm(room.now().plus_millis(after));
+            room.set_alarm(room.now().plus_millis(after));
+            return Ok(());
         }
-        room.broadcast(&json!({ "from": connection.id(), "message": message }))
+        let from = room.sender().map(|sender| sender.id().to_owned());
+        room.broadcast(&json!({ "from": from, "message": message }))
     }
 
     fn on_alarm(&self, room: &mut Room<'_, Self>) -> Result<()> {

@@ -2,12 +2,46 @@
 
 use super::{Account, AccountAction, AppAction, Cell, Op, ThingAction};
 use partysync::sql::Sql;
-use partysync::{Action, Error, Limits, Record, Result, Room, SyncServer, Timestamp, params};
+use partysync::{
+    Action, Connection, Error, Limits, Record, Result, Room, SyncServer, Timestamp, params,
+};
+use serde_json::Value as Json;
 
 /// The server. It notes the token of every action in a table of its own, in the action's
 /// transaction: what was done, how often and in which order.
-#[derive(Debug, Default)]
-pub struct App;
+#[derive(Debug)]
+pub struct App {
+    slow: bool,
+}
+
+impl App {
+    /// A server whose hooks take time, or do not.
+    #[must_use]
+    pub fn new(slow: bool) -> Self {
+        Self { slow }
+    }
+}
+
+/// A hook that waits for something, once.
+async fn wait(slow: bool) {
+    let mut waited = !slow;
+    std::future::poll_fn(move |_| match std::mem::replace(&mut waited, true) {
+        true => std::task::Poll::Ready(()),
+        false => std::task::Poll::Pending,
+    })
+    .await;
+}
+
+/// What hooks of a server do that fail: nothing of it may be seen.
+fn spoil<S>(room: &mut Room<'_, S>) -> Result<()> {
+    let sql = "INSERT INTO things (id, token) VALUES ('spoilt', -1)";
+    room.sql().run(sql, &[], &mut |_| Ok(()))?;
+    Err(Error::reject("this hook fails"))
+}
+
+fn limits() -> Limits {
+    Limits { retention_ms: RETENTION, client_retention_ms: 3 * RETENTION, ..Limits::default() }
+}
 
 const DONE: &str =
     "CREATE TABLE IF NOT EXISTS done (n INTEGER PRIMARY KEY, token INTEGER NOT NULL)";
@@ -19,15 +53,38 @@ impl SyncServer for App {
     type Action = AppAction;
 
     fn limits(&self) -> Limits {
-        Limits { retention_ms: RETENTION, client_retention_ms: 3 * RETENTION, ..Limits::default() }
+        limits()
     }
 
     fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {
+        room.set_alarm(room.now());
         room.sql().run(DONE, &[], &mut |_| Ok(()))
     }
 
-    fn on_alarm(&self, _: &mut Room<'_, Self>) -> Result<()> {
+    async fn before_action(&self, _: &Connection, _: &AppAction) -> Result<()> {
+        wait(self.slow).await;
         Ok(())
+    }
+
+    fn on_alarm(&self, room: &mut Room<'_, Self>) -> Result<()> {
+        spoil(room)
+    }
+
+    fn on_close(&self, room: &mut Room<'_, Self>, _: &Connection) -> Result<()> {
+        spoil(room)
+    }
+
+    fn on_message(&self, room: &mut Room<'_, Self>, _: Json) -> Result<()> {
+        spoil(room)
+    }
+
+    fn on_request(
+        &self,
+        room: &mut Room<'_, Self>,
+        _: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<Vec<u8>>> {
+        room.renew_epoch();
+        Ok(http::Response::new(Vec::new()))
     }
 
     fn on_action(&self, room: &mut Room<'_, Self>, action: AppAction) -> Result<()> {
@@ -185,18 +242,42 @@ impl Action for NextAction {
 }
 
 /// The application's next version: what its actions write has values in the new columns.
-#[derive(Debug, Default)]
-pub struct NextApp;
+#[derive(Debug)]
+pub struct NextApp {
+    slow: bool,
+}
+
+impl NextApp {
+    /// A server whose hooks take time, or do not.
+    #[must_use]
+    pub fn new(slow: bool) -> Self {
+        Self { slow }
+    }
+}
 
 impl SyncServer for NextApp {
     type Action = NextAction;
 
     fn limits(&self) -> Limits {
-        App.limits()
+        limits()
     }
 
-    fn on_alarm(&self, _: &mut Room<'_, Self>) -> Result<()> {
+    async fn before_action(&self, _: &Connection, _: &NextAction) -> Result<()> {
+        wait(self.slow).await;
         Ok(())
+    }
+
+    fn on_alarm(&self, room: &mut Room<'_, Self>) -> Result<()> {
+        spoil(room)
+    }
+
+    fn on_request(
+        &self,
+        room: &mut Room<'_, Self>,
+        _: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<Vec<u8>>> {
+        room.renew_epoch();
+        Ok(http::Response::new(Vec::new()))
     }
 
     fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {

@@ -1,0 +1,79 @@
+//! The room's one alarm: the application's time, and the framework's for forgetting.
+
+use super::machine::{Seq, Stored};
+use super::{Effect, Level, Machine};
+use crate::sql::Sql;
+use crate::{Result, SyncServer, Timestamp, store};
+
+/// How long after `on_alarm` failed it is tried again, ms: doubled each time, up to the longest.
+const RETRY: i64 = 2_000;
+const RETRY_LONGEST: i64 = 60 * 60 * 1000;
+
+impl Stored {
+    /// When the alarm has to ring next.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        self.alarm_at.into_iter().chain(self.trim_at).min()
+    }
+}
+
+impl<S: SyncServer> Machine<S> {
+    /// The alarm rang.
+    pub(super) fn alarm(&mut self, server: &S, sql: &dyn Sql) -> Result<()> {
+        self.alarm_set = None;
+        if self.meta.trim_at.is_some_and(|at| at <= self.meta.now) {
+            self.trim(sql)?;
+        }
+        let due = self.meta.alarm_at.filter(|at| *at <= self.meta.now);
+        if due.is_none() {
+            return Ok(());
+        }
+        // The hook may set another.
+        let failures = self.meta.alarm_failures;
+        self.meta.alarm_at = None;
+        if let Err(error) = self.hook(sql, None, |room| server.on_alarm(room))? {
+            let wait = (RETRY << failures.min(12)).min(RETRY_LONGEST);
+            self.meta.alarm_at = Some(self.meta.now.plus_millis(wait));
+            self.meta.alarm_failures = failures.saturating_add(1);
+            let message = format!("on_alarm failed, and is called again in {wait} ms: {error}");
+            self.log(Level::Error, message);
+        } else {
+            self.meta.alarm_failures = 0;
+        }
+        Ok(())
+    }
+
+    fn trim(&mut self, sql: &dyn Sql) -> Result<()> {
+        let (mut meta, limits) = (self.meta.clone(), self.limits);
+        let stamped = self.stamped(sql);
+        stamped.transaction(&mut || {
+            store::trim(&stamped, Self::SCHEMAS, &limits, &mut meta).map(drop)
+        })?;
+        self.meta = meta;
+        self.stored.trim_at = self.meta.trim_at;
+        // Some may be forgotten: who pushes next is looked up.
+        for client in self.clients.values_mut().filter(|client| !client.unsaved) {
+            client.seq = Seq::Unknown;
+        }
+        self.cache.clear();
+        Ok(())
+    }
+
+    /// Keeps the room's times, and has the alarm ring at the next.
+    pub(super) fn set_alarms(&mut self, sql: &dyn Sql) -> Result<()> {
+        let wanted = Stored::of(&self.meta);
+        let Stored { alarm_at, alarm_failures, trim_at } = self.stored;
+        if (alarm_at, alarm_failures) != (wanted.alarm_at, wanted.alarm_failures) {
+            store::set_alarm(sql, wanted.alarm_at, wanted.alarm_failures)?;
+        }
+        if trim_at != wanted.trim_at {
+            store::set_trim(sql, wanted.trim_at)?;
+        }
+        self.stored = wanted;
+        let next = wanted.next();
+        if next != self.alarm_set {
+            self.alarm_set = next;
+            self.effect(Effect::SetAlarm(next));
+        }
+        Ok(())
+    }
+}

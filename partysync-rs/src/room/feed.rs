@@ -1,0 +1,307 @@
+//! What a connection lacks, sent in pages as it reads: a snapshot by key and then the change log,
+//! or the change log alone. Never more than a window is under way, and never more than a page in
+//! memory; connections that come back with the same versions share the pages.
+//!
+//! A snapshot takes as long as its client reads, and rows change meanwhile. What changed since it
+//! began follows it from the log, and all of it takes effect with the last page: the client never
+//! shows a mixture.
+
+use super::view::{self, ChannelView, Columns};
+use super::{Machine, Slot, project};
+use crate::sql::Sql;
+use crate::store::{self, PAGE_BYTES, Plan};
+use crate::wire::pages::{CatchUpPage, Changes, PatchPage, Rows};
+use crate::{Key, Result, SyncServer, wire};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+/// Bytes under way to a connection that is fed. A client says what it has read each 256 KiB.
+const WINDOW: u64 = 1024 * 1024;
+/// Entries of the change log that a page looks at: of a row that is there several times only the
+/// last counts.
+const ENTRIES: u32 = 16_384;
+/// A delta of fewer rows is not worth counting the table for.
+const SMALL: u64 = 1_000;
+/// Bytes of pages that are kept for others.
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Where a channel's pages come from next.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum At {
+    /// Live rows, behind this key.
+    Keys(Option<Key>),
+    /// What changed behind this version.
+    Log(u64),
+}
+
+/// One channel that is fed.
+#[derive(Debug)]
+struct Channel {
+    view: ChannelView,
+    /// The version that the client's rows are of; `None` for a snapshot.
+    from: Option<u64>,
+    at: At,
+    /// The version of the snapshot's first page: what changed behind it follows from the log.
+    floor: u64,
+    sent: u64,
+    total: u64,
+    /// The last page, which goes out when it is known whether it is the last of all.
+    held: Option<Rc<FeedPage>>,
+}
+
+/// What a connection lacks.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    /// The version that a live connection has, which is given a patch in pages; `None` after
+    /// `hello`.
+    live: Option<u64>,
+    channels: Vec<Channel>,
+}
+
+/// A page, for all connections with the same columns.
+#[derive(Debug)]
+pub(crate) struct FeedPage {
+    rows: Rows,
+    count: u64,
+    next: At,
+    /// The room's version when it was read.
+    version: u64,
+}
+
+impl Feed {
+    /// What follows a `hello`.
+    pub(crate) fn greeting() -> Self {
+        Self { live: None, channels: Vec::new() }
+    }
+
+    /// A live connection that has this version, and lacks more than one patch holds.
+    pub(crate) fn behind(view: &[ChannelView], version: u64) -> Self {
+        let channel = |view: &ChannelView| Channel {
+            view: view.clone(),
+            from: Some(version),
+            at: At::Log(version),
+            floor: version,
+            sent: 0,
+            total: 0,
+            held: None,
+        };
+        Self { live: Some(version), channels: view.iter().map(channel).collect() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.channels.is_empty()
+    }
+
+    /// Adds a channel, from a version or from the beginning. A delta that is larger than the
+    /// table becomes a snapshot.
+    pub(crate) fn follow(
+        &mut self,
+        sql: &dyn Sql,
+        plan: &Plan,
+        view: &ChannelView,
+        since: Option<u64>,
+        version: u64,
+    ) -> Result<()> {
+        let delta = match since {
+            Some(since) if since < version => store::changed_after(sql, plan.id, since)?,
+            _ => 0,
+        };
+        let rows = if since.is_none() || delta > SMALL { plan.total(sql)? } else { 0 };
+        let since = since.filter(|_| delta <= rows.max(SMALL));
+        self.channels.push(Channel {
+            view: view.clone(),
+            from: since,
+            at: since.map_or(At::Keys(None), At::Log),
+            floor: version,
+            sent: 0,
+            total: if since.is_some() { delta } else { rows },
+            held: None,
+        });
+        Ok(())
+    }
+
+    /// The lowest version of the log that it still needs.
+    fn needs(&self) -> u64 {
+        let channel = |channel: &Channel| match channel.at {
+            At::Keys(_) => channel.floor,
+            At::Log(version) => version,
+        };
+        self.channels.iter().map(channel).min().unwrap_or(u64::MAX)
+    }
+}
+
+/// Pages that others will want: after a deployment or a bulk change, many connections lack the
+/// same.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    pages: BTreeMap<(usize, Columns, At), Rc<FeedPage>>,
+    bytes: usize,
+}
+
+impl Cache {
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn keep(&mut self, key: (usize, Columns, At), page: &Rc<FeedPage>) {
+        if self.bytes > CACHE_BYTES {
+            self.clear();
+        }
+        self.bytes += page.rows.len() + 64;
+        self.pages.insert(key, page.clone());
+    }
+}
+
+impl<S: SyncServer> Machine<S> {
+    /// Sends a connection more of what it lacks, as far as it has read what it was sent.
+    pub(super) fn feed(&mut self, sql: &dyn Sql, slot: Slot) -> Result<()> {
+        let Some(entry) = self.slots.get_mut(slot).filter(|entry| !entry.closing) else {
+            return Ok(());
+        };
+        let Some(mut feed) = entry.feed.take() else { return Ok(()) };
+        self.dirty.insert(slot);
+        if feed.needs() < self.meta.trimmed_to {
+            // It has read so slowly that what it lacks was forgotten.
+            self.close(slot, wire::CLOSE_RESTART, "restart");
+            return Ok(());
+        }
+        let to = self.flushed;
+        let behind =
+            |channel: &&mut Channel| !matches!(channel.at, At::Log(version) if version >= to);
+        while let Some(channel) = feed.channels.iter_mut().find(behind) {
+            if self.slots.get(slot).is_none_or(|entry| entry.unread >= WINDOW) {
+                if let Some(entry) = self.slots.get_mut(slot) {
+                    entry.feed = Some(feed);
+                }
+                return Ok(());
+            }
+            let page = self.page(sql, channel, to)?;
+            if let (At::Keys(_), At::Log(_)) = (&channel.at, &page.next) {
+                channel.at = At::Log(channel.floor);
+            } else {
+                channel.at = page.next.clone();
+            }
+            if page.count == 0 {
+                continue;
+            }
+            if let Some(held) = channel.held.replace(page) {
+                channel.sent += held.count;
+                let text = frame(feed.live, channel, &held.rows, to, true);
+                self.send(slot, text);
+            }
+        }
+        self.finish_feed(slot, feed, to);
+        Ok(())
+    }
+
+    /// The connection lacks nothing more: the last pages say so, and it is live.
+    fn finish_feed(&mut self, slot: Slot, feed: Feed, to: u64) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        if let Some(from) = feed.live {
+            let acks = std::mem::take(&mut entry.acks);
+            let mut changes = Changes::default();
+            let mut size = 0;
+            for channel in &feed.channels {
+                let Some(held) = &channel.held else { continue };
+                if size > 0 && size + held.rows.len() > 2 * PAGE_BYTES {
+                    let changes = std::mem::take(&mut changes);
+                    let page = PatchPage { from, to, changes: &changes, acks: &[], more: true };
+                    let text = page.to_text();
+                    self.send(slot, text);
+                    size = 0;
+                }
+                size += held.rows.len();
+                changes.add(channel.view.name, &held.rows);
+            }
+            let text =
+                PatchPage { from, to, changes: &changes, acks: &acks, more: false }.to_text();
+            self.send(slot, text);
+            return;
+        }
+        for mut channel in feed.channels {
+            let empty = Rows::default();
+            let held = channel.held.take();
+            let (rows, count) = held.as_ref().map_or((&empty, 0), |held| (&held.rows, held.count));
+            channel.sent += count;
+            channel.total = channel.sent;
+            let text = frame(None, &channel, rows, to, false);
+            self.send(slot, text);
+        }
+        // Answers that came meanwhile go with the next patch, which is from here.
+        if self.slots.get(slot).is_some_and(|entry| !entry.acks.is_empty()) {
+            self.acked.insert(slot);
+        }
+    }
+
+    /// The channel's next page.
+    fn page(&mut self, sql: &dyn Sql, channel: &mut Channel, to: u64) -> Result<Rc<FeedPage>> {
+        let ChannelView { channel: place, columns, .. } = &channel.view;
+        let key = (*place, columns.clone(), channel.at.clone());
+        if let Some(page) = self.cache.pages.get(&key)
+            && (page.version >= channel.floor || matches!(channel.at, At::Log(_)))
+        {
+            return Ok(page.clone());
+        }
+        let Some(plan) = self.plans.get(*place) else {
+            let (rows, next) = (Rows::default(), At::Log(to));
+            return Ok(Rc::new(FeedPage { rows, count: 0, next, version: to }));
+        };
+        let page = match &channel.at {
+            At::Keys(after) => {
+                let page = plan.page(sql, after.clone().map(Into::into).as_ref())?;
+                let rows = match columns {
+                    Some(columns) => project::rows(&page.rows, columns)?,
+                    None => page.rows,
+                };
+                let next = match page.next {
+                    Some(next) => At::Keys(Some(Key::try_from(next)?)),
+                    None => At::Log(to),
+                };
+                let rows = Rows { rows, gone: String::new() };
+                FeedPage { rows, count: page.count, next, version: to }
+            }
+            At::Log(from) => {
+                let mut end = store::next_versions(sql, plan.id, *from, ENTRIES)?.unwrap_or(to);
+                let (mut rows, mut count, mut failed) = (Rows::default(), 0, None);
+                let last = end;
+                plan.changes(sql, *from, last, &mut |change| {
+                    if let Err(error) = view::add(&mut rows, &change, columns) {
+                        failed = Some(error);
+                        return ControlFlow::Break(());
+                    }
+                    count += 1;
+                    if rows.len() > PAGE_BYTES {
+                        end = change.version;
+                        return ControlFlow::Break(());
+                    }
+                    ControlFlow::Continue(())
+                })?;
+                if let Some(error) = failed {
+                    return Err(error);
+                }
+                let next = At::Log(if end == last && count == 0 { to } else { end });
+                FeedPage { rows, count, next, version: to }
+            }
+        };
+        let page = Rc::new(page);
+        self.cache.keep(key, &page);
+        Ok(page)
+    }
+}
+
+fn frame(live: Option<u64>, channel: &Channel, rows: &Rows, to: u64, more: bool) -> String {
+    let name = channel.view.name;
+    match live {
+        Some(from) => {
+            let mut changes = Changes::default();
+            changes.add(name, rows);
+            PatchPage { from, to, changes: &changes, acks: &[], more }.to_text()
+        }
+        None => {
+            let Channel { from, sent, total, .. } = *channel;
+            let page = CatchUpPage { channel: name, from, to, rows, sent, total, more };
+            page.to_text()
+        }
+    }
+}

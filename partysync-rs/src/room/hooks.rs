@@ -1,0 +1,279 @@
+//! The hooks that do not wait: each is one transaction, and what it does to connections, the
+//! alarm and the wire happens only if it returns `Ok`.
+
+use super::event::close_reason;
+use super::{Connection, Effect, Level, Machine, Overlay, Protocol, Slot, refusal};
+use crate::sql::Sql;
+use crate::wire::v2::ServerFrame;
+use crate::{Code, Error, Result, Room, SyncServer, Timestamp};
+use std::rc::Rc;
+
+/// Something that a hook sends.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// A frame for these connections.
+    Message { slots: Vec<Slot>, frame: Rc<str> },
+    /// v1 clients drop all rows of a channel.
+    DeleteAll { channel: String },
+    /// A connection is closed.
+    Close { slot: Slot, code: u16, reason: String },
+}
+
+/// What a hook wants done when it has returned `Ok`.
+#[derive(Debug, Default)]
+pub(crate) struct HookOutput {
+    pub(crate) overlay: Overlay,
+    pub(crate) out: Vec<Outgoing>,
+    /// The alarm, if it was set.
+    pub(crate) alarm: Option<Option<Timestamp>>,
+    pub(crate) new_epoch: bool,
+}
+
+impl<S: SyncServer> Machine<S> {
+    /// Runs a hook in a transaction.
+    ///
+    /// # Errors
+    /// Of the storage. What the hook returns is inside.
+    pub(super) fn hook<T>(
+        &mut self,
+        sql: &dyn Sql,
+        sender: Option<Slot>,
+        hook: impl FnOnce(&mut Room<'_, S>) -> Result<T>,
+    ) -> Result<Result<T>> {
+        let mut output = HookOutput::default();
+        let (mut hook, mut value) = (Some(hook), None);
+        let stamped = self.stamped(sql);
+        let result = stamped.transaction(&mut || {
+            let mut room = Room {
+                sql: &stamped,
+                name: self.meta.name.as_deref().unwrap_or_default(),
+                now: self.meta.now,
+                version: self.meta.version,
+                sender,
+                slots: &self.slots,
+                output: &mut output,
+                server: std::marker::PhantomData,
+            };
+            if let Some(hook) = hook.take() {
+                value = Some(hook(&mut room)?);
+            }
+            Ok(())
+        });
+        if let Some(error) = self.written.failure() {
+            return Err(error);
+        }
+        match (result, value) {
+            (Ok(()), Some(value)) => {
+                self.carry_out(sql, output)?;
+                Ok(Ok(value))
+            }
+            (Err(error), _) => Ok(Err(error.with_keys(Self::SCHEMAS))),
+            (Ok(()), None) => Ok(Err(Error::new(Code::Internal, "the hook did not run"))),
+        }
+    }
+
+    fn carry_out(&mut self, sql: &dyn Sql, output: HookOutput) -> Result<()> {
+        let HookOutput { overlay, out, alarm, new_epoch } = output;
+        for (slot, connection) in overlay.changed {
+            if let Some(entry) = self.slots.get_mut(slot) {
+                entry.connection = connection;
+                self.dirty.insert(slot);
+            }
+        }
+        if let Some(alarm) = alarm {
+            (self.meta.alarm_at, self.meta.alarm_failures) = (alarm, 0);
+        }
+        self.send_out(out);
+        if new_epoch { self.renew_epoch(sql) } else { Ok(()) }
+    }
+
+    pub(super) fn connect(
+        &mut self,
+        server: &S,
+        sql: &dyn Sql,
+        (wanted, fresh_id): (Option<String>, String),
+        protocol: Protocol,
+        request: &http::Request<()>,
+    ) -> Result<()> {
+        let free = |id: &String| !id.is_empty() && id.len() <= 64 && self.slots.find(id).is_none();
+        let id = wanted.filter(free).unwrap_or(fresh_id);
+        let mut connection = Connection::new(id.clone(), protocol);
+        let limit = self.limits.connections;
+        let admitted = if self.slots.len() >= limit {
+            let message = format!("the room has {limit} connections already");
+            Err(Error::new(Code::TooManyConnections, message))
+        } else {
+            let hooked =
+                self.hook(sql, None, |room| server.on_connect(room, &mut connection, request))?;
+            hooked.and_then(|()| connection.attachment())
+        };
+        match admitted {
+            Ok(attachment) => {
+                let slot = self.slots.insert(connection);
+                if let Some(entry) = self.slots.get_mut(slot) {
+                    entry.attachment = Some(attachment.clone());
+                }
+                self.effect(Effect::Accept { slot, id });
+                self.effect(Effect::StoreAttachment { slot, attachment });
+            }
+            Err(error) => {
+                let error = self.public(error, "on_connect");
+                let (code, reason) = refusal(&error);
+                let v2 = protocol == Protocol::V2;
+                let frame = v2.then(|| ServerFrame::error(&error).to_text());
+                self.effect(Effect::Refuse { error, code, reason, frame });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn closed(&mut self, server: &S, sql: &dyn Sql, slot: Slot) -> Result<()> {
+        let Some(entry) = self.slots.remove(slot) else { return Ok(()) };
+        self.hungry.remove(&slot);
+        self.acked.remove(&slot);
+        self.dirty.remove(&slot);
+        let connection = entry.connection;
+        let client = connection.client.as_deref().and_then(|id| self.clients.get_mut(id));
+        if let Some(client) = client {
+            client.connections = client.connections.saturating_sub(1);
+            if client.connections == 0
+                && !client.unsaved
+                && let Some(id) = connection.client.as_deref()
+            {
+                self.clients.remove(id);
+            }
+        }
+        if self.slots.len() == 0 {
+            self.views.clear();
+            self.cache.clear();
+        }
+        // One that was never heard of is nobody's business any more.
+        let result = self.hook(sql, None, |room| server.on_close(room, &connection))?;
+        if let Err(error) = result {
+            self.log(Level::Error, format!("on_close failed: {error}"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn request(
+        &mut self,
+        server: &S,
+        sql: &dyn Sql,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<()> {
+        let answer = self.hook(sql, None, |room| server.on_request(room, request))?;
+        let response = answer.unwrap_or_else(|error| {
+            let error = self.public(error, "on_request");
+            let mut response = http::Response::new(format!("{}: {error}", error.code()).into());
+            *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        });
+        self.effect(Effect::Respond(response));
+        Ok(())
+    }
+}
+
+impl<'a, S> Room<'a, S> {
+    fn message<T: serde::Serialize>(message: &T) -> Result<Rc<str>> {
+        let json = serde_json::to_value(message)
+            .map_err(|e| Error::new(Code::InvalidValue, format!("message: {e}")))?;
+        Ok(ServerFrame::Message(json).to_text().into())
+    }
+
+    /// All connections.
+    pub fn connections(&self) -> impl Iterator<Item = &Connection> {
+        let open = self.slots.iter().filter(|(_, entry)| !entry.closing);
+        open.filter_map(|(slot, _)| self.output.overlay.get(self.slots, slot))
+    }
+
+    /// The connections that were given this tag.
+    pub fn connections_with_tag<'b>(
+        &'b self,
+        tag: &'b str,
+    ) -> impl Iterator<Item = &'b Connection> {
+        self.connections().filter(move |c| c.tags().iter().any(|t| t == tag))
+    }
+
+    /// Whose action or message this is; `None` where no client is behind the hook.
+    #[must_use]
+    pub fn sender(&self) -> Option<&Connection> {
+        self.output.overlay.get(self.slots, self.sender?)
+    }
+
+    /// Whose action or message this is, to change its state or tags. Kept if the hook returns
+    /// `Ok`; the next action of the same push sees it.
+    pub fn sender_mut(&mut self) -> Option<&mut Connection> {
+        self.output.overlay.get_mut(self.slots, self.sender?)
+    }
+
+    /// A connection, to change its state or tags. Kept if the hook returns `Ok`.
+    pub fn connection_mut(&mut self, id: &str) -> Option<&mut Connection> {
+        self.output.overlay.get_mut(self.slots, self.slots.find(id)?)
+    }
+
+    /// Sends a message of the application's own to every v2 connection that has said `hello`.
+    /// It goes out only if the hook returns `Ok`.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when it has no JSON form.
+    pub fn broadcast<T: serde::Serialize>(&mut self, message: &T) -> Result<()> {
+        let frame = Self::message(message)?;
+        let ready = self.slots.open(Protocol::V2).filter(|(_, e)| e.connection.client.is_some());
+        let slots = ready.map(|(slot, _)| slot).collect();
+        self.output.out.push(Outgoing::Message { slots, frame });
+        Ok(())
+    }
+
+    /// Sends a message of the application's own to one v2 connection; nothing happens if it is
+    /// gone. It goes out only if the hook returns `Ok`.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when it has no JSON form.
+    pub fn send<T: serde::Serialize>(&mut self, connection: &str, message: &T) -> Result<()> {
+        let frame = Self::message(message)?;
+        let slot = self.slots.find(connection);
+        let v2 = |slot: &Slot| {
+            self.slots.get(*slot).is_some_and(|e| e.connection.protocol() == Protocol::V2)
+        };
+        if let Some(slot) = slot.filter(v2) {
+            self.output.out.push(Outgoing::Message { slots: vec![slot], frame });
+        }
+        Ok(())
+    }
+
+    /// Tells every v1 client to drop all rows of a channel, as TypeScript's `delete-all` does.
+    pub fn broadcast_delete_all(&mut self, channel: &str) {
+        self.output.out.push(Outgoing::DeleteAll { channel: channel.to_owned() });
+    }
+
+    /// Closes a connection when the hook has returned `Ok`; nothing happens if it is gone. A
+    /// client of ours stops at 4403 and comes again after any other code.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] for a code that an application may not use: it is 1000, or 3000 to
+    /// 4999.
+    pub fn close(&mut self, connection: &str, code: u16, reason: &str) -> Result<()> {
+        if code != 1000 && !(3000..5000).contains(&code) {
+            let message = format!("close code {code}: use 1000, or one from 3000 to 4999");
+            return Err(Error::new(Code::InvalidValue, message));
+        }
+        if let Some(slot) = self.slots.find(connection) {
+            let reason = close_reason(reason);
+            self.output.out.push(Outgoing::Close { slot, code, reason });
+        }
+        Ok(())
+    }
+
+    /// Asks for [`SyncServer::on_alarm`] at this time, once, instead of any time asked for
+    /// before; `None` takes that back.
+    pub fn set_alarm(&mut self, at: impl Into<Option<Timestamp>>) {
+        self.output.alarm = Some(at.into());
+    }
+
+    /// Gives the room's storage another epoch: every client starts over with a whole snapshot.
+    /// To be called after the database was set back (point-in-time recovery), when versions that
+    /// clients have may name other rows.
+    pub fn renew_epoch(&mut self) {
+        self.output.new_epoch = true;
+    }
+}

@@ -1,0 +1,264 @@
+//! Actions on their way: what came is parsed, asked about, committed once and in order, and its
+//! answers wait for the patch that holds its rows.
+
+use super::event::{Call, Hook, HookDone};
+use super::flush::V1Call;
+use super::machine::Seq;
+use super::{Machine, Slot};
+use crate::sql::Sql;
+use crate::wire::v2::{Ack, Push};
+use crate::{Action, Code, Error, Result, SyncServer, store, wire};
+use serde_json::Value as Json;
+use serde_json::value::RawValue;
+use std::rc::Rc;
+
+/// Actions whose `before_action` is awaited.
+#[derive(Debug)]
+pub(super) struct Pending {
+    slot: Slot,
+    serial: u64,
+    from: Origin,
+}
+
+#[derive(Debug)]
+enum Origin {
+    /// A push: the client, and the seq of each action.
+    V2(Rc<str>, Vec<u64>),
+    V1(V1Call),
+}
+
+impl<S: SyncServer> Machine<S> {
+    /// The place of a channel among the room's.
+    pub(super) fn place(channel: &str) -> Result<usize> {
+        Self::SCHEMAS.iter().position(|schema| schema.table == channel).ok_or_else(|| {
+            let found = wire::clip(channel);
+            let known: Vec<_> = Self::SCHEMAS.iter().map(|schema| schema.table).collect();
+            let known = known.join("`, `");
+            let message = format!("there is no channel `{found}` here: it is one of `{known}`");
+            Error::new(Code::UnknownChannel, message)
+        })
+    }
+
+    pub(super) fn parse_action(channel: &str, action: &RawValue) -> Result<S::Action> {
+        let json: Json = serde_json::from_str(action.get())
+            .map_err(|e| Error::new(Code::InvalidAction, format!("an unreadable action: {e}")))?;
+        if json.is_null() {
+            return Err(Error::new(Code::Abandoned, "given up: three attempts had no answer"));
+        }
+        Self::place(channel)?;
+        S::Action::from_json(channel, &json)
+    }
+
+    /// The last seq of a client that was answered.
+    fn seq(&mut self, sql: &dyn Sql, client: &Rc<str>) -> Result<Seq> {
+        let known = self.clients.entry(client.clone()).or_default();
+        if known.seq == Seq::Unknown {
+            known.seq = match store::client_seq(sql, client)? {
+                Some((seq, _)) => Seq::At(seq),
+                None => Seq::Forgotten,
+            };
+        }
+        Ok(known.seq)
+    }
+
+    /// A v2 client pushes actions.
+    pub(super) fn push(&mut self, sql: &dyn Sql, slot: Slot, pushes: Vec<Push>) -> Result<()> {
+        let Some(entry) = self.slots.get(slot) else { return Ok(()) };
+        let (serial, client) = (entry.serial, entry.connection.client.as_deref());
+        let Some(client) = client.map(Rc::<str>::from) else {
+            let error = Error::new(Code::HelloFirst, "say `hello` before `push`");
+            self.tell(slot, &error);
+            return Ok(());
+        };
+        let (found, limit) = (pushes.len(), self.limits.push_actions);
+        if found > limit {
+            let message = format!("a push of {found} actions; the limit is {limit}");
+            let error = Error::new(Code::TooManyActions, message);
+            self.tell_and_close(slot, wire::CLOSE_PROTOCOL, &error);
+            return Ok(());
+        }
+        let last = match self.seq(sql, &client)? {
+            Seq::At(last) => last,
+            Seq::Unknown | Seq::Forgotten => 0,
+        };
+        let parse = |push: &Push| {
+            // What has its answer is not asked about again.
+            if push.seq <= last && !crate::__mutated("dedupe") {
+                return Err(Error::new(Code::Internal, "answered before"));
+            }
+            Self::parse_action(&push.channel, &push.action)
+        };
+        let actions = pushes.iter().map(parse).collect();
+        let seqs = pushes.iter().map(|push| push.seq).collect();
+        self.ask(slot, Pending { slot, serial, from: Origin::V2(client, seqs) }, actions);
+        Ok(())
+    }
+
+    /// A v1 client calls an action.
+    pub(super) fn call(&mut self, slot: Slot, call: V1Call, action: Result<S::Action>) {
+        let Some(entry) = self.slots.get(slot) else { return };
+        let pending = Pending { slot, serial: entry.serial, from: Origin::V1(call) };
+        self.ask(slot, pending, vec![action]);
+    }
+
+    /// `before_action` has returned for all actions of a frame.
+    pub(super) fn hook_done(
+        &mut self,
+        server: &S,
+        sql: &dyn Sql,
+        done: HookDone<S::Action>,
+    ) -> Result<()> {
+        let Some(pending) = done.ticket.and_then(|ticket| self.pending.remove(&ticket)) else {
+            return Ok(());
+        };
+        let Pending { slot, serial, from } = pending;
+        // Who is gone, or may go on no longer, has nothing done: its client sends it again.
+        let Some(entry) = self.slots.get_mut(slot).filter(|entry| entry.serial == serial) else {
+            return Ok(());
+        };
+        entry.awaits = false;
+        if entry.closing {
+            return Ok(());
+        }
+        match from {
+            Origin::V2(client, seqs) => {
+                self.commit_push(server, sql, slot, &client, seqs.into_iter().zip(done.actions))?;
+            }
+            Origin::V1(call) => {
+                if let Some(action) = done.actions.into_iter().next() {
+                    self.commit_call(server, sql, slot, call, action)?;
+                }
+            }
+        }
+        self.read_waiting(server, sql, slot)
+    }
+
+    /// Commits the actions of a push: each is whole or not there, and one that is refused takes
+    /// nothing of the others with it. Their answers wait for the end of the turn.
+    fn commit_push(
+        &mut self,
+        server: &S,
+        sql: &dyn Sql,
+        slot: Slot,
+        client: &Rc<str>,
+        actions: impl Iterator<Item = (u64, Result<S::Action>)>,
+    ) -> Result<()> {
+        let (mut committed, mut acks) = (Vec::new(), Vec::new());
+        // It is known since its `hello`, unless a hook took longer than rooms remember.
+        let mut known = self.seq(sql, client)?;
+        let mut refused = false;
+        for (seq, action) in actions {
+            let last = match known {
+                Seq::At(last) => Some(last),
+                Seq::Unknown | Seq::Forgotten => None,
+            };
+            if !crate::__mutated("dedupe") {
+                if last.is_some_and(|last| seq <= last) {
+                    acks.push(Ack::new(seq, &store::outcome(sql, client, seq)?));
+                    continue;
+                }
+                if last.is_none_or(|last| seq != last + 1) {
+                    let last = last.unwrap_or_default();
+                    let message = format!("action {seq} came after {last}: one is missing");
+                    let error = Error::new(Code::SequenceGap, message);
+                    self.tell_and_close(slot, wire::CLOSE_PROTOCOL, &error);
+                    break;
+                }
+            }
+            let outcome = match action {
+                Ok(action) => {
+                    let done = action.clone();
+                    let outcome =
+                        self.hook(sql, Some(slot), |room| server.on_action(room, action))?;
+                    if outcome.is_ok() {
+                        committed.push(done);
+                    }
+                    outcome
+                }
+                Err(error) => Err(error),
+            };
+            let outcome = match outcome {
+                Err(error) if error.code() == Code::Unavailable => {
+                    // Not now: nothing is noted, so that the client sends it again.
+                    self.tell_and_close(slot, wire::CLOSE_BUSY, &error.clipped());
+                    break;
+                }
+                Err(error) => Err(self.public(error, "an action")),
+                Ok(()) => Ok(()),
+            };
+            if let Err(error) = &outcome {
+                if !refused {
+                    // A client pushes on when it has its answers: what is older it has.
+                    let most = self.limits.push_actions as u64;
+                    store::forget_rejects(sql, client, seq.saturating_sub(most.max(1)))?;
+                    refused = true;
+                }
+                store::add_reject(sql, client, seq, error)?;
+            }
+            known = Seq::At(seq);
+            acks.push(Ack::new(seq, &outcome));
+            if let Some(client) = self.clients.get_mut(client) {
+                (client.seq, client.unsaved) = (known, true);
+            }
+        }
+        self.unsaved.insert(client.clone());
+        self.after(slot, committed);
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.acks.append(&mut acks);
+            self.acked.insert(slot);
+        }
+        Ok(())
+    }
+
+    fn commit_call(
+        &mut self,
+        server: &S,
+        sql: &dyn Sql,
+        slot: Slot,
+        call: V1Call,
+        action: Result<S::Action>,
+    ) -> Result<()> {
+        // What others did in this turn is not this call's result.
+        self.flush(sql, None)?;
+        let outcome = match action {
+            Ok(action) => {
+                let done = action.clone();
+                let outcome = self.hook(sql, Some(slot), |room| server.on_action(room, action))?;
+                if outcome.is_ok() {
+                    self.after(slot, vec![done]);
+                }
+                outcome
+            }
+            Err(error) => Err(error),
+        };
+        let outcome = outcome.map_err(|error| self.public(error, "an action"));
+        self.flush(sql, Some((slot, call, outcome)))
+    }
+
+    /// Has `after_commit` called when the turn is over.
+    fn after(&mut self, slot: Slot, actions: Vec<S::Action>) {
+        if let Some(entry) = self.slots.get(slot)
+            && !actions.is_empty()
+        {
+            let connection = entry.connection.clone();
+            self.committed.push(Hook { call: Call::After { connection, actions } });
+        }
+    }
+
+    /// Writes down which action of each client was answered last.
+    pub(super) fn save_clients(&mut self, sql: &dyn Sql) -> Result<()> {
+        for id in std::mem::take(&mut self.unsaved) {
+            let Some(client) = self.clients.get_mut(&id).filter(|client| client.unsaved) else {
+                continue;
+            };
+            client.unsaved = false;
+            if let Seq::At(seq) = client.seq {
+                store::set_client_seq(sql, &id, seq, self.meta.now)?;
+            }
+            if client.connections == 0 {
+                self.clients.remove(&id);
+            }
+        }
+        Ok(())
+    }
+}

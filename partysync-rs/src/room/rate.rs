@@ -1,0 +1,53 @@
+//! How much a connection may send in a time: a bucket that fills at a rate.
+
+use super::Limits;
+use crate::Timestamp;
+
+/// Bytes of a frame that count as much as an action.
+const BYTES: usize = 16 * 1024;
+
+/// What a connection has used of its rate, and when that was worked out. Forgotten in
+/// hibernation, which takes longer than any rate.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rate {
+    used: f64,
+    at: Option<Timestamp>,
+}
+
+impl Rate {
+    /// Whether a frame of so many bytes with so many actions may be read now. A frame without
+    /// actions counts as one.
+    pub(crate) fn takes(
+        &mut self,
+        limits: &Limits,
+        now: Timestamp,
+        actions: usize,
+        bytes: usize,
+    ) -> bool {
+        let passed = now.as_millis() - self.at.unwrap_or(now).as_millis();
+        let refilled = passed as f64 / 1000.0 * f64::from(limits.actions_per_second);
+        let cost = actions.max(1) as f64 + (bytes / BYTES) as f64;
+        let used = (self.used - refilled).max(0.0) + cost;
+        let fits = used <= f64::from(limits.actions_burst);
+        if fits {
+            *self = Self { used, at: Some(now) };
+        }
+        fits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_and_bytes_count_like_actions_and_time_makes_room_for_more() {
+        let limits = Limits { actions_per_second: 10, actions_burst: 20, ..Limits::default() };
+        let at = Timestamp::from_millis;
+        let mut rate = Rate::default();
+        assert!((0..20).all(|_| rate.takes(&limits, at(1_000), 0, 10)));
+        assert!(!rate.takes(&limits, at(1_000), 0, 10));
+        assert!(rate.takes(&limits, at(2_000), 9, BYTES));
+        assert!(!rate.takes(&limits, at(2_000), 1, 0));
+    }
+}

@@ -1,0 +1,104 @@
+//! The database as hooks and actions see it: the room's time is written before the first
+//! statement of a turn that may change something, for the triggers and for SQL that asks for it.
+//! A turn that only reads writes nothing.
+
+use crate::sql::{Row, Sql, Value};
+use crate::{Code, Error, Result, Timestamp, store};
+use std::cell::{Cell, RefCell};
+use std::ops::ControlFlow;
+
+/// What a turn has written so far.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    /// Whether the room's time is in the database.
+    stamped: Cell<bool>,
+    /// Whether a statement ran that may have changed rows.
+    pub(crate) rows: Cell<bool>,
+    /// What the storage has said when it failed: a hook may have passed over it.
+    failed: RefCell<Option<Error>>,
+}
+
+impl Written {
+    /// What the storage has said when it failed.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.failed.borrow().clone()
+    }
+
+    fn note(&self, result: &Result<()>) {
+        if let Err(error) = result
+            && error.code() == Code::Storage
+        {
+            *self.failed.borrow_mut() = Some(error.clone());
+        }
+    }
+}
+
+/// A database that is stamped with the room's time.
+pub(crate) struct Stamped<'a> {
+    pub(crate) sql: &'a dyn Sql,
+    pub(crate) now: Timestamp,
+    pub(crate) written: &'a Written,
+}
+
+impl Stamped<'_> {
+    fn before(&self, statement: &str) -> Result<()> {
+        if reads(statement) {
+            return Ok(());
+        }
+        if !self.written.stamped.get() {
+            store::set_now(self.sql, self.now)?;
+            self.written.stamped.set(true);
+        }
+        self.written.rows.set(true);
+        Ok(())
+    }
+}
+
+/// Whether a statement changes nothing. `WITH` may lead to anything.
+fn reads(statement: &str) -> bool {
+    let word = statement.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next();
+    ["SELECT", "VALUES", "EXPLAIN"].iter().any(|r| word.is_some_and(|w| w.eq_ignore_ascii_case(r)))
+}
+
+impl Sql for Stamped<'_> {
+    fn exec(&self, sql: &str, params: &[Value]) -> Result<()> {
+        let result = self.before(sql).and_then(|()| self.sql.exec(sql, params));
+        self.written.note(&result);
+        result
+    }
+
+    fn scan(
+        &self,
+        sql: &str,
+        params: &[Value],
+        each: &mut dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let result = self.before(sql).and_then(|()| self.sql.scan(sql, params, each));
+        self.written.note(&result);
+        result
+    }
+
+    fn transaction(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let before = (self.written.stamped.get(), self.written.rows.get());
+        let result = self.sql.transaction(body);
+        self.written.note(&result);
+        if result.is_err() {
+            // The stamp is gone with the rest.
+            self.written.stamped.set(before.0);
+            self.written.rows.set(before.1);
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reads;
+
+    #[test]
+    fn only_what_cannot_write_is_taken_for_reading() {
+        assert!(reads(" select 1") && reads("VALUES (1)") && reads("SELECT(1)"));
+        assert!(!reads("WITH a AS (SELECT 1) DELETE FROM b") && !reads("-- \nSELECT 1"));
+        assert!(!reads("INSERT INTO a VALUES (1)") && !reads("SELECTED"));
+    }
+}

@@ -1,0 +1,158 @@
+//! Turns: what happens to a room before it waits for anything. Every driver goes through here.
+
+use super::{Effect, Event, HookDone, Machine};
+use crate::sql::{Sql, Turns};
+use crate::{Code, Error, Result, SyncServer, Timestamp};
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use std::rc::Rc;
+
+/// What a turn leaves to its driver.
+pub struct Turn<S: SyncServer> {
+    /// To be carried out, in this order, once what the turn has written is kept.
+    pub effects: Vec<Effect<S::Action>>,
+    /// Hooks that wait: when one returns, it is an event.
+    pub hooks: Vec<LocalBoxFuture<'static, HookDone<S::Action>>>,
+    /// Whether the storage failed: the machine is of no use any more, and neither are sockets.
+    pub aborted: Option<Error>,
+}
+
+impl<S: SyncServer> std::fmt::Debug for Turn<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Turn")
+            .field("effects", &self.effects)
+            .field("hooks", &self.hooks.len())
+            .field("aborted", &self.aborted)
+            .finish()
+    }
+}
+
+/// Takes a room through a turn. Hooks that return at once are part of it.
+pub fn turn<'e, S: SyncServer>(
+    machine: &mut Machine<S>,
+    server: &Rc<S>,
+    sql: &dyn Sql,
+    now: Timestamp,
+    events: impl IntoIterator<Item = Event<'e, S::Action>>,
+) -> Turn<S> {
+    let mut turn = Turn { effects: Vec::new(), hooks: Vec::new(), aborted: None };
+    for event in events {
+        machine.handle(server, sql, now, event);
+        drain(machine, server, sql, now, &mut turn);
+    }
+    machine.end_turn(sql);
+    drain(machine, server, sql, now, &mut turn);
+    turn
+}
+
+fn drain<S: SyncServer>(
+    machine: &mut Machine<S>,
+    server: &Rc<S>,
+    sql: &dyn Sql,
+    now: Timestamp,
+    turn: &mut Turn<S>,
+) {
+    while let Some(effect) = machine.poll_effect() {
+        match effect {
+            Effect::RunHook(hook) => {
+                let (own, awaited) = (server.clone(), hook.is_awaited());
+                let mut running = async move { hook.run(&*own).await }.boxed_local();
+                // A hook whose answer nobody waits for begins when the turn is kept.
+                match awaited.then(|| (&mut running).now_or_never()).flatten() {
+                    Some(done) => machine.handle(server, sql, now, Event::HookDone(done)),
+                    None => turn.hooks.push(running),
+                }
+            }
+            Effect::Abort(error) => {
+                // Nothing of this turn has happened.
+                turn.effects.retain(|effect| matches!(effect, Effect::Log { .. }));
+                turn.hooks.clear();
+                turn.aborted = Some(error);
+            }
+            effect => turn.effects.push(effect),
+        }
+    }
+}
+
+/// A room on a database with transactions of its own: opened when something happens, dropped when
+/// the storage fails, and opened again.
+pub struct Local<S: SyncServer> {
+    server: Rc<S>,
+    machine: Option<Machine<S>>,
+}
+
+impl<S: SyncServer> std::fmt::Debug for Local<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Local").field("machine", &self.machine).finish_non_exhaustive()
+    }
+}
+
+impl<S: SyncServer> Local<S> {
+    /// A room that is not open yet.
+    pub fn new(server: S) -> Self {
+        Self { server: Rc::new(server), machine: None }
+    }
+
+    /// The server whose room it is.
+    pub fn server(&self) -> &Rc<S> {
+        &self.server
+    }
+
+    /// The machine, while it is open.
+    pub fn machine(&self) -> Option<&Machine<S>> {
+        self.machine.as_ref()
+    }
+
+    /// Takes the room through a turn in one transaction, opening it first if need be.
+    ///
+    /// # Errors
+    /// Why it cannot be opened. A storage that fails is an aborted [`Turn`].
+    pub fn turn<'e>(
+        &mut self,
+        db: &impl Turns,
+        now: Timestamp,
+        opening: impl FnOnce() -> super::Opening,
+        events: impl IntoIterator<Item = Event<'e, S::Action>>,
+    ) -> Result<Turn<S>> {
+        let turn = db.begin().and_then(|()| {
+            let machine = match self.machine.take() {
+                Some(machine) => machine,
+                None => Machine::open(&*self.server, db, now, opening())?,
+            };
+            let machine = self.machine.insert(machine);
+            Ok(turn(machine, &self.server, db, now, events))
+        });
+        match turn {
+            Ok(turn) if turn.aborted.is_none() || crate::__mutated("abort") => match db.commit() {
+                Ok(()) => Ok(turn),
+                Err(error) => {
+                    let _ = db.roll_back();
+                    Ok(self.abort(error))
+                }
+            },
+            Ok(turn) => {
+                // A database that is gone has nothing to take back.
+                let _ = db.roll_back();
+                self.machine = None;
+                Ok(turn)
+            }
+            Err(error) => {
+                let _ = db.roll_back();
+                match error.code() {
+                    Code::Storage => Ok(self.abort(error)),
+                    _ => Err(error),
+                }
+            }
+        }
+    }
+
+    fn abort(&mut self, error: Error) -> Turn<S> {
+        self.machine = None;
+        Turn { effects: Vec::new(), hooks: Vec::new(), aborted: Some(error) }
+    }
+
+    /// The process ends, or the object goes to sleep.
+    pub fn close(&mut self) {
+        self.machine = None;
+    }
+}

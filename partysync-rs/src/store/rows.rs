@@ -1,0 +1,186 @@
+//! Pages of a table as a client is sent them: all live rows by key, or what changed by version.
+//! Rows cross from SQLite as JSON text, never more at once than a page and a row.
+
+use super::{channel_id, integer};
+use crate::record::{Role, Schema};
+use crate::sql::select::{self, RowText};
+use crate::sql::{Sql, SqlType, Value, quote};
+use crate::{Code, Error, Result};
+use serde_json::Value as Json;
+use std::ops::ControlFlow;
+
+/// Frames stay under 512 KiB; a page stops at half of that, a row may go over.
+pub(crate) const PAGE_BYTES: usize = 256 * 1024;
+/// What the cells of a page's rows take in SQLite: written as JSON this is at most six times as
+/// much, and SQLite makes no text over 2.2 MB.
+const RAW_BYTES: usize = 160 * 1024;
+/// Rows that a page looks at.
+const PAGE_ROWS: u32 = 4_096;
+
+/// One row that changed, as the table has it now.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Change {
+    /// The version that it changed with last.
+    pub(crate) version: u64,
+    /// When that was, ms.
+    pub(crate) at: i64,
+    /// The key as JSON.
+    pub(crate) key: String,
+    /// The row as JSON; `None` when it is not in the table any more.
+    pub(crate) row: Option<String>,
+    /// Whether it is gone or softly deleted.
+    pub(crate) gone: bool,
+}
+
+/// Rows in the order of their keys.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Page {
+    /// JSON arrays, with commas between them.
+    pub(crate) rows: String,
+    pub(crate) count: u64,
+    /// The key to go on behind; `None` when that was the last page.
+    pub(crate) next: Option<Value>,
+}
+
+/// The SQL that reads one record type's rows, written once.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) schema: &'static Schema,
+    pub(crate) id: i64,
+    key_type: SqlType,
+    text: RowText,
+    changes: String,
+    total: String,
+    /// Where a page ends, from the beginning and behind a key.
+    bounds: [String; 2],
+    /// A page up to that end.
+    pages: [String; 2],
+    whole: bool,
+}
+
+impl Plan {
+    pub(crate) fn new(schema: &'static Schema) -> Result<Self> {
+        let (id, table) = (channel_id(schema.table), schema.quoted());
+        let (key, key_type) = (quote(schema.key()?.name), schema.key()?.sql_type);
+        let json_key = |name: &str| format!("json_quote({})", select::cell(name, key_type));
+        let deleted = match schema.role(Role::DeletedAt) {
+            Some((_, column)) => format!("t.{} IS NOT NULL", quote(column.name)),
+            None => "FALSE".to_owned(),
+        };
+        let text = RowText::new(schema, "t");
+        let row = text.sql();
+        // The log's entries are sorted before their rows are looked up: one at a time is held.
+        let changes = format!(
+            "SELECT c.v, c.a, {json_key}, t.{key} IS NULL, {deleted}, {row} \
+             FROM (SELECT max(version) AS v, max(at) AS a, key FROM _partysync_change \
+                   WHERE version > ? AND version <= ? AND channel = {id} \
+                   GROUP BY key ORDER BY 1) AS c \
+             LEFT JOIN {table} AS t ON t.{key} = c.key",
+            json_key = json_key("c.key"),
+        );
+        let size = size(schema, "t");
+        let last_key = json_key("max(k)");
+        let bound = |from: &str| {
+            format!(
+                "SELECT count(*), {last_key} FROM (SELECT k, sum(n) OVER \
+                 (ORDER BY k ROWS UNBOUNDED PRECEDING) - n AS before FROM \
+                 (SELECT t.{key} AS k, {size} AS n FROM {table} AS t WHERE NOT ({deleted}) {from} \
+                  ORDER BY t.{key} LIMIT {PAGE_ROWS})) WHERE before < {RAW_BYTES}"
+            )
+        };
+        let whole = text.whole();
+        let page = |from: &str| {
+            let rows =
+                format!("FROM {table} AS t WHERE NOT ({deleted}) {from} ORDER BY t.{key} LIMIT ?");
+            match &whole {
+                Some(row) => format!("SELECT group_concat(r, ',') FROM (SELECT {row} AS r {rows})"),
+                None => format!("SELECT {row} {rows}"),
+            }
+        };
+        let behind = format!("AND t.{key} > ?");
+        Ok(Self {
+            schema,
+            id,
+            key_type,
+            total: format!("SELECT count(*) FROM {table} AS t WHERE NOT ({deleted})"),
+            bounds: [bound(""), bound(&behind)],
+            pages: [page(""), page(&behind)],
+            whole: whole.is_some(),
+            changes,
+            text,
+        })
+    }
+
+    /// How many live rows there are.
+    pub(crate) fn total(&self, sql: &dyn Sql) -> Result<u64> {
+        sql.query_one(&self.total, [], |row| Ok(row.get::<i64>(0)?.unsigned_abs()))
+    }
+
+    /// What changed after `from` and up to `to`, in that order, until `each` breaks.
+    pub(crate) fn changes(
+        &self,
+        sql: &dyn Sql,
+        from: u64,
+        to: u64,
+        each: &mut dyn FnMut(Change) -> ControlFlow<()>,
+    ) -> Result<()> {
+        sql.scan(&self.changes, &[integer(from), integer(to)], &mut |row| {
+            let missing: bool = row.get(3)?;
+            Ok(each(Change {
+                version: row.get::<i64>(0)?.unsigned_abs(),
+                at: row.get(1)?,
+                key: row.get(2)?,
+                row: if missing { None } else { Some(self.text.read(row, 5)?) },
+                gone: missing || row.get::<bool>(4)?,
+            }))
+        })
+    }
+
+    /// A page of live rows behind a key.
+    pub(crate) fn page(&self, sql: &dyn Sql, after: Option<&Value>) -> Result<Page> {
+        let ([first, behind], [page, page_behind]) = (&self.bounds, &self.pages);
+        let mut params: Vec<Value> = after.cloned().into_iter().collect();
+        let bound = if after.is_some() { behind } else { first };
+        let (count, last) = sql.query_one(bound, &params, |row| {
+            Ok((row.get::<i64>(0)?, row.get::<Option<String>>(1)?))
+        })?;
+        if count == 0 {
+            return Ok(Page { rows: String::new(), count: 0, next: None });
+        }
+        params.push(Value::Integer(count));
+        let page = if after.is_some() { page_behind } else { page };
+        let mut rows = String::new();
+        sql.run(page, &params, &mut |row| {
+            if self.whole {
+                rows = row.get(0)?;
+                return Ok(());
+            }
+            if !rows.is_empty() {
+                rows.push(',');
+            }
+            rows.push_str(&self.text.read(row, 0)?);
+            Ok(())
+        })?;
+        // The last key crosses as JSON: a 64-bit integer stays whole.
+        let last: Json = last
+            .map(|json| serde_json::from_str(&json))
+            .transpose()
+            .map_err(|e| Error::new(Code::Internal, format!("a key: {e}")))?
+            .unwrap_or_default();
+        let next = Some(Value::from_json(&last, self.key_type)?);
+        Ok(Page { rows, count: count.unsigned_abs(), next })
+    }
+}
+
+/// The bytes of a row's texts and blobs, and some for the rest, as an expression.
+pub(super) fn size(schema: &Schema, alias: &str) -> String {
+    let mut sizes = vec![(schema.columns.len() * 8).to_string()];
+    for column in schema.columns {
+        if matches!(column.sql_type, SqlType::Text | SqlType::Blob | SqlType::Json) {
+            sizes.push(format!("coalesce(octet_length({alias}.{}), 0)", quote(column.name)));
+        }
+    }
+    // Sums of sums: SQLite bounds how deep an expression may be.
+    let sums: Vec<_> = sizes.chunks(10).map(|part| format!("({})", part.join(" + "))).collect();
+    sums.join(" + ")
+}

@@ -1,0 +1,110 @@
+//! What the runtime offers to a Durable Object and the crate `worker` does not, or not at the
+//! price of one call.
+
+use js_sys::{Array, Function, JsString, Promise};
+use wasm_bindgen::prelude::*;
+
+#[wasm_bindgen(inline_js = "
+export function guarded(state, turn) {
+  try {
+    turn();
+  } catch (error) {
+    // The runtime keeps what a turn has written even if it ends with an error.
+    state.abort(String(error));
+    throw error;
+  }
+}")]
+extern "C" {
+    /// Runs a turn; if it throws (a panic is a trap), what it has written is taken back.
+    #[wasm_bindgen(catch)]
+    pub(super) fn guarded(state: &State, turn: &Function) -> Result<(), JsValue>;
+}
+
+#[wasm_bindgen]
+extern "C" {
+    /// The state of an object.
+    #[derive(Clone, Debug)]
+    pub(super) type State;
+    /// Ends this life of the object: what the turn has written is taken back, sockets break.
+    #[wasm_bindgen(method, catch)]
+    pub(super) fn abort(this: &State, reason: &str) -> Result<(), JsValue>;
+    #[wasm_bindgen(method, getter)]
+    pub(super) fn storage(this: &State) -> Storage;
+
+    /// An object's storage.
+    #[derive(Clone, Debug)]
+    pub(super) type Storage;
+    #[wasm_bindgen(method, getter)]
+    pub(super) fn sql(this: &Storage) -> Option<Database>;
+    #[wasm_bindgen(method, catch, js_name = transactionSync)]
+    pub(super) fn transaction(this: &Storage, body: &Function) -> Result<JsValue, JsValue>;
+    #[wasm_bindgen(method, catch, js_name = setAlarm)]
+    pub(super) fn set_alarm(this: &Storage, at: f64) -> Result<Promise, JsValue>;
+    #[wasm_bindgen(method, catch, js_name = deleteAlarm)]
+    pub(super) fn delete_alarm(this: &Storage) -> Result<Promise, JsValue>;
+
+    /// An object's SQLite.
+    #[derive(Clone, Debug)]
+    pub(super) type Database;
+    #[wasm_bindgen(method, catch, js_name = exec)]
+    pub(super) fn exec0(this: &Database, sql: &JsString) -> Result<Cursor, JsValue>;
+    #[wasm_bindgen(method, catch, js_name = exec)]
+    pub(super) fn exec1(this: &Database, sql: &JsString, a: &JsValue) -> Result<Cursor, JsValue>;
+    #[wasm_bindgen(method, catch, js_name = exec)]
+    pub(super) fn exec2(
+        this: &Database,
+        sql: &JsString,
+        a: &JsValue,
+        b: &JsValue,
+    ) -> Result<Cursor, JsValue>;
+    #[wasm_bindgen(method, catch, js_name = exec)]
+    pub(super) fn exec3(
+        this: &Database,
+        sql: &JsString,
+        a: &JsValue,
+        b: &JsValue,
+        c: &JsValue,
+    ) -> Result<Cursor, JsValue>;
+    #[wasm_bindgen(method, catch, js_name = exec)]
+    pub(super) fn exec4(
+        this: &Database,
+        sql: &JsString,
+        a: &JsValue,
+        b: &JsValue,
+        c: &JsValue,
+        d: &JsValue,
+    ) -> Result<Cursor, JsValue>;
+    #[wasm_bindgen(method, catch, variadic, js_name = exec)]
+    pub(super) fn exec_with(
+        this: &Database,
+        sql: &JsString,
+        params: &Array,
+    ) -> Result<Cursor, JsValue>;
+
+    /// A statement that runs as far as it is read.
+    pub(super) type Cursor;
+    #[wasm_bindgen(method, catch)]
+    pub(super) fn raw(this: &Cursor) -> Result<Rows, JsValue>;
+
+    /// Its rows, as arrays.
+    pub(super) type Rows;
+    #[wasm_bindgen(method, catch)]
+    pub(super) fn next(this: &Rows) -> Result<Step, JsValue>;
+
+    /// A row, or the end.
+    pub(super) type Step;
+    #[wasm_bindgen(method, getter)]
+    pub(super) fn done(this: &Step) -> bool;
+    #[wasm_bindgen(method, getter)]
+    pub(super) fn value(this: &Step) -> Array;
+
+    /// A socket.
+    #[derive(Clone, Debug)]
+    pub(super) type Socket;
+    #[wasm_bindgen(method, catch)]
+    pub(super) fn send(this: &Socket, text: &JsString) -> Result<(), JsValue>;
+    #[wasm_bindgen(method, catch)]
+    pub(super) fn close(this: &Socket, code: u16, reason: &str) -> Result<(), JsValue>;
+    #[wasm_bindgen(method, catch, js_name = serializeAttachment)]
+    pub(super) fn serialize_attachment(this: &Socket, text: &str) -> Result<(), JsValue>;
+}

@@ -1,0 +1,218 @@
+//! What an event costs: statements, and rows written as a Durable Object bills them.
+
+use partysync::room::turn::Local;
+use partysync::room::{Effect, Event, Incoming, Opening, Slot};
+use partysync::sql::{Row, Sql, Sqlite, Turns, Value};
+use partysync::wire::v2::ServerFrame;
+use partysync::{Action, Limits, Protocol, Record, Result, Room, SyncServer, Timestamp, params};
+use std::cell::RefCell;
+use std::ops::ControlFlow;
+
+#[derive(Record, Clone, PartialEq, Debug)]
+#[record(table = "todos")]
+struct Todo {
+    #[record(key)]
+    id: String,
+    text: String,
+    completed: bool,
+    #[record(created_at)]
+    created_at: Timestamp,
+    #[record(updated_at)]
+    updated_at: Timestamp,
+    #[record(deleted_at)]
+    deleted_at: Option<Timestamp>,
+}
+
+#[derive(Action, Clone, PartialEq, Debug)]
+#[action(record = Todo)]
+enum TodoAction {
+    #[action(insert)]
+    Create { id: String, text: String, completed: bool },
+    #[action(update)]
+    Update { id: String, text: Option<String>, completed: Option<bool> },
+}
+
+struct Todos;
+
+impl SyncServer for Todos {
+    type Action = TodoAction;
+
+    fn limits(&self) -> Limits {
+        Limits { actions_burst: 1_000_000, ..Limits::default() }
+    }
+
+    fn on_action(&self, room: &mut Room<'_, Self>, action: TodoAction) -> Result<()> {
+        action.apply(room.sql())
+    }
+}
+
+/// A database that notes its statements.
+struct Counted {
+    db: Sqlite,
+    statements: RefCell<Vec<String>>,
+}
+
+impl Sql for Counted {
+    fn scan(
+        &self,
+        sql: &str,
+        params: &[Value],
+        each: &mut dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        self.statements.borrow_mut().push(sql.to_owned());
+        self.db.scan(sql, params, each)
+    }
+
+    fn transaction(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        self.db.transaction(body)
+    }
+}
+
+impl Turns for Counted {
+    fn begin(&self) -> Result<()> {
+        self.db.begin()
+    }
+
+    fn commit(&self) -> Result<()> {
+        self.db.commit()
+    }
+
+    fn roll_back(&self) -> Result<()> {
+        self.db.roll_back()
+    }
+}
+
+struct Bench {
+    db: Counted,
+    room: Local<Todos>,
+    now: Timestamp,
+}
+
+/// What an event has cost.
+#[derive(Debug, PartialEq)]
+struct Cost {
+    statements: usize,
+    rows: i64,
+    effects: usize,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let db = Counted { db: Sqlite::in_memory().unwrap(), statements: RefCell::default() };
+        let room = Local::new(Todos);
+        let mut bench = Self { db, room, now: Timestamp::from_millis(1_000) };
+        for id in ["a", "b"] {
+            let request = http::Request::new(());
+            bench.event(Event::Connect {
+                wanted: Some(id.into()),
+                fresh_id: id.into(),
+                protocol: Protocol::V2,
+                request: &request,
+            });
+        }
+        let hello = bench.hello("one", "null", "null");
+        bench.frame(0, &hello);
+        bench
+    }
+
+    fn hello(&self, client: &str, epoch: &str, since: &str) -> String {
+        let schema = Todo::SCHEMA.hash();
+        format!(
+            r#"{{"type":"hello","client":"{client}","epoch":{epoch},"channels":[{{"channel":"todos","since":{since},"schema":"{schema}"}}]}}"#
+        )
+    }
+
+    /// Rows written: each row of a table, and each entry of a key's index of its own.
+    fn written(&self) -> i64 {
+        let sql: &dyn Sql = &self.db.db;
+        let total = "SELECT total_changes() + (SELECT count(*) FROM todos)";
+        sql.query_one(total, params![], |row| row.get(0)).unwrap_or_default()
+    }
+
+    fn event(&mut self, event: Event<'_, TodoAction>) -> (Cost, Vec<Effect<TodoAction>>) {
+        self.now = self.now.plus_millis(10);
+        let before = self.written();
+        self.db.statements.borrow_mut().clear();
+        let opening = || Opening { fresh_epoch: "epoch".into(), ..Opening::default() };
+        let turn = self.room.turn(&self.db, self.now, opening, [event]).unwrap();
+        assert_eq!(turn.aborted, None);
+        let statements = self.db.statements.borrow().len();
+        let (rows, effects) = (self.written() - before, turn.effects.len());
+        (Cost { statements, rows, effects }, turn.effects)
+    }
+
+    fn frame(&mut self, slot: u32, text: &str) -> Cost {
+        self.event(Event::Frame(Slot(slot), Incoming::Text(text))).0
+    }
+
+    fn push(&mut self, from: usize, count: usize, action: impl Fn(usize) -> String) -> Cost {
+        let action = |n: usize| {
+            let (seq, action) = (from + n, action(n));
+            format!(r#"{{"seq":{seq},"channel":"todos","action":{action}}}"#)
+        };
+        let actions: Vec<_> = (0..count).map(action).collect();
+        let push = format!(r#"{{"type":"push","actions":[{}]}}"#, actions.join(","));
+        let (cost, effects) = self.event(Event::Frame(Slot(0), Incoming::Text(&push)));
+        let acks = effects.iter().filter_map(|effect| match effect {
+            Effect::Send { frame, .. } => ServerFrame::parse(frame).unwrap(),
+            _ => None,
+        });
+        let acks: usize = acks
+            .filter_map(|frame| match frame {
+                ServerFrame::Patch(patch) => {
+                    assert!(patch.acks.iter().all(|ack| ack.code.is_none()), "{patch:?}");
+                    Some(patch.acks.len())
+                }
+                _ => None,
+            })
+            .sum();
+        assert_eq!(acks, count);
+        cost
+    }
+}
+
+fn create(n: usize) -> String {
+    format!(r#"{{"type":"create","payload":{{"id":"{n}","text":"milk","completed":0}}}}"#)
+}
+
+fn update(n: usize) -> String {
+    format!(r#"{{"type":"update","payload":{{"id":"{n}","completed":1}}}}"#)
+}
+
+#[test]
+fn a_push_of_n_actions_takes_n_and_four_statements_and_three_rows_each() {
+    for n in [1, 32, 128] {
+        let mut bench = Bench::new();
+        // The first change plans when deletions are forgotten.
+        bench.push(1, 1, |_| create(1_000));
+        let rows = i64::try_from(n).unwrap();
+        let cost = bench.push(2, n, create);
+        assert_eq!((cost.statements, cost.rows), (n + 4, 3 * rows + 2), "{n} creates");
+        let cost = bench.push(2 + n, n, update);
+        assert_eq!((cost.statements, cost.rows), (n + 4, 2 * rows + 2), "{n} updates");
+    }
+}
+
+#[test]
+fn an_event_that_changes_nothing_writes_nothing_and_reads_only_what_it_asks_for() {
+    let mut bench = Bench::new();
+    bench.push(1, 1, |_| create(1));
+    let nothing = Cost { statements: 0, rows: 0, effects: 0 };
+    assert_eq!(bench.frame(0, r#"{"type":"read","bytes":1}"#), nothing);
+    assert_eq!(bench.frame(0, "ping"), Cost { effects: 1, ..nothing });
+    assert_eq!(bench.frame(0, "{"), Cost { effects: 1, ..nothing });
+    // What was answered is answered again, from what is noted of refusals.
+    let again = r#"{"type":"push","actions":[{"seq":1,"channel":"todos","action":null}]}"#;
+    assert_eq!(bench.frame(0, again), Cost { statements: 1, rows: 0, effects: 1 });
+    // A client that comes back and lacks nothing: who it is, what it lacks, which refusals it has
+    // heard of; a welcome, a page, an attachment.
+    let hello =
+        bench.hello("one", r#""epoch""#, "1").replace("\"epoch\":\"", "\"seq\":1,\"epoch\":\"");
+    let cost = bench.frame(1, &hello);
+    assert_eq!((cost.rows, cost.effects), (0, 3), "{cost:?}");
+    assert!(cost.statements <= 3, "{cost:?}");
+    let (cost, _) = bench.event(Event::Closed(Slot(1)));
+    assert_eq!(cost, nothing);
+    let (cost, _) = bench.event(Event::Request(http::Request::new(Vec::new())));
+    assert_eq!(cost, Cost { effects: 1, ..nothing });
+}
