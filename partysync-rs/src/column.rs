@@ -37,6 +37,14 @@ pub trait Column: Sized {
     /// The value as SQL stores it.
     fn to_value(&self) -> Value;
 
+    /// The value as SQL stores it, or why it cannot: what derived code calls.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when SQL has no such value, as for a `u64` beyond `i64::MAX`.
+    fn try_to_value(&self) -> Result<Value> {
+        Ok(self.to_value())
+    }
+
     /// The value that SQL stored.
     ///
     /// # Errors
@@ -48,7 +56,7 @@ pub trait Column: Sized {
     /// # Errors
     /// [`Code::InvalidValue`] when it has no JSON form.
     fn to_json(&self) -> Result<Json> {
-        self.to_value().to_json(Self::TYPE)
+        self.try_to_value()?.to_json(Self::TYPE)
     }
 
     /// The value that a row carried in JSON.
@@ -203,6 +211,10 @@ impl<T: Column> Column for Option<T> {
 
     fn to_value(&self) -> Value {
         self.as_ref().map_or(Value::Null, T::to_value)
+    }
+
+    fn try_to_value(&self) -> Result<Value> {
+        self.as_ref().map_or(Ok(Value::Null), T::try_to_value)
     }
 
     fn from_value(value: Value) -> Result<Self> {

@@ -93,6 +93,20 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
     true
 }
 
+/// Whether the channel at this place has a name that none before it has; checked when a derive is
+/// compiled.
+pub const fn is_new_channel(channels: &[&Schema], place: usize) -> bool {
+    let mut i = 0;
+    while i < place && i < channels.len() && place < channels.len() {
+        #[allow(clippy::indexing_slicing)]
+        if channels[i].table.eq_ignore_ascii_case(channels[place].table) {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}
+
 /// The key among an operation's cells.
 pub fn key_cell(cells: &[(usize, Value)]) -> Value {
     cells.iter().find(|(i, _)| *i == 0).map_or(Value::Null, |(_, value)| value.clone())
@@ -238,4 +252,29 @@ pub fn deserialize<'de, A: RecordAction, D: serde::Deserializer<'de>>(
 ) -> Result<A, D::Error> {
     let json = <Json as serde::Deserialize>::deserialize(from)?;
     A::from_json(A::Record::SCHEMA.table, &json).map_err(serde::de::Error::custom)
+}
+
+/// An action as [`serialize_in_channel`] writes it.
+#[derive(Serialize, serde::Deserialize)]
+struct InChannel<T> {
+    channel: T,
+    action: Json,
+}
+
+/// `Serialize` of an action of several records: `{"channel": "todos", "action": {...}}`.
+pub fn serialize_in_channel<A: Action, S: serde::Serializer>(
+    action: &A,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    let json = action.to_json().map_err(serde::ser::Error::custom)?;
+    InChannel { channel: action.channel(), action: json }.serialize(to)
+}
+
+/// `Deserialize` of an action of several records.
+pub fn deserialize_in_channel<'de, A: Action, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<A, D::Error> {
+    let InChannel { channel, action } = serde::Deserialize::deserialize(from)?;
+    let channel: String = channel;
+    A::from_json(&channel, &action).map_err(serde::de::Error::custom)
 }

@@ -6,6 +6,7 @@ use syn::{Ident, Path, Type};
 
 pub(super) struct Checked {
     pub(super) ident: Ident,
+    pub(super) krate: Option<Path>,
     pub(super) record: Path,
     pub(super) variants: Vec<CheckedVariant>,
 }
@@ -58,7 +59,7 @@ pub(super) fn check(actions: Actions) -> syn::Result<Checked> {
         }
     }
     errors.finish()?;
-    Ok(Checked { ident: actions.ident, record: actions.record, variants })
+    Ok(Checked { ident: actions.ident, krate: actions.krate, record: actions.record, variants })
 }
 
 fn kind(variant: &Variant, errors: &mut Errors) -> Option<Kind> {
