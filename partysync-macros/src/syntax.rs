@@ -1,8 +1,9 @@
 //! What the derives share: collecting errors, looking at types, reading attributes.
 
 use proc_macro2::{Span, TokenStream};
-use quote::quote;
+use quote::{quote, quote_spanned};
 use syn::meta::ParseNestedMeta;
+use syn::spanned::Spanned;
 use syn::{GenericArgument, LitStr, Path, PathArguments, Type};
 
 /// Errors found so far: all are reported at once.
@@ -73,11 +74,16 @@ pub(crate) fn crate_path(meta: &ParseNestedMeta<'_>) -> syn::Result<Path> {
 /// Derived code, which calls the library `__partysync`; in a block of its own, so that no name in
 /// it meets one of the user's.
 pub(crate) fn in_block(path: Option<&Path>, code: &TokenStream) -> TokenStream {
-    let path = path.map_or_else(|| quote!(::partysync), |path| quote!(#path));
+    let import = match path {
+        Some(path) => quote_spanned!(path.span()=> use #path as __partysync;),
+        None => quote!(
+            use ::partysync as __partysync;
+        ),
+    };
     quote! {
         #[doc(hidden)]
         const _: () = {
-            use #path as __partysync;
+            #import
             #code
         };
     }

@@ -290,8 +290,11 @@ fn literal(expr: &Expr, field: &Field) -> syn::Result<TokenStream> {
             quote!(#literal::Integer(#value))
         }),
         Lit::Int(lit) => ("an integer", {
-            let value: i64 = lit.base10_parse()?;
-            let value = if negative { -value } else { value };
+            let value: i128 = lit.base10_parse()?;
+            let value = i64::try_from(if negative { -value } else { value }).map_err(|_| {
+                syn::Error::new_spanned(expr, "SQLite's integers are 64 bits with a sign")
+            })?;
+            fits(value, &name).map_err(|why| syn::Error::new_spanned(expr, why))?;
             quote!(#literal::Integer(#value))
         }),
         Lit::Float(lit) => ("a number with a point", {
@@ -312,6 +315,21 @@ fn literal(expr: &Expr, field: &Field) -> syn::Result<TokenStream> {
         ));
     }
     Ok(tokens)
+}
+
+/// Whether an integer type of this name holds the value.
+fn fits(value: i64, name: &str) -> Result<(), String> {
+    let fits = match name {
+        "i8" => i8::try_from(value).is_ok(),
+        "i16" => i16::try_from(value).is_ok(),
+        "i32" => i32::try_from(value).is_ok(),
+        "u8" => u8::try_from(value).is_ok(),
+        "u16" => u16::try_from(value).is_ok(),
+        "u32" => u32::try_from(value).is_ok(),
+        "u64" => u64::try_from(value).is_ok(),
+        _ => true,
+    };
+    if fits { Ok(()) } else { Err(format!("`{name}` does not hold {value}")) }
 }
 
 fn not_literal(expr: &Expr) -> syn::Error {

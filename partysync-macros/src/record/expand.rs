@@ -44,7 +44,7 @@ pub(super) fn expand(record: &Checked) -> TokenStream {
             }
         }
 
-        #[allow(dead_code, private_bounds, private_interfaces, clippy::missing_errors_doc)]
+        #[allow(dead_code, clippy::missing_errors_doc)]
         impl #ident {
             #(#setters)*
         }
