@@ -12,7 +12,7 @@ mod ddl;
 mod plan;
 mod run;
 mod stored;
-#[cfg(all(test, feature = "sqlite"))]
+#[cfg(test)]
 mod tests;
 
 use crate::record::Schema;
@@ -35,13 +35,17 @@ pub(crate) struct Migrated {
 pub(crate) fn migrate(schemas: &[&Schema], sql: &dyn Sql) -> Result<Migrated> {
     let stored = load(sql)?;
     let mut plans = Vec::new();
+    let mut found: Vec<(&str, &Schema)> = Vec::new();
     for schema in schemas {
         if schema.table.starts_with("_partysync") || schema.table.starts_with("sqlite") {
             return Err(refuse(schema, "names that begin so are reserved: rename the table"));
         }
-        let plan = match find(schema, schemas, &stored)? {
+        let plan = match find(schema, schemas, &stored, &found)? {
             None => Plan::create(schema),
-            Some((table, before)) => Plan::alter(schema, table, &before)?,
+            Some((table, before)) => {
+                found.push((table, schema));
+                Plan::alter(schema, table, &before)?
+            }
         };
         if plan.changes() {
             run::check(&plan, sql)?;
@@ -72,11 +76,13 @@ fn load(sql: &dyn Sql) -> Result<BTreeMap<String, String>> {
 }
 
 /// The table in which this schema's rows are, and what it looked like: the table of its name, or
-/// one that is to be renamed, or one that was renamed by code that is not running any more.
+/// one that is to be renamed, or one that was renamed by code that is not running any more. No
+/// table of those that were `found` for other schemas.
 fn find<'a>(
     schema: &Schema,
     schemas: &[&Schema],
     stored: &'a BTreeMap<String, String>,
+    found: &[(&str, &Schema)],
 ) -> Result<Option<(&'a str, Stored)>> {
     let parse = |(table, json): (&'a String, &String)| {
         Ok((table.as_str(), serde_json::from_str::<Stored>(json).map_err(corrupt)?))
@@ -106,12 +112,19 @@ fn find<'a>(
             );
             return Err(refuse(schema, &why));
         }
+        if let Some((from, other)) = found.iter().find(|(table, _)| table == entry.0) {
+            let why = format!("`{}` is renamed from `{from}`, too: remove one", other.table);
+            return Err(refuse(schema, &why));
+        }
         return parse(entry).map(Some);
     }
     for entry in stored.iter().filter(|(table, _)| !is_record(table)) {
-        let claimed = schemas.iter().any(|s| s.renamed_from.contains(&entry.0.as_str()));
+        let claimed = schemas.iter().any(|s| s.renamed_from.contains(&entry.0.as_str()))
+            || found.iter().any(|(table, _)| table == entry.0);
         let (table, before) = parse(entry)?;
-        if !claimed && before.names.iter().any(|name| name == schema.table) {
+        let had =
+            |name: &String| name == schema.table || schema.renamed_from.contains(&name.as_str());
+        if !claimed && before.names.iter().any(had) {
             return Ok(Some((table, before)));
         }
     }
