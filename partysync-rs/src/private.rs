@@ -1,17 +1,42 @@
 //! What derived code calls. Not for people, and free to change.
 
 use crate::action::Operation;
-use crate::record::Schema;
-use crate::sql::{Sql, Value};
+use crate::record::{ColumnDef, Schema};
+use crate::sql::{Sql, SqlType, Value};
 use crate::{Action, Code, Column, Error, Record, RecordAction, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 pub use crate::action::{Operation as Op, Tables};
-pub use crate::record::{ColumnDef, Literal, Role};
+pub use crate::record::{Literal, Role};
 pub use serde;
 pub use serde_json;
+
+/// A record's table; its fields may become more.
+pub const fn schema(
+    table: &'static str,
+    renamed_from: &'static [&'static str],
+    dropped: &'static [&'static str],
+    columns: &'static [ColumnDef],
+) -> Schema {
+    Schema { table, renamed_from, dropped, columns }
+}
+
+/// A column of a record's table; its fields may become more.
+#[allow(clippy::too_many_arguments)]
+pub const fn column(
+    name: &'static str,
+    sql_type: SqlType,
+    nullable: bool,
+    role: Role,
+    default: Option<Literal>,
+    index: bool,
+    unique: bool,
+    renamed_from: &'static [&'static str],
+) -> ColumnDef {
+    ColumnDef { name, sql_type, nullable, role, default, index, unique, renamed_from }
+}
 
 /// A field of an action that sets a column: the column's type, or what is in its `Option`.
 #[diagnostic::on_unimplemented(

@@ -7,7 +7,8 @@ use serde_json::Value as Json;
 /// A row of one table, and through its table's name a channel that clients follow.
 ///
 /// Derive it; nobody writes it by hand. The key is the first field and `deleted_at`, where there
-/// is one, the last: a row travels as a JSON array in the order of its fields.
+/// is one, the last: a row travels as a JSON array in the order of its fields. A record has at
+/// most 100 fields, which is what a Durable Object takes.
 ///
 /// # Attributes
 ///
@@ -203,6 +204,7 @@ impl std::fmt::Display for Key {
 
 /// A table: its name and its columns, the key first.
 #[derive(Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Schema {
     /// The table's name, which is the channel's too.
     pub table: &'static str,
@@ -216,6 +218,7 @@ pub struct Schema {
 
 /// One column of a table.
 #[derive(Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ColumnDef {
     /// Its name in SQL.
     pub name: &'static str,
@@ -237,6 +240,7 @@ pub struct ColumnDef {
 
 /// What a column is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Role {
     /// The application's data.
     Plain,
@@ -264,6 +268,7 @@ impl Role {
 
 /// The value of a `default` attribute.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Literal {
     /// An integer, or a boolean as 0 or 1.
     Integer(i64),

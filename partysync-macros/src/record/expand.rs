@@ -20,12 +20,12 @@ pub(super) fn expand(record: &Checked) -> TokenStream {
     let code = quote! {
         #[automatically_derived]
         impl __partysync::Record for #ident {
-            const SCHEMA: &'static __partysync::Schema = &__partysync::Schema {
-                table: #table,
-                renamed_from: &[#(#renamed_from),*],
-                dropped: &[#(#dropped),*],
-                columns: &[#(#definitions),*],
-            };
+            const SCHEMA: &'static __partysync::Schema = &__partysync::__private::schema(
+                #table,
+                &[#(#renamed_from),*],
+                &[#(#dropped),*],
+                const { &[#(#definitions),*] },
+            );
 
             fn key(&self) -> __partysync::Key {
                 // The type was checked when this was compiled: it is always a key.
@@ -79,16 +79,16 @@ fn definition(column: &Column) -> TokenStream {
     let default = option(column.default.clone());
     let renamed_from = &column.renamed_from;
     quote! {
-        __partysync::__private::ColumnDef {
-            name: #name,
-            sql_type: #sql_type,
-            nullable: #nullable,
-            role: __partysync::__private::Role::#role,
-            default: #default,
-            index: #index,
-            unique: #unique,
-            renamed_from: &[#(#renamed_from),*],
-        }
+        __partysync::__private::column(
+            #name,
+            #sql_type,
+            #nullable,
+            __partysync::__private::Role::#role,
+            #default,
+            #index,
+            #unique,
+            &[#(#renamed_from),*],
+        )
     }
 }
 
