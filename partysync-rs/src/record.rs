@@ -86,8 +86,11 @@ use serde_json::Value as Json;
 ///
 /// A rename without `renamed_from` therefore keeps the values, in the column of the older name.
 /// When `renamed_from` is added later, rooms that hold both are refused, as only the application
-/// can tell which values are right: copy them in `on_start`, where `PRAGMA table_info` still has
-/// the older column, and write `dropped` for it.
+/// can tell which values are right: leave `renamed_from` out, and copy the values in `on_start`
+/// of rooms in which `PRAGMA table_info` still has the older column.
+///
+/// **`dropped` loses values**, in each room when it next starts, before `on_start`: write it in a
+/// version after the last one that reads the column.
 ///
 /// The application's own indexes, triggers and views on the table stay. A column whose `default`
 /// or `Option` changes is written anew for each row, without a call of the application's

@@ -129,8 +129,11 @@ fn a_rename_without_renamed_from_keeps_the_values_and_is_refused_later_with_a_re
     let before = dump_schema(&path);
     let error = refused(renamed::open(&path));
     assert!(error.message().contains("`name`") && error.message().contains("`title`"), "{error}");
-    assert!(error.message().contains("`on_start`"), "{error}");
+    assert!(error.message().contains("remove `renamed_from`"), "{error}");
     assert_eq!(dump_schema(&path), before);
+    // What the remedy says.
+    run!(typo, &path, "UPDATE things SET name = title WHERE name = ''").unwrap();
+    assert_eq!(column(&path, "SELECT name FROM things ORDER BY id"), ["A", "new"]);
 }
 
 server!(retyped {
@@ -170,12 +173,25 @@ fn a_name_that_changes_in_case_only_is_the_same_column() {
 #[test]
 fn a_table_that_would_get_more_columns_than_a_durable_object_takes_is_refused() {
     let (_folder, path) = with_rows();
-    for n in 0..96 {
-        run!(first, &path, &format!("ALTER TABLE things ADD COLUMN own{n} TEXT")).unwrap();
+    run!(first, &path, "DELETE FROM things WHERE id = 'b'").unwrap();
+    drop(newer::open(&path).unwrap());
+    let room = first::open(&path).unwrap();
+    for n in 0..92 {
+        room.sql()
+            .execute(&format!("ALTER TABLE things ADD COLUMN own{n} TEXT"), params![])
+            .unwrap();
     }
-    let error = refused(newer::open(&path));
-    assert!(error.message().contains("100 columns"), "{error}");
-    assert!(error.message().contains("dropped"), "{error}");
+    drop(room);
+    let before = dump_schema(&path);
+    let error = refused(typo::open(&path));
+    assert!(error.message().contains("takes 100 columns"), "{error}");
+    assert!(error.message().contains("`priority`, `stars`"), "{error}");
+    assert!(error.message().contains("#[record(dropped = "), "{error}");
+    assert_eq!(dump_schema(&path), before);
+    // One that changes its default needs room for another.
+    let error = refused(looser::open(&path));
+    assert!(error.message().contains("101 columns"), "{error}");
+    drop(first::open(&path).unwrap());
 }
 
 server!(let_go, "things", [dropped = "note", dropped = "never_there"] {

@@ -96,8 +96,8 @@ fn find<'a>(
             && !before.names.contains(from)
         {
             let why = format!(
-                "it is renamed from `{from}`, but both tables are there: copy the rows over in \
-                 `on_start`, and remove `renamed_from`"
+                "it is renamed from `{from}`, but both tables are there: remove `renamed_from`, \
+                 and copy the rows over in `on_start`"
             );
             return Err(refuse(schema, &why));
         }

@@ -223,9 +223,8 @@ fn sources(schema: &Schema, old: &mut [Old<'_>]) -> Result<Vec<Option<usize>>> {
                 Some(named) if is_column(from) || named.names.iter().any(|n| same(n, from)) => {}
                 Some(_) => {
                     let why = format!(
-                        "column `{name}` is renamed from `{from}`, but both are there: copy \
-                         over in `on_start` what `{from}` still holds, and write \
-                         `#[record(dropped = \"{from}\")]` for `renamed_from`"
+                        "column `{name}` is renamed from `{from}`, but both are there: remove \
+                         `renamed_from`, and copy over in `on_start` what `{from}` still holds"
                     );
                     return Err(refuse(schema, &why));
                 }

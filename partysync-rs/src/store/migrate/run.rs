@@ -37,16 +37,18 @@ pub(super) fn check(plan: &Plan<'_>, sql: &dyn Sql) -> Result<()> {
     let columns = (now.len() + at_once).saturating_sub(plan.drops.len());
     if at_once > 0 && columns > MAX_COLUMNS {
         let kept: Vec<_> = plan.next.kept.iter().map(|c| format!("`{}`", c.name)).collect();
-        let why = format!(
-            "it would have more than {MAX_COLUMNS} columns, of which {} are kept for other \
-             versions of the application: drop what none needs, {}, with \
-             `#[record(dropped = \"...\")]`",
-            kept.len(),
-            if kept.is_empty() {
-                "or move columns to a table of their own".to_owned()
-            } else {
+        let remedy = if kept.is_empty() {
+            "move some to a table of their own".to_owned()
+        } else {
+            format!(
+                "{} are kept for other versions of the application: drop what none needs with \
+                 `#[record(dropped = \"...\")]`",
                 kept.join(", ")
-            }
+            )
+        };
+        let why = format!(
+            "it would have {columns} columns, if only until the migration is done, and a Durable \
+             Object takes {MAX_COLUMNS} columns: {remedy}"
         );
         return Err(refuse(schema, &why));
     }
