@@ -76,14 +76,17 @@ fn unit_enum(input: &DeriveInput, data: &syn::DataEnum, errors: &mut Errors) -> 
                            store one with fields under `#[record(json)]`";
             errors.add(syn::Error::new_spanned(&variant.fields, message));
         }
-        let mut name = variant.ident.to_string().to_snake_case();
+        let mut rename = None;
         each_meta(&variant.attrs, "column", errors, |meta| {
             if !meta.path.is_ident("rename") {
                 return Err(unknown(meta, &["rename"]));
             }
-            name = string(meta)?.value();
-            Ok(())
+            once(&mut rename, string(meta)?, meta)
         });
+        let name = match rename {
+            Some(rename) => rename.value(),
+            None => variant.ident.to_string().to_snake_case(),
+        };
         if names.contains(&name) {
             errors.at(variant.ident.span(), format!("two variants are stored as `{name}`"));
         }

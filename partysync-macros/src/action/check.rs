@@ -46,7 +46,13 @@ pub(super) fn check(actions: Actions) -> syn::Result<Checked> {
         names.push(variant.name.clone());
         if let Some(kind) = kind(variant, &mut errors) {
             let field = |f: &Field| check_field(f, kind, &mut errors);
-            let fields = variant.fields.iter().map(field).collect();
+            let fields: Vec<_> = variant.fields.iter().map(field).collect();
+            for (i, field) in fields.iter().enumerate() {
+                if fields.iter().take(i).any(|other| other.name == field.name) {
+                    let message = format!("two fields are called `{}` on the wire", field.name);
+                    errors.at(field.ident.span(), message);
+                }
+            }
             let (ident, name) = (variant.syntax.ident.clone(), variant.name.clone());
             variants.push(CheckedVariant { ident, name, kind, fields });
         }

@@ -100,7 +100,7 @@ pub(super) fn parse(input: &DeriveInput) -> syn::Result<Parsed> {
 }
 
 fn variant(syntax: &syn::Variant, errors: &mut Errors) -> Variant {
-    let mut name = syntax.ident.to_string().to_snake_case();
+    let mut rename = None;
     let mut kinds = Vec::new();
     each_meta(&syntax.attrs, "action", errors, |meta| {
         let ident = meta.path.get_ident().map(ToString::to_string).unwrap_or_default();
@@ -110,10 +110,7 @@ fn variant(syntax: &syn::Variant, errors: &mut Errors) -> Variant {
             "upsert" => Kind::Upsert,
             "delete" => Kind::Delete,
             "custom" => Kind::Custom,
-            "rename" => {
-                name = string(meta)?.value();
-                return Ok(());
-            }
+            "rename" => return once(&mut rename, string(meta)?, meta),
             _ => return Err(unknown(meta, &KINDS)),
         };
         kinds.push((meta.path.span(), kind));
@@ -144,5 +141,9 @@ fn variant(syntax: &syn::Variant, errors: &mut Errors) -> Variant {
             "name the fields: they are the record's columns, { id: String, ... }",
         )),
     }
+    let name = match rename {
+        Some(rename) => rename.value(),
+        None => syntax.ident.to_string().to_snake_case(),
+    };
     Variant { syntax: syntax.clone(), name, kinds, fields }
 }
