@@ -65,8 +65,9 @@ impl<'a> Plan<'a> {
 
     /// From what the table `table` looked like to what the schema says.
     pub(super) fn alter(schema: &'a Schema, table: &'a str, before: &Stored) -> Result<Self> {
-        let before_too = Some(before.clone());
-        let mut plan = Self { table: Some(table), before: before_too, ..Self::create(schema) };
+        let mut plan = Self::create(schema);
+        plan.table = Some(table);
+        plan.before = Some(before.clone());
         plan.next.names.clone_from(&before.names);
         if table != schema.table {
             plan.next.names.push(table.to_owned());
