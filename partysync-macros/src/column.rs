@@ -1,6 +1,8 @@
 //! derive(Column): a newtype is stored as what it wraps, a unit enum as text.
 
-use crate::syntax::{Errors, each_meta, refuse_generics, string, unknown};
+use crate::syntax::{
+    Errors, crate_path, each_meta, in_block, once, refuse_generics, string, unknown,
+};
 use heck::ToSnakeCase;
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -9,6 +11,13 @@ use syn::{Data, DeriveInput, Fields};
 pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
     let mut errors = Errors::default();
     refuse_generics(input, &mut errors);
+    let mut krate = None;
+    each_meta(&input.attrs, "column", &mut errors, |meta| {
+        if meta.path.is_ident("crate") {
+            return once(&mut krate, crate_path(meta)?, meta);
+        }
+        Err(unknown(meta, &["crate"]))
+    });
     let body = match &input.data {
         Data::Struct(data) => newtype(input, &data.fields, &mut errors),
         Data::Enum(data) => unit_enum(input, data, &mut errors),
@@ -18,7 +27,7 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
         }
     };
     errors.finish()?;
-    Ok(body)
+    Ok(in_block(krate.as_ref(), &body))
 }
 
 fn newtype(input: &DeriveInput, fields: &Fields, errors: &mut Errors) -> TokenStream {
@@ -38,16 +47,20 @@ fn newtype(input: &DeriveInput, fields: &Fields, errors: &mut Errors) -> TokenSt
     let ty = &field.ty;
     quote! {
         #[automatically_derived]
-        impl ::partysync::Column for #ident {
-            const TYPE: ::partysync::sql::SqlType = <#ty as ::partysync::Column>::TYPE;
-            const NULLABLE: bool = <#ty as ::partysync::Column>::NULLABLE;
+        impl __partysync::Column for #ident {
+            const TYPE: __partysync::sql::SqlType = <#ty as __partysync::Column>::TYPE;
+            const NULLABLE: bool = <#ty as __partysync::Column>::NULLABLE;
 
-            fn to_value(&self) -> ::partysync::sql::Value {
-                ::partysync::Column::to_value(&self.0)
+            fn to_value(&self) -> __partysync::sql::Value {
+                __partysync::Column::to_value(&self.0)
             }
 
-            fn from_value(value: ::partysync::sql::Value) -> ::partysync::Result<Self> {
-                ::partysync::Column::from_value(value).map(Self)
+            fn try_to_value(&self) -> __partysync::Result<__partysync::sql::Value> {
+                __partysync::Column::try_to_value(&self.0)
+            }
+
+            fn from_value(value: __partysync::sql::Value) -> __partysync::Result<Self> {
+                __partysync::Column::from_value(value).map(Self)
             }
         }
     }
@@ -63,14 +76,17 @@ fn unit_enum(input: &DeriveInput, data: &syn::DataEnum, errors: &mut Errors) -> 
                            store one with fields under `#[record(json)]`";
             errors.add(syn::Error::new_spanned(&variant.fields, message));
         }
-        let mut name = variant.ident.to_string().to_snake_case();
+        let mut rename = None;
         each_meta(&variant.attrs, "column", errors, |meta| {
             if !meta.path.is_ident("rename") {
                 return Err(unknown(meta, &["rename"]));
             }
-            name = string(meta)?.value();
-            Ok(())
+            once(&mut rename, string(meta)?, meta)
         });
+        let name = match rename {
+            Some(rename) => rename.value(),
+            None => variant.ident.to_string().to_snake_case(),
+        };
         if names.contains(&name) {
             errors.at(variant.ident.span(), format!("two variants are stored as `{name}`"));
         }
@@ -83,19 +99,19 @@ fn unit_enum(input: &DeriveInput, data: &syn::DataEnum, errors: &mut Errors) -> 
     let expected = names.join(", ");
     quote! {
         #[automatically_derived]
-        impl ::partysync::Column for #ident {
-            const TYPE: ::partysync::sql::SqlType = ::partysync::sql::SqlType::Text;
+        impl __partysync::Column for #ident {
+            const TYPE: __partysync::sql::SqlType = __partysync::sql::SqlType::Text;
 
-            fn to_value(&self) -> ::partysync::sql::Value {
-                ::partysync::sql::Value::from(match self { #(Self::#variants => #names),* })
+            fn to_value(&self) -> __partysync::sql::Value {
+                __partysync::sql::Value::from(match self { #(Self::#variants => #names),* })
             }
 
-            fn from_value(value: ::partysync::sql::Value) -> ::partysync::Result<Self> {
-                let text = <::std::string::String as ::partysync::Column>::from_value(value)?;
+            fn from_value(value: __partysync::sql::Value) -> __partysync::Result<Self> {
+                let text = <::std::string::String as __partysync::Column>::from_value(value)?;
                 match text.as_str() {
                     #(#names => ::std::result::Result::Ok(Self::#variants),)*
-                    other => ::std::result::Result::Err(::partysync::Error::new(
-                        ::partysync::Code::InvalidValue,
+                    other => ::std::result::Result::Err(__partysync::Error::new(
+                        __partysync::Code::InvalidValue,
                         ::std::format!("expected one of {}, found `{}`", #expected, other),
                     )),
                 }

@@ -1,8 +1,10 @@
 //! What the derives share: collecting errors, looking at types, reading attributes.
 
-use proc_macro2::Span;
+use proc_macro2::{Span, TokenStream};
+use quote::{quote, quote_spanned};
 use syn::meta::ParseNestedMeta;
-use syn::{GenericArgument, LitStr, PathArguments, Type};
+use syn::spanned::Spanned;
+use syn::{GenericArgument, LitStr, Path, PathArguments, Type};
 
 /// Errors found so far: all are reported at once.
 #[derive(Default)]
@@ -46,6 +48,45 @@ pub(crate) fn each_meta(
 /// The string of `name = "..."`.
 pub(crate) fn string(meta: &ParseNestedMeta<'_>) -> syn::Result<LitStr> {
     meta.value()?.parse()
+}
+
+/// Keeps what an attribute says that may be there once.
+pub(crate) fn once<T>(
+    slot: &mut Option<T>,
+    value: T,
+    meta: &ParseNestedMeta<'_>,
+) -> syn::Result<()> {
+    if slot.replace(value).is_some() {
+        let name = meta.path.get_ident().map_or_else(|| "this".to_owned(), |i| format!("`{i}`"));
+        return Err(meta.error(format!("{name} is there twice")));
+    }
+    Ok(())
+}
+
+/// The path of `crate = "..."`.
+pub(crate) fn crate_path(meta: &ParseNestedMeta<'_>) -> syn::Result<Path> {
+    let path = string(meta)?;
+    path.parse_with(Path::parse_mod_style).map_err(|_| {
+        syn::Error::new(path.span(), "the path under which partysync is: \"my_crate::partysync\"")
+    })
+}
+
+/// Derived code, which calls the library `__partysync`; in a block of its own, so that no name in
+/// it meets one of the user's.
+pub(crate) fn in_block(path: Option<&Path>, code: &TokenStream) -> TokenStream {
+    let import = match path {
+        Some(path) => quote_spanned!(path.span()=> use #path as __partysync;),
+        None => quote!(
+            use ::partysync as __partysync;
+        ),
+    };
+    quote! {
+        #[doc(hidden)]
+        const _: () = {
+            #import
+            #code
+        };
+    }
 }
 
 /// An error for an attribute that is not known, naming those that are.
@@ -92,8 +133,9 @@ pub(crate) fn argument_of<'a>(ty: &'a Type, name: &str) -> Option<&'a Type> {
 
 /// Whether the type is one of the built-in column types, or `Option` of one.
 pub(crate) fn is_builtin_column(ty: &Type) -> bool {
-    const NAMES: [&str; 12] = [
+    const NAMES: [&str; 14] = [
         "String",
+        "Cow",
         "bool",
         "i8",
         "i16",
@@ -102,13 +144,22 @@ pub(crate) fn is_builtin_column(ty: &Type) -> bool {
         "u8",
         "u16",
         "u32",
+        "u64",
         "f32",
         "f64",
         "Timestamp",
     ];
     let ty = option_of(ty).unwrap_or(ty);
-    let bytes = argument_of(ty, "Vec").and_then(last_name).is_some_and(|n| n == "u8");
-    bytes || last_name(ty).is_some_and(|name| NAMES.contains(&name.as_str()))
+    is_bytes(ty) || last_name(ty).is_some_and(|name| NAMES.contains(&name.as_str()))
+}
+
+/// Whether the type is `Vec<u8>` or `[u8; N]`.
+pub(crate) fn is_bytes(ty: &Type) -> bool {
+    let inner = match ty {
+        Type::Array(array) => Some(&*array.elem),
+        _ => argument_of(ty, "Vec"),
+    };
+    inner.and_then(last_name).is_some_and(|name| name == "u8")
 }
 
 /// An error for generics, which the derives do not take.

@@ -16,7 +16,8 @@ use std::marker::PhantomData;
 /// # Attributes
 ///
 /// On the enum: `#[action(record = Todo)]`; or `#[action(channels)]` on an enum whose variants
-/// each hold another action type, for a server with several record types.
+/// each hold the actions of another record, for a server with several. A record has one enum of
+/// actions. `crate = "path"` says where this crate is, if not at `::partysync`.
 ///
 /// On a variant, in `#[action(...)]`:
 ///
@@ -28,6 +29,9 @@ use std::marker::PhantomData;
 /// | `delete` | deletes the row, softly if the record has `deleted_at` |
 /// | `custom` | does what [`Reduce`] (client) and `on_action` (server) say |
 /// | `rename = "name"` | the name on the wire |
+///
+/// Derived too: `Serialize` and `Deserialize`, in the form above; an enum of `channels` puts the
+/// channel beside it, `{"channel": "todos", "action": {...}}`.
 ///
 /// On a field: `json` where the record's column is `json`, `rename = "column"`.
 ///
@@ -220,10 +224,20 @@ impl<'a, R: Record> Draft<'a, R> {
     /// Changes the row with this key; `false` when there is none.
     ///
     /// # Errors
-    /// As [`get`](Self::get) and [`put`](Self::put).
+    /// As [`get`](Self::get) and [`put`](Self::put); [`Code::InvalidValue`] when `change` gives the
+    /// row another key. Nothing is changed then.
     pub fn update(&mut self, key: impl Into<Key>, change: impl FnOnce(&mut R)) -> Result<bool> {
-        let Some(mut row) = self.get(key)? else { return Ok(false) };
+        let key = key.into();
+        let Some(mut row) = self.get(key.clone())? else { return Ok(false) };
         change(&mut row);
+        if row.key() != key {
+            let message = format!(
+                "an update of `{}` changed a row's key: `delete` the row and `put` one with the \
+                 new key instead",
+                R::SCHEMA.table
+            );
+            return Err(Error::new(Code::InvalidValue, message));
+        }
         let mut cells = row.to_row()?;
         if let Some((index, _)) = R::SCHEMA.role(Role::UpdatedAt)
             && let Some(cell) = cells.get_mut(index)
@@ -231,7 +245,7 @@ impl<'a, R: Record> Draft<'a, R> {
             *cell = Value::Integer(self.now().as_millis());
         }
         let deleted = R::SCHEMA.is_deleted(&cells);
-        self.tables.set(R::SCHEMA.table, row.key(), (!deleted).then_some(cells));
+        self.tables.set(R::SCHEMA.table, key, (!deleted).then_some(cells));
         Ok(true)
     }
 
@@ -327,4 +341,56 @@ fn change_row(
     }
     let deleted = schema.is_deleted(&row);
     tables.set(schema.table, key, (!deleted).then_some(row));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[derive(Record, Clone, PartialEq, Debug)]
+    #[record(table = "notes")]
+    struct Note {
+        #[record(key)]
+        id: String,
+        text: String,
+    }
+
+    #[derive(Default)]
+    struct Rows(BTreeMap<Key, Vec<Value>>);
+
+    impl Tables for Rows {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(1)
+        }
+
+        fn get(&self, _: &str, key: &Key) -> Option<Vec<Value>> {
+            self.0.get(key).cloned()
+        }
+
+        fn set(&mut self, _: &str, key: Key, row: Option<Vec<Value>>) {
+            match row {
+                Some(row) => self.0.insert(key, row),
+                None => self.0.remove(&key),
+            };
+        }
+
+        fn keys(&self, _: &str) -> Vec<Key> {
+            self.0.keys().cloned().collect()
+        }
+    }
+
+    #[test]
+    fn an_update_that_changes_the_key_is_an_error_and_changes_nothing() {
+        let mut rows = Rows::default();
+        let mut draft = Draft::<Note>::new(&mut rows);
+        let note = Note { id: "a".into(), text: "text".into() };
+        draft.put(&note).unwrap();
+        let error = draft.update("a", |note| note.id = "b".into()).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidValue);
+        assert!(error.message().contains("`delete`"), "{error}");
+        assert_eq!(draft.rows().unwrap(), [note]);
+        assert!(draft.update("a", |note| note.text.push('!')).unwrap());
+        assert_eq!(draft.get("a").unwrap().unwrap().text, "text!");
+    }
 }

@@ -4,12 +4,22 @@ use crate::sql::{SqlType, Value, check_text};
 use crate::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use std::borrow::Cow;
 
 /// A type that one column of a record can hold.
 ///
-/// `String`, `bool`, the integers up to `i64` and `u32`, floats, `Vec<u8>`, [`Timestamp`] and
-/// `Option` of these are columns. Derive it for your own newtype (stored as what it wraps) or
-/// unit enum (stored as text, in snake case):
+/// | type | in SQL |
+/// |---|---|
+/// | `String`, `Cow<'static, str>` | `TEXT` |
+/// | `bool`, integers up to 64 bits, [`Timestamp`] | `INTEGER`; a `u64` up to `i64::MAX` |
+/// | `f32`, `f64` | `REAL` |
+/// | `Vec<u8>`, `[u8; N]` | `BLOB` |
+/// | `uuid::Uuid` (feature `uuid`) | `TEXT`, in lower case with hyphens |
+/// | `Option` of these | takes NULL |
+///
+/// Derive it for your own newtype (stored as what it wraps) or unit enum (stored as text, in
+/// snake case). On the type, `#[column(crate = "path")]` says where this crate is, if not at
+/// `::partysync`; on a variant, `#[column(rename = "name")]` how it is stored.
 ///
 /// ```
 /// use partysync::{Column, sql::Value};
@@ -37,6 +47,14 @@ pub trait Column: Sized {
     /// The value as SQL stores it.
     fn to_value(&self) -> Value;
 
+    /// The value as SQL stores it, or why it cannot: what derived code calls.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when SQL has no such value, as for a `u64` beyond `i64::MAX`.
+    fn try_to_value(&self) -> Result<Value> {
+        Ok(self.to_value())
+    }
+
     /// The value that SQL stored.
     ///
     /// # Errors
@@ -48,7 +66,7 @@ pub trait Column: Sized {
     /// # Errors
     /// [`Code::InvalidValue`] when it has no JSON form.
     fn to_json(&self) -> Result<Json> {
-        self.to_value().to_json(Self::TYPE)
+        self.try_to_value()?.to_json(Self::TYPE)
     }
 
     /// The value that a row carried in JSON.
@@ -130,6 +148,30 @@ macro_rules! small_integer {
 }
 small_integer!(i8 i16 i32 u8 u16 u32);
 
+impl Column for u64 {
+    const TYPE: SqlType = SqlType::Integer;
+
+    /// Beyond `i64::MAX` the digits, which no `INTEGER` column stores or equals.
+    fn to_value(&self) -> Value {
+        self.try_to_value().unwrap_or_else(|_| Value::Text(self.to_string()))
+    }
+
+    fn try_to_value(&self) -> Result<Value> {
+        i64::try_from(*self).map(Value::Integer).map_err(|_| {
+            let message = format!(
+                "{self} is beyond the largest integer of SQLite, {}: store it as text",
+                i64::MAX
+            );
+            Error::new(Code::InvalidValue, message)
+        })
+    }
+
+    fn from_value(value: Value) -> Result<Self> {
+        let n = i64::from_value(value)?;
+        Self::try_from(n).map_err(|_| unexpected(&Value::Integer(n), "u64"))
+    }
+}
+
 impl Column for f64 {
     const TYPE: SqlType = SqlType::Real;
 
@@ -197,12 +239,57 @@ impl Column for Vec<u8> {
     }
 }
 
+impl Column for Cow<'static, str> {
+    const TYPE: SqlType = SqlType::Text;
+
+    fn to_value(&self) -> Value {
+        Value::from(&**self)
+    }
+
+    fn from_value(value: Value) -> Result<Self> {
+        String::from_value(value).map(Cow::Owned)
+    }
+}
+
+impl<const N: usize> Column for [u8; N] {
+    const TYPE: SqlType = SqlType::Blob;
+
+    fn to_value(&self) -> Value {
+        Value::Blob(self.to_vec())
+    }
+
+    fn from_value(value: Value) -> Result<Self> {
+        Vec::from_value(value)?.try_into().map_err(|bytes: Vec<u8>| {
+            let message = format!("expected {N} bytes, found {}", bytes.len());
+            Error::new(Code::InvalidValue, message)
+        })
+    }
+}
+
+#[cfg(feature = "uuid")]
+impl Column for uuid::Uuid {
+    const TYPE: SqlType = SqlType::Text;
+
+    fn to_value(&self) -> Value {
+        Value::Text(self.to_string())
+    }
+
+    fn from_value(value: Value) -> Result<Self> {
+        let text = String::from_value(value)?;
+        text.parse().map_err(|_| Error::new(Code::InvalidValue, "expected a UUID"))
+    }
+}
+
 impl<T: Column> Column for Option<T> {
     const TYPE: SqlType = T::TYPE;
     const NULLABLE: bool = true;
 
     fn to_value(&self) -> Value {
         self.as_ref().map_or(Value::Null, T::to_value)
+    }
+
+    fn try_to_value(&self) -> Result<Value> {
+        self.as_ref().map_or(Ok(Value::Null), T::try_to_value)
     }
 
     fn from_value(value: Value) -> Result<Self> {
@@ -258,5 +345,48 @@ impl Column for Timestamp {
 
     fn from_value(value: Value) -> Result<Self> {
         i64::from_value(value).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn survives<T: Column + PartialEq + std::fmt::Debug>(column: T) {
+        assert_eq!(T::from_value(column.try_to_value().unwrap()).unwrap(), column);
+        assert_eq!(T::from_json(&column.to_json().unwrap()).unwrap(), column);
+    }
+
+    #[test]
+    fn a_column_survives_sql_and_json() {
+        survives(u64::MIN);
+        survives(i64::MAX.unsigned_abs());
+        survives(Some(5_u64));
+        survives(Cow::Borrowed("text"));
+        survives([0_u8, 1, 255]);
+        survives([0_u8; 0]);
+        #[cfg(feature = "uuid")]
+        survives(uuid::Uuid::from_u128(7));
+    }
+
+    #[test]
+    fn a_u64_beyond_the_integers_of_sqlite_is_an_error_and_never_another_number() {
+        let large = i64::MAX.unsigned_abs() + 1;
+        for error in [
+            large.try_to_value().unwrap_err(),
+            large.to_json().unwrap_err(),
+            Some(large).try_to_value().unwrap_err(),
+            u64::from_json(&Json::from(large)).unwrap_err(),
+            u64::from_value(Value::Integer(-1)).unwrap_err(),
+        ] {
+            assert_eq!(error.code(), Code::InvalidValue, "{error}");
+        }
+        assert_eq!(large.to_value(), Value::from("9223372036854775808"));
+    }
+
+    #[test]
+    fn bytes_of_another_length_are_an_error() {
+        let error = <[u8; 4]>::from_value(Value::Blob(vec![1, 2, 3])).unwrap_err();
+        assert_eq!(error.message(), "expected 4 bytes, found 3");
     }
 }

@@ -12,6 +12,7 @@
 //! - `worker`: host rooms in Cloudflare Durable Objects (the `worker` module).
 //! - `sqlite`: [`sql::Sqlite`](crate::sql), SQLite through rusqlite.
 //! - `streams`: Durable Streams, append-only streams over HTTP (the `streams` module).
+//! - `uuid`: `uuid::Uuid` as a [`Column`].
 //! - `testing`: `TestRoom`, a user's `on_action` under plain `cargo test`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -1,17 +1,42 @@
 //! What derived code calls. Not for people, and free to change.
 
 use crate::action::Operation;
-use crate::record::Schema;
-use crate::sql::{Sql, Value};
+use crate::record::{ColumnDef, Schema};
+use crate::sql::{Sql, SqlType, Value};
 use crate::{Action, Code, Column, Error, Record, RecordAction, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 pub use crate::action::{Operation as Op, Tables};
-pub use crate::record::{ColumnDef, Literal, Role};
+pub use crate::record::{Literal, Role};
 pub use serde;
 pub use serde_json;
+
+/// A record's table; its fields may become more.
+pub const fn schema(
+    table: &'static str,
+    renamed_from: &'static [&'static str],
+    dropped: &'static [&'static str],
+    columns: &'static [ColumnDef],
+) -> Schema {
+    Schema { table, renamed_from, dropped, columns }
+}
+
+/// A column of a record's table; its fields may become more.
+#[allow(clippy::too_many_arguments)]
+pub const fn column(
+    name: &'static str,
+    sql_type: SqlType,
+    nullable: bool,
+    role: Role,
+    default: Option<Literal>,
+    index: bool,
+    unique: bool,
+    renamed_from: &'static [&'static str],
+) -> ColumnDef {
+    ColumnDef { name, sql_type, nullable, role, default, index, unique, renamed_from }
+}
 
 /// A field of an action that sets a column: the column's type, or what is in its `Option`.
 #[diagnostic::on_unimplemented(
@@ -86,6 +111,20 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
     let mut i = 0;
     while i < a.len() {
         if a[i] != b[i] {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}
+
+/// Whether the channel at this place has a name that none before it has; checked when a derive is
+/// compiled.
+pub const fn is_new_channel(channels: &[&Schema], place: usize) -> bool {
+    let mut i = 0;
+    while i < place && i < channels.len() && place < channels.len() {
+        #[allow(clippy::indexing_slicing)]
+        if channels[i].table.eq_ignore_ascii_case(channels[place].table) {
             return false;
         }
         i += 1;
@@ -238,4 +277,29 @@ pub fn deserialize<'de, A: RecordAction, D: serde::Deserializer<'de>>(
 ) -> Result<A, D::Error> {
     let json = <Json as serde::Deserialize>::deserialize(from)?;
     A::from_json(A::Record::SCHEMA.table, &json).map_err(serde::de::Error::custom)
+}
+
+/// An action as [`serialize_in_channel`] writes it.
+#[derive(Serialize, serde::Deserialize)]
+struct InChannel<T> {
+    channel: T,
+    action: Json,
+}
+
+/// `Serialize` of an action of several records: `{"channel": "todos", "action": {...}}`.
+pub fn serialize_in_channel<A: Action, S: serde::Serializer>(
+    action: &A,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    let json = action.to_json().map_err(serde::ser::Error::custom)?;
+    InChannel { channel: action.channel(), action: json }.serialize(to)
+}
+
+/// `Deserialize` of an action of several records.
+pub fn deserialize_in_channel<'de, A: Action, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<A, D::Error> {
+    let InChannel { channel, action } = serde::Deserialize::deserialize(from)?;
+    let channel: String = channel;
+    A::from_json(&channel, &action).map_err(serde::de::Error::custom)
 }

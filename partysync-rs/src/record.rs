@@ -7,11 +7,19 @@ use serde_json::Value as Json;
 /// A row of one table, and through its table's name a channel that clients follow.
 ///
 /// Derive it; nobody writes it by hand. The key is the first field and `deleted_at`, where there
-/// is one, the last: a row travels as a JSON array in the order of its fields.
+/// is one, the last: a row travels as a JSON array in the order of its fields. A record has at
+/// most 100 fields, which is what a Durable Object takes.
 ///
 /// # Attributes
 ///
-/// On the struct: `#[record(table = "todos")]`.
+/// On the struct, in `#[record(...)]`:
+///
+/// | attribute | meaning |
+/// |---|---|
+/// | `table = "todos"` | the table's name, which is the channel's |
+/// | `renamed_from = "name"` | a name that the table had before: its rows move over; repeatable |
+/// | `dropped = "column"` | a column that goes, with its values; repeatable |
+/// | `crate = "path"` | where this crate is, if not at `::partysync` |
 ///
 /// On a field, in `#[record(...)]`:
 ///
@@ -24,7 +32,7 @@ use serde_json::Value as Json;
 /// | `index`, `unique` | an index; one that allows each value once |
 /// | `json` | any serde type, stored as JSON text |
 /// | `rename = "name"` | the column's name, where it is not the field's |
-/// | `renamed_from = "name"` | the name that the column had before: its values move over |
+/// | `renamed_from = "name"` | a name that the column had before: its values move over; repeatable |
 ///
 /// ```
 /// use partysync::{Record, Timestamp};
@@ -51,10 +59,42 @@ use serde_json::Value as Json;
 ///
 /// # Migrations
 ///
-/// A room compares the stored schema with the type's when it starts. Columns are added (when they
-/// have a default or take NULL), dropped and renamed, indexes added and dropped, all with the rows
-/// kept. A change that could lose or break rows is refused with [`Code::Migration`], which names
-/// the column and the remedy, and nothing is altered.
+/// A room compares the stored schema with the type's when it starts, in one transaction. A change
+/// that could lose or break rows is refused with [`Code::Migration`], which names the column and
+/// the remedy, and nothing is altered.
+///
+/// | the type changes | the table |
+/// |---|---|
+/// | a field is new | gets the column, if it has a `default` or is an `Option`; else it is refused |
+/// | a field is gone | keeps the column and its values (see below) |
+/// | a field is gone and `dropped` | loses the column |
+/// | a field has `renamed_from` | its column is renamed |
+/// | `default` changes | new rows get the new one; rows that are there stay |
+/// | an `Option` is no longer one | rows with NULL get the `default`; without one it is refused |
+/// | a field becomes an `Option`, `index` or `unique` come or go | follows |
+/// | the type of a column, or the key | refused: use a new column or table, filled in `on_start` |
+/// | `table` changes, with `renamed_from` | is renamed |
+/// | the record is gone | stays, with its rows |
+///
+/// **A rollback loses nothing.** A column that the running code does not know stays in the table
+/// and takes NULL from now on, unless it has a default. When code that knows it runs again, the
+/// column is there with its values; rows that were inserted meanwhile hold NULL or its default
+/// (it is refused if such a row has NULL where the code takes none). The same holds for
+/// a rename: a room remembers the names that its tables and columns had, so that older code
+/// finds them under the older name and newer code under the newer. To use a name anew for
+/// something else, say `dropped` of the column that had it.
+///
+/// A rename without `renamed_from` therefore keeps the values, in the column of the older name.
+/// When `renamed_from` is added later, rooms that hold both are refused, as only the application
+/// can tell which values are right: leave `renamed_from` out, and copy the values in `on_start`
+/// of rooms in which `PRAGMA table_info` still has the older column.
+///
+/// **`dropped` loses values**, in each room when it next starts, before `on_start`: write it in a
+/// version after the last one that reads the column.
+///
+/// The application's own indexes, triggers and views on the table stay. A column whose `default`
+/// or `Option` changes is written anew for each row, without a call of the application's
+/// triggers. A column that a view or trigger names is not dropped.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a record",
     note = "derive it: #[derive(partysync::Record)]"
@@ -167,15 +207,21 @@ impl std::fmt::Display for Key {
 
 /// A table: its name and its columns, the key first.
 #[derive(Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Schema {
     /// The table's name, which is the channel's too.
     pub table: &'static str,
+    /// The names that the table had before.
+    pub renamed_from: &'static [&'static str],
+    /// Columns that are dropped from tables which have them.
+    pub dropped: &'static [&'static str],
     /// The columns, in the order of the struct's fields.
     pub columns: &'static [ColumnDef],
 }
 
 /// One column of a table.
 #[derive(Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ColumnDef {
     /// Its name in SQL.
     pub name: &'static str,
@@ -191,12 +237,13 @@ pub struct ColumnDef {
     pub index: bool,
     /// Whether each value may be there once only.
     pub unique: bool,
-    /// The name it had before.
-    pub renamed_from: Option<&'static str>,
+    /// The names that it had before.
+    pub renamed_from: &'static [&'static str],
 }
 
 /// What a column is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Role {
     /// The application's data.
     Plain,
@@ -211,7 +258,7 @@ pub enum Role {
 }
 
 impl Role {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::Key => "key",
@@ -224,6 +271,7 @@ impl Role {
 
 /// The value of a `default` attribute.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Literal {
     /// An integer, or a boolean as 0 or 1.
     Integer(i64),

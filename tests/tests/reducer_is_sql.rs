@@ -92,7 +92,12 @@ proptest! {
     fn an_action_survives_json(action in action()) {
         let json = action.to_json().unwrap().to_string();
         let back = LabAction::from_json(action.channel(), &serde_json::from_str(&json).unwrap());
-        prop_assert_eq!(back.unwrap(), action);
+        prop_assert_eq!(&back.unwrap(), &action);
+        // With serde the channel travels along.
+        let text = serde_json::to_string(&action).unwrap();
+        let start = format!(r#"{{"channel":"{}","action":"#, action.channel());
+        prop_assert!(text.starts_with(&start), "{}", text);
+        prop_assert_eq!(serde_json::from_str::<LabAction>(&text).unwrap(), action);
     }
 
     #[test]

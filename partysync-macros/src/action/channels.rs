@@ -1,10 +1,11 @@
 //! The code of an enum of actions, one variant for each record.
 
 use super::parse::Channels;
-use crate::syntax::Errors;
+use crate::syntax::{Errors, in_block};
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{quote, quote_spanned};
 use syn::Fields;
+use syn::spanned::Spanned;
 
 pub(super) fn expand(channels: &Channels) -> syn::Result<TokenStream> {
     let mut errors = Errors::default();
@@ -24,41 +25,53 @@ pub(super) fn expand(channels: &Channels) -> syn::Result<TokenStream> {
     }
     errors.finish()?;
     let ident = &channels.ident;
-    let record = quote!(::partysync::RecordAction>::Record as ::partysync::Record>::SCHEMA);
-    Ok(quote! {
+    let record = quote!(__partysync::RecordAction>::Record as __partysync::Record>::SCHEMA);
+    let checks = types.iter().enumerate().map(|(index, ty)| {
+        quote_spanned! {ty.span()=>
+            const _: () = ::std::assert!(
+                __partysync::__private::is_new_channel(
+                    <#ident as __partysync::Action>::CHANNELS,
+                    #index,
+                ),
+                "another variant has actions of this record, or of one with the same table: \
+                 a record has one enum of actions, so move all variants into that",
+            );
+        }
+    });
+    let code = quote! {
         #[automatically_derived]
-        impl ::partysync::Action for #ident {
-            const CHANNELS: &'static [&'static ::partysync::Schema] =
+        impl __partysync::Action for #ident {
+            const CHANNELS: &'static [&'static __partysync::Schema] =
                 &[#(<<#types as #record),*];
 
             fn channel(&self) -> &'static str {
-                match self { #(Self::#idents(action) => ::partysync::Action::channel(action),)* }
+                match self { #(Self::#idents(action) => __partysync::Action::channel(action),)* }
             }
 
-            fn to_json(&self) -> ::partysync::Result<::partysync::__private::serde_json::Value> {
-                match self { #(Self::#idents(action) => ::partysync::Action::to_json(action),)* }
+            fn to_json(&self) -> __partysync::Result<__partysync::__private::serde_json::Value> {
+                match self { #(Self::#idents(action) => __partysync::Action::to_json(action),)* }
             }
 
             fn from_json(
                 channel: &str,
-                json: &::partysync::__private::serde_json::Value,
-            ) -> ::partysync::Result<Self> {
+                json: &__partysync::__private::serde_json::Value,
+            ) -> __partysync::Result<Self> {
                 #(if channel == <<#types as #record.table {
-                    return <#types as ::partysync::Action>::from_json(channel, json)
+                    return <#types as __partysync::Action>::from_json(channel, json)
                         .map(Self::#idents);
                 })*
-                ::std::result::Result::Err(::partysync::__private::unknown_channel(channel))
+                ::std::result::Result::Err(__partysync::__private::unknown_channel(channel))
             }
 
-            fn reduce(&self, tables: &mut dyn ::partysync::Tables) -> ::partysync::Result<()> {
+            fn reduce(&self, tables: &mut dyn __partysync::Tables) -> __partysync::Result<()> {
                 match self {
-                    #(Self::#idents(action) => ::partysync::Action::reduce(action, tables),)*
+                    #(Self::#idents(action) => __partysync::Action::reduce(action, tables),)*
                 }
             }
 
-            fn apply(&self, sql: &dyn ::partysync::sql::Sql) -> ::partysync::Result<()> {
+            fn apply(&self, sql: &dyn __partysync::sql::Sql) -> __partysync::Result<()> {
                 match self {
-                    #(Self::#idents(action) => ::partysync::Action::apply(action, sql),)*
+                    #(Self::#idents(action) => __partysync::Action::apply(action, sql),)*
                 }
             }
         }
@@ -71,5 +84,27 @@ pub(super) fn expand(channels: &Channels) -> syn::Result<TokenStream> {
                 }
             }
         )*
-    })
+
+        #[automatically_derived]
+        impl __partysync::__private::serde::Serialize for #ident {
+            fn serialize<S: __partysync::__private::serde::Serializer>(
+                &self,
+                serializer: S,
+            ) -> ::std::result::Result<S::Ok, S::Error> {
+                __partysync::__private::serialize_in_channel(self, serializer)
+            }
+        }
+
+        #[automatically_derived]
+        impl<'de> __partysync::__private::serde::Deserialize<'de> for #ident {
+            fn deserialize<D: __partysync::__private::serde::Deserializer<'de>>(
+                deserializer: D,
+            ) -> ::std::result::Result<Self, D::Error> {
+                __partysync::__private::deserialize_in_channel(deserializer)
+            }
+        }
+
+        #(#checks)*
+    };
+    Ok(in_block(channels.krate.as_ref(), &code))
 }

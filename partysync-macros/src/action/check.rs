@@ -6,6 +6,7 @@ use syn::{Ident, Path, Type};
 
 pub(super) struct Checked {
     pub(super) ident: Ident,
+    pub(super) krate: Option<Path>,
     pub(super) record: Path,
     pub(super) variants: Vec<CheckedVariant>,
 }
@@ -45,7 +46,13 @@ pub(super) fn check(actions: Actions) -> syn::Result<Checked> {
         names.push(variant.name.clone());
         if let Some(kind) = kind(variant, &mut errors) {
             let field = |f: &Field| check_field(f, kind, &mut errors);
-            let fields = variant.fields.iter().map(field).collect();
+            let fields: Vec<_> = variant.fields.iter().map(field).collect();
+            for (i, field) in fields.iter().enumerate() {
+                if fields.iter().take(i).any(|other| other.name == field.name) {
+                    let message = format!("two fields are called `{}` on the wire", field.name);
+                    errors.at(field.ident.span(), message);
+                }
+            }
             let (ident, name) = (variant.syntax.ident.clone(), variant.name.clone());
             variants.push(CheckedVariant { ident, name, kind, fields });
         }
@@ -58,7 +65,7 @@ pub(super) fn check(actions: Actions) -> syn::Result<Checked> {
         }
     }
     errors.finish()?;
-    Ok(Checked { ident: actions.ident, record: actions.record, variants })
+    Ok(Checked { ident: actions.ident, krate: actions.krate, record: actions.record, variants })
 }
 
 fn kind(variant: &Variant, errors: &mut Errors) -> Option<Kind> {

@@ -2,80 +2,82 @@
 
 use super::check::{Checked, CheckedField, CheckedVariant, Codec};
 use super::parse::Kind;
-use proc_macro2::TokenStream;
+use crate::syntax::in_block;
+use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
+use syn::Ident;
 use syn::spanned::Spanned;
 
 pub(super) fn expand(action: &Checked) -> TokenStream {
-    let Checked { ident, record, variants } = action;
+    let Checked { ident, krate, record, variants } = action;
     let known: Vec<_> = variants.iter().map(|v| format!("`{}`", v.name)).collect();
     let known = known.join(", ");
     let encode = variants.iter().map(encode);
     let decode = variants.iter().map(decode);
-    let operations = variants.iter().map(|v| operation(v, record));
+    let operations = variants.iter().map(|v| operation(ident, v, record));
     let checks = variants.iter().map(|v| key_check(v, record));
     let customs: Vec<_> = variants.iter().filter(|v| v.kind == Kind::Custom).collect();
     let custom_idents: Vec<_> = customs.iter().map(|v| &v.ident).collect();
     let custom_names: Vec<_> = customs.iter().map(|v| &v.name).collect();
     let reduce_custom = customs.iter().map(|CheckedVariant { ident, .. }| {
         // On the variant, where a missing `impl Reduce` is then reported.
-        let reduce = quote_spanned!(ident.span()=> <Self as ::partysync::Reduce>::reduce_custom);
-        quote!(Self::#ident { .. } => #reduce(self, &mut ::partysync::Draft::new(tables)),)
+        let reduce = quote_spanned!(ident.span()=> <Self as __partysync::Reduce>::reduce_custom);
+        quote!(Self::#ident { .. } => #reduce(self, &mut __partysync::Draft::new(tables)),)
     });
     // With nothing but custom variants there is no operation to run.
     let rest = (customs.len() < variants.len()).then(|| {
         (
-            quote!(_ => ::partysync::__private::reduce::<Self>(&self.__operation()?, tables),),
-            quote!(_ => ::partysync::__private::apply::<Self>(&self.__operation()?, sql),),
+            quote!(_ => __partysync::__private::reduce::<Self>(&operation(self)?, tables),),
+            quote!(_ => __partysync::__private::apply::<Self>(&operation(self)?, sql),),
         )
     });
     let (rest_reduce, rest_apply) = rest.unzip();
-    quote! {
+    let code = quote! {
         #[automatically_derived]
-        impl ::partysync::Action for #ident {
-            const CHANNELS: &'static [&'static ::partysync::Schema] =
-                &[<#record as ::partysync::Record>::SCHEMA];
+        impl __partysync::Action for #ident {
+            const CHANNELS: &'static [&'static __partysync::Schema] =
+                &[<#record as __partysync::Record>::SCHEMA];
 
             fn channel(&self) -> &'static str {
-                <#record as ::partysync::Record>::SCHEMA.table
+                <#record as __partysync::Record>::SCHEMA.table
             }
 
-            fn to_json(&self) -> ::partysync::Result<::partysync::__private::serde_json::Value> {
-                let mut payload = ::partysync::__private::serde_json::Map::new();
+            fn to_json(&self) -> __partysync::Result<__partysync::__private::serde_json::Value> {
+                let mut payload = __partysync::__private::serde_json::Map::new();
                 let name = match self { #(#encode)* };
-                ::std::result::Result::Ok(::partysync::__private::close_action(name, payload))
+                ::std::result::Result::Ok(__partysync::__private::close_action(name, payload))
             }
 
             fn from_json(
                 channel: &str,
-                json: &::partysync::__private::serde_json::Value,
-            ) -> ::partysync::Result<Self> {
-                if channel != <#record as ::partysync::Record>::SCHEMA.table {
+                json: &__partysync::__private::serde_json::Value,
+            ) -> __partysync::Result<Self> {
+                if channel != <#record as __partysync::Record>::SCHEMA.table {
                     return ::std::result::Result::Err(
-                        ::partysync::__private::unknown_channel(channel),
+                        __partysync::__private::unknown_channel(channel),
                     );
                 }
                 #[allow(unused_mut)]
-                let (name, mut payload) = ::partysync::__private::open_action(json)?;
+                let (name, mut payload) = __partysync::__private::open_action(json)?;
                 match name {
                     #(#decode)*
                     other => ::std::result::Result::Err(
-                        ::partysync::__private::unknown_action(other, #known),
+                        __partysync::__private::unknown_action(other, #known),
                     ),
                 }
             }
 
             fn reduce(
                 &self,
-                tables: &mut dyn ::partysync::Tables,
-            ) -> ::partysync::Result<()> {
+                tables: &mut dyn __partysync::Tables,
+            ) -> __partysync::Result<()> {
                 match self { #(#reduce_custom)* #rest_reduce }
             }
 
-            fn apply(&self, sql: &dyn ::partysync::sql::Sql) -> ::partysync::Result<()> {
+            fn apply(&self, sql: &dyn __partysync::sql::Sql) -> __partysync::Result<()> {
                 match self {
                     #(Self::#custom_idents { .. } => ::std::result::Result::Err(
-                        ::partysync::__private::unhandled(#custom_names),
+                        __partysync::__private::unhandled(#custom_names),
                     ),)*
                     #rest_apply
                 }
@@ -83,39 +85,37 @@ pub(super) fn expand(action: &Checked) -> TokenStream {
         }
 
         #[automatically_derived]
-        impl ::partysync::RecordAction for #ident {
+        impl __partysync::RecordAction for #ident {
             type Record = #record;
         }
 
-        #[automatically_derived]
-        impl #ident {
-            #[allow(dead_code)]
-            fn __operation(&self) -> ::partysync::Result<::partysync::__private::Op> {
-                match self { #(#operations)* }
-            }
+        #[allow(dead_code)]
+        fn operation(action: &#ident) -> __partysync::Result<__partysync::__private::Op> {
+            match action { #(#operations)* }
         }
 
         #[automatically_derived]
-        impl ::partysync::__private::serde::Serialize for #ident {
-            fn serialize<S: ::partysync::__private::serde::Serializer>(
+        impl __partysync::__private::serde::Serialize for #ident {
+            fn serialize<S: __partysync::__private::serde::Serializer>(
                 &self,
                 serializer: S,
             ) -> ::std::result::Result<S::Ok, S::Error> {
-                ::partysync::__private::serialize(self, serializer)
+                __partysync::__private::serialize(self, serializer)
             }
         }
 
         #[automatically_derived]
-        impl<'de> ::partysync::__private::serde::Deserialize<'de> for #ident {
-            fn deserialize<D: ::partysync::__private::serde::Deserializer<'de>>(
+        impl<'de> __partysync::__private::serde::Deserialize<'de> for #ident {
+            fn deserialize<D: __partysync::__private::serde::Deserializer<'de>>(
                 deserializer: D,
             ) -> ::std::result::Result<Self, D::Error> {
-                ::partysync::__private::deserialize(deserializer)
+                __partysync::__private::deserialize(deserializer)
             }
         }
 
         #(#checks)*
-    }
+    };
+    in_block(krate.as_ref(), &code)
 }
 
 /// A match arm that fills `payload` and gives the name.
@@ -125,8 +125,8 @@ fn encode(variant: &CheckedVariant) -> TokenStream {
     let puts = fields.iter().map(|field| {
         let CheckedField { ident, name, codec, optional, .. } = field;
         let put = match codec {
-            Codec::Column => quote!(::partysync::__private::put(&mut payload, #name, #ident)?;),
-            Codec::Serde => quote!(::partysync::__private::put_json(&mut payload, #name, #ident)?;),
+            Codec::Column => quote!(__partysync::__private::put(&mut payload, #name, #ident)?;),
+            Codec::Serde => quote!(__partysync::__private::put_json(&mut payload, #name, #ident)?;),
         };
         if *optional {
             quote!(if let ::std::option::Option::Some(#ident) = #ident { #put })
@@ -148,27 +148,29 @@ fn decode(variant: &CheckedVariant) -> TokenStream {
             (Codec::Serde, false) => quote!(take_json),
             (Codec::Serde, true) => quote!(take_json_option),
         };
-        quote!(#ident: ::partysync::__private::#take::<#ty>(&mut payload, #name, #column)?)
+        quote!(#ident: __partysync::__private::#take::<#ty>(&mut payload, #name, #column)?)
     });
     quote!(#name => ::std::result::Result::Ok(Self::#ident { #(#takes),* }),)
 }
 
 /// A match arm that gives the operation.
-fn operation(variant: &CheckedVariant, record: &syn::Path) -> TokenStream {
+fn operation(action: &Ident, variant: &CheckedVariant, record: &syn::Path) -> TokenStream {
     let CheckedVariant { ident, name, kind, fields } = variant;
-    let op = quote!(::partysync::__private::Op);
+    let op = quote!(__partysync::__private::Op);
     if *kind == Kind::Custom {
         return quote! {
-            Self::#ident { .. } => ::std::result::Result::Err(
-                ::partysync::__private::unhandled(#name),
+            #action::#ident { .. } => ::std::result::Result::Err(
+                __partysync::__private::unhandled(#name),
             ),
         };
     }
     let idents = fields.iter().map(|f| &f.ident);
     let pushes = fields.iter().map(|field| {
         let ident = &field.ident;
-        let setter = format_ident!("column_{}", field.name, span = ident.span());
-        let push = quote_spanned! {field.ty.span()=>
+        let setter = format_ident!("__column_{}", field.name, span = ident.span());
+        // On the user's type, but `cells` is this function's.
+        let at = field.ty.span().resolved_at(Span::call_site());
+        let push = quote_spanned! {at=>
             cells.push(<#record>::#setter(::std::clone::Clone::clone(#ident))?);
         };
         if field.optional {
@@ -177,7 +179,7 @@ fn operation(variant: &CheckedVariant, record: &syn::Path) -> TokenStream {
             push
         }
     });
-    let key = quote!(::partysync::__private::key_cell(&cells));
+    let key = quote!(__partysync::__private::key_cell(&cells));
     let make = match kind {
         Kind::Insert => quote!(#op::Insert(cells)),
         Kind::Update => quote!(#op::Update(#key, cells)),
@@ -185,7 +187,7 @@ fn operation(variant: &CheckedVariant, record: &syn::Path) -> TokenStream {
         Kind::Delete | Kind::Custom => quote!(#op::Delete(#key)),
     };
     quote! {
-        Self::#ident { #(#idents),* } => {
+        #action::#ident { #(#idents),* } => {
             let mut cells = ::std::vec::Vec::new();
             #(#pushes)*
             ::std::result::Result::Ok(#make)
@@ -203,8 +205,8 @@ fn key_check(variant: &CheckedVariant, record: &syn::Path) -> TokenStream {
     let message = format!("`{}` needs the record's key as a field", variant.ident);
     quote_spanned! {variant.ident.span()=>
         const _: () = ::std::assert!(
-            ::partysync::__private::has_key(
-                <#record as ::partysync::Record>::SCHEMA,
+            __partysync::__private::has_key(
+                <#record as __partysync::Record>::SCHEMA,
                 &[#(#names),*],
             ),
             #message,

@@ -1,6 +1,6 @@
 //! The attributes of an action, as they were written.
 
-use crate::syntax::{Errors, each_meta, refuse_generics, string, unknown};
+use crate::syntax::{Errors, crate_path, each_meta, once, refuse_generics, string, unknown};
 use heck::ToSnakeCase;
 use proc_macro2::Span;
 use syn::spanned::Spanned;
@@ -13,11 +13,15 @@ pub(super) enum Parsed {
 
 pub(super) struct Channels {
     pub(super) ident: Ident,
+    /// Where the library is, if not at `::partysync`.
+    pub(super) krate: Option<Path>,
     pub(super) variants: Vec<syn::Variant>,
 }
 
 pub(super) struct Actions {
     pub(super) ident: Ident,
+    /// Where the library is, if not at `::partysync`.
+    pub(super) krate: Option<Path>,
     pub(super) record: Path,
     pub(super) variants: Vec<Variant>,
 }
@@ -51,16 +55,17 @@ const KINDS: [&str; 6] = ["insert", "update", "upsert", "delete", "custom", "ren
 pub(super) fn parse(input: &DeriveInput) -> syn::Result<Parsed> {
     let mut errors = Errors::default();
     refuse_generics(input, &mut errors);
-    let (mut record, mut channels) = (None, None);
+    let (mut record, mut channels, mut krate) = (None, None, None);
     each_meta(&input.attrs, "action", &mut errors, |meta| {
         if meta.path.is_ident("record") {
-            record = Some(meta.value()?.parse::<Path>()?);
+            once(&mut record, meta.value()?.parse::<Path>()?, meta)
         } else if meta.path.is_ident("channels") {
-            channels = Some(meta.path.span());
+            once(&mut channels, meta.path.span(), meta)
+        } else if meta.path.is_ident("crate") {
+            once(&mut krate, crate_path(meta)?, meta)
         } else {
-            return Err(unknown(meta, &["record", "channels"]));
+            Err(unknown(meta, &["record", "channels", "crate"]))
         }
-        Ok(())
     });
     let Data::Enum(data) = &input.data else {
         errors.at(input.ident.span(), "an action is an enum: one variant for each thing to do");
@@ -82,12 +87,12 @@ pub(super) fn parse(input: &DeriveInput) -> syn::Result<Parsed> {
         (None, Some(_)) => {
             errors.finish()?;
             let variants = data.variants.iter().cloned().collect();
-            return Ok(Parsed::Channels(Channels { ident, variants }));
+            return Ok(Parsed::Channels(Channels { ident, krate, variants }));
         }
         (Some(record), None) => {
             let variants = data.variants.iter().map(|v| variant(v, &mut errors)).collect();
             errors.finish()?;
-            return Ok(Parsed::Actions(Actions { ident, record, variants }));
+            return Ok(Parsed::Actions(Actions { ident, krate, record, variants }));
         }
     }
     errors.finish()?;
@@ -95,7 +100,7 @@ pub(super) fn parse(input: &DeriveInput) -> syn::Result<Parsed> {
 }
 
 fn variant(syntax: &syn::Variant, errors: &mut Errors) -> Variant {
-    let mut name = syntax.ident.to_string().to_snake_case();
+    let mut rename = None;
     let mut kinds = Vec::new();
     each_meta(&syntax.attrs, "action", errors, |meta| {
         let ident = meta.path.get_ident().map(ToString::to_string).unwrap_or_default();
@@ -105,10 +110,7 @@ fn variant(syntax: &syn::Variant, errors: &mut Errors) -> Variant {
             "upsert" => Kind::Upsert,
             "delete" => Kind::Delete,
             "custom" => Kind::Custom,
-            "rename" => {
-                name = string(meta)?.value();
-                return Ok(());
-            }
+            "rename" => return once(&mut rename, string(meta)?, meta),
             _ => return Err(unknown(meta, &KINDS)),
         };
         kinds.push((meta.path.span(), kind));
@@ -120,18 +122,18 @@ fn variant(syntax: &syn::Variant, errors: &mut Errors) -> Variant {
         syn::Fields::Named(named) => {
             for field in &named.named {
                 let Some(ident) = field.ident.clone() else { continue };
-                let (mut json, mut rename) = (false, None);
+                let (mut json, mut rename) = (None, None);
                 each_meta(&field.attrs, "action", errors, |meta| {
                     if meta.path.is_ident("json") {
-                        json = true;
+                        once(&mut json, (), meta)
                     } else if meta.path.is_ident("rename") {
-                        rename = Some(string(meta)?);
+                        once(&mut rename, string(meta)?, meta)
                     } else {
-                        return Err(unknown(meta, &["json", "rename"]));
+                        Err(unknown(meta, &["json", "rename"]))
                     }
-                    Ok(())
                 });
-                fields.push(Field { ident, ty: field.ty.clone(), json, rename });
+                let ty = field.ty.clone();
+                fields.push(Field { ident, ty, json: json.is_some(), rename });
             }
         }
         syn::Fields::Unnamed(unnamed) => errors.add(syn::Error::new_spanned(
@@ -139,5 +141,9 @@ fn variant(syntax: &syn::Variant, errors: &mut Errors) -> Variant {
             "name the fields: they are the record's columns, { id: String, ... }",
         )),
     }
+    let name = match rename {
+        Some(rename) => rename.value(),
+        None => syntax.ident.to_string().to_snake_case(),
+    };
     Variant { syntax: syntax.clone(), name, kinds, fields }
 }

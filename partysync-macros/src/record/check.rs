@@ -1,15 +1,21 @@
 //! A record that cannot be wrong, or every reason why it is.
 
 use super::parse::{Field, Parsed};
-use crate::syntax::{Errors, last_name, option_of};
+use crate::syntax::{Errors, is_bytes, last_name, option_of};
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
-use syn::{Expr, ExprLit, ExprUnary, Ident, Lit, Type, UnOp, Visibility};
+use syn::{Expr, ExprLit, ExprUnary, Ident, Lit, LitStr, Path, Type, UnOp, Visibility};
+
+/// What a table in a Durable Object has at most.
+const MAX_COLUMNS: usize = 100;
 
 pub(super) struct Checked {
     pub(super) ident: Ident,
     pub(super) vis: Visibility,
     pub(super) table: String,
+    pub(super) renamed_from: Vec<String>,
+    pub(super) dropped: Vec<String>,
+    pub(super) krate: Option<Path>,
     pub(super) columns: Vec<Column>,
 }
 
@@ -23,7 +29,7 @@ pub(super) struct Column {
     pub(super) unique: bool,
     /// A `Literal`, as tokens.
     pub(super) default: Option<TokenStream>,
-    pub(super) renamed_from: Option<String>,
+    pub(super) renamed_from: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -60,8 +66,68 @@ pub(super) fn check(parsed: Parsed) -> syn::Result<Checked> {
             errors.at(column.ident.span(), message);
         }
     }
+    if let Some(column) = columns.get(MAX_COLUMNS) {
+        let message = format!(
+            "a table in a Durable Object has at most {MAX_COLUMNS} columns: put some into one \
+             field with `#[record(json)]`, or into a record of their own"
+        );
+        errors.at(column.ident.span(), message);
+    }
+    former_names(&parsed, &table, &columns, &mut errors);
     errors.finish()?;
-    Ok(Checked { ident: parsed.ident, vis: parsed.vis, table, columns })
+    let value = |names: &[LitStr]| names.iter().map(LitStr::value).collect();
+    Ok(Checked {
+        table,
+        columns,
+        renamed_from: value(&parsed.renamed_from),
+        dropped: value(&parsed.dropped),
+        ident: parsed.ident,
+        vis: parsed.vis,
+        krate: parsed.krate,
+    })
+}
+
+/// What `renamed_from` and `dropped` name: nothing that is there, and each once.
+fn former_names(parsed: &Parsed, table: &str, columns: &[Column], errors: &mut Errors) {
+    const SAME: &str = "`renamed_from` is the name that the table had before, not the one it has";
+    let mut seen: Vec<String> = Vec::new();
+    for from in &parsed.renamed_from {
+        note(from, &mut seen, "the table was renamed from it already", errors);
+        if from.value() == table {
+            errors.at(from.span(), SAME);
+        }
+    }
+    let mut seen = Vec::new();
+    for from in parsed.fields.iter().flat_map(|field| &field.renamed_from) {
+        note(from, &mut seen, "a column was renamed from it already: remove one", errors);
+    }
+    for name in &parsed.dropped {
+        let there = columns.iter().find(|column| column.name.eq_ignore_ascii_case(&name.value()));
+        if let Some(column) = there {
+            let message = format!(
+                "`{}` is a field of this record: remove the field, or remove `dropped`",
+                column.name
+            );
+            errors.at(name.span(), message);
+        }
+        note(
+            name,
+            &mut seen,
+            "a column is renamed from it, or it is dropped twice: remove one",
+            errors,
+        );
+    }
+}
+
+/// An error for a name that cannot be one, or that is among those seen before.
+fn note(name: &LitStr, seen: &mut Vec<String>, twice: &str, errors: &mut Errors) {
+    if let Err(why) = identifier(&name.value()) {
+        errors.at(name.span(), why);
+    }
+    if seen.contains(&name.value()) {
+        errors.at(name.span(), twice);
+    }
+    seen.push(name.value());
 }
 
 /// What stands where: one key, first; `deleted_at` last; each role once.
@@ -138,9 +204,7 @@ fn column(field: &Field, errors: &mut Errors) -> Option<Column> {
     if let Err(why) = identifier(&name) {
         errors.at(span, why);
     }
-    if let Some(from) = &field.renamed_from
-        && from.value() == name
-    {
+    for from in field.renamed_from.iter().filter(|from| from.value() == name) {
         errors.at(
             from.span(),
             "`renamed_from` is the name that the column had before, not the one it has",
@@ -156,7 +220,7 @@ fn column(field: &Field, errors: &mut Errors) -> Option<Column> {
         index: field.index.is_some(),
         unique: field.unique.is_some(),
         default,
-        renamed_from: field.renamed_from.as_ref().map(syn::LitStr::value),
+        renamed_from: field.renamed_from.iter().map(LitStr::value).collect(),
     })
 }
 
@@ -181,10 +245,10 @@ fn check_type(field: &Field, role: Role, errors: &mut Errors) {
     }
     if field.json.is_none() {
         let plain = inner.unwrap_or(&field.ty);
-        for name in ["u64", "usize", "isize", "i128", "u128"] {
+        for name in ["usize", "isize", "i128", "u128"] {
             if is(plain, name) {
                 wrong(
-                    "SQLite's integers are 64 bits with a sign: use `i64`, or text for larger numbers",
+                    "SQLite's integers are 64 bits with a sign: use `i64` or `u64`, or text for larger numbers",
                 );
             }
         }
@@ -196,7 +260,7 @@ fn check_type(field: &Field, role: Role, errors: &mut Errors) {
 
 /// A `Literal` of a `default`.
 fn literal(expr: &Expr, field: &Field) -> syn::Result<TokenStream> {
-    let literal = quote!(::partysync::__private::Literal);
+    let literal = quote!(__partysync::__private::Literal);
     let (negative, lit) = match expr {
         Expr::Lit(ExprLit { lit, .. }) => (false, lit),
         Expr::Unary(ExprUnary { op: UnOp::Neg(_), expr, .. }) => match &**expr {
@@ -205,13 +269,18 @@ fn literal(expr: &Expr, field: &Field) -> syn::Result<TokenStream> {
         },
         _ => return Err(not_literal(expr)),
     };
-    let name = last_name(option_of(&field.ty).unwrap_or(&field.ty)).unwrap_or_default();
+    let ty = option_of(&field.ty).unwrap_or(&field.ty);
+    if field.json.is_none() && is_bytes(ty) {
+        let message = "bytes have no literal here: make the field an `Option`";
+        return Err(syn::Error::new_spanned(expr, message));
+    }
+    let name = last_name(ty).unwrap_or_default();
     let expected = match name.as_str() {
         _ if field.json.is_some() => "a string of JSON",
         "bool" => "`true` or `false`",
-        "String" => "a string",
+        "String" | "Cow" => "a string",
         "f32" | "f64" => "a number with a point",
-        "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "Timestamp" => "an integer",
+        "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64" | "Timestamp" => "an integer",
         // A column type of the user's own: what it stores is not known here.
         _ => "",
     };
@@ -221,8 +290,11 @@ fn literal(expr: &Expr, field: &Field) -> syn::Result<TokenStream> {
             quote!(#literal::Integer(#value))
         }),
         Lit::Int(lit) => ("an integer", {
-            let value: i64 = lit.base10_parse()?;
-            let value = if negative { -value } else { value };
+            let value: i128 = lit.base10_parse()?;
+            let value = i64::try_from(if negative { -value } else { value }).map_err(|_| {
+                syn::Error::new_spanned(expr, "SQLite's integers are 64 bits with a sign")
+            })?;
+            fits(value, &name).map_err(|why| syn::Error::new_spanned(expr, why))?;
             quote!(#literal::Integer(#value))
         }),
         Lit::Float(lit) => ("a number with a point", {
@@ -243,6 +315,21 @@ fn literal(expr: &Expr, field: &Field) -> syn::Result<TokenStream> {
         ));
     }
     Ok(tokens)
+}
+
+/// Whether an integer type of this name holds the value.
+fn fits(value: i64, name: &str) -> Result<(), String> {
+    let fits = match name {
+        "i8" => i8::try_from(value).is_ok(),
+        "i16" => i16::try_from(value).is_ok(),
+        "i32" => i32::try_from(value).is_ok(),
+        "u8" => u8::try_from(value).is_ok(),
+        "u16" => u16::try_from(value).is_ok(),
+        "u32" => u32::try_from(value).is_ok(),
+        "u64" => u64::try_from(value).is_ok(),
+        _ => true,
+    };
+    if fits { Ok(()) } else { Err(format!("`{name}` does not hold {value}")) }
 }
 
 fn not_literal(expr: &Expr) -> syn::Error {

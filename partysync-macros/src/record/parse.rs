@@ -1,14 +1,18 @@
 //! The attributes of a record, as they were written.
 
-use crate::syntax::{Errors, each_meta, refuse_generics, string, unknown};
+use crate::syntax::{Errors, crate_path, each_meta, once, refuse_generics, string, unknown};
 use proc_macro2::Span;
 use syn::spanned::Spanned;
-use syn::{Data, DeriveInput, Expr, Fields, Ident, LitStr, Type, Visibility};
+use syn::{Data, DeriveInput, Expr, Fields, Ident, LitStr, Path, Type, Visibility};
 
 pub(super) struct Parsed {
     pub(super) ident: Ident,
     pub(super) vis: Visibility,
     pub(super) table: Option<LitStr>,
+    pub(super) renamed_from: Vec<LitStr>,
+    pub(super) dropped: Vec<LitStr>,
+    /// Where the library is, if not at `::partysync`.
+    pub(super) krate: Option<Path>,
     pub(super) fields: Vec<Field>,
 }
 
@@ -24,8 +28,10 @@ pub(super) struct Field {
     pub(super) json: Option<Span>,
     pub(super) default: Option<Expr>,
     pub(super) rename: Option<LitStr>,
-    pub(super) renamed_from: Option<LitStr>,
+    pub(super) renamed_from: Vec<LitStr>,
 }
+
+const ON_STRUCT: [&str; 4] = ["table", "renamed_from", "dropped", "crate"];
 
 const ON_FIELDS: [&str; 10] = [
     "key",
@@ -43,12 +49,20 @@ const ON_FIELDS: [&str; 10] = [
 pub(super) fn parse(input: &DeriveInput) -> syn::Result<Parsed> {
     let mut errors = Errors::default();
     refuse_generics(input, &mut errors);
-    let mut table = None;
+    let (mut table, mut krate) = (None, None);
+    let (mut renamed_from, mut dropped) = (Vec::new(), Vec::new());
     each_meta(&input.attrs, "record", &mut errors, |meta| {
-        if !meta.path.is_ident("table") {
-            return Err(unknown(meta, &["table"]));
+        if meta.path.is_ident("table") {
+            return once(&mut table, string(meta)?, meta);
+        } else if meta.path.is_ident("crate") {
+            return once(&mut krate, crate_path(meta)?, meta);
+        } else if meta.path.is_ident("renamed_from") {
+            renamed_from.push(string(meta)?);
+        } else if meta.path.is_ident("dropped") {
+            dropped.push(string(meta)?);
+        } else {
+            return Err(unknown(meta, &ON_STRUCT));
         }
-        table = Some(string(meta)?);
         Ok(())
     });
     let mut fields = Vec::new();
@@ -62,7 +76,8 @@ pub(super) fn parse(input: &DeriveInput) -> syn::Result<Parsed> {
         _ => errors.at(input.ident.span(), "a record is a struct: an enum can be a column's type"),
     }
     errors.finish()?;
-    Ok(Parsed { ident: input.ident.clone(), vis: input.vis.clone(), table, fields })
+    let (ident, vis) = (input.ident.clone(), input.vis.clone());
+    Ok(Parsed { ident, vis, table, renamed_from, dropped, krate, fields })
 }
 
 fn field(field: &syn::Field, errors: &mut Errors) -> Option<Field> {
@@ -78,7 +93,7 @@ fn field(field: &syn::Field, errors: &mut Errors) -> Option<Field> {
         json: None,
         default: None,
         rename: None,
-        renamed_from: None,
+        renamed_from: Vec::new(),
     };
     each_meta(&field.attrs, "record", errors, |meta| {
         let Some(name) = meta.path.get_ident() else { return Err(unknown(meta, &ON_FIELDS)) };
@@ -96,23 +111,17 @@ fn field(field: &syn::Field, errors: &mut Errors) -> Option<Field> {
                         meta.error("say which: `default = 0`, `default = \"\"`, `default = false`")
                     );
                 }
-                parsed.default = Some(meta.value()?.parse()?);
-                return Ok(());
+                let default = meta.value()?.parse()?;
+                return once(&mut parsed.default, default, meta);
             }
-            "rename" => {
-                parsed.rename = Some(string(meta)?);
-                return Ok(());
-            }
+            "rename" => return once(&mut parsed.rename, string(meta)?, meta),
             "renamed_from" => {
-                parsed.renamed_from = Some(string(meta)?);
+                parsed.renamed_from.push(string(meta)?);
                 return Ok(());
             }
             _ => return Err(unknown(meta, &ON_FIELDS)),
         };
-        if flag.replace(meta.path.span()).is_some() {
-            return Err(meta.error(format!("`{name}` is there twice")));
-        }
-        Ok(())
+        once(flag, meta.path.span(), meta)
     });
     Some(parsed)
 }

@@ -27,7 +27,7 @@ pub struct Shape {
     points: Vec<Point>,
     #[record(json, rename = "centre")]
     center: Option<Point>,
-    #[record(default = -1)]
+    #[record(default = -2147483648)]
     layer: i32,
     #[record(default = 1.5)]
     scale: f32,

@@ -37,6 +37,18 @@ enum UnknownOnVariant {
         #[action(key)]
         id: String,
     },
+    #[action(delete, rename = "one", rename = "two")]
+    Renamed {
+        #[action(json, json)]
+        id: String,
+    },
+}
+
+#[derive(Action, Clone, Debug)]
+#[action(record = Todo, record = Todo)]
+enum RecordTwice {
+    #[action(delete)]
+    Delete { id: String },
 }
 
 fn main() {}

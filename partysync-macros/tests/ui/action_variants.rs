@@ -22,6 +22,12 @@ enum TodoAction {
     Twin { id: String },
     #[action(insert, rename = "twin")]
     Other { id: String },
+    #[action(insert)]
+    TwoOfOne {
+        id: String,
+        #[action(rename = "id")]
+        key: String,
+    },
 }
 
 fn main() {}

@@ -27,6 +27,8 @@ enum Twins {
     Other,
     #[column(name = "x")]
     Third,
+    #[column(rename = "a", rename = "b")]
+    Fourth,
 }
 
 #[derive(Column)]

@@ -7,8 +7,6 @@ const ZERO: i64 = 0;
 struct Defaults {
     #[record(key)]
     id: String,
-    #[record(default)]
-    nothing: i64,
     #[record(default = ZERO)]
     constant: i64,
     #[record(default = "0")]
@@ -25,6 +23,25 @@ struct Defaults {
     too_large: i64,
     #[record(json, default = 0)]
     json: Vec<String>,
+    #[record(default = "00")]
+    bytes: [u8; 1],
+    #[record(default = -1.5)]
+    large: u64,
+    #[record(default = -1)]
+    negative: u64,
+    #[record(default = 128)]
+    small: Option<i8>,
+}
+
+#[derive(Record, Clone)]
+#[record(table = "defaults")]
+struct Unread {
+    #[record(key)]
+    id: String,
+    #[record(default)]
+    nothing: i64,
+    #[record(default = 1, default = 2)]
+    twice: i64,
 }
 
 fn main() {}

@@ -49,7 +49,7 @@ impl Followed {
 
 /// Whether what this column holds is what a client's column may hold.
 fn serves(column: &ColumnDef, wanted: &str) -> bool {
-    let names = std::iter::once(column.name).chain(column.renamed_from);
+    let names = std::iter::once(column.name).chain(column.renamed_from.iter().copied());
     names.into_iter().any(|name| {
         let own = column.signature(name);
         // A client that takes null takes less, too.

@@ -108,9 +108,23 @@ pub(crate) fn open(
             version: unsigned(10)?,
         })
     };
-    let meta = sql.query_one(meta, [], read)?;
-    migrate::migrate(schemas, sql)?;
+    let mut meta = sql.query_one(meta, [], read)?;
+    if !migrate::migrate(schemas, sql)?.rewritten.is_empty() {
+        start_over(sql, &mut meta)?;
+    }
     Ok(meta)
+}
+
+/// Rows have changed without a version of their own: whoever has an older one starts over.
+fn start_over(sql: &dyn Sql, meta: &mut Meta) -> Result<()> {
+    // An entry of no channel's, for a version that nobody has.
+    let entry =
+        "INSERT INTO _partysync_change (channel, key, at) VALUES (0, 0, ?) RETURNING version";
+    let version = sql.query_one(entry, params![meta.now], |row| row.get::<i64>(0))?;
+    meta.version = version.unsigned_abs();
+    (meta.trimmed_to, meta.trimmed_at) = (meta.version, meta.now.as_millis());
+    let trimmed = "UPDATE _partysync_meta SET trimmed_to = ?, trimmed_at = ?";
+    sql.exec(trimmed, &params![integer(meta.trimmed_to), meta.trimmed_at])
 }
 
 /// Keeps the room's name, for events that come without one.

@@ -1,0 +1,90 @@
+//! What a table looked like when it was last migrated, as JSON in `_partysync_schema`.
+
+use super::super::triggers::TRIGGERS;
+use crate::record::{ColumnDef, Role, Schema};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize, PartialEq, Debug, Clone)]
+pub(super) struct Stored {
+    /// Rises when the triggers' text changes.
+    pub(super) triggers: u32,
+    /// The columns of the type.
+    pub(super) columns: Vec<StoredColumn>,
+    /// Columns that another version of the application has and this one does not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) kept: Vec<StoredColumn>,
+    /// Names of columns that were dropped and did not come back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) gone: Vec<String>,
+    /// Other names that the table had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) names: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Debug, Clone)]
+pub(super) struct StoredColumn {
+    pub(super) name: String,
+    /// [`SqlType::name`](crate::sql::SqlType::name).
+    pub(super) r#type: String,
+    /// Whether it takes NULL.
+    pub(super) nullable: bool,
+    pub(super) key: bool,
+    /// In SQL.
+    pub(super) default: Option<String>,
+    pub(super) index: bool,
+    pub(super) unique: bool,
+    /// Empty in what was stored before roles were.
+    #[serde(default)]
+    pub(super) role: String,
+    /// Whether triggers keep NULL out, as the column itself takes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) guarded: bool,
+    /// Other names that the column had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) names: Vec<String>,
+}
+
+impl Stored {
+    /// A table that is new.
+    pub(super) fn of(schema: &Schema) -> Self {
+        Self {
+            triggers: TRIGGERS,
+            columns: schema.columns.iter().map(StoredColumn::of).collect(),
+            kept: Vec::new(),
+            gone: Vec::new(),
+            names: Vec::new(),
+        }
+    }
+}
+
+impl StoredColumn {
+    pub(super) fn of(column: &ColumnDef) -> Self {
+        Self {
+            name: column.name.to_owned(),
+            r#type: column.sql_type.name().to_owned(),
+            nullable: column.nullable,
+            key: column.role == Role::Key,
+            default: match column.role {
+                // The triggers put the time in.
+                Role::CreatedAt | Role::UpdatedAt => Some("0".to_owned()),
+                _ => column.default.map(crate::record::Literal::ddl),
+            },
+            index: column.index,
+            unique: column.unique,
+            role: column.role.name().to_owned(),
+            guarded: false,
+            names: Vec::new(),
+        }
+    }
+
+    /// Whether the column itself takes NULL, whatever triggers say.
+    pub(super) fn takes_null(&self) -> bool {
+        self.nullable || self.guarded
+    }
+
+    /// Remembers another name of the column.
+    pub(super) fn was(&mut self, before: &Self) {
+        let names = before.names.iter().chain([&before.name]);
+        self.names = names.filter(|name| **name != self.name).cloned().collect();
+    }
+}
