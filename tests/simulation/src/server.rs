@@ -217,10 +217,10 @@ impl Server {
         self.sockets = Sockets::default();
     }
 
-    /// The application's next version is deployed.
+    /// The application's next version is deployed, or the first one again: a rollback.
     pub fn upgrade(&mut self) {
         self.kill();
-        self.next = true;
+        self.next = !self.next;
     }
 
     /// The process will die after this many more statements.

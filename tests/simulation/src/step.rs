@@ -54,7 +54,7 @@ pub enum Step {
     Evil(u8),
     /// The object is rebuilt with its sockets open.
     Hibernate,
-    /// The application's next version is deployed.
+    /// The application's next version is deployed, or rolled back.
     Upgrade,
     /// One of the hooks that are awaited returns.
     Resume(usize),

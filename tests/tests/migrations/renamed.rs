@@ -24,9 +24,9 @@ server!(cased, "Things", [renamed_from = "things"] {
 fn known(path: &Path, channel: &str) -> (Vec<String>, Vec<String>) {
     // The log names a channel by the hash of its table's name.
     let id = |table: &str| {
-        let hash = table.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-        });
+        let hash = table
+            .bytes()
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
         format!("WHEN {} THEN '{table}'", hash >> 1)
     };
     let names = ["things", "tasks", "Things"].map(id).join(" ");
