@@ -44,6 +44,8 @@ pub struct TestRoom<S: SyncServer> {
     now: Timestamp,
     seq: u64,
     sent: Vec<(String, String)>,
+    alarm: Option<Timestamp>,
+    logged: Vec<String>,
 }
 
 impl<S: SyncServer> TestRoom<S> {
@@ -61,8 +63,9 @@ impl<S: SyncServer> TestRoom<S> {
     /// [`Code::Migration`], or what `on_start` returns.
     pub fn with(server: S, db: Sqlite) -> Result<Self> {
         let (now, seq) = (Timestamp::from_millis(1_000), 0);
-        let (ids, sent) = (BTreeMap::new(), Vec::new());
-        let mut room = Self { db, room: Local::new(server), ids, now, seq, sent };
+        let (ids, sent, alarm) = (BTreeMap::new(), Vec::new(), None);
+        let (room, logged) = (Local::new(server), Vec::new());
+        let mut room = Self { db, room, ids, now, seq, sent, alarm, logged };
         room.connect(OWN, Protocol::V2)?;
         let channels = S::Action::CHANNELS.iter().map(|schema| Subscription {
             channel: schema.table.to_owned(),
@@ -101,6 +104,22 @@ impl<S: SyncServer> TestRoom<S> {
         self.room.machine()?.connection(self.slot(id)?)
     }
 
+    /// When the alarm rings next, as the runtime was told: the application's time, or the
+    /// framework's own.
+    pub fn next_alarm(&self) -> Option<Timestamp> {
+        self.alarm
+    }
+
+    /// What the room has logged since the last call.
+    pub fn take_logged(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.logged)
+    }
+
+    /// The room's time.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
     /// Lets time pass.
     pub fn advance_millis(&mut self, millis: i64) {
         self.now = self.now.plus_millis(millis);
@@ -124,25 +143,34 @@ impl<S: SyncServer> TestRoom<S> {
         let json = serde_json::value::to_raw_value(&action.to_json()?)
             .map_err(|e| Error::new(Code::Internal, e.to_string()))?;
         let push = Push { seq: self.seq, channel: action.channel().to_owned(), action: json };
-        let (mut read, mut outcome) = (0, None);
-        for (to, text) in self.frame(OWN, &ClientFrame::Push(vec![push]).to_text())? {
-            if to != OWN {
-                continue;
-            }
-            read += text.len() as u64;
-            match ServerFrame::parse(&text)? {
-                Some(ServerFrame::Patch(patch)) => {
-                    let own = |ack: &&Ack| ack.seq == self.seq;
-                    outcome = patch.acks.iter().find(own).map(Ack::outcome).or(outcome);
+        let mut frame = ClientFrame::Push(vec![push]);
+        let mut outcome = None;
+        // A large patch comes as it is read, and the answer with its end.
+        loop {
+            let mut read = 0;
+            for (to, text) in self.frame(OWN, &frame.to_text())? {
+                if to != OWN {
+                    continue;
                 }
-                Some(ServerFrame::Error(error)) => {
-                    outcome = Some(Err(Error::new(Code::from_name(&error.code), error.message)));
+                read += text.len() as u64;
+                match ServerFrame::parse(&text)? {
+                    Some(ServerFrame::Patch(patch)) => {
+                        let own = |ack: &&Ack| ack.seq == self.seq;
+                        outcome = patch.acks.iter().find(own).map(Ack::outcome).or(outcome);
+                    }
+                    Some(ServerFrame::Error(error)) => {
+                        let code = Code::from_name(&error.code);
+                        outcome = Some(Err(Error::new(code, error.message)));
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
+            if read == 0 {
+                let unanswered = || Err(Error::new(Code::Internal, "the action got no answer"));
+                return outcome.unwrap_or_else(unanswered);
+            }
+            frame = ClientFrame::Read(read);
         }
-        self.frame(OWN, &ClientFrame::Read(read).to_text())?;
-        outcome.unwrap_or_else(|| Err(Error::new(Code::Internal, "the action got no answer")))
     }
 
     /// Opens a connection.
@@ -282,11 +310,11 @@ impl<S: SyncServer> TestRoom<S> {
                     let id = self.ids.get(&slot).cloned().unwrap_or_default();
                     self.sent.push((id, format!("close {code} {reason}")));
                 }
+                Effect::SetAlarm(at) => self.alarm = at,
+                Effect::Log { message, .. } => self.logged.push(message),
                 Effect::StoreAttachment { .. }
-                | Effect::SetAlarm(_)
                 | Effect::Publish { .. }
                 | Effect::RunHook(_)
-                | Effect::Log { .. }
                 | Effect::Abort(_) => {}
             }
         }
