@@ -32,6 +32,29 @@ test("a stream whose time is over is deleted by the alarm, and nobody has to ask
   assert.equal((await fetch(url(server, "long"))).status, 200);
 });
 
+test("a lifetime that is longer than numbers go is refused, and fails no other stream", async (t) => {
+  const server = await startStore("sqlite");
+  t.after(() => server.stop());
+  const put = (name, headers) => fetch(url(server, name), { method: "PUT", headers: { ...binary, ...headers } });
+  const poison = await put("poison", { "stream-ttl": "9007199254740" });
+  assert.equal((await put("other", {})).status, 201);
+  const append = await fetch(url(server, "other"), { method: "POST", headers: binary, body: "bytes" });
+  assert.equal(append.status, 204);
+  assert.equal(poison.status, 400);
+  assert.equal((await fetch(url(server, "poison"))).status, 404);
+});
+
+test("a lifetime that is over is refused, and keeps no other stream from ending", async (t) => {
+  const server = await startStore("sqlite");
+  t.after(() => server.stop());
+  const put = (name, headers) => fetch(url(server, name), { method: "PUT", headers: { ...binary, ...headers } });
+  const ancient = await put("ancient", { "stream-expires-at": "0001-01-01T00:00:00Z" });
+  assert.equal((await put("short", { "stream-ttl": "1" })).status, 201);
+  const left = () => server.sqlite("_ds_streams", "SELECT path FROM _ds_streams").flat().map((row) => row.path);
+  await until("nothing is left", () => !left().includes("short"), 15_000);
+  assert.equal(ancient.status, 400);
+});
+
 test("the page writes and follows a stream", async (t) => {
   const server = await startStore("sqlite");
   const browser = await launch();

@@ -149,14 +149,23 @@ impl Workers {
         self.alarm.set(Some(None));
     }
 
-    fn call(&self, method: &str, arguments: &js_sys::Array) -> std::result::Result<(), JsValue> {
-        let Some(storage) = &self.storage else { return Ok(()) };
-        let function: Function = Reflect::get(storage, &method.into())?.dyn_into()?;
-        let promise: js_sys::Promise = function.apply(storage, arguments)?.dyn_into()?;
-        // The runtime keeps the answer back until the alarm is stored.
-        spawn_local(async move { drop(JsFuture::from(promise).await) });
-        Ok(())
+    /// The alarm could not be set: it is set with the next request.
+    fn not_set(&self, at: Option<Timestamp>, error: &JsValue) {
+        worker::console_error!("the alarm of the streams could not be set: {error:?}");
+        if self.alarm.get() == Some(at) {
+            self.alarm.set(None);
+        }
     }
+}
+
+/// Calls a method of the object's storage that gives a promise.
+fn call(
+    storage: &JsValue,
+    method: &str,
+    arguments: &js_sys::Array,
+) -> std::result::Result<js_sys::Promise, JsValue> {
+    let function: Function = Reflect::get(storage, &method.into())?.dyn_into()?;
+    function.apply(storage, arguments)?.dyn_into()
 }
 
 fn failed(error: &JsValue) -> Error {
@@ -190,18 +199,29 @@ impl Platform for Workers {
     }
 
     fn wake_at(&self, at: Option<Timestamp>) {
-        if self.alarm.get() == Some(at) {
+        let Some(storage) = &self.storage else { return };
+        if self.alarm.replace(Some(at)) == Some(at) {
             return;
         }
         let set = match at {
             Some(at) => {
                 let millis = JsValue::from_f64(at.as_millis() as f64);
-                self.call("setAlarm", &js_sys::Array::of1(&millis))
+                call(storage, "setAlarm", &js_sys::Array::of1(&millis))
             }
-            None => self.call("deleteAlarm", &js_sys::Array::new()),
+            None => call(storage, "deleteAlarm", &js_sys::Array::new()),
         };
-        // What could not be set is set with the next request.
-        self.alarm.set(set.is_ok().then_some(at));
+        match set {
+            // The runtime keeps the answer back until the alarm is stored.
+            Ok(stored) => {
+                let platform = self.clone();
+                spawn_local(async move {
+                    if let Err(error) = JsFuture::from(stored).await {
+                        platform.not_set(at, &error);
+                    }
+                });
+            }
+            Err(error) => self.not_set(at, &error),
+        }
     }
 
     fn post(&self, post: Post) -> LocalBoxFuture<'static, Result<(u16, Vec<u8>)>> {

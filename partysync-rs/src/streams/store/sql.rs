@@ -63,7 +63,9 @@ pub(super) fn unsigned(row: &Row<'_>, index: usize) -> Result<u64> {
     Ok(row.get::<i64>(index)?.unsigned_abs())
 }
 
-const STREAM: &str = "SELECT s.known, s.expires_at, s.id, coalesce(\
+// An end is brought within what JavaScript holds exactly: an object reads numbers through it.
+const STREAM: &str = "SELECT s.known, \
+     max(min(s.expires_at, 9007199254740991), -9007199254740991), s.id, coalesce(\
      (SELECT max(\"end\") FROM _ds_rows WHERE stream = s.id), \
      (SELECT max(\"end\") FROM _ds_chunks WHERE stream = s.id), -1) FROM _ds_streams s";
 
@@ -210,8 +212,23 @@ impl<D: Sql + 'static> Store for SqlStore<D> {
     }
 
     fn expiring(&self, limit: usize) -> Result<Vec<Stream>> {
-        let sql = format!("{STREAM} WHERE s.expires_at IS NOT NULL ORDER BY s.expires_at LIMIT ?");
-        self.sql().query_map(&sql, [integer(limit as u64)], stream)
+        let sql = format!(
+            "{STREAM} WHERE s.expires_at IS NOT NULL ORDER BY s.expires_at LIMIT ? OFFSET ?"
+        );
+        let (mut found, mut passed) = (Vec::new(), 0);
+        // One that cannot be read is passed over: it must not keep the others from ending.
+        while found.len() < limit {
+            let wanted = limit - found.len();
+            let page = params![integer(wanted as u64), integer(passed)];
+            let rows = self.sql().query_map(&sql, page, |row| Ok(stream(row).ok()))?;
+            passed += rows.len() as u64;
+            let last = rows.len() < wanted;
+            found.extend(rows.into_iter().flatten());
+            if last {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     fn producer(&self, id: StreamId, name: &str) -> Result<Option<Producer>> {

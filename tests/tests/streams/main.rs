@@ -1,0 +1,5 @@
+//! Durable Streams: what a server of streams promises, on every store.
+
+mod lifetimes;
+mod model;
+mod support;
