@@ -20,6 +20,7 @@ pub struct Bench {
     tasks: Rc<RefCell<Vec<LocalBoxFuture<'static, ()>>>>,
     alarm: Rc<Cell<Option<Timestamp>>>,
     posts: Rc<RefCell<Vec<Post>>>,
+    reports: Rc<RefCell<Vec<String>>>,
     answer: Rc<Cell<Answer>>,
 }
 
@@ -55,6 +56,12 @@ impl Bench {
     #[must_use]
     pub fn take_posts(&self) -> Vec<Post> {
         std::mem::take(&mut *self.posts.borrow_mut())
+    }
+
+    /// What was reported since the last call.
+    #[must_use]
+    pub fn take_reports(&self) -> Vec<String> {
+        std::mem::take(&mut *self.reports.borrow_mut())
     }
 
     /// Runs the tasks that wait, and those that they leave behind.
@@ -98,6 +105,10 @@ impl Platform for Bench {
 
     fn wake_at(&self, at: Option<Timestamp>) {
         self.alarm.set(at);
+    }
+
+    fn report(&self, what: &str, error: &Error) {
+        self.reports.borrow_mut().push(format!("{what}: {error}"));
     }
 
     fn post(&self, post: Post) -> LocalBoxFuture<'static, Result<(u16, Vec<u8>)>> {

@@ -9,6 +9,9 @@ use std::time::Duration;
 /// How long after a failure work that was put off is tried again.
 const SETTLE_RETRY_MILLIS: i64 = 1_000;
 
+/// How long to wait when the server itself failed.
+pub(super) const AFTER_FAULT: Duration = Duration::from_secs(5);
+
 /// The furthest end of a stream: a hundred years of 365.25 days. An object's alarm can be set for
 /// moments up to the year 2189, and JavaScript holds integers up to 2^53.
 const FURTHEST_MILLIS: i64 = 100 * 31_557_600 * 1000;
@@ -140,37 +143,57 @@ impl<S: Store, P: Platform> Streams<S, P> {
     /// What the store says, of the first thing that failed; the others are done. The platform
     /// should call it again then, a little later.
     pub async fn wake(&self) -> crate::Result<()> {
+        let ended = self.end_what_is_over().map_err(crate::Error::from);
+        let begun = self.deliver_later();
+        let settled = self.settle().await;
+        // What could not be done is due again.
+        self.set_alarm();
+        ended.and(begun).and(settled)
+    }
+
+    fn end_what_is_over(&self) -> Result<(), Refusal> {
         loop {
             let due = self.store().expiring(16)?;
             let mut ended = false;
             for Stream { id, .. } in due {
                 // As it is now: one that ended before it may have been its fork.
                 let Some(stream) = self.store().stream(id)? else { continue };
-                let over = self.is_over(&stream).map_err(internal)?;
+                let over = self.is_over(&stream)?;
                 if over {
-                    let changes = self.removal(&stream).map_err(internal)?;
-                    self.commit(changes).map_err(internal)?;
+                    self.commit(self.removal(&stream)?)?;
                 }
                 ended |= over;
             }
             if !ended {
-                break;
+                return Ok(());
             }
         }
-        self.deliver_later()?;
-        let settled = self.settle().await;
-        // What could not be done is due again.
-        self.inner.platform.wake_at(self.next_wake()?);
-        settled
+    }
+
+    /// Begins what has become due, and sets the alarm for the rest. Fails nobody: what could not
+    /// be begun is due again when the alarm rings.
+    pub(super) fn attend(&self) {
+        self.report("deliveries could not be begun", self.deliver_later());
+        self.report("the store's work could not be begun", self.settle_later());
+        self.set_alarm();
+    }
+
+    fn set_alarm(&self) {
+        let next = self.next_wake().unwrap_or_else(|error| {
+            self.inner.platform.report("what is due next could not be found", &error);
+            let millis = i64::try_from(AFTER_FAULT.as_millis()).unwrap_or(i64::MAX);
+            Some(self.now().plus_millis(millis))
+        });
+        self.inner.platform.wake_at(next);
     }
 
     /// Works off what the store has put off, beside the request that put it off.
-    pub(super) fn settle_later(&self) -> crate::Result<()> {
+    fn settle_later(&self) -> crate::Result<()> {
         if self.store().unsettled()? && !self.inner.settling.get() {
             let server = self.clone();
             self.inner.platform.spawn(Box::pin(async move {
                 // The alarm is set: what fails now is tried again then.
-                let _ = server.settle().await;
+                server.report("the store's work could not be done", server.settle().await);
             }));
         }
         Ok(())
@@ -201,8 +224,4 @@ impl Drop for Settling<'_> {
     fn drop(&mut self) {
         self.0.set(false);
     }
-}
-
-fn internal(refusal: Refusal) -> crate::Error {
-    crate::Error::new(crate::Code::Internal, refusal.to_string())
 }

@@ -4,6 +4,7 @@
 //! it through a channel, one at a time as far as they decide something, and wait there together
 //! as far as they wait.
 
+use super::life::AFTER_FAULT;
 use super::{Body, Options, Platform, Post, Store, Streams};
 use crate::{Code, Error, Result, Timestamp};
 use axum::Router;
@@ -164,7 +165,11 @@ async fn ring<S: Store>(streams: Streams<S, Native>, native: Native) {
         let changed = native.alarm.changed.notified();
         let at = match woken {
             Ok(()) => native.alarm.at.get(),
-            Err(_) => Some(native.now().plus_millis(5_000)),
+            Err(error) => {
+                native.report("what is due could not be done", &error);
+                let millis = i64::try_from(AFTER_FAULT.as_millis()).unwrap_or(i64::MAX);
+                Some(native.now().plus_millis(millis))
+            }
         };
         let Some(at) = at else {
             changed.await;
@@ -215,6 +220,10 @@ impl Platform for Native {
         if self.alarm.at.replace(at) != at {
             self.alarm.changed.notify_one();
         }
+    }
+
+    fn report(&self, what: &str, error: &Error) {
+        tracing::error!(%error, "{what}");
     }
 
     fn post(&self, post: Post) -> LocalBoxFuture<'static, Result<(u16, Vec<u8>)>> {

@@ -1,6 +1,6 @@
 //! [`Platform`]: what a server takes from where it runs.
 
-use crate::{Result, Timestamp};
+use crate::{Error, Result, Timestamp};
 use futures::future::LocalBoxFuture;
 use std::time::Duration;
 
@@ -24,6 +24,9 @@ pub trait Platform: 'static {
     /// Calls [`Streams::wake`](super::Streams::wake) at this moment, also if nothing else
     /// happens until then; replaces what was asked before.
     fn wake_at(&self, at: Option<Timestamp>);
+
+    /// Tells the operator what went wrong beside the requests: their answers do not say it.
+    fn report(&self, what: &str, error: &Error);
 
     /// Posts a body and returns the status and the body of the answer, of which no more than
     /// [`Post::ANSWER_BYTES`] need be read, within [`Post::TIMEOUT`]. Follows no redirect: an answer that is one is the answer.

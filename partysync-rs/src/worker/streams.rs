@@ -224,6 +224,10 @@ impl Platform for Workers {
         }
     }
 
+    fn report(&self, what: &str, error: &Error) {
+        worker::console_error!("streams: {what}: {error}");
+    }
+
     fn post(&self, post: Post) -> LocalBoxFuture<'static, Result<(u16, Vec<u8>)>> {
         Box::pin(async move {
             let headers = Headers::new();

@@ -1,5 +1,6 @@
 //! Durable Streams: what a server of streams promises, on every store.
 
+mod faults;
 mod lifetimes;
 mod model;
 mod support;

@@ -3,14 +3,12 @@
 
 use super::{Delivery, Subscription, webhook};
 use crate::Timestamp;
+use crate::streams::life::AFTER_FAULT;
 use crate::streams::{Offset, Platform, Post, Refusal, Store, Streams};
 use serde::Deserialize;
-use std::time::Duration;
 
 const FIRST_RETRY_MILLIS: i64 = 1_000;
 const LAST_RETRY_MILLIS: i64 = 60_000;
-/// How long to wait when the server itself failed.
-const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// What a webhook may answer at once.
 #[derive(Deserialize)]
@@ -50,15 +48,15 @@ impl<S: Store, P: Platform> Streams<S, P> {
             if self.inner.delivering.borrow_mut().insert(id.clone()) {
                 let (server, id) = (self.clone(), id.clone());
                 self.inner.platform.spawn(Box::pin(async move {
-                    if server.deliver(&id).await.is_err() {
+                    let delivered = server.deliver(&id).await;
+                    let failed = delivered.is_err();
+                    server.report("a wake could not be delivered", delivered);
+                    if failed {
                         // It is still noted as due: not at once again.
-                        server.inner.platform.sleep(AFTER_FAILURE).await;
+                        server.inner.platform.sleep(AFTER_FAULT).await;
                     }
                     server.inner.delivering.borrow_mut().remove(&id);
-                    let _ = server.deliver_later();
-                    if let Ok(next) = server.next_wake() {
-                        server.inner.platform.wake_at(next);
-                    }
+                    server.attend();
                 }));
             }
         }
