@@ -266,8 +266,9 @@ impl<S: Store, P: Platform> Reader<S, P> {
             if self.at < self.stream.end {
                 (bytes, _) = self.server.page(&self.stream, self.at).await.ok()?;
             }
-            if self.kind == Kind::Text && !closed {
-                // Half a character waits for its other half.
+            let at_end = self.at + bytes.len() as u64 == self.stream.end;
+            if self.kind == Kind::Text && !(closed && at_end) {
+                // Half a character waits for its other half, on the next page or in an append.
                 bytes.truncate(bytes.len() - unfinished(&bytes));
             }
             if !bytes.is_empty() || !self.told || closed {

@@ -3,4 +3,5 @@
 mod faults;
 mod lifetimes;
 mod model;
+mod reads;
 mod support;
