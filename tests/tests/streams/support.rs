@@ -44,7 +44,8 @@ pub fn ask<S: Store, P: Platform>(
     Answer { status: parts.status, headers: parts.headers, body }
 }
 
-fn send<S: Store, P: Platform>(
+/// Sends it, and leaves the answer's body unread.
+pub fn send<S: Store, P: Platform>(
     streams: &Streams<S, P>,
     method: &str,
     path: &str,
