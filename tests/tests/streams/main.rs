@@ -3,5 +3,6 @@
 mod faults;
 mod lifetimes;
 mod model;
+mod notes;
 mod reads;
 mod support;

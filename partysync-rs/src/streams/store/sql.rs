@@ -181,6 +181,18 @@ impl<D: Sql + 'static> SqlStore<D> {
     }
 }
 
+/// The first text behind all that begin with `prefix`, if there is one.
+fn behind(prefix: &str) -> Option<String> {
+    let mut text = prefix.to_owned();
+    while let Some(last) = text.pop() {
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            text.push(next);
+            return Some(text);
+        }
+    }
+    None
+}
+
 fn known(stream: &Stream) -> Result<String> {
     serde_json::to_string(stream).map_err(|e| Error::new(Code::Internal, e.to_string()))
 }
@@ -244,9 +256,11 @@ impl<D: Sql + 'static> Store for SqlStore<D> {
     }
 
     fn notes(&self, prefix: &str) -> Result<Vec<(String, String)>> {
-        let sql = "SELECT key, text FROM _ds_notes WHERE substr(key, 1, length(?1)) = ?1 \
-                   AND key >= ?1 ORDER BY key";
-        self.sql().query_map(sql, params![prefix.to_owned()], |row| Ok((row.get(0)?, row.get(1)?)))
+        let sql = "SELECT key, text FROM _ds_notes WHERE key >= ? AND key < ? ORDER BY key";
+        // Every text comes before every blob.
+        let behind = behind(prefix).map_or(Value::Blob(Vec::new()), Value::Text);
+        let range = [Value::Text(prefix.to_owned()), behind];
+        self.sql().query_map(sql, range, |row| Ok((row.get(0)?, row.get(1)?)))
     }
 
     fn stage(&self, bytes: Vec<u8>) -> Result<u64> {
