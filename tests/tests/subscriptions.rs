@@ -409,7 +409,15 @@ fn keys_are_replaced_and_old_ones_published_for_a_day() {
     assert_eq!(kids(&server).len(), 2);
     assert!(kids(&server).contains(&first[0]));
     server.bench.wait(25 * 3600 * 1000);
+    assert_eq!(kids(&server), [second.as_str()], "the first was published long enough");
     server.streams.rotate_keys().unwrap();
-    assert!(!kids(&server).contains(&first[0]), "it was published long enough");
+    assert_eq!(kids(&server).len(), 2);
     assert!(kids(&server).contains(&second));
+    // One that others know signs nothing any more, and verifies nothing.
+    let known: Vec<_> = kids(&server);
+    server.streams.revoke_keys().unwrap();
+    let third = kids(&server);
+    assert_eq!(third.len(), 1);
+    assert!(!known.contains(&third[0]));
+    assert_eq!(signed_with(&server), third[0]);
 }
