@@ -2,6 +2,8 @@
 // servers that are killed in between, against a model.
 
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
 import { test } from "node:test";
 import { DurableStream, IdempotentProducer, stream as follow } from "@durable-streams/client";
 import { until } from "./harness.mjs";
@@ -54,6 +56,46 @@ test("a lifetime that is over is refused, and keeps no other stream from ending"
   await until("nothing is left", () => !left().includes("short"), 15_000);
   assert.equal(ancient.status, 400);
 });
+
+for (const store of ["sqlite", "native-memory"]) {
+  test(`${store}: a webhook that answers without content was delivered, and one that does not answer is hung up on`, async (t) => {
+    const server = await startStore(store);
+    const posts = [];
+    let answers = true;
+    const receiver = createServer((request, response) => {
+      const chunks = [];
+      request.on("data", (chunk) => chunks.push(chunk));
+      request.on("end", () => {
+        const post = { ...JSON.parse(Buffer.concat(chunks)), answered: answers, hungUp: false };
+        response.on("close", () => (post.hungUp = !response.writableFinished));
+        posts.push(post);
+        if (answers) response.writeHead(204).end();
+      });
+    }).listen(0, "127.0.0.1");
+    await once(receiver, "listening");
+    t.after(async () => {
+      await server.stop();
+      receiver.closeAllConnections();
+      receiver.close();
+    });
+    const json = { "content-type": "application/json" };
+    const webhook = { url: `http://127.0.0.1:${receiver.address().port}/` };
+    const config = { type: "webhook", streams: ["news"], webhook, lease_ttl_ms: 1000 };
+    const subscription = url(server, "__ds/subscriptions/s");
+    const made = await fetch(subscription, { method: "PUT", headers: json, body: JSON.stringify(config) });
+    assert.equal(made.status, 201);
+    assert.equal((await fetch(url(server, "news"), { method: "PUT", headers: json, body: "1" })).status, 201);
+    // The worker does not come back within its lease: the next wake is another one.
+    await until("the stream's news are posted twice", () => posts.length >= 2);
+    assert.deepEqual(posts.slice(0, 2).map((post) => post.generation), [1, 2]);
+    assert.equal((await (await fetch(subscription)).json()).status, "active");
+    answers = false;
+    const waiting = await until("a post is not answered", () => posts.find((post) => !post.answered));
+    await until("the sender hangs up", () => waiting.hungUp);
+    const failed = async () => (await (await fetch(subscription)).json()).status === "failed";
+    await until("the delivery counts as failed", failed);
+  });
+}
 
 test("the page writes and follows a stream", async (t) => {
   const server = await startStore("sqlite");

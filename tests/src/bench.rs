@@ -22,6 +22,7 @@ pub struct Bench {
     posts: Rc<RefCell<Vec<Post>>>,
     reports: Rc<RefCell<Vec<String>>>,
     answer: Rc<Cell<Answer>>,
+    posts_at_once: Rc<Cell<Option<usize>>>,
 }
 
 impl std::fmt::Debug for Bench {
@@ -50,6 +51,17 @@ impl Bench {
     /// What webhooks answer from now on; without an answer the connection breaks.
     pub fn set_answer(&self, answer: Answer) {
         self.answer.set(answer);
+    }
+
+    /// Allows no more posts than these at once.
+    pub fn limit_posts(&self, limit: usize) {
+        self.posts_at_once.set(Some(limit));
+    }
+
+    /// How many tasks wait to be run.
+    #[must_use]
+    pub fn waiting_tasks(&self) -> usize {
+        self.tasks.borrow().len()
     }
 
     /// What was posted since the last call.
@@ -105,6 +117,10 @@ impl Platform for Bench {
 
     fn wake_at(&self, at: Option<Timestamp>) {
         self.alarm.set(at);
+    }
+
+    fn posts_at_once(&self) -> usize {
+        self.posts_at_once.get().unwrap_or(usize::MAX)
     }
 
     fn report(&self, what: &str, error: &Error) {

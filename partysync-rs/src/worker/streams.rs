@@ -14,7 +14,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use worker::wasm_bindgen_futures::{JsFuture, spawn_local};
 use worker::{
     Delay, Env, Fetch, Headers, Method, Request, RequestInit, RequestRedirect, Response,
-    ResponseBuilder, State,
+    ResponseBody, ResponseBuilder, State,
 };
 
 /// The streams under one root in one Durable Object; `stream_server!` makes the class around it.
@@ -224,6 +224,11 @@ impl Platform for Workers {
         }
     }
 
+    fn posts_at_once(&self) -> usize {
+        // An object has six connections, and its archive needs some of them.
+        2
+    }
+
     fn report(&self, what: &str, error: &Error) {
         worker::console_error!("streams: {what}: {error}");
     }
@@ -247,22 +252,28 @@ impl Platform for Workers {
                 let mut response = Fetch::Request(request).send_with_signal(&signal).await?;
                 let status = response.status_code();
                 let mut body = Vec::new();
-                let mut pieces = response.stream()?;
-                while body.len() < Post::ANSWER_BYTES
-                    && let Some(piece) = pieces.next().await
-                {
-                    body.extend_from_slice(&piece?);
+                // One without content, as of 204, has no stream.
+                if let ResponseBody::Stream(_) = response.body() {
+                    let mut pieces = response.stream()?;
+                    while body.len() < Post::ANSWER_BYTES
+                        && let Some(piece) = pieces.next().await
+                    {
+                        body.extend_from_slice(&piece?);
+                    }
                 }
                 Ok::<_, worker::Error>((status, body))
             };
             let over = Delay::from(Post::TIMEOUT);
             futures::pin_mut!(exchange, over);
-            match futures::future::select(exchange, over).await {
+            let answer = match futures::future::select(exchange, over).await {
                 futures::future::Either::Left((answer, _)) => Ok(answer?),
                 futures::future::Either::Right(_) => {
                     Err(Error::new(Code::Closed, "the webhook did not answer in time"))
                 }
-            }
+            };
+            // Connections are few: one that is slow, or has more to say, is hung up on.
+            controller.abort();
+            answer
         })
     }
 }
