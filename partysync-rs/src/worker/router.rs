@@ -1,6 +1,5 @@
 //! [`Router`]: from `/parties/{party}/{room}` to the room's object.
 
-use crate::wire::v2::clip;
 use crate::{Code, Error, Result};
 use js_sys::{Function, Reflect};
 use std::future::Future;
@@ -11,7 +10,7 @@ use worker::{Env, Method, ObjectNamespace, Request, Response};
 /// Where a request leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The party: a Durable Object class, in kebab case.
+    /// The party, as [`Router::party`] names it.
     pub party: String,
     /// The room: one object of it.
     pub room: String,
@@ -22,8 +21,26 @@ type HookFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 /// Routes `/parties/{party}/{room}` to rooms, as partykit does.
 ///
-/// A party is found by the name of its binding in `wrangler.toml`: `todo-lists` in the URL is
-/// `TODO_LISTS`, `TodoLists` or `todo_lists` there.
+/// It leads to the parties that are named, and nowhere else: a worker may have other objects,
+/// which trust whoever calls them. One line names a party: its name as it stands in the URL, its
+/// binding as it stands in `wrangler.toml`. No rule turns one into the other, so that there is
+/// none to be learnt, and no object is reached because of what it is called.
+///
+/// ```no_run
+/// use partysync::worker::Router;
+/// use worker::{Env, Request, Response};
+///
+/// async fn fetch(request: Request, env: Env) -> worker::Result<Response> {
+///     Router::new().party("todos", "TODOS").route(request, &env).await
+/// }
+/// ```
+///
+/// # Who may come in
+///
+/// Everybody, until a hook says otherwise - except pages of other origins, which may open no
+/// WebSocket: the browser would send the user's cookies with it. A page that is served from
+/// elsewhere is named with [`allow_origins`](Self::allow_origins). A request that says no origin
+/// is no page's, and passes.
 ///
 /// ```no_run
 /// use partysync::{Code, Error, worker::Router};
@@ -31,7 +48,9 @@ type HookFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 ///
 /// async fn fetch(request: Request, env: Env) -> worker::Result<Response> {
 ///     Router::new()
+///         .party("todos", "TODOS")
 ///         .cors("https://app.example")
+///         .allow_origins(["https://app.example"])
 ///         .on_before_connect(|request, _route, _env| {
 ///             Box::pin(async move {
 ///                 let url = request.url()?;
@@ -47,9 +66,15 @@ type HookFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 ///         .await
 /// }
 /// ```
+///
+/// A browser gives a WebSocket no headers, so that its token is in the URL, and URLs land in
+/// logs: give out tokens that end within minutes. The query's `_pk` is the connection id that the
+/// client wants; any client may choose any, and it is nobody's identity.
 #[derive(Default)]
 pub struct Router {
     prefix: Option<String>,
+    /// Each party with its binding.
+    parties: Vec<(String, String)>,
     origin: Option<String>,
     allowed: Option<Vec<String>>,
     location_hint: Option<String>,
@@ -65,10 +90,23 @@ impl std::fmt::Debug for Router {
 }
 
 impl Router {
-    /// A router for `/parties/{party}/{room}` that lets everybody in.
+    /// A router for `/parties/{party}/{room}`, which knows no party yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Leads `/parties/{party}` to the Durable Objects that are bound as `binding`.
+    ///
+    /// ```
+    /// # use partysync::worker::Router;
+    /// // wrangler.toml: [[durable_objects.bindings]] name = "TODO_LISTS"
+    /// let router = Router::new().party("todo-lists", "TODO_LISTS");
+    /// ```
+    #[must_use]
+    pub fn party(mut self, party: impl Into<String>, binding: impl Into<String>) -> Self {
+        self.parties.push((party.into(), binding.into()));
+        self
     }
 
     /// Another prefix than `parties`; may hold several parts, `api/rooms`.
@@ -85,9 +123,13 @@ impl Router {
         self
     }
 
-    /// Refuses, with 403, requests and WebSockets of pages from other origins than these and the
-    /// room's own. A browser always says where a page is from; requests that do not say are no
-    /// page's and pass, as a token is what keeps those out.
+    /// Lets pages of these origins open WebSockets, as well as those of the room's own; `*` is any
+    /// origin. Requests and WebSockets of all others are refused with 403. A browser always says
+    /// where a page is from; requests that do not say are no page's and pass, as a token is what
+    /// keeps those out.
+    ///
+    /// Without it, WebSockets are for pages of the room's own origin, and requests for whom
+    /// [`cors`](Self::cors) lets read the answers.
     #[must_use]
     pub fn allow_origins<O: Into<String>>(mut self, origins: impl IntoIterator<Item = O>) -> Self {
         self.allowed = Some(origins.into_iter().map(Into::into).collect());
@@ -130,39 +172,55 @@ impl Router {
         self
     }
 
-    /// Answers a request, with 404 where it leads nowhere.
+    /// Answers a request, with 404 where it leads to no party.
     ///
     /// # Errors
     /// What the runtime says.
     pub async fn route(&self, request: Request, env: &Env) -> worker::Result<Response> {
+        let asked = request.headers().get("access-control-request-headers")?;
         match self.try_route(request, env).await? {
             Some(response) => Ok(response),
-            None => Response::error("not found", 404),
+            None => {
+                let response = Response::error("not found: no party of this router is there", 404)?;
+                self.with_cors(response, asked.as_deref())
+            }
         }
     }
 
-    /// Answers a request that leads to a room; `None` for any other, which the worker may answer.
+    /// Answers a request that leads to a room of one of its parties; `None` for any other, which
+    /// the worker may answer, or another router.
     ///
     /// # Errors
     /// What the runtime says.
     pub async fn try_route(&self, request: Request, env: &Env) -> worker::Result<Option<Response>> {
         let prefix = self.prefix.as_deref().unwrap_or("parties");
         let Some(route) = parse(request.url()?.path(), prefix) else { return Ok(None) };
+        let mut parties = self.parties.iter();
+        let Some((_, binding)) = parties.find(|(party, _)| *party == route.party) else {
+            return Ok(None);
+        };
         let asked = request.headers().get("access-control-request-headers")?;
         let asked = asked.as_deref();
         if request.method() == Method::Options {
             return Ok(Some(self.with_cors(Response::empty()?.with_status(204), asked)?));
         }
-        if !self.allows(&request)? {
+        let upgrade = request.headers().get("upgrade")?;
+        let connects = upgrade.is_some_and(|v| v.eq_ignore_ascii_case("websocket"));
+        if !self.allows(&request, connects)? {
             let response = Response::error("pages of this origin are not allowed", 403)?;
             return Ok(Some(self.with_cors(response, asked)?));
         }
-        let Some(namespace) = self.namespace(env, &route.party)? else {
-            let message = format!("there is no party `{}`", clip(&route.party));
-            return Ok(Some(self.with_cors(Response::error(message, 404)?, asked)?));
+        let namespace = match env.durable_object(binding) {
+            Ok(namespace) => self.within_jurisdiction(namespace)?,
+            Err(error) => {
+                let party = &route.party;
+                worker::console_error!(
+                    "the party `{party}`: wrangler.toml binds no Durable Object as `{binding}`: {error}"
+                );
+                let message = format!("the party `{party}` is not set up");
+                return Ok(Some(self.with_cors(Response::error(message, 500)?, asked)?));
+            }
         };
-        let upgrade = request.headers().get("upgrade")?;
-        let connects = upgrade.is_some_and(|v| v.eq_ignore_ascii_case("websocket"));
         let hook = if connects { &self.before_connect } else { &self.before_request };
         if let Some(hook) = hook
             && let Err(error) = hook(&request, &route, env).await
@@ -178,24 +236,22 @@ impl Router {
         Ok(Some(self.with_cors(response, asked)?))
     }
 
-    fn allows(&self, request: &Request) -> worker::Result<bool> {
-        let (Some(allowed), Some(origin)) = (&self.allowed, request.headers().get("origin")?)
-        else {
-            return Ok(true);
-        };
-        let own = request.url()?.origin().ascii_serialization();
-        Ok(origin == own || allowed.contains(&origin))
+    /// Whether a page of this origin may send this, if it is a page's.
+    fn allows(&self, request: &Request, connects: bool) -> worker::Result<bool> {
+        let Some(origin) = request.headers().get("origin")? else { return Ok(true) };
+        let listed =
+            |allowed: &Vec<String>| allowed.iter().any(|one| *one == "*" || *one == origin);
+        // Who may read the answers to other requests is what CORS says.
+        let allowed = self.allowed.as_ref().map_or(!connects, listed);
+        Ok(allowed || origin == request.url()?.origin().ascii_serialization())
     }
 
-    fn namespace(&self, env: &Env, party: &str) -> worker::Result<Option<ObjectNamespace>> {
-        let (Some(namespace), Some(jurisdiction)) = (namespace(env, party), &self.jurisdiction)
-        else {
-            return Ok(namespace(env, party));
-        };
+    fn within_jurisdiction(&self, namespace: ObjectNamespace) -> worker::Result<ObjectNamespace> {
+        let Some(jurisdiction) = &self.jurisdiction else { return Ok(namespace) };
         let object = JsValue::from(namespace);
         let method: Function = Reflect::get(&object, &"jurisdiction".into())?.unchecked_into();
         let within = method.call1(&object, &jurisdiction.as_str().into())?;
-        Ok(Some(ObjectNamespace::unchecked_from_js(within)))
+        Ok(ObjectNamespace::unchecked_from_js(within))
     }
 
     /// Sends the request on. A transient error of the object is tried again, unless the request
@@ -269,18 +325,4 @@ fn parse(path: &str, prefix: &str) -> Option<Route> {
     let (party, room) = (parts.next()?, parts.next()?);
     let room = js_sys::decode_uri_component(room).ok().map(String::from)?;
     (!party.is_empty() && !room.is_empty()).then(|| Route { party: party.to_owned(), room })
-}
-
-fn namespace(env: &Env, party: &str) -> Option<ObjectNamespace> {
-    let words: Vec<_> = party.split('-').collect();
-    if !words.iter().all(|word| word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')) {
-        return None;
-    }
-    let capitalized = |word: &&str| {
-        let mut chars = word.chars();
-        chars.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(chars).collect::<String>()
-    };
-    [words.join("_").to_ascii_uppercase(), words.iter().map(capitalized).collect(), words.join("_")]
-        .iter()
-        .find_map(|name| env.durable_object(name).ok())
 }
