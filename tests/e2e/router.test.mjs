@@ -94,3 +94,25 @@ test("a page of another origin opens no socket, unless it is allowed to", async 
   const anywhere = `${server.ws}/open/lab/anywhere`;
   await (await Socket.open(anywhere, ["partysync.v2"], { origin: "https://elsewhere.example" })).close();
 });
+
+test("streams are behind the same hooks, origins and CORS as rooms", async () => {
+  const put = (query, headers = {}) =>
+    get(`/guarded/streams/a/log${query}`, { method: "PUT", headers: { "content-type": "text/plain", ...headers }, body: "bytes" });
+  assert.equal((await put("")).status, 401);
+  assert.equal((await put("?token=bad")).status, 403);
+  assert.equal((await put("?token=good", { origin: "https://evil.example" })).status, 403);
+  const made = await put("?token=good", { origin: "https://app.example" });
+  assert.equal(made.status, 201);
+  assert.equal(made.headers.get("access-control-allow-origin"), "https://app.example");
+  const read = await get("/guarded/streams/a/log?token=good");
+  assert.equal(await read.text(), "bytes");
+  assert.match(read.headers.get("access-control-expose-headers"), /stream-next-offset/);
+  const preflight = await get("/guarded/streams/a/log", {
+    method: "OPTIONS",
+    headers: { origin: "https://app.example", "access-control-request-headers": "stream-ttl" },
+  });
+  assert.equal(preflight.status, 204);
+  assert.equal(preflight.headers.get("access-control-allow-origin"), "https://app.example");
+  assert.equal(preflight.headers.get("access-control-allow-headers"), "stream-ttl");
+  assert.equal((await get("/guarded/streamsx/log?token=good")).status, 404);
+});

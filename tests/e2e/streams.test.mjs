@@ -97,6 +97,16 @@ for (const store of ["sqlite", "native-memory"]) {
   });
 }
 
+test("a preflight without a router's CORS is answered by the streams", async (t) => {
+  const server = await startStore("sqlite");
+  t.after(() => server.stop());
+  const headers = { origin: "https://app.example", "access-control-request-method": "PUT" };
+  const preflight = await fetch(url(server, "any"), { method: "OPTIONS", headers });
+  assert.equal(preflight.status, 204);
+  assert.equal(preflight.headers.get("access-control-allow-origin"), "*");
+  assert.match(preflight.headers.get("access-control-allow-headers"), /stream-ttl/);
+});
+
 test("the page writes and follows a stream", async (t) => {
   const server = await startStore("sqlite");
   const browser = await launch();

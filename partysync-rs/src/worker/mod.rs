@@ -42,7 +42,7 @@ pub use object::Object;
 pub use router::{Route, Router};
 pub use sql::DurableSql;
 #[cfg(feature = "streams")]
-pub use streams::{StreamObject, Workers, route_streams};
+pub use streams::{StreamObject, Workers};
 
 /// The present, as the runtime's clock says.
 fn now() -> crate::Timestamp {

@@ -1,4 +1,4 @@
-//! [`Router`]: from `/parties/{party}/{room}` to the room's object.
+//! [`Router`]: from `/parties/{party}/{room}` to the room's object, and to that of streams.
 
 use crate::{Code, Error, Result};
 use js_sys::{Function, Reflect};
@@ -10,10 +10,25 @@ use worker::{Env, Method, ObjectNamespace, Request, Response};
 /// Where a request leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The party, as [`Router::party`] names it.
+    /// The party, as [`Router::party`] names it; of streams the path that they are under.
     pub party: String,
     /// The room: one object of it.
     pub room: String,
+}
+
+/// What is under a path of its own, and in one object.
+struct Mount {
+    path: String,
+    binding: String,
+    object: String,
+}
+
+/// Where a path leads.
+struct Target<'r> {
+    route: Route,
+    binding: &'r str,
+    /// Whether it is to streams.
+    streams: bool,
 }
 
 type Hook = Box<dyn for<'a> Fn(&'a Request, &'a Route, &'a Env) -> HookFuture<'a>>;
@@ -75,6 +90,7 @@ pub struct Router {
     prefix: Option<String>,
     /// Each party with its binding.
     parties: Vec<(String, String)>,
+    streams: Vec<Mount>,
     origin: Option<String>,
     allowed: Option<Vec<String>>,
     location_hint: Option<String>,
@@ -106,6 +122,35 @@ impl Router {
     #[must_use]
     pub fn party(mut self, party: impl Into<String>, binding: impl Into<String>) -> Self {
         self.parties.push((party.into(), binding.into()));
+        self
+    }
+
+    /// Leads what is under this path - the streams'
+    /// [`root`](crate::streams::Options::root) - to one object of the class that is bound as
+    /// `binding`, with the same hooks, origins and places as rooms. A worker that serves one set
+    /// of streams to each user names the object after them.
+    ///
+    /// A request may name other streams than the one in its path: `Stream-Forked-From` does, and
+    /// so do the bodies of subscriptions under `__ds`. A hook that lets users have some of an
+    /// object's streams has to look at those, too.
+    ///
+    /// ```no_run
+    /// # use worker::{Context, Env, Request, Response};
+    /// # async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Response> {
+    /// use partysync::worker::Router;
+    /// Router::new().streams("v1/stream", "STREAMS", "all").route(request, &env).await
+    /// # }
+    /// ```
+    #[cfg(feature = "streams")]
+    #[must_use]
+    pub fn streams(
+        mut self,
+        path: impl Into<String>,
+        binding: impl Into<String>,
+        object: impl Into<String>,
+    ) -> Self {
+        let path = path.into().trim_matches('/').to_owned();
+        self.streams.push(Mount { path, binding: binding.into(), object: object.into() });
         self
     }
 
@@ -172,7 +217,7 @@ impl Router {
         self
     }
 
-    /// Answers a request, with 404 where it leads to no party.
+    /// Answers a request, with 404 where it leads nowhere.
     ///
     /// # Errors
     /// What the runtime says.
@@ -187,29 +232,16 @@ impl Router {
         }
     }
 
-    /// Answers a request that leads to a room of one of its parties; `None` for any other, which
-    /// the worker may answer, or another router.
+    /// Answers a request that leads to a room of one of its parties, or to its streams; `None` for
+    /// any other, which the worker may answer, or another router.
     ///
     /// # Errors
     /// What the runtime says.
     pub async fn try_route(&self, request: Request, env: &Env) -> worker::Result<Option<Response>> {
-        let prefix = self.prefix.as_deref().unwrap_or("parties");
-        let Some(route) = parse(request.url()?.path(), prefix) else { return Ok(None) };
-        let mut parties = self.parties.iter();
-        let Some((_, binding)) = parties.find(|(party, _)| *party == route.party) else {
-            return Ok(None);
-        };
+        let Some(target) = self.find(request.url()?.path()) else { return Ok(None) };
+        let Target { route, binding, streams } = target;
         let asked = request.headers().get("access-control-request-headers")?;
         let asked = asked.as_deref();
-        if request.method() == Method::Options {
-            return Ok(Some(self.with_cors(Response::empty()?.with_status(204), asked)?));
-        }
-        let upgrade = request.headers().get("upgrade")?;
-        let connects = upgrade.is_some_and(|v| v.eq_ignore_ascii_case("websocket"));
-        if !self.allows(&request, connects)? {
-            let response = Response::error("pages of this origin are not allowed", 403)?;
-            return Ok(Some(self.with_cors(response, asked)?));
-        }
         let namespace = match env.durable_object(binding) {
             Ok(namespace) => self.within_jurisdiction(namespace)?,
             Err(error) => {
@@ -221,6 +253,20 @@ impl Router {
                 return Ok(Some(self.with_cors(Response::error(message, 500)?, asked)?));
             }
         };
+        if request.method() == Method::Options {
+            // Streams have an answer of their own.
+            if self.origin.is_none() && streams {
+                return self.forward(&namespace, &route, request).await.map(Some);
+            }
+            return Ok(Some(self.with_cors(Response::empty()?.with_status(204), asked)?));
+        }
+        let upgrade = request.headers().get("upgrade")?;
+        // Streams take no WebSockets: whatever such a request says, it is one that reads or writes.
+        let connects = !streams && upgrade.is_some_and(|v| v.eq_ignore_ascii_case("websocket"));
+        if !self.allows(&request, connects)? {
+            let response = Response::error("pages of this origin are not allowed", 403)?;
+            return Ok(Some(self.with_cors(response, asked)?));
+        }
         let hook = if connects { &self.before_connect } else { &self.before_request };
         if let Some(hook) = hook
             && let Err(error) = hook(&request, &route, env).await
@@ -234,6 +280,17 @@ impl Router {
             return Ok(Some(response));
         }
         Ok(Some(self.with_cors(response, asked)?))
+    }
+
+    fn find(&self, path: &str) -> Option<Target<'_>> {
+        let below = |own: &&Mount| under(path, &own.path).is_some();
+        if let Some(Mount { path, binding, object }) = self.streams.iter().find(below) {
+            let route = Route { party: path.clone(), room: object.clone() };
+            return Some(Target { route, binding, streams: true });
+        }
+        let route = parse(path, self.prefix.as_deref().unwrap_or("parties"))?;
+        let (_, binding) = self.parties.iter().find(|(party, _)| *party == route.party)?;
+        Some(Target { route, binding, streams: false })
     }
 
     /// Whether a page of this origin may send this, if it is a page's.
@@ -318,10 +375,14 @@ fn is_transient(error: &worker::Error) -> bool {
     .any(|known| message.contains(known))
 }
 
+/// What of a path is behind a prefix.
+fn under<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
+    path.trim_start_matches('/').strip_prefix(prefix)?.strip_prefix('/')
+}
+
 /// The party and the room of a path under a prefix.
 fn parse(path: &str, prefix: &str) -> Option<Route> {
-    let rest = path.trim_start_matches('/').strip_prefix(prefix)?.strip_prefix('/')?;
-    let mut parts = rest.split('/');
+    let mut parts = under(path, prefix)?.split('/');
     let (party, room) = (parts.next()?, parts.next()?);
     let room = js_sys::decode_uri_component(room).ok().map(String::from)?;
     (!party.is_empty() && !room.is_empty()).then(|| Route { party: party.to_owned(), room })

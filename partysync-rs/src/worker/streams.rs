@@ -1,5 +1,5 @@
 //! Durable Streams in Durable Objects: [`stream_server!`](crate::stream_server) for the class,
-//! [`route_streams`] for the worker in front of it.
+//! [`Router::streams`](super::Router::streams) for the worker in front of it.
 
 use super::now;
 use crate::streams::{Body, Options, Platform, Post, Store, Streams};
@@ -88,27 +88,6 @@ pub(super) fn respond(answer: http::Response<Body>) -> worker::Result<Response> 
         Body::Full(bytes) => Ok(response.fixed(bytes)),
         Body::Live(pieces) => response.from_stream(pieces.map_err(worker::Error::from)),
     }
-}
-
-/// Sends a request to the object that serves the streams: `object` of the class that is bound as
-/// `binding`. A worker that serves one set of streams to each user names the object after them.
-///
-/// ```no_run
-/// # use worker::{Context, Env, Request, Response};
-/// # async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Response> {
-/// partysync::worker::route_streams(request, &env, "STREAMS", "all").await
-/// # }
-/// ```
-///
-/// # Errors
-/// What the runtime says; an object that fails now is asked again by the client.
-pub async fn route_streams(
-    request: Request,
-    env: &Env,
-    binding: &str,
-    object: &str,
-) -> worker::Result<Response> {
-    env.durable_object(binding)?.get_by_name(object)?.fetch_with_request(request).await
 }
 
 /// The platform of a Durable Object, for a server of streams in a class of your own.

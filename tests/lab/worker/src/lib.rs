@@ -1,6 +1,7 @@
 //! The tests' own worker: every hook, and a room that can be looked into.
 
 use lab_shared::{ItemAction, LabAction};
+use partysync::streams::{MemoryStore, Options};
 use partysync::worker::Router;
 use partysync::{Action, Code, Connection, Error, Limits, Result, Room, SyncServer, params};
 use serde_json::{Value as Json, json};
@@ -157,11 +158,17 @@ impl SyncServer for Lab {
 
 partysync::durable_object!(Lab);
 
+partysync::stream_server!(
+    LabStreams: MemoryStore = |_, _| Ok(MemoryStore::new()),
+    |_| Options { root: "/guarded/streams".into(), ..Options::default() }
+);
+
 #[event(fetch)]
 async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Response> {
     let guarded = Router::new()
         .prefix("guarded/rooms")
         .party("lab", "LAB")
+        .streams("guarded/streams", "LAB_STREAMS", "all")
         .cors("https://app.example")
         .allow_origins(["https://app.example"])
         .on_before_connect(|request, _, _| Box::pin(check(request)))
