@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { Client, Server, Socket } from "./harness.mjs";
+import { Client, Server, Socket, until } from "./harness.mjs";
 
 let server;
 before(async () => (server = await Server.start("tests/lab")));
@@ -14,6 +14,26 @@ test("paths that lead nowhere are 404", async () => {
   for (const path of ["/nope", "/parties", "/parties/lab", "/parties/nope/room", "/parties/l%61b'/x"]) {
     assert.equal((await get(path)).status, 404, path);
   }
+});
+
+test("a binding that is not named as a party is not reachable, whatever it is called", async () => {
+  for (const party of ["hidden-lab", "HIDDEN_LAB", "hidden_lab", "HiddenLab", "LAB", "Lab"]) {
+    const path = `/parties/${party}/room`;
+    const answer = await get(path);
+    assert.equal(answer.status, 404, party);
+    assert.match(await answer.text(), /no party/);
+    // A page can see that, too.
+    assert.equal(answer.headers.get("access-control-allow-origin"), "*");
+    await assert.rejects(Socket.open(server.ws + path, ["partysync.v2"]), /404/);
+  }
+  assert.equal((await get("/parties/second-name/room")).headers.get("x-lab"), "yes");
+});
+
+test("a party whose binding is not there says so", async () => {
+  const answer = await get("/parties/unbound/room");
+  assert.equal(answer.status, 500);
+  assert.match(await answer.text(), /`unbound` is not set up/);
+  await until("the log says what is missing", () => server.output.includes("NOT_THERE"));
 });
 
 test("a room's name may hold anything that a URL can carry", async () => {
@@ -60,4 +80,39 @@ test("pages of other origins are refused, the own and the allowed ones are not",
   const open = (origin) => Socket.open(`${server.ws}${path}`, ["partysync.v2"], { origin });
   await assert.rejects(open("https://evil.example"), /403/);
   await (await open("https://app.example")).close();
+});
+
+test("a page of another origin opens no socket, unless it is allowed to", async () => {
+  const path = "/parties/lab/own-origin";
+  const open = (origin) => Socket.open(server.ws + path, ["partysync.v2"], origin && { origin });
+  for (const origin of ["https://evil.example", "null", "http://127.0.0.1:1"]) {
+    await assert.rejects(open(origin), /403/, origin);
+    // Other requests are what CORS is for.
+    assert.equal((await get(path, { headers: { origin } })).status, 200, origin);
+  }
+  for (const origin of [server.url, undefined]) await (await open(origin)).close();
+  const anywhere = `${server.ws}/open/lab/anywhere`;
+  await (await Socket.open(anywhere, ["partysync.v2"], { origin: "https://elsewhere.example" })).close();
+});
+
+test("streams are behind the same hooks, origins and CORS as rooms", async () => {
+  const put = (query, headers = {}) =>
+    get(`/guarded/streams/a/log${query}`, { method: "PUT", headers: { "content-type": "text/plain", ...headers }, body: "bytes" });
+  assert.equal((await put("")).status, 401);
+  assert.equal((await put("?token=bad")).status, 403);
+  assert.equal((await put("?token=good", { origin: "https://evil.example" })).status, 403);
+  const made = await put("?token=good", { origin: "https://app.example" });
+  assert.equal(made.status, 201);
+  assert.equal(made.headers.get("access-control-allow-origin"), "https://app.example");
+  const read = await get("/guarded/streams/a/log?token=good");
+  assert.equal(await read.text(), "bytes");
+  assert.match(read.headers.get("access-control-expose-headers"), /stream-next-offset/);
+  const preflight = await get("/guarded/streams/a/log", {
+    method: "OPTIONS",
+    headers: { origin: "https://app.example", "access-control-request-headers": "stream-ttl" },
+  });
+  assert.equal(preflight.status, 204);
+  assert.equal(preflight.headers.get("access-control-allow-origin"), "https://app.example");
+  assert.equal(preflight.headers.get("access-control-allow-headers"), "stream-ttl");
+  assert.equal((await get("/guarded/streamsx/log?token=good")).status, 404);
 });

@@ -2,6 +2,8 @@
 // servers that are killed in between, against a model.
 
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
 import { test } from "node:test";
 import { DurableStream, IdempotentProducer, stream as follow } from "@durable-streams/client";
 import { until } from "./harness.mjs";
@@ -30,6 +32,79 @@ test("a stream whose time is over is deleted by the alarm, and nobody has to ask
   assert.equal(count("_ds_rows"), 2);
   await until("one of the two is gone", () => count("_ds_streams") === 1 && count("_ds_rows") === 1);
   assert.equal((await fetch(url(server, "long"))).status, 200);
+});
+
+test("a lifetime that is longer than numbers go is refused, and fails no other stream", async (t) => {
+  const server = await startStore("sqlite");
+  t.after(() => server.stop());
+  const put = (name, headers) => fetch(url(server, name), { method: "PUT", headers: { ...binary, ...headers } });
+  const poison = await put("poison", { "stream-ttl": "9007199254740" });
+  assert.equal((await put("other", {})).status, 201);
+  const append = await fetch(url(server, "other"), { method: "POST", headers: binary, body: "bytes" });
+  assert.equal(append.status, 204);
+  assert.equal(poison.status, 400);
+  assert.equal((await fetch(url(server, "poison"))).status, 404);
+});
+
+test("a lifetime that is over is refused, and keeps no other stream from ending", async (t) => {
+  const server = await startStore("sqlite");
+  t.after(() => server.stop());
+  const put = (name, headers) => fetch(url(server, name), { method: "PUT", headers: { ...binary, ...headers } });
+  const ancient = await put("ancient", { "stream-expires-at": "0001-01-01T00:00:00Z" });
+  assert.equal((await put("short", { "stream-ttl": "1" })).status, 201);
+  const left = () => server.sqlite("_ds_streams", "SELECT path FROM _ds_streams").flat().map((row) => row.path);
+  await until("nothing is left", () => !left().includes("short"), 15_000);
+  assert.equal(ancient.status, 400);
+});
+
+for (const store of ["sqlite", "native-memory"]) {
+  test(`${store}: a webhook that answers without content was delivered, and one that does not answer is hung up on`, async (t) => {
+    const server = await startStore(store);
+    const posts = [];
+    let answers = true;
+    const receiver = createServer((request, response) => {
+      const chunks = [];
+      request.on("data", (chunk) => chunks.push(chunk));
+      request.on("end", () => {
+        const post = { ...JSON.parse(Buffer.concat(chunks)), answered: answers, hungUp: false };
+        response.on("close", () => (post.hungUp = !response.writableFinished));
+        posts.push(post);
+        if (answers) response.writeHead(204).end();
+      });
+    }).listen(0, "127.0.0.1");
+    await once(receiver, "listening");
+    t.after(async () => {
+      await server.stop();
+      receiver.closeAllConnections();
+      receiver.close();
+    });
+    const json = { "content-type": "application/json" };
+    const webhook = { url: `http://127.0.0.1:${receiver.address().port}/` };
+    const config = { type: "webhook", streams: ["news"], webhook, lease_ttl_ms: 1000 };
+    const subscription = url(server, "__ds/subscriptions/s");
+    const made = await fetch(subscription, { method: "PUT", headers: json, body: JSON.stringify(config) });
+    assert.equal(made.status, 201);
+    assert.equal((await fetch(url(server, "news"), { method: "PUT", headers: json, body: "1" })).status, 201);
+    // The worker does not come back within its lease: the next wake is another one.
+    await until("the stream's news are posted twice", () => posts.length >= 2);
+    assert.deepEqual(posts.slice(0, 2).map((post) => post.generation), [1, 2]);
+    assert.equal((await (await fetch(subscription)).json()).status, "active");
+    answers = false;
+    const waiting = await until("a post is not answered", () => posts.find((post) => !post.answered));
+    await until("the sender hangs up", () => waiting.hungUp);
+    const failed = async () => (await (await fetch(subscription)).json()).status === "failed";
+    await until("the delivery counts as failed", failed);
+  });
+}
+
+test("a preflight without a router's CORS is answered by the streams", async (t) => {
+  const server = await startStore("sqlite");
+  t.after(() => server.stop());
+  const headers = { origin: "https://app.example", "access-control-request-method": "PUT" };
+  const preflight = await fetch(url(server, "any"), { method: "OPTIONS", headers });
+  assert.equal(preflight.status, 204);
+  assert.equal(preflight.headers.get("access-control-allow-origin"), "*");
+  assert.match(preflight.headers.get("access-control-allow-headers"), /stream-ttl/);
 });
 
 test("the page writes and follows a stream", async (t) => {

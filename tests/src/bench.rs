@@ -20,7 +20,9 @@ pub struct Bench {
     tasks: Rc<RefCell<Vec<LocalBoxFuture<'static, ()>>>>,
     alarm: Rc<Cell<Option<Timestamp>>>,
     posts: Rc<RefCell<Vec<Post>>>,
+    reports: Rc<RefCell<Vec<String>>>,
     answer: Rc<Cell<Answer>>,
+    posts_at_once: Rc<Cell<Option<usize>>>,
 }
 
 impl std::fmt::Debug for Bench {
@@ -51,10 +53,27 @@ impl Bench {
         self.answer.set(answer);
     }
 
+    /// Allows no more posts than these at once.
+    pub fn limit_posts(&self, limit: usize) {
+        self.posts_at_once.set(Some(limit));
+    }
+
+    /// How many tasks wait to be run.
+    #[must_use]
+    pub fn waiting_tasks(&self) -> usize {
+        self.tasks.borrow().len()
+    }
+
     /// What was posted since the last call.
     #[must_use]
     pub fn take_posts(&self) -> Vec<Post> {
         std::mem::take(&mut *self.posts.borrow_mut())
+    }
+
+    /// What was reported since the last call.
+    #[must_use]
+    pub fn take_reports(&self) -> Vec<String> {
+        std::mem::take(&mut *self.reports.borrow_mut())
     }
 
     /// Runs the tasks that wait, and those that they leave behind.
@@ -98,6 +117,14 @@ impl Platform for Bench {
 
     fn wake_at(&self, at: Option<Timestamp>) {
         self.alarm.set(at);
+    }
+
+    fn posts_at_once(&self) -> usize {
+        self.posts_at_once.get().unwrap_or(usize::MAX)
+    }
+
+    fn report(&self, what: &str, error: &Error) {
+        self.reports.borrow_mut().push(format!("{what}: {error}"));
     }
 
     fn post(&self, post: Post) -> LocalBoxFuture<'static, Result<(u16, Vec<u8>)>> {

@@ -175,6 +175,32 @@ fn a_failed_delivery_is_tried_again_later_and_later_also_after_a_crash() {
 }
 
 #[test]
+fn no_more_webhooks_than_allowed_are_posted_at_once_and_none_is_left_out() {
+    let server = Server::new();
+    server.bench.limit_posts(2);
+    server.bench.set_answer(Some((200, r#"{"done":true}"#)));
+    for n in 0..5 {
+        let config = json!({ "type": "webhook", "pattern": "**",
+            "webhook": { "url": "https://worker.example/hook" } });
+        assert_eq!(server.put(&format!("__ds/subscriptions/{n}"), &config).0, 201);
+    }
+    server.put("wakes", &json!([]));
+    let config = json!({ "type": "pull-wake", "pattern": "**", "wake_stream": "wakes" });
+    assert_eq!(server.put("__ds/subscriptions/pull", &config).0, 201);
+    server.put("a", &json!(1));
+    assert_eq!(server.bench.waiting_tasks(), 2);
+    // The others wait for these, and the alarm does not ring for them at once.
+    server.put("b", &json!(1));
+    assert_eq!(server.bench.waiting_tasks(), 2);
+    assert_eq!(server.bench.alarm_in(), Some(1_000));
+    let posted = server.posted();
+    let mut who: Vec<_> = posted.iter().map(|post| post["subscription_id"].to_string()).collect();
+    who.sort();
+    assert_eq!(who, ["\"0\"", "\"1\"", "\"2\"", "\"3\"", "\"4\""]);
+    assert_eq!(server.bench.alarm_in(), None);
+}
+
+#[test]
 fn a_crash_before_a_delivery_loses_no_wake() {
     let mut server = Server::new();
     server.bench.set_answer(Some((200, r#"{"done":true}"#)));
@@ -409,7 +435,15 @@ fn keys_are_replaced_and_old_ones_published_for_a_day() {
     assert_eq!(kids(&server).len(), 2);
     assert!(kids(&server).contains(&first[0]));
     server.bench.wait(25 * 3600 * 1000);
+    assert_eq!(kids(&server), [second.as_str()], "the first was published long enough");
     server.streams.rotate_keys().unwrap();
-    assert!(!kids(&server).contains(&first[0]), "it was published long enough");
+    assert_eq!(kids(&server).len(), 2);
     assert!(kids(&server).contains(&second));
+    // One that others know signs nothing any more, and verifies nothing.
+    let known: Vec<_> = kids(&server);
+    server.streams.revoke_keys().unwrap();
+    let third = kids(&server);
+    assert_eq!(third.len(), 1);
+    assert!(!known.contains(&third[0]));
+    assert_eq!(signed_with(&server), third[0]);
 }

@@ -21,8 +21,9 @@ impl<S: Store, P: Platform> Streams<S, P> {
     /// Creates a stream, or finds it as it would have been created.
     ///
     /// # Errors
-    /// [`Refusal::Conflict`] when another stream is there; for a fork [`Refusal::NotFound`]
-    /// without its source, and what else the [`Refusal`] says.
+    /// [`Refusal::Conflict`] when another stream is there; [`Refusal::BadRequest`] for a lifetime
+    /// that is over, or ends in more than 100 years; for a fork [`Refusal::NotFound`] without its
+    /// source, and what else the [`Refusal`] says.
     pub async fn create(
         &self,
         path: &str,
@@ -164,13 +165,14 @@ impl<S: Store, P: Platform> Streams<S, P> {
             .unwrap_or_else(|| DEFAULT_CONTENT_TYPE.to_owned());
         let mut body = body.encoded(|bytes| Kind::of(&content_type).encode(bytes))?;
         let lifetime = request.lifetime.or_else(|| above.as_ref().and_then(|above| above.lifetime));
+        let expires_at = lifetime.map(|lifetime| lifetime.begin(self.now())).transpose()?;
         let start = source.as_ref().map_or(0, |source| source.at);
         let stream = Stream {
             id: self.store().next_id()?,
             path: path.to_owned(),
             content_type,
             lifetime,
-            expires_at: lifetime.map(|lifetime| lifetime.end(self.now())),
+            expires_at,
             closed: request.closed.then_some(ClosedBy { producer: None }),
             deleted: false,
             forks: 0,

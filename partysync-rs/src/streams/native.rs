@@ -4,6 +4,7 @@
 //! it through a channel, one at a time as far as they decide something, and wait there together
 //! as far as they wait.
 
+use super::life::AFTER_FAULT;
 use super::{Body, Options, Platform, Post, Store, Streams};
 use crate::{Code, Error, Result, Timestamp};
 use axum::Router;
@@ -159,21 +160,23 @@ fn outgoing(body: Body) -> AxumBody {
 /// Wakes the streams when they want to be.
 async fn ring<S: Store>(streams: Streams<S, Native>, native: Native) {
     loop {
-        // A failure is tried again with the next request, or in a while.
-        let woken = streams.wake().await;
-        let changed = native.alarm.changed.notified();
-        let at = match woken {
-            Ok(()) => native.alarm.at.get(),
-            Err(_) => Some(native.now().plus_millis(5_000)),
-        };
-        let Some(at) = at else {
-            changed.await;
-            continue;
-        };
-        let millis = at.as_millis().saturating_sub(native.now().as_millis()).max(0);
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(millis.unsigned_abs())) => {}
-            () = changed => {}
+        let failed = streams.wake().await.err().map(|error| {
+            native.report("what is due could not be done", &error);
+            native.now().plus_millis(i64::try_from(AFTER_FAULT.as_millis()).unwrap_or(i64::MAX))
+        });
+        // An alarm that is set anew is waited for: who sets it has done what is due. To wake for
+        // it would set it again, and leave no time to the tasks that it is set for.
+        loop {
+            let changed = native.alarm.changed.notified();
+            let Some(at) = failed.or_else(|| native.alarm.at.get()) else {
+                changed.await;
+                continue;
+            };
+            let millis = at.as_millis().saturating_sub(native.now().as_millis()).max(0);
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(millis.unsigned_abs())) => break,
+                () = changed => {}
+            }
         }
     }
 }
@@ -215,6 +218,10 @@ impl Platform for Native {
         if self.alarm.at.replace(at) != at {
             self.alarm.changed.notify_one();
         }
+    }
+
+    fn report(&self, what: &str, error: &Error) {
+        tracing::error!(%error, "{what}");
     }
 
     fn post(&self, post: Post) -> LocalBoxFuture<'static, Result<(u16, Vec<u8>)>> {

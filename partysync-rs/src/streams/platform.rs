@@ -1,6 +1,6 @@
 //! [`Platform`]: what a server takes from where it runs.
 
-use crate::{Result, Timestamp};
+use crate::{Error, Result, Timestamp};
 use futures::future::LocalBoxFuture;
 use std::time::Duration;
 
@@ -25,14 +25,22 @@ pub trait Platform: 'static {
     /// happens until then; replaces what was asked before.
     fn wake_at(&self, at: Option<Timestamp>);
 
+    /// Tells the operator what went wrong beside the requests: their answers do not say it.
+    fn report(&self, what: &str, error: &Error);
+
     /// Posts a body and returns the status and the body of the answer, of which no more than
     /// [`Post::ANSWER_BYTES`] need be read, within [`Post::TIMEOUT`]. Follows no redirect: an answer that is one is the answer.
     fn post(&self, post: Post) -> LocalBoxFuture<'static, Result<(u16, Vec<u8>)>>;
+
+    /// How many posts may be under way at once; the others wait. No limit.
+    fn posts_at_once(&self) -> usize {
+        usize::MAX
+    }
 }
 
 impl Post {
     /// How long a webhook may take to answer.
-    pub const TIMEOUT: Duration = Duration::from_secs(30);
+    pub const TIMEOUT: Duration = Duration::from_secs(10);
 
     /// How much of its answer is read.
     pub const ANSWER_BYTES: usize = 64 * 1024;

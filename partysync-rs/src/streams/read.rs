@@ -55,13 +55,15 @@ impl<S: Store, P: Platform> Streams<S, P> {
     pub async fn long_poll(&self, path: &str, position: Position) -> Result<Page, Refusal> {
         let (mut stream, from) = self.located(path, position)?;
         let deadline = self.deadline(self.options().long_poll);
+        // What is the end now is where the next message begins.
+        let begins = begins_at(&stream, from);
         while stream.end == from
             && stream.closed.is_none()
             && self.wait(self.inner.bell.wait(stream.id), deadline).await
         {
             stream = self.alive(stream.id)?;
         }
-        let (bytes, next) = self.page(&stream, from).await?;
+        let (bytes, next) = self.page_from(&stream, from, begins).await?;
         Ok(Page { stream, bytes, from: Offset::new(from), next: Offset::new(next) })
     }
 
@@ -79,11 +81,21 @@ impl<S: Store, P: Platform> Streams<S, P> {
         Ok((stream, from))
     }
 
-    /// Whole messages from `from` on, and where they end.
+    /// Whole messages from `from` on, where one has to begin, and where they end.
     pub(super) async fn page(&self, stream: &Stream, from: u64) -> Result<(Vec<u8>, u64), Refusal> {
+        self.page_from(stream, from, begins_at(stream, from)).await
+    }
+
+    /// The same, with or without a look at whether a message begins there.
+    async fn page_from(
+        &self,
+        stream: &Stream,
+        from: u64,
+        begins: bool,
+    ) -> Result<(Vec<u8>, u64), Refusal> {
         let kind = Kind::of(&stream.content_type);
-        // The byte before shows whether a message begins here.
-        let before = u64::from(kind == Kind::Json && from > 0);
+        // The byte before shows it.
+        let before = u64::from(kind == Kind::Json && !begins);
         // No character of a text is larger.
         let mut size = self.options().page_bytes.max(4) as u64;
         loop {
@@ -147,7 +159,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
     /// Refuses a position in the middle of a JSON message.
     pub(super) async fn check_boundary(&self, stream: &Stream, at: u64) -> Result<(), Refusal> {
         let json = Kind::of(&stream.content_type) == Kind::Json;
-        if json && at > 0 && self.range(stream, at - 1, at).await? != [SEPARATOR] {
+        if json && !begins_at(stream, at) && self.range(stream, at - 1, at).await? != [SEPARATOR] {
             return Err(no_boundary());
         }
         Ok(())
@@ -237,6 +249,12 @@ impl<S: Store, P: Platform> Streams<S, P> {
     }
 }
 
+/// Whether a message is known to begin at this position, or will, without a look at the bytes:
+/// appends are whole messages, and a fork leaves its source between two of them.
+fn begins_at(stream: &Stream, at: u64) -> bool {
+    at == 0 || at == stream.start() || at == stream.end
+}
+
 fn no_boundary() -> Refusal {
     Refusal::bad_request("no message begins at this offset")
 }
@@ -264,10 +282,12 @@ impl<S: Store, P: Platform> Reader<S, P> {
             let closed = self.stream.closed.is_some();
             let mut bytes = Vec::new();
             if self.at < self.stream.end {
-                (bytes, _) = self.server.page(&self.stream, self.at).await.ok()?;
+                // It began at a message, and goes on where the last one ended.
+                (bytes, _) = self.server.page_from(&self.stream, self.at, true).await.ok()?;
             }
-            if self.kind == Kind::Text && !closed {
-                // Half a character waits for its other half.
+            let at_end = self.at + bytes.len() as u64 == self.stream.end;
+            if self.kind == Kind::Text && !(closed && at_end) {
+                // Half a character waits for its other half, on the next page or in an append.
                 bytes.truncate(bytes.len() - unfinished(&bytes));
             }
             if !bytes.is_empty() || !self.told || closed {

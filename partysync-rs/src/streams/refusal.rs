@@ -137,6 +137,12 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+impl From<Refusal> for crate::Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(crate::Code::Internal, refusal.to_string())
+    }
+}
+
 impl From<crate::Error> for Refusal {
     fn from(error: crate::Error) -> Self {
         Self::Internal(error.to_string())

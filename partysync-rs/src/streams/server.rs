@@ -68,11 +68,21 @@ impl<S: Store, P: Platform> Streams<S, P> {
         &self.inner.options
     }
 
+    /// Tells the operator of a fault that no request is answered with.
+    pub(super) fn report<E: Into<crate::Error>>(&self, what: &str, done: Result<(), E>) {
+        if let Err(error) = done {
+            self.inner.platform.report(what, &error.into());
+        }
+    }
+
     pub(super) fn now(&self) -> crate::Timestamp {
         self.inner.platform.now()
     }
 
     /// Keeps changes with what they mean for subscriptions, and wakes who waits for them.
+    ///
+    /// An error means that nothing was kept: what fails behind the commit is reported, and done
+    /// when the alarm rings.
     pub(super) fn commit(&self, changes: Vec<Change>) -> Result<(), Refusal> {
         if changes.is_empty() {
             return Ok(());
@@ -94,9 +104,7 @@ impl<S: Store, P: Platform> Streams<S, P> {
             *self.inner.subscriptions.borrow_mut() = None;
         }
         changed.into_iter().for_each(|id| self.inner.bell.ring(id));
-        self.deliver_later()?;
-        self.settle_later()?;
-        self.inner.platform.wake_at(self.next_wake()?);
+        self.attend();
         Ok(())
     }
 }

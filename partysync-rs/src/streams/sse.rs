@@ -59,18 +59,12 @@ pub fn control_event(next: Offset, cursor: Option<u64>, up_to_date: bool, closed
 
 /// How many bytes at the end of a text are the beginning of a character that is not whole yet.
 pub(crate) fn unfinished(text: &[u8]) -> usize {
-    for back in 1..=text.len().min(3) {
-        let Some(byte) = text.get(text.len() - back) else { break };
-        let length = match byte {
-            0xc2..=0xdf => 2,
-            0xe0..=0xef => 3,
-            0xf0..=0xf4 => 4,
-            0x80..=0xbf => continue,
-            _ => break,
-        };
-        return if length > back { back } else { 0 };
-    }
-    0
+    let begins = |back: &usize| {
+        let last = text.len().checked_sub(*back).and_then(|at| text.get(at..)).unwrap_or_default();
+        let broken = std::str::from_utf8(last).err();
+        broken.is_some_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+    };
+    (1..=3).find(begins).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@
 //!
 //! #[event(fetch)]
 //! async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Response> {
-//!     Router::new().route(request, &env).await
+//!     Router::new().party("todos", "TODOS").route(request, &env).await
 //! }
 //! # fn main() {}
 //! ```
@@ -43,7 +43,7 @@ pub use object::Object;
 pub use router::{Route, Router};
 pub use sql::DurableSql;
 #[cfg(feature = "streams")]
-pub use streams::{StreamObject, Workers, route_streams};
+pub use streams::{StreamObject, Workers};
 
 /// The present, as the runtime's clock says.
 fn now() -> crate::Timestamp {
@@ -59,7 +59,7 @@ fn now() -> crate::Timestamp {
 ///
 /// ```toml
 /// [[durable_objects.bindings]]
-/// name = "TODOS"        # the party: `todos` in the URL
+/// name = "TODOS"        # what the router names: `.party("todos", "TODOS")`
 /// class_name = "Todos"
 ///
 /// [[migrations]]

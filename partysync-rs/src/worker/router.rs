@@ -1,6 +1,5 @@
-//! [`Router`]: from `/parties/{party}/{room}` to the room's object.
+//! [`Router`]: from `/parties/{party}/{room}` to the room's object, and to that of streams.
 
-use crate::wire::clip;
 use crate::{Code, Error, Result};
 use js_sys::{Function, Reflect};
 use std::future::Future;
@@ -11,10 +10,25 @@ use worker::{Env, Method, ObjectNamespace, Request, Response};
 /// Where a request leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The party: a Durable Object class, in kebab case.
+    /// The party, as [`Router::party`] names it; of streams the path that they are under.
     pub party: String,
     /// The room: one object of it.
     pub room: String,
+}
+
+/// What is under a path of its own, and in one object.
+struct Mount {
+    path: String,
+    binding: String,
+    object: String,
+}
+
+/// Where a path leads.
+struct Target<'r> {
+    route: Route,
+    binding: &'r str,
+    /// Whether it is to streams.
+    streams: bool,
 }
 
 type Hook = Box<dyn for<'a> Fn(&'a Request, &'a Route, &'a Env) -> HookFuture<'a>>;
@@ -22,8 +36,26 @@ type HookFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 /// Routes `/parties/{party}/{room}` to rooms, as partykit does.
 ///
-/// A party is found by the name of its binding in `wrangler.toml`: `todo-lists` in the URL is
-/// `TODO_LISTS`, `TodoLists` or `todo_lists` there.
+/// It leads to the parties that are named, and nowhere else: a worker may have other objects,
+/// which trust whoever calls them. One line names a party: its name as it stands in the URL, its
+/// binding as it stands in `wrangler.toml`. No rule turns one into the other, so that there is
+/// none to be learnt, and no object is reached because of what it is called.
+///
+/// ```no_run
+/// use partysync::worker::Router;
+/// use worker::{Env, Request, Response};
+///
+/// async fn fetch(request: Request, env: Env) -> worker::Result<Response> {
+///     Router::new().party("todos", "TODOS").route(request, &env).await
+/// }
+/// ```
+///
+/// # Who may come in
+///
+/// Everybody, until a hook says otherwise - except pages of other origins, which may open no
+/// WebSocket: the browser would send the user's cookies with it. A page that is served from
+/// elsewhere is named with [`allow_origins`](Self::allow_origins). A request that says no origin
+/// is no page's, and passes.
 ///
 /// ```no_run
 /// use partysync::{Code, Error, worker::Router};
@@ -31,7 +63,9 @@ type HookFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 ///
 /// async fn fetch(request: Request, env: Env) -> worker::Result<Response> {
 ///     Router::new()
+///         .party("todos", "TODOS")
 ///         .cors("https://app.example")
+///         .allow_origins(["https://app.example"])
 ///         .on_before_connect(|request, _route, _env| {
 ///             Box::pin(async move {
 ///                 let url = request.url()?;
@@ -47,9 +81,16 @@ type HookFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 ///         .await
 /// }
 /// ```
+///
+/// A browser gives a WebSocket no headers, so that its token is in the URL, and URLs land in
+/// logs: give out tokens that end within minutes. The query's `_pk` is the connection id that the
+/// client wants; any client may choose any, and it is nobody's identity.
 #[derive(Default)]
 pub struct Router {
     prefix: Option<String>,
+    /// Each party with its binding.
+    parties: Vec<(String, String)>,
+    streams: Vec<Mount>,
     origin: Option<String>,
     allowed: Option<Vec<String>>,
     location_hint: Option<String>,
@@ -65,10 +106,52 @@ impl std::fmt::Debug for Router {
 }
 
 impl Router {
-    /// A router for `/parties/{party}/{room}` that lets everybody in.
+    /// A router for `/parties/{party}/{room}`, which knows no party yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Leads `/parties/{party}` to the Durable Objects that are bound as `binding`.
+    ///
+    /// ```
+    /// # use partysync::worker::Router;
+    /// // wrangler.toml: [[durable_objects.bindings]] name = "TODO_LISTS"
+    /// let router = Router::new().party("todo-lists", "TODO_LISTS");
+    /// ```
+    #[must_use]
+    pub fn party(mut self, party: impl Into<String>, binding: impl Into<String>) -> Self {
+        self.parties.push((party.into(), binding.into()));
+        self
+    }
+
+    /// Leads what is under this path - the streams'
+    /// [`root`](crate::streams::Options::root) - to one object of the class that is bound as
+    /// `binding`, with the same hooks, origins and places as rooms. A worker that serves one set
+    /// of streams to each user names the object after them.
+    ///
+    /// A request may name other streams than the one in its path: `Stream-Forked-From` does, and
+    /// so do the bodies of subscriptions under `__ds`. A hook that lets users have some of an
+    /// object's streams has to look at those, too.
+    ///
+    /// ```no_run
+    /// # use worker::{Context, Env, Request, Response};
+    /// # async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Response> {
+    /// use partysync::worker::Router;
+    /// Router::new().streams("v1/stream", "STREAMS", "all").route(request, &env).await
+    /// # }
+    /// ```
+    #[cfg(feature = "streams")]
+    #[must_use]
+    pub fn streams(
+        mut self,
+        path: impl Into<String>,
+        binding: impl Into<String>,
+        object: impl Into<String>,
+    ) -> Self {
+        let path = path.into().trim_matches('/').to_owned();
+        self.streams.push(Mount { path, binding: binding.into(), object: object.into() });
+        self
     }
 
     /// Another prefix than `parties`; may hold several parts, `api/rooms`.
@@ -85,9 +168,13 @@ impl Router {
         self
     }
 
-    /// Refuses, with 403, requests and WebSockets of pages from other origins than these and the
-    /// room's own. A browser always says where a page is from; requests that do not say are no
-    /// page's and pass, as a token is what keeps those out.
+    /// Lets pages of these origins open WebSockets, as well as those of the room's own; `*` is any
+    /// origin. Requests and WebSockets of all others are refused with 403. A browser always says
+    /// where a page is from; requests that do not say are no page's and pass, as a token is what
+    /// keeps those out.
+    ///
+    /// Without it, WebSockets are for pages of the room's own origin, and requests for whom
+    /// [`cors`](Self::cors) lets read the answers.
     #[must_use]
     pub fn allow_origins<O: Into<String>>(mut self, origins: impl IntoIterator<Item = O>) -> Self {
         self.allowed = Some(origins.into_iter().map(Into::into).collect());
@@ -135,34 +222,51 @@ impl Router {
     /// # Errors
     /// What the runtime says.
     pub async fn route(&self, request: Request, env: &Env) -> worker::Result<Response> {
+        let asked = request.headers().get("access-control-request-headers")?;
         match self.try_route(request, env).await? {
             Some(response) => Ok(response),
-            None => Response::error("not found", 404),
+            None => {
+                let response = Response::error("not found: no party of this router is there", 404)?;
+                self.with_cors(response, asked.as_deref())
+            }
         }
     }
 
-    /// Answers a request that leads to a room; `None` for any other, which the worker may answer.
+    /// Answers a request that leads to a room of one of its parties, or to its streams; `None` for
+    /// any other, which the worker may answer, or another router.
     ///
     /// # Errors
     /// What the runtime says.
     pub async fn try_route(&self, request: Request, env: &Env) -> worker::Result<Option<Response>> {
-        let prefix = self.prefix.as_deref().unwrap_or("parties");
-        let Some(route) = parse(request.url()?.path(), prefix) else { return Ok(None) };
+        let Some(target) = self.find(request.url()?.path()) else { return Ok(None) };
+        let Target { route, binding, streams } = target;
         let asked = request.headers().get("access-control-request-headers")?;
         let asked = asked.as_deref();
+        let namespace = match env.durable_object(binding) {
+            Ok(namespace) => self.within_jurisdiction(namespace)?,
+            Err(error) => {
+                let party = &route.party;
+                worker::console_error!(
+                    "the party `{party}`: wrangler.toml binds no Durable Object as `{binding}`: {error}"
+                );
+                let message = format!("the party `{party}` is not set up");
+                return Ok(Some(self.with_cors(Response::error(message, 500)?, asked)?));
+            }
+        };
         if request.method() == Method::Options {
+            // Streams have an answer of their own.
+            if self.origin.is_none() && streams {
+                return self.forward(&namespace, &route, request).await.map(Some);
+            }
             return Ok(Some(self.with_cors(Response::empty()?.with_status(204), asked)?));
         }
-        if !self.allows(&request)? {
+        let upgrade = request.headers().get("upgrade")?;
+        // Streams take no WebSockets: whatever such a request says, it is one that reads or writes.
+        let connects = !streams && upgrade.is_some_and(|v| v.eq_ignore_ascii_case("websocket"));
+        if !self.allows(&request, connects)? {
             let response = Response::error("pages of this origin are not allowed", 403)?;
             return Ok(Some(self.with_cors(response, asked)?));
         }
-        let Some(namespace) = self.namespace(env, &route.party)? else {
-            let message = format!("there is no party `{}`", clip(&route.party));
-            return Ok(Some(self.with_cors(Response::error(message, 404)?, asked)?));
-        };
-        let upgrade = request.headers().get("upgrade")?;
-        let connects = upgrade.is_some_and(|v| v.eq_ignore_ascii_case("websocket"));
         let hook = if connects { &self.before_connect } else { &self.before_request };
         if let Some(hook) = hook
             && let Err(error) = hook(&request, &route, env).await
@@ -178,24 +282,33 @@ impl Router {
         Ok(Some(self.with_cors(response, asked)?))
     }
 
-    fn allows(&self, request: &Request) -> worker::Result<bool> {
-        let (Some(allowed), Some(origin)) = (&self.allowed, request.headers().get("origin")?)
-        else {
-            return Ok(true);
-        };
-        let own = request.url()?.origin().ascii_serialization();
-        Ok(origin == own || allowed.contains(&origin))
+    fn find(&self, path: &str) -> Option<Target<'_>> {
+        let below = |own: &&Mount| under(path, &own.path).is_some();
+        if let Some(Mount { path, binding, object }) = self.streams.iter().find(below) {
+            let route = Route { party: path.clone(), room: object.clone() };
+            return Some(Target { route, binding, streams: true });
+        }
+        let route = parse(path, self.prefix.as_deref().unwrap_or("parties"))?;
+        let (_, binding) = self.parties.iter().find(|(party, _)| *party == route.party)?;
+        Some(Target { route, binding, streams: false })
     }
 
-    fn namespace(&self, env: &Env, party: &str) -> worker::Result<Option<ObjectNamespace>> {
-        let (Some(namespace), Some(jurisdiction)) = (namespace(env, party), &self.jurisdiction)
-        else {
-            return Ok(namespace(env, party));
-        };
+    /// Whether a page of this origin may send this, if it is a page's.
+    fn allows(&self, request: &Request, connects: bool) -> worker::Result<bool> {
+        let Some(origin) = request.headers().get("origin")? else { return Ok(true) };
+        let listed =
+            |allowed: &Vec<String>| allowed.iter().any(|one| *one == "*" || *one == origin);
+        // Who may read the answers to other requests is what CORS says.
+        let allowed = self.allowed.as_ref().map_or(!connects, listed);
+        Ok(allowed || origin == request.url()?.origin().ascii_serialization())
+    }
+
+    fn within_jurisdiction(&self, namespace: ObjectNamespace) -> worker::Result<ObjectNamespace> {
+        let Some(jurisdiction) = &self.jurisdiction else { return Ok(namespace) };
         let object = JsValue::from(namespace);
         let method: Function = Reflect::get(&object, &"jurisdiction".into())?.unchecked_into();
         let within = method.call1(&object, &jurisdiction.as_str().into())?;
-        Ok(Some(ObjectNamespace::unchecked_from_js(within)))
+        Ok(ObjectNamespace::unchecked_from_js(within))
     }
 
     /// Sends the request on. A transient error of the object is tried again, unless the request
@@ -262,25 +375,15 @@ fn is_transient(error: &worker::Error) -> bool {
     .any(|known| message.contains(known))
 }
 
+/// What of a path is behind a prefix.
+fn under<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
+    path.trim_start_matches('/').strip_prefix(prefix)?.strip_prefix('/')
+}
+
 /// The party and the room of a path under a prefix.
 fn parse(path: &str, prefix: &str) -> Option<Route> {
-    let rest = path.trim_start_matches('/').strip_prefix(prefix)?.strip_prefix('/')?;
-    let mut parts = rest.split('/');
+    let mut parts = under(path, prefix)?.split('/');
     let (party, room) = (parts.next()?, parts.next()?);
     let room = js_sys::decode_uri_component(room).ok().map(String::from)?;
     (!party.is_empty() && !room.is_empty()).then(|| Route { party: party.to_owned(), room })
-}
-
-fn namespace(env: &Env, party: &str) -> Option<ObjectNamespace> {
-    let words: Vec<_> = party.split('-').collect();
-    if !words.iter().all(|word| word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')) {
-        return None;
-    }
-    let capitalized = |word: &&str| {
-        let mut chars = word.chars();
-        chars.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(chars).collect::<String>()
-    };
-    [words.join("_").to_ascii_uppercase(), words.iter().map(capitalized).collect(), words.join("_")]
-        .iter()
-        .find_map(|name| env.durable_object(name).ok())
 }

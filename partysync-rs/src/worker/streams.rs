@@ -1,5 +1,5 @@
 //! Durable Streams in Durable Objects: [`stream_server!`](crate::stream_server) for the class,
-//! [`route_streams`] for the worker in front of it.
+//! [`Router::streams`](super::Router::streams) for the worker in front of it.
 
 use super::now;
 use crate::streams::{Body, Options, Platform, Post, Store, Streams};
@@ -14,7 +14,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use worker::wasm_bindgen_futures::{JsFuture, spawn_local};
 use worker::{
     Delay, Env, Fetch, Headers, Method, Request, RequestInit, RequestRedirect, Response,
-    ResponseBuilder, State,
+    ResponseBody, ResponseBuilder, State,
 };
 
 /// The streams under one root in one Durable Object; `stream_server!` makes the class around it.
@@ -90,27 +90,6 @@ pub(super) fn respond(answer: http::Response<Body>) -> worker::Result<Response> 
     }
 }
 
-/// Sends a request to the object that serves the streams: `object` of the class that is bound as
-/// `binding`. A worker that serves one set of streams to each user names the object after them.
-///
-/// ```no_run
-/// # use worker::{Context, Env, Request, Response};
-/// # async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Response> {
-/// partysync::worker::route_streams(request, &env, "STREAMS", "all").await
-/// # }
-/// ```
-///
-/// # Errors
-/// What the runtime says; an object that fails now is asked again by the client.
-pub async fn route_streams(
-    request: Request,
-    env: &Env,
-    binding: &str,
-    object: &str,
-) -> worker::Result<Response> {
-    env.durable_object(binding)?.get_by_name(object)?.fetch_with_request(request).await
-}
-
 /// The platform of a Durable Object, for a server of streams in a class of your own.
 ///
 /// ```no_run
@@ -149,14 +128,23 @@ impl Workers {
         self.alarm.set(Some(None));
     }
 
-    fn call(&self, method: &str, arguments: &js_sys::Array) -> std::result::Result<(), JsValue> {
-        let Some(storage) = &self.storage else { return Ok(()) };
-        let function: Function = Reflect::get(storage, &method.into())?.dyn_into()?;
-        let promise: js_sys::Promise = function.apply(storage, arguments)?.dyn_into()?;
-        // The runtime keeps the answer back until the alarm is stored.
-        spawn_local(async move { drop(JsFuture::from(promise).await) });
-        Ok(())
+    /// The alarm could not be set: it is set with the next request.
+    fn not_set(&self, at: Option<Timestamp>, error: &JsValue) {
+        worker::console_error!("the alarm of the streams could not be set: {error:?}");
+        if self.alarm.get() == Some(at) {
+            self.alarm.set(None);
+        }
     }
+}
+
+/// Calls a method of the object's storage that gives a promise.
+fn call(
+    storage: &JsValue,
+    method: &str,
+    arguments: &js_sys::Array,
+) -> std::result::Result<js_sys::Promise, JsValue> {
+    let function: Function = Reflect::get(storage, &method.into())?.dyn_into()?;
+    function.apply(storage, arguments)?.dyn_into()
 }
 
 fn failed(error: &JsValue) -> Error {
@@ -190,18 +178,38 @@ impl Platform for Workers {
     }
 
     fn wake_at(&self, at: Option<Timestamp>) {
-        if self.alarm.get() == Some(at) {
+        let Some(storage) = &self.storage else { return };
+        if self.alarm.replace(Some(at)) == Some(at) {
             return;
         }
         let set = match at {
             Some(at) => {
                 let millis = JsValue::from_f64(at.as_millis() as f64);
-                self.call("setAlarm", &js_sys::Array::of1(&millis))
+                call(storage, "setAlarm", &js_sys::Array::of1(&millis))
             }
-            None => self.call("deleteAlarm", &js_sys::Array::new()),
+            None => call(storage, "deleteAlarm", &js_sys::Array::new()),
         };
-        // What could not be set is set with the next request.
-        self.alarm.set(set.is_ok().then_some(at));
+        match set {
+            // The runtime keeps the answer back until the alarm is stored.
+            Ok(stored) => {
+                let platform = self.clone();
+                spawn_local(async move {
+                    if let Err(error) = JsFuture::from(stored).await {
+                        platform.not_set(at, &error);
+                    }
+                });
+            }
+            Err(error) => self.not_set(at, &error),
+        }
+    }
+
+    fn posts_at_once(&self) -> usize {
+        // An object has six connections, and its archive needs some of them.
+        2
+    }
+
+    fn report(&self, what: &str, error: &Error) {
+        worker::console_error!("streams: {what}: {error}");
     }
 
     fn post(&self, post: Post) -> LocalBoxFuture<'static, Result<(u16, Vec<u8>)>> {
@@ -223,22 +231,28 @@ impl Platform for Workers {
                 let mut response = Fetch::Request(request).send_with_signal(&signal).await?;
                 let status = response.status_code();
                 let mut body = Vec::new();
-                let mut pieces = response.stream()?;
-                while body.len() < Post::ANSWER_BYTES
-                    && let Some(piece) = pieces.next().await
-                {
-                    body.extend_from_slice(&piece?);
+                // One without content, as of 204, has no stream.
+                if let ResponseBody::Stream(_) = response.body() {
+                    let mut pieces = response.stream()?;
+                    while body.len() < Post::ANSWER_BYTES
+                        && let Some(piece) = pieces.next().await
+                    {
+                        body.extend_from_slice(&piece?);
+                    }
                 }
                 Ok::<_, worker::Error>((status, body))
             };
             let over = Delay::from(Post::TIMEOUT);
             futures::pin_mut!(exchange, over);
-            match futures::future::select(exchange, over).await {
+            let answer = match futures::future::select(exchange, over).await {
                 futures::future::Either::Left((answer, _)) => Ok(answer?),
                 futures::future::Either::Right(_) => {
                     Err(Error::new(Code::Closed, "the webhook did not answer in time"))
                 }
-            }
+            };
+            // Connections are few: one that is slow, or has more to say, is hung up on.
+            controller.abort();
+            answer
         })
     }
 }

@@ -188,7 +188,7 @@ pub trait Store: 'static {
     fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Stream>>;
 
     /// Up to `limit` streams that expire first, the first one first. Those that are deleted
-    /// already are not among them.
+    /// already are not among them, nor those whose record cannot be read.
     ///
     /// # Errors
     /// What the store says.

@@ -63,7 +63,9 @@ pub(super) fn unsigned(row: &Row<'_>, index: usize) -> Result<u64> {
     Ok(row.get::<i64>(index)?.unsigned_abs())
 }
 
-const STREAM: &str = "SELECT s.known, s.expires_at, s.id, coalesce(\
+// An end is brought within what JavaScript holds exactly: an object reads numbers through it.
+const STREAM: &str = "SELECT s.known, \
+     max(min(s.expires_at, 9007199254740991), -9007199254740991), s.id, coalesce(\
      (SELECT max(\"end\") FROM _ds_rows WHERE stream = s.id), \
      (SELECT max(\"end\") FROM _ds_chunks WHERE stream = s.id), -1) FROM _ds_streams s";
 
@@ -179,6 +181,18 @@ impl<D: Sql + 'static> SqlStore<D> {
     }
 }
 
+/// The first text behind all that begin with `prefix`, if there is one.
+fn behind(prefix: &str) -> Option<String> {
+    let mut text = prefix.to_owned();
+    while let Some(last) = text.pop() {
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            text.push(next);
+            return Some(text);
+        }
+    }
+    None
+}
+
 fn known(stream: &Stream) -> Result<String> {
     serde_json::to_string(stream).map_err(|e| Error::new(Code::Internal, e.to_string()))
 }
@@ -210,8 +224,23 @@ impl<D: Sql + 'static> Store for SqlStore<D> {
     }
 
     fn expiring(&self, limit: usize) -> Result<Vec<Stream>> {
-        let sql = format!("{STREAM} WHERE s.expires_at IS NOT NULL ORDER BY s.expires_at LIMIT ?");
-        self.sql().query_map(&sql, [integer(limit as u64)], stream)
+        let sql = format!(
+            "{STREAM} WHERE s.expires_at IS NOT NULL ORDER BY s.expires_at LIMIT ? OFFSET ?"
+        );
+        let (mut found, mut passed) = (Vec::new(), 0);
+        // One that cannot be read is passed over: it must not keep the others from ending.
+        while found.len() < limit {
+            let wanted = limit - found.len();
+            let page = params![integer(wanted as u64), integer(passed)];
+            let rows = self.sql().query_map(&sql, page, |row| Ok(stream(row).ok()))?;
+            passed += rows.len() as u64;
+            let last = rows.len() < wanted;
+            found.extend(rows.into_iter().flatten());
+            if last {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     fn producer(&self, id: StreamId, name: &str) -> Result<Option<Producer>> {
@@ -227,9 +256,11 @@ impl<D: Sql + 'static> Store for SqlStore<D> {
     }
 
     fn notes(&self, prefix: &str) -> Result<Vec<(String, String)>> {
-        let sql = "SELECT key, text FROM _ds_notes WHERE substr(key, 1, length(?1)) = ?1 \
-                   AND key >= ?1 ORDER BY key";
-        self.sql().query_map(sql, params![prefix.to_owned()], |row| Ok((row.get(0)?, row.get(1)?)))
+        let sql = "SELECT key, text FROM _ds_notes WHERE key >= ? AND key < ? ORDER BY key";
+        // Every text comes before every blob.
+        let behind = behind(prefix).map_or(Value::Blob(Vec::new()), Value::Text);
+        let range = [Value::Text(prefix.to_owned()), behind];
+        self.sql().query_map(sql, range, |row| Ok((row.get(0)?, row.get(1)?)))
     }
 
     fn stage(&self, bytes: Vec<u8>) -> Result<u64> {

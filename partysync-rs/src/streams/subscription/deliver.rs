@@ -3,14 +3,12 @@
 
 use super::{Delivery, Subscription, webhook};
 use crate::Timestamp;
+use crate::streams::life::AFTER_FAULT;
 use crate::streams::{Offset, Platform, Post, Refusal, Store, Streams};
 use serde::Deserialize;
-use std::time::Duration;
 
 const FIRST_RETRY_MILLIS: i64 = 1_000;
 const LAST_RETRY_MILLIS: i64 = 60_000;
-/// How long to wait when the server itself failed.
-const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// What a webhook may answer at once.
 #[derive(Deserialize)]
@@ -28,14 +26,22 @@ fn backoff(attempts: u32, chance: u8) -> i64 {
 impl<S: Store, P: Platform> Streams<S, P> {
     /// When a subscription wants something next.
     pub(in crate::streams) fn next_delivery(&self) -> crate::Result<Option<Timestamp>> {
+        let all = self.subscriptions()?;
+        let busy = self.posts_under_way(&all) >= self.inner.platform.posts_at_once();
         let delivering = self.inner.delivering.borrow();
         let soon = self.now().plus_millis(FIRST_RETRY_MILLIS);
         let due = |subscription: &Subscription| {
-            // What is under way is looked after; the alarm is there in case that ends.
-            let under_way = delivering.contains(&subscription.id);
-            subscription.due().map(|due| if under_way { due.max(soon) } else { due })
+            // What is under way is looked after, and what waits for it, too; the alarm is there
+            // in case that ends.
+            let later = delivering.contains(&subscription.id) || busy && subscription.posts();
+            subscription.due().map(|due| if later { due.max(soon) } else { due })
         };
-        Ok(self.subscriptions()?.iter().filter_map(due).min())
+        Ok(all.iter().filter_map(due).min())
+    }
+
+    fn posts_under_way(&self, all: &[Subscription]) -> usize {
+        let delivering = self.inner.delivering.borrow();
+        all.iter().filter(|known| known.posts() && delivering.contains(&known.id)).count()
     }
 
     /// Delivers what is due, beside the request that made it so.
@@ -45,20 +51,29 @@ impl<S: Store, P: Platform> Streams<S, P> {
             return Ok(());
         }
         let all = self.subscriptions()?;
-        for Subscription { id, .. } in all.iter().filter(|s| s.due().is_some_and(|at| at <= now)) {
+        let mut free =
+            self.inner.platform.posts_at_once().saturating_sub(self.posts_under_way(&all));
+        let mut due: Vec<_> = all.iter().filter(|s| s.due().is_some_and(|at| at <= now)).collect();
+        // Who has waited longest comes first.
+        due.sort_by_key(|subscription| subscription.due());
+        for subscription @ Subscription { id, .. } in due {
+            if subscription.posts() && !self.inner.delivering.borrow().contains(id) {
+                let Some(left) = free.checked_sub(1) else { continue };
+                free = left;
+            }
             // One at a time each; what is under way looks again when it is done.
             if self.inner.delivering.borrow_mut().insert(id.clone()) {
                 let (server, id) = (self.clone(), id.clone());
                 self.inner.platform.spawn(Box::pin(async move {
-                    if server.deliver(&id).await.is_err() {
+                    let delivered = server.deliver(&id).await;
+                    let failed = delivered.is_err();
+                    server.report("a wake could not be delivered", delivered);
+                    if failed {
                         // It is still noted as due: not at once again.
-                        server.inner.platform.sleep(AFTER_FAILURE).await;
+                        server.inner.platform.sleep(AFTER_FAULT).await;
                     }
                     server.inner.delivering.borrow_mut().remove(&id);
-                    let _ = server.deliver_later();
-                    if let Ok(next) = server.next_wake() {
-                        server.inner.platform.wake_at(next);
-                    }
+                    server.attend();
                 }));
             }
         }

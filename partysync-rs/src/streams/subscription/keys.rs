@@ -33,6 +33,11 @@ impl Kept {
         URL_SAFE_NO_PAD.encode(self.key().verifying_key().as_bytes())
     }
 
+    /// Whether something that was signed with it may still be on its way.
+    fn is_published(&self, now: Timestamp) -> bool {
+        self.retired.is_none_or(|at| at.plus_millis(PUBLISHED_MILLIS) > now)
+    }
+
     /// Its name: the thumbprint of RFC 7638.
     fn id(&self) -> String {
         let canonical = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, self.public());
@@ -66,19 +71,35 @@ impl<S: Store, P: Platform> Streams<S, P> {
         self.next_key().map(drop)
     }
 
+    /// Takes a new key for signing webhooks, and publishes the old ones no longer: for when they
+    /// have become known to others. Receivers may keep the set of keys for five minutes.
+    ///
+    /// # Errors
+    /// What the store or the system's randomness says.
+    pub fn revoke_keys(&self) -> Result<(), Refusal> {
+        let revoked = self.keys()?.into_iter();
+        let revoked = revoked.map(|Known { key, .. }| Change::Note { key, text: None });
+        self.new_key(revoked.collect()).map(drop)
+    }
+
     fn next_key(&self) -> Result<Kept, Refusal> {
         let now = self.now();
-        let new = Kept { seed: self.inner.platform.random()?, created: now, retired: None };
         let mut changes = Vec::new();
         for Known { key, value } in self.keys()? {
             let old = Kept { retired: value.retired.or(Some(now)), ..value };
-            let needed = old.retired.is_some_and(|at| at.plus_millis(PUBLISHED_MILLIS) > now);
-            changes.push(if needed {
+            changes.push(if old.is_published(now) {
                 super::note(key, &old)?
             } else {
                 Change::Note { key, text: None }
             });
         }
+        self.new_key(changes)
+    }
+
+    /// A new key, made with what becomes of the others.
+    fn new_key(&self, mut changes: Vec<Change>) -> Result<Kept, Refusal> {
+        let seed = self.inner.platform.random()?;
+        let new = Kept { seed, created: self.now(), retired: None };
         let name = random_text(&self.inner.platform)?;
         changes.push(super::note(format!("{PREFIX}{name}"), &new)?);
         self.commit(changes)?;
@@ -93,13 +114,15 @@ impl<S: Store, P: Platform> Streams<S, P> {
     /// The public keys, as a JSON Web Key Set.
     pub(super) fn key_set(&self) -> Result<serde_json::Value, Refusal> {
         self.signing_key()?;
+        let now = self.now();
         let public = |known: Known<Kept>| {
             serde_json::json!({
                 "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA",
                 "kid": known.value.id(), "x": known.value.public(),
             })
         };
-        let keys: Vec<_> = self.keys()?.into_iter().map(public).collect();
+        let published = self.keys()?.into_iter().filter(|known| known.value.is_published(now));
+        let keys: Vec<_> = published.map(public).collect();
         Ok(serde_json::json!({ "keys": keys }))
     }
 

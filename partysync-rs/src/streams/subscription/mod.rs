@@ -114,6 +114,11 @@ impl Subscription {
         !self.config.wakes_on(path) && self.config.pattern.as_ref().is_some_and(fits)
     }
 
+    /// Whether its wakes are posted.
+    fn posts(&self) -> bool {
+        matches!(self.config.delivery, Delivery::Webhook { .. })
+    }
+
     /// When something has to be done for it next.
     fn due(&self) -> Option<Timestamp> {
         let wake = self.wake.as_ref()?;

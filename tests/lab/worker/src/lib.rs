@@ -1,6 +1,7 @@
 //! The tests' own worker: every hook, and a room that can be looked into.
 
 use lab_shared::{ItemAction, LabAction};
+use partysync::streams::{MemoryStore, Options};
 use partysync::worker::Router;
 use partysync::{Action, Code, Connection, Error, Limits, Result, Room, SyncServer, params};
 use serde_json::{Value as Json, json};
@@ -161,19 +162,34 @@ impl SyncServer for Lab {
 
 partysync::durable_object!(Lab);
 
+partysync::stream_server!(
+    LabStreams: MemoryStore = |_, _| Ok(MemoryStore::new()),
+    |_| Options { root: "/guarded/streams".into(), ..Options::default() }
+);
+
 #[event(fetch)]
 async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Response> {
     let guarded = Router::new()
         .prefix("guarded/rooms")
+        .party("lab", "LAB")
+        .streams("guarded/streams", "LAB_STREAMS", "all")
         .cors("https://app.example")
         .allow_origins(["https://app.example"])
         .on_before_connect(|request, _, _| Box::pin(check(request)))
         .on_before_request(|request, _, _| Box::pin(check(request)));
-    match guarded.try_route(request.clone()?, &env).await? {
-        Some(response) => Ok(response),
-        None if request.path() == "/" => Response::ok("lab"),
-        None => Router::new().cors("*").route(request, &env).await,
+    if let Some(response) = guarded.try_route(request.clone()?, &env).await? {
+        return Ok(response);
     }
+    let open = Router::new().prefix("open").party("lab", "LAB").allow_origins(["*"]);
+    if let Some(response) = open.try_route(request.clone()?, &env).await? {
+        return Ok(response);
+    }
+    if request.path() == "/" {
+        return Response::ok("lab");
+    }
+    let parties = [("lab", "LAB"), ("second-name", "LAB"), ("unbound", "NOT_THERE")];
+    let router = parties.into_iter().fold(Router::new(), |all, (party, to)| all.party(party, to));
+    router.cors("*").route(request, &env).await
 }
 
 async fn check(request: &Request) -> Result<()> {

@@ -1,12 +1,15 @@
 //! Any interleaving of creations, appends, forks, closings, deletions, expiry, sealing and crashes
 //! leaves every stream as a simple model has it, on every store.
 
+use super::support::follow;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures::executor::block_on;
 use futures::stream::{StreamExt, TryStreamExt};
 use partysync::sql::{Row, Sql, Sqlite, Value};
 use partysync::streams::{
-    Append, Archive, Body, Create, Fork, Lifetime, MemoryStore, Offset, Options, Part, Refusal,
-    Sealed, SqlStore, Store, Streams, full,
+    Append, Archive, Body, Create, Fork, Kind, Lifetime, MemoryStore, Offset, Options, Part,
+    Refusal, Sealed, SqlStore, Store, Streams, full,
 };
 use partysync::{Code, Error, Result};
 use partysync_tests::bench::Bench;
@@ -114,7 +117,7 @@ impl Archive for Shelf {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Create { at: usize, json: bool, ttl: Option<u64>, body: u8 },
+    Create { at: usize, kind: Kind, ttl: Option<u64>, body: u8 },
     Append { at: usize, size: u8, producer: bool, repeat: bool },
     Close { at: usize },
     Fork { from: usize, to: usize, part: u8, sub: u8 },
@@ -130,8 +133,8 @@ const PATHS: [&str; 5] = ["a", "b/c", "b/d", "e", "f"];
 fn op() -> impl Strategy<Value = Op> {
     let at = || 0..PATHS.len();
     prop_oneof![
-        3 => (at(), any::<bool>(), prop::option::of(1u64..6), any::<u8>())
-            .prop_map(|(at, json, ttl, body)| Op::Create { at, json, ttl, body }),
+        3 => (at(), kind(), prop::option::of(1u64..6), any::<u8>())
+            .prop_map(|(at, kind, ttl, body)| Op::Create { at, kind, ttl, body }),
         8 => (at(), any::<u8>(), any::<bool>(), prop::bool::weighted(0.2))
             .prop_map(|(at, size, producer, repeat)| Op::Append { at, size, producer, repeat }),
         1 => at().prop_map(|at| Op::Close { at }),
@@ -145,10 +148,22 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![2 => Just(Kind::Json), 1 => Just(Kind::Text), 1 => Just(Kind::Binary)]
+}
+
+const fn content_type(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Json => "application/json",
+        Kind::Text => "text/plain",
+        Kind::Binary => "application/octet-stream",
+    }
+}
+
 /// A stream as the protocol's words describe it: its messages, or its bytes one by one.
 #[derive(Clone, Debug, PartialEq)]
 struct Model {
-    json: bool,
+    kind: Kind,
     /// Each with the offset behind it.
     parts: Vec<(Vec<u8>, u64)>,
     ttl: Option<u64>,
@@ -166,9 +181,8 @@ impl Model {
     }
 
     fn push(&mut self, part: &[u8]) {
-        let stored = part.len() as u64 + u64::from(self.json);
-        if self.json {
-            self.parts.push((part.to_vec(), self.end() + stored));
+        if self.kind == Kind::Json {
+            self.parts.push((part.to_vec(), self.end() + part.len() as u64 + 1));
         } else {
             for byte in part {
                 self.parts.push((vec![*byte], self.end() + 1));
@@ -178,7 +192,7 @@ impl Model {
 
     fn content(&self) -> Vec<u8> {
         let parts = || self.parts.iter().map(|part| part.0.as_slice());
-        if self.json {
+        if self.kind == Kind::Json {
             let mut text = b"[".to_vec();
             text.extend(parts().collect::<Vec<_>>().join(&b','));
             text.push(b']');
@@ -186,6 +200,26 @@ impl Model {
         } else {
             parts().collect::<Vec<_>>().concat()
         }
+    }
+
+    /// What live readers see: text as far as its last character is whole, and all of it when it
+    /// is closed.
+    fn live(&self) -> Vec<u8> {
+        let content = self.content();
+        if self.kind != Kind::Text {
+            return content;
+        }
+        let (mut text, mut chunks) = (String::new(), content.utf8_chunks().peekable());
+        while let Some(chunk) = chunks.next() {
+            text.push_str(chunk.valid());
+            let broken = std::str::from_utf8(chunk.invalid()).err();
+            let unfinished = broken.is_some_and(|error| error.error_len().is_none());
+            let waits = !self.closed && unfinished && chunks.peek().is_none();
+            if broken.is_some() && !waits {
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        text.into_bytes()
     }
 
     fn touch(&mut self, now: i64) {
@@ -245,10 +279,10 @@ impl World {
         }
     }
 
-    fn create(&mut self, path: &'static str, json: bool, ttl: Option<u64>, body: &[u8]) -> Told {
+    fn create(&mut self, path: &'static str, kind: Kind, ttl: Option<u64>, body: &[u8]) -> Told {
         match self.find(path) {
             Ok(there) => {
-                let same = there.json == json && there.ttl == ttl && !there.closed;
+                let same = there.kind == kind && there.ttl == ttl && !there.closed;
                 return if same { Ok(there.end()) } else { Err(409) };
             }
             Err(410) => return Err(409),
@@ -256,7 +290,7 @@ impl World {
         }
         self.numbers += 1;
         let mut model = Model {
-            json,
+            kind,
             ttl,
             parts: Vec::new(),
             expires: None,
@@ -353,14 +387,20 @@ struct Run<S: Store> {
     server: Option<Streams<S, Bench>>,
     world: World,
     words: u32,
+    /// What comes next in streams of text.
+    text: Vec<u8>,
 }
+
+/// What is found at a path: everything in it, what live readers are told, and whether it is
+/// closed.
+type Seen = std::result::Result<(Vec<u8>, Vec<u8>, bool), u16>;
 
 impl<S: Store> Run<S> {
     fn new(open: Box<dyn Fn(Power) -> Result<S>>, left: Box<dyn Fn() -> i64>) -> Self {
         let power = Power(Rc::new(Cell::new(u32::MAX)));
         let bench = Bench::default();
-        let mut run =
-            Self { open, left, bench, power, server: None, world: World::default(), words: 0 };
+        let (server, world) = (None, World::default());
+        let mut run = Self { open, left, bench, power, server, world, words: 0, text: Vec::new() };
         run.start();
         run
     }
@@ -380,33 +420,46 @@ impl<S: Store> Run<S> {
     }
 
     /// A body that no other append has.
-    fn body(&mut self, json: bool, size: u8) -> Vec<u8> {
+    fn body(&mut self, kind: Kind, size: u8) -> Vec<u8> {
         self.words += 1;
-        let text = format!("{}{}", self.words, "x".repeat(usize::from(size % 40)));
-        if json { format!("{{\"n\":\"{text}\"}}").into_bytes() } else { text.into_bytes() }
+        let size = usize::from(size % 40);
+        if kind == Kind::Text {
+            // Appends do not end where characters do.
+            while self.text.len() <= size {
+                self.text.extend(format!("{}é日😀", self.words).bytes());
+                self.words += 1;
+            }
+            let rest = self.text.split_off(size + 1);
+            return std::mem::replace(&mut self.text, rest);
+        }
+        let text = format!("{}{}", self.words, "x".repeat(size));
+        if kind == Kind::Json {
+            return format!("{{\"n\":\"{text}\"}}").into_bytes();
+        }
+        text.into_bytes()
     }
 
     /// Does an operation here and in the model; returns both answers.
     fn step(&mut self, op: &Op, world: &mut World) -> (Told, Told) {
         let empty = Create { content_type: None, lifetime: None, closed: false, fork: None };
-        let kind = |json: bool| if json { "application/json" } else { "application/octet-stream" };
         match *op {
-            Op::Create { at, json, ttl, body } => {
-                let body = if body % 2 == 0 { Vec::new() } else { self.body(json, body) };
+            Op::Create { at, kind, ttl, body } => {
+                let body = if body % 2 == 0 { Vec::new() } else { self.body(kind, body) };
                 let lifetime = ttl.map(Lifetime::Ttl);
-                let create = Create { content_type: Some(kind(json).into()), lifetime, ..empty };
+                let content_type = Some(content_type(kind).into());
+                let create = Create { content_type, lifetime, ..empty };
                 let done = block_on(self.server().create(PATHS[at], &create, body.clone()));
                 let here = done.map(|c| c.stream.end).or_else(|e| told(&e));
-                (here, world.create(PATHS[at], json, ttl, &body))
+                (here, world.create(PATHS[at], kind, ttl, &body))
             }
             Op::Append { at, size, producer, repeat } => {
                 let model = world.streams.get(PATHS[at]);
-                let json = model.is_some_and(|m| m.json);
+                let kind = model.map_or(Kind::Binary, |m| m.kind);
                 let next = model.and_then(|m| m.producer).map_or(0, |last| last + 1);
                 let claim = producer.then(|| next.saturating_sub(u64::from(repeat)));
-                let body = self.body(json, size);
+                let body = self.body(kind, size);
                 let mut request = http::Request::post(format!("https://x/v1/stream/{}", PATHS[at]))
-                    .header("content-type", kind(json));
+                    .header("content-type", content_type(kind));
                 if let Some(seq) = claim {
                     request = request.header("producer-id", "p").header("producer-epoch", 0);
                     request = request.header("producer-seq", seq);
@@ -472,13 +525,48 @@ impl<S: Store> Run<S> {
         }
     }
 
-    /// Reads every stream to its end, page by page, as a client would.
-    fn seen(&self) -> BTreeMap<&'static str, std::result::Result<(Vec<u8>, bool), u16>> {
+    /// Reads every stream to its end, page by page, as a client would, and follows it live.
+    fn seen(&self) -> BTreeMap<&'static str, Seen> {
         // What has expired may be what another one is kept for.
         for path in PATHS {
             let _ = self.server().find(path);
         }
-        PATHS.iter().map(|path| (*path, self.read(path))).collect()
+        let both = |path: &&'static str| {
+            let (content, closed) = self.read(path)?;
+            Ok((content, self.follow(path), closed))
+        };
+        PATHS.iter().map(|path| (*path, both(path))).collect()
+    }
+
+    /// What server-sent events say of a stream that is there. A connection that breaks off is
+    /// taken up where it was.
+    fn follow(&self, path: &str) -> Vec<u8> {
+        let (mut offset, mut data) = ("-1".to_owned(), Vec::new());
+        loop {
+            let heard = match follow(self.server(), path, &offset) {
+                Ok(heard) => heard,
+                // A chunk that is not to be seen yet: the client asks again.
+                Err(status) => {
+                    assert_eq!(status, 503, "{path} at {offset}");
+                    continue;
+                }
+            };
+            data.extend(heard.data);
+            offset = heard.next.unwrap_or(offset);
+            if heard.up_to_date {
+                break;
+            }
+        }
+        match Kind::of(&self.server().find(path).unwrap().content_type) {
+            Kind::Text => data.concat().into_bytes(),
+            Kind::Binary => data.iter().flat_map(|data| STANDARD.decode(data).unwrap()).collect(),
+            Kind::Json => {
+                let messages = |data| serde_json::from_str::<Vec<&RawValue>>(data).unwrap();
+                let messages: Vec<_> = data.iter().flat_map(|data| messages(data)).collect();
+                let messages: Vec<_> = messages.iter().map(|message| message.get()).collect();
+                format!("[{}]", messages.join(",")).into_bytes()
+            }
+        }
     }
 
     fn read(&self, path: &str) -> std::result::Result<(Vec<u8>, bool), u16> {
@@ -520,15 +608,13 @@ impl<S: Store> Run<S> {
         }
     }
 
-    fn wanted(
-        world: &mut World,
-    ) -> BTreeMap<&'static str, std::result::Result<(Vec<u8>, bool), u16>> {
+    fn wanted(world: &mut World) -> BTreeMap<&'static str, Seen> {
         let now = world.now;
         world.expire();
         let read = |path: &&'static str| {
             let found = world.find(path).map(|model| {
                 model.touch(now);
-                (model.content(), model.closed)
+                (model.content(), model.live(), model.closed)
             });
             (*path, found)
         };
