@@ -38,9 +38,9 @@ export async function until(what, condition, ms = 30_000) {
   }
 }
 
-/** What ends the servers that run: none outlives this process, however it ends. */
+/** What ends the servers that run: none outlives this process, however it ends. What came last goes first. */
 const running = new Set();
-process.on("exit", () => running.forEach((end) => end()));
+process.on("exit", () => [...running].reverse().forEach((end) => end()));
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
 
 /** Does this when the process ends; gives what takes that back. */
@@ -51,9 +51,11 @@ export function onExit(end) {
 
 /** A fixture under `wrangler dev`, on a port and a data folder of its own. */
 export class Server {
-  static async start(fixture, { port, data, vars = {} } = {}) {
+  static async start(fixture, { port, data, vars = {}, env = {}, inspector = 0 } = {}) {
     const server = new Server();
     server.vars = vars;
+    server.env = env;
+    server.inspector = inspector;
     server.folder = join(root, fixture);
     server.port = port ?? (await freePort());
     server.ownData = !data;
@@ -71,7 +73,7 @@ export class Server {
   }
 
   async up() {
-    const args = ["dev", "--ip", "127.0.0.1", "--port", String(this.port), "--inspector-port", "0"];
+    const args = ["dev", "--ip", "127.0.0.1", "--port", String(this.port), "--inspector-port", String(this.inspector)];
     args.push("--persist-to", this.data, "--log-level", "error", "--show-interactive-dev-session=false");
     for (const [name, value] of Object.entries(this.vars)) args.push("--var", `${name}:${value}`);
     this.child = spawn(join(root, "node_modules/.bin/wrangler"), args, {
@@ -82,6 +84,7 @@ export class Server {
         ...process.env,
         CLOUDFLARE_CF_FETCH_ENABLED: "false",
         WRANGLER_SEND_METRICS: "false",
+        ...this.env,
       },
     });
     const { pid } = this.child;

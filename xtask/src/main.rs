@@ -1,5 +1,6 @@
 //! The repository's commands. `cargo xtask help` lists them.
 
+mod bench;
 mod build;
 mod dev;
 mod fixture;
@@ -27,6 +28,12 @@ cargo xtask fuzz [TARGET ...] [--seconds N]
     Fuzzes everything that reads bytes from outside, each for N seconds (60); wants nightly.
 cargo xtask bench streams [STORE ...]
     How fast streams are on each store, and how many storage operations they take.
+cargo xtask bench rooms [--pairs N] [--cases A,B] [--tracing | --no-tracing] [--json FILE]
+                        [--svg FILE] [--write-docs] [--profile] [--smoke]
+    The todo worker against a baseline in JavaScript on npm's `partyserver`, in N pairs (5) of
+    each case; without wrangler's tracing and with it, or only one of the two. Figures go to
+    FILE; --write-docs puts them into docs/performance.md. --profile shows where the time of
+    one case (frames_of_32) goes; --smoke does everything once and small, and checks it.
 cargo xtask build [FIXTURE]
     Builds a fixture for `wrangler dev` and `wrangler deploy`.
 cargo xtask setup
@@ -70,9 +77,10 @@ fn run() -> Result<()> {
             }
             dev::dev(&fixture::find(&name)?, port, data, &vars)?;
         }
-        "bench" => match rest(&mut arguments)?.split_first() {
-            Some((what, stores)) if what == "streams" => test::bench_streams(stores)?,
-            _ => bail!("there is one benchmark: `cargo xtask bench streams`"),
+        "bench" => match arguments.next()? {
+            Some(Value(what)) if what == "streams" => bench::streams(&rest(&mut arguments)?)?,
+            Some(Value(what)) if what == "rooms" => bench::rooms(arguments.raw_args()?)?,
+            _ => bail!("there are two benchmarks: `cargo xtask bench streams` and `bench rooms`"),
         },
         "build" => {
             let name = rest(&mut arguments)?.into_iter().next().unwrap_or("todo-sync".to_owned());

@@ -49,7 +49,7 @@ pub(crate) fn test(names: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn cargo_command(arguments: &[&str]) -> Result<Command> {
+pub(crate) fn cargo_command(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(env!("CARGO"));
     command.args(arguments).current_dir(root()?);
     Ok(command)
@@ -219,20 +219,6 @@ fn streams(tools: &Tools) -> Result<()> {
 fn native_streams() -> Result<()> {
     let build = ["build", "--quiet", "--package", "partysync-rs", "--features", "axum"];
     run(cargo_command(&build)?.args(["--example", "streams"]))
-}
-
-/// Measures streams on these stores, or on all, and counts storage operations.
-pub(crate) fn bench_streams(stores: &[String]) -> Result<()> {
-    let tools = set_up()?;
-    build::build(&fixture::find("streams")?)?;
-    let native = ["build", "--quiet", "--release", "--package", "partysync-rs"];
-    run(cargo_command(&native)?.args(["--features", "axum", "--example", "streams"]))?;
-    let count = ["run", "--quiet", "--package", "partysync-tests", "--bin", "count-streams"];
-    run(&mut cargo_command(&count)?)?;
-    let script = root()?.join("tests/bench/streams.mjs");
-    let mut command = tools.command(tools.npm("node"))?;
-    command.arg(script).args(stores).env("STREAMS_PROFILE", "release");
-    run(command.current_dir(root()?))
 }
 
 fn e2e(tools: &Tools) -> Result<()> {

@@ -1,0 +1,29 @@
+//! The benchmarks: streams on their stores, and rooms against a baseline.
+
+use crate::process::run;
+use crate::test::cargo_command;
+use crate::tools::set_up;
+use crate::{build, fixture, root};
+use anyhow::Result;
+use std::ffi::OsString;
+
+/// Measures streams on these stores, or on all, and counts storage operations.
+pub(crate) fn streams(stores: &[String]) -> Result<()> {
+    let tools = set_up()?;
+    build::build(&fixture::find("streams")?)?;
+    let native = ["build", "--quiet", "--release", "--package", "partysync-rs"];
+    run(cargo_command(&native)?.args(["--features", "axum", "--example", "streams"]))?;
+    let count = ["run", "--quiet", "--package", "partysync-tests", "--bin", "count-streams"];
+    run(&mut cargo_command(&count)?)?;
+    let script = root()?.join("tests/bench/streams.mjs");
+    let mut command = tools.command(tools.npm("node"))?;
+    command.arg(script).args(stores).env("STREAMS_PROFILE", "release");
+    run(command.current_dir(root()?))
+}
+
+/// Measures rooms; the script reads the arguments, so that files are where the caller is.
+pub(crate) fn rooms(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
+    let tools = build::build(&fixture::find("todo-sync")?)?;
+    let script = root()?.join("tests/bench/rooms.mjs");
+    run(tools.command(tools.npm("node"))?.arg(script).args(arguments))
+}
