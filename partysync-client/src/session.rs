@@ -62,6 +62,8 @@ pub struct Session<A> {
     reached: bool,
     /// Bytes read since the server was last told.
     read: u64,
+    /// How many it wants to be told of at once.
+    read_bytes: u64,
     /// When a frame last came.
     heard_at: Timestamp,
     pinged: bool,
@@ -99,6 +101,7 @@ impl<A: Action> Session<A> {
             answer_by: None,
             reached: false,
             read: 0,
+            read_bytes: READ_BYTES,
             heard_at: now,
             pinged: false,
             answered_at: 0,
@@ -326,10 +329,6 @@ impl<A: Action> Session<A> {
             return;
         }
         self.read += text.len() as u64;
-        if self.read >= READ_BYTES {
-            let read = ClientFrame::Read(std::mem::take(&mut self.read));
-            self.effects.push(Effect::Send(read.to_text()));
-        }
         let result = ServerFrame::parse(text).and_then(|frame| match frame {
             Some(frame) => self.handle(frame, now),
             None => Ok(()),
@@ -339,12 +338,18 @@ impl<A: Action> Session<A> {
             self.errors.push(error);
             self.lost(now, MAYBE);
         }
+        let connected = matches!(self.state, State::Greeting { .. } | State::Live);
+        if connected && self.read >= self.read_bytes {
+            let read = ClientFrame::Read(std::mem::take(&mut self.read));
+            self.effects.push(Effect::Send(read.to_text()));
+        }
     }
 
     fn handle(&mut self, frame: ServerFrame, now: Timestamp) -> Result<()> {
         match frame {
             ServerFrame::Welcome(welcome) => {
                 self.replica.set_epoch(&welcome.epoch);
+                self.read_bytes = welcome.read.unwrap_or(READ_BYTES).max(1);
                 if let State::Greeting { welcomed, missing, .. } = &mut self.state {
                     *welcomed = true;
                     if *missing == 0 {

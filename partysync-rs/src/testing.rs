@@ -149,7 +149,7 @@ impl<S: SyncServer> TestRoom<S> {
         loop {
             let mut read = 0;
             for (to, text) in self.frame(OWN, &frame.to_text())? {
-                if to != OWN {
+                if to != OWN || text.starts_with("close ") {
                     continue;
                 }
                 read += text.len() as u64;

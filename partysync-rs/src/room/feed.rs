@@ -9,18 +9,16 @@
 use super::view::{self, ChannelView, Columns};
 use super::{Machine, Slot, project};
 use crate::sql::Sql;
-use crate::store::{self, PAGE_BYTES, Plan};
+use crate::store::{self, Plan};
 use crate::wire::pages::{CatchUpPage, Changes, PatchPage, Rows};
 use crate::{Key, Result, SyncServer, wire};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-/// Bytes under way to a connection that is fed. A client says what it has read each 256 KiB.
-const WINDOW: u64 = 1024 * 1024;
-/// Entries of the change log that a page looks at: of a row that is there several times only the
-/// last counts.
-const ENTRIES: u32 = 16_384;
+/// Bytes of a page for each entry of the change log that it looks at: of a row that is there
+/// several times only the last counts.
+const ENTRY_BYTES: usize = 16;
 /// A delta of fewer rows is not worth counting the table for.
 const SMALL: u64 = 1_000;
 /// Bytes of pages that are kept for others.
@@ -166,11 +164,11 @@ impl<S: SyncServer> Machine<S> {
             self.close(slot, wire::CLOSE_RESTART, "restart");
             return Ok(());
         }
-        let to = self.flushed;
+        let (to, window) = (self.flushed, self.window());
         let behind =
             |channel: &&mut Channel| !matches!(channel.at, At::Log(version) if version >= to);
         while let Some(channel) = feed.channels.iter_mut().find(behind) {
-            if self.slots.get(slot).is_none_or(|entry| entry.unread >= WINDOW) {
+            if self.slots.get(slot).is_none_or(|entry| entry.unread >= window) {
                 if let Some(entry) = self.slots.get_mut(slot) {
                     entry.feed = Some(feed);
                 }
@@ -178,7 +176,8 @@ impl<S: SyncServer> Machine<S> {
             }
             let page = self.page(sql, channel, to)?;
             if let (At::Keys(_), At::Log(_)) = (&channel.at, &page.next) {
-                channel.at = At::Log(channel.floor);
+                let mutated = crate::__mutated("floor");
+                channel.at = At::Log(if mutated { to } else { channel.floor });
             } else {
                 channel.at = page.next.clone();
             }
@@ -204,7 +203,7 @@ impl<S: SyncServer> Machine<S> {
             let mut size = 0;
             for channel in &feed.channels {
                 let Some(held) = &channel.held else { continue };
-                if size > 0 && size + held.rows.len() > 2 * PAGE_BYTES {
+                if size > 0 && size + held.rows.len() > 2 * self.limits.page_bytes {
                     let changes = std::mem::take(&mut changes);
                     let page = PatchPage { from, to, changes: &changes, acks: &[], more: true };
                     let text = page.to_text();
@@ -247,6 +246,8 @@ impl<S: SyncServer> Machine<S> {
             let (rows, next) = (Rows::default(), At::Log(to));
             return Ok(Rc::new(FeedPage { rows, count: 0, next, version: to }));
         };
+        let page_bytes = self.limits.page_bytes;
+        let entries = u32::try_from(page_bytes / ENTRY_BYTES).unwrap_or(u32::MAX).max(1);
         let page = match &channel.at {
             At::Keys(after) => {
                 let page = plan.page(sql, after.clone().map(Into::into).as_ref())?;
@@ -262,7 +263,7 @@ impl<S: SyncServer> Machine<S> {
                 FeedPage { rows, count: page.count, next, version: to }
             }
             At::Log(from) => {
-                let mut end = store::next_versions(sql, plan.id, *from, ENTRIES)?.unwrap_or(to);
+                let mut end = store::next_versions(sql, plan.id, *from, entries)?.unwrap_or(to);
                 let (mut rows, mut count, mut failed) = (Rows::default(), 0, None);
                 let last = end;
                 plan.changes(sql, *from, last, &mut |change| {
@@ -271,7 +272,7 @@ impl<S: SyncServer> Machine<S> {
                         return ControlFlow::Break(());
                     }
                     count += 1;
-                    if rows.len() > PAGE_BYTES {
+                    if rows.len() > page_bytes {
                         end = change.version;
                         return ControlFlow::Break(());
                     }

@@ -6,7 +6,7 @@ use super::view::{self, Changed, ViewId};
 use super::{Machine, Protocol, Slot};
 use crate::record::{Role, Schema};
 use crate::sql::Sql;
-use crate::store::{self, Change, PAGE_BYTES};
+use crate::store::{self, Change};
 use crate::wire::pages::PatchPage;
 use crate::wire::v1::Frame;
 use crate::wire::write::separate;
@@ -14,9 +14,9 @@ use crate::{Result, SyncServer, Timestamp};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-/// What one patch holds at most; more is sent as each connection reads it.
-const ENTRIES: u64 = 4_096;
-const BYTES: usize = 2 * PAGE_BYTES;
+/// Bytes of a page for each entry of the change log that a patch holds; it holds two pages of
+/// rows at most. More is sent as each connection reads it.
+const ENTRY_BYTES: usize = 64;
 
 /// A v1 call.
 #[derive(Debug)]
@@ -54,11 +54,12 @@ impl<S: SyncServer> Machine<S> {
 
     /// What changed, if it fits into a patch.
     fn load(&self, sql: &dyn Sql, from: u64, unsent: &store::Unsent) -> Result<Option<Changed>> {
+        let page_bytes = self.limits.page_bytes;
         let mut changed = Vec::new();
         if self.slots.len() == 0 {
             return Ok(Some(changed));
         }
-        if unsent.entries > ENTRIES {
+        if unsent.entries > (page_bytes / ENTRY_BYTES) as u64 {
             return Ok(None);
         }
         let mut bytes = 0;
@@ -70,9 +71,13 @@ impl<S: SyncServer> Machine<S> {
             plan.changes(sql, from, unsent.to, &mut |change| {
                 bytes += change.row.as_ref().map_or(0, String::len) + change.key.len();
                 list.push(change);
-                if bytes > BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if bytes > 2 * page_bytes {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
             })?;
-            if bytes > BYTES {
+            if bytes > 2 * page_bytes {
                 return Ok(None);
             }
             changed.push((place, list));
@@ -170,17 +175,19 @@ impl<S: SyncServer> Machine<S> {
 
     /// Sends v1 connections a change that is larger than a patch, page by page.
     fn broadcast_v1(&mut self, sql: &dyn Sql, from: u64, slots: &[Slot]) -> Result<()> {
+        let page_bytes = self.limits.page_bytes;
         let mut frames = Vec::new();
         for plan in &self.plans {
             pages(
                 from,
+                page_bytes,
                 |from, rows| {
                     let mut end = None;
                     plan.changes(sql, from, self.flushed, &mut |change| {
                         end = Some(change.version);
                         separate(rows);
                         rows.push_str(&v1_row(plan.schema, &change));
-                        match rows.len() > PAGE_BYTES {
+                        match rows.len() > page_bytes {
                             true => ControlFlow::Break(()),
                             false => ControlFlow::Continue(()),
                         }
@@ -209,6 +216,7 @@ impl<S: SyncServer> Machine<S> {
         from: Option<i64>,
     ) -> Result<()> {
         let Some(plan) = self.plans.get(place) else { return Ok(()) };
+        let page_bytes = self.limits.page_bytes;
         let (schema, channel) = (plan.schema, plan.schema.table);
         // Deletions from before were forgotten: start over.
         let stale =
@@ -251,7 +259,7 @@ impl<S: SyncServer> Machine<S> {
                         let list = if change.gone { &mut gone } else { &mut rows };
                         separate(list);
                         list.push_str(&v1_row(schema, &change));
-                        match rows.len() > PAGE_BYTES {
+                        match rows.len() > page_bytes {
                             true => ControlFlow::Break(()),
                             false => ControlFlow::Continue(()),
                         }
@@ -259,7 +267,7 @@ impl<S: SyncServer> Machine<S> {
                     if !rows.is_empty() || at == 0 || end.is_none() {
                         page(&rows);
                     }
-                    match end.filter(|_| rows.len() > PAGE_BYTES) {
+                    match end.filter(|_| rows.len() > page_bytes) {
                         Some(end) => at = end,
                         None => break,
                     }
@@ -294,6 +302,7 @@ impl<S: SyncServer> Machine<S> {
 /// Reads pages behind a version until one is not full.
 fn pages(
     mut from: u64,
+    page_bytes: usize,
     mut read: impl FnMut(u64, &mut String) -> Result<Option<u64>>,
     mut page: impl FnMut(&str),
 ) -> Result<()> {
@@ -303,7 +312,7 @@ fn pages(
         if !rows.is_empty() {
             page(&rows);
         }
-        match end.filter(|_| rows.len() > PAGE_BYTES) {
+        match end.filter(|_| rows.len() > page_bytes) {
             Some(end) => from = end,
             None => return Ok(()),
         }

@@ -44,6 +44,7 @@ impl<S: SyncServer> Machine<S> {
             version: self.flushed,
             seq,
             connection: id,
+            read: Some(self.limits.page_bytes as u64),
         });
         self.send(slot, welcome.to_text());
         let reset = self.reset_reason(&hello);

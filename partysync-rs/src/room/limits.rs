@@ -24,7 +24,11 @@ pub struct Limits {
     /// The actions of one connection at once, above the rate: what a client that was offline may
     /// bring with it.
     pub actions_burst: u32,
-    /// The most bytes that one connection may leave unread; 1 MiB at least. One that reads too
+    /// About how many bytes of rows go into one frame. A connection that is sent more than a
+    /// patch holds has four times as much under way at most, and says what it has read each time
+    /// that it is so much.
+    pub page_bytes: usize,
+    /// The most bytes that one connection may leave unread; four pages at least. One that reads too
     /// slowly is sent no more patches until it has read, and then what changed meanwhile; if even
     /// the application's own messages pile up, it is closed with 4429. A v1 connection cannot say
     /// what it has read, and is not limited.
@@ -46,6 +50,7 @@ impl Default for Limits {
             connections: 10_000,
             actions_per_second: 500,
             actions_burst: 10_000,
+            page_bytes: 256 * 1024,
             pending_bytes: 8 * 1024 * 1024,
             retention_ms: 7 * DAY,
             client_retention_ms: 90 * DAY,

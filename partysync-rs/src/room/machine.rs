@@ -125,9 +125,13 @@ impl<S: SyncServer> Machine<S> {
             Ok(())
         })?;
         let meta = meta.ok_or_else(|| Error::retry("the room did not open"))?;
+        let limits = server.limits();
         let mut machine = Self {
-            limits: server.limits(),
-            plans: Self::SCHEMAS.iter().map(|schema| Plan::new(schema)).collect::<Result<_>>()?,
+            limits,
+            plans: Self::SCHEMAS
+                .iter()
+                .map(|schema| Plan::new(schema, limits.page_bytes))
+                .collect::<Result<_>>()?,
             stored: Stored::of(&meta),
             flushed: meta.version,
             slots: Slots::default(),
@@ -408,7 +412,12 @@ impl<S: SyncServer> Machine<S> {
 
     /// Bytes that a connection may leave unread before it is sent no more patches.
     pub(super) fn unread_limit(&self) -> u64 {
-        self.limits.pending_bytes.max(4 * wire::READ_BYTES)
+        self.limits.pending_bytes.max(self.window())
+    }
+
+    /// Bytes under way to a connection that is fed.
+    pub(super) fn window(&self) -> u64 {
+        4 * self.limits.page_bytes as u64
     }
 
     fn frame(&mut self, server: &S, sql: &dyn Sql, slot: Slot, frame: Incoming<'_>) -> Result<()> {

@@ -5,7 +5,11 @@ use crate::sql::{Sql, Turns};
 use crate::{Code, Error, Result, SyncServer, Timestamp};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
+use futures::task::AtomicWaker;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 
 /// What a turn leaves to its driver.
 pub struct Turn<S: SyncServer> {
@@ -56,7 +60,8 @@ fn drain<S: SyncServer>(
         match effect {
             Effect::RunHook(hook) => {
                 let (own, awaited) = (server.clone(), hook.is_awaited());
-                let mut running = async move { hook.run(&*own).await }.boxed_local();
+                let future = async move { hook.run(&*own).await }.boxed_local();
+                let mut running = Running { future, relay: Arc::default() }.boxed_local();
                 // A hook whose answer nobody waits for begins when the turn is kept.
                 match awaited.then(|| (&mut running).now_or_never()).flatten() {
                     Some(done) => machine.handle(server, sql, now, Event::HookDone(done)),
@@ -71,6 +76,32 @@ fn drain<S: SyncServer>(
             }
             effect => turn.effects.push(effect),
         }
+    }
+}
+
+/// A hook that is polled in its turn first, and by whatever its driver has later. It sees one
+/// waker all the time: there are futures that keep the first that they get.
+struct Running<A> {
+    future: LocalBoxFuture<'static, HookDone<A>>,
+    relay: Arc<Relay>,
+}
+
+#[derive(Default)]
+struct Relay(AtomicWaker);
+
+impl Wake for Relay {
+    fn wake(self: Arc<Self>) {
+        self.0.wake();
+    }
+}
+
+impl<A> Future for Running<A> {
+    type Output = HookDone<A>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.relay.0.register(context.waker());
+        let waker = Waker::from(self.relay.clone());
+        self.future.as_mut().poll(&mut Context::from_waker(&waker))
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) use clients::{add_reject, client_seq, forget_rejects, outcome, set_cl
 pub(crate) use log::{
     Unsent, changed_after, last_before, next_versions, set_alarm, set_now, set_trim, unsent,
 };
-pub(crate) use rows::{Change, PAGE_BYTES, Plan};
+pub(crate) use rows::{Change, Plan};
 pub(crate) use triggers::ROW_TOO_LARGE;
 pub(crate) use trim::{is_due as compaction_is_due, trim};
 

@@ -9,10 +9,8 @@ use crate::{Code, Error, Result};
 use serde_json::Value as Json;
 use std::ops::ControlFlow;
 
-/// Frames stay under 512 KiB; a page stops at half of that, a row may go over.
-pub(crate) const PAGE_BYTES: usize = 256 * 1024;
-/// What the cells of a page's rows take in SQLite: written as JSON this is at most six times as
-/// much, and SQLite makes no text over 2.2 MB.
+/// What the cells of a page's rows take in SQLite, at most: written as JSON this is at most six
+/// times as much, and SQLite makes no text over 2.2 MB.
 const RAW_BYTES: usize = 160 * 1024;
 /// Rows that a page looks at.
 const PAGE_ROWS: u32 = 4_096;
@@ -59,7 +57,9 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(schema: &'static Schema) -> Result<Self> {
+    /// The plan for a record type, with pages of about this size.
+    pub(crate) fn new(schema: &'static Schema, page_bytes: usize) -> Result<Self> {
+        let raw_bytes = RAW_BYTES.min(page_bytes / 8 * 5);
         let (id, table) = (channel_id(schema.table), schema.quoted());
         let (key, key_type) = (quote(schema.key()?.name), schema.key()?.sql_type);
         let json_key = |name: &str| format!("json_quote({})", select::cell(name, key_type));
@@ -85,7 +85,7 @@ impl Plan {
                 "SELECT count(*), {last_key} FROM (SELECT k, sum(n) OVER \
                  (ORDER BY k ROWS UNBOUNDED PRECEDING) - n AS before FROM \
                  (SELECT t.{key} AS k, {size} AS n FROM {table} AS t WHERE NOT ({deleted}) {from} \
-                  ORDER BY t.{key} LIMIT {PAGE_ROWS})) WHERE before < {RAW_BYTES}"
+                  ORDER BY t.{key} LIMIT {PAGE_ROWS})) WHERE before < {raw_bytes}"
             )
         };
         let whole = text.whole();

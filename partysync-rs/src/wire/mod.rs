@@ -14,7 +14,8 @@ pub const PING: &str = "ping";
 /// The answer to [`PING`].
 pub const PONG: &str = "pong";
 
-/// A v2 client says how much it has read (`read`) when it is this many bytes, or before.
+/// A v2 client says how much it has read (`read`) when it is this many bytes, or before, unless
+/// the room asks for it more often in `welcome`.
 pub const READ_BYTES: u64 = 256 * 1024;
 
 /// Close code: the connection broke a rule of the protocol; the reason is the error's code.

@@ -229,6 +229,10 @@ pub struct Welcome {
     pub seq: u64,
     /// The connection's id.
     pub connection: String,
+    /// After how many bytes the client has to say what it has read (`read`);
+    /// [`READ_BYTES`](super::READ_BYTES) without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<u64>,
 }
 
 /// Why the rows are of no use.
@@ -402,6 +406,7 @@ mod tests {
                 version: 3,
                 seq: 2,
                 connection: "c".into(),
+                read: Some(7),
             }),
             ServerFrame::Reset(Reset { reason: "epoch".into() }),
             ServerFrame::Patch(Patch {

@@ -91,9 +91,10 @@ fn report(seed: u64, what: &str) {
     println!("shrinking {} steps ...", schedule.steps.len());
     let short = shrink(&schedule);
     let Err(violation) = run_schedule(&short) else { return };
-    let Schedule { clients, tabs, slow_hooks, steps } = &short;
+    let Schedule { clients, tabs, slow_hooks, small_pages, steps } = &short;
     println!(
-        "{clients} clients ({tabs} tabs a browser, slow hooks: {slow_hooks}), {} steps:",
+        "{clients} clients ({tabs} tabs a browser, slow hooks: {slow_hooks}, \
+         small pages: {small_pages}), {} steps:",
         steps.len()
     );
     for step in &short.steps {

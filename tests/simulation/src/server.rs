@@ -2,7 +2,7 @@
 //! anew from its database; that sleeps with its sockets open; whose storage fails, is set back or
 //! lost.
 
-use crate::app::{App, NextApp};
+use crate::app::{App, Config, NextApp};
 use crate::disk::Disk;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
@@ -80,22 +80,21 @@ pub struct Server {
     epochs: u32,
     /// Which version of the application is deployed.
     next: bool,
-    /// Whether hooks take time, in which other things happen.
-    slow_hooks: bool,
+    config: Config,
     /// The database as it was once.
     backup: Option<Sqlite>,
 }
 
 impl Server {
     /// A room with empty storage.
-    pub fn new(slow_hooks: bool) -> Result<Self> {
+    pub fn new(config: Config) -> Result<Self> {
         Ok(Self {
             disk: Disk::new()?,
             process: None,
             sockets: Sockets::default(),
             epochs: 0,
             next: false,
-            slow_hooks,
+            config,
             backup: None,
         })
     }
@@ -107,10 +106,10 @@ impl Server {
 
     /// Takes the room through a turn. `None` when its sockets are gone after it.
     fn turn(&mut self, now: Timestamp, events: Vec<Happens>) -> Result<Option<Vec<Output>>> {
-        let slow = self.slow_hooks;
+        let config = self.config;
         let mut process = self.process.take().unwrap_or_else(|| match self.next {
-            true => AnyProcess::Next(Process::new(NextApp::new(slow))),
-            false => AnyProcess::Now(Process::new(App::new(slow))),
+            true => AnyProcess::Next(Process::new(NextApp::new(config))),
+            false => AnyProcess::Now(Process::new(App::new(config))),
         });
         let out = with!(&mut process, process => self.take(process, now, events))?;
         if !self.disk.lives() {

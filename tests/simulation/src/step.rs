@@ -77,6 +77,8 @@ pub struct Schedule {
     pub tabs: usize,
     /// Whether the server's hooks take time.
     pub slow_hooks: bool,
+    /// Whether the server's pages hold a row or two.
+    pub small_pages: bool,
     /// What happens, in this order.
     pub steps: Vec<Step>,
 }
@@ -92,6 +94,7 @@ impl Schedule {
         let wipes = random.u8(..10) == 0;
         let tabs = random.usize(1..=clients);
         let slow_hooks = random.u8(..3) == 0;
+        let small_pages = random.u8(..2) == 0;
         let length = random.usize(20..160);
         let mut token = 0;
         let mut steps = Vec::with_capacity(length);
@@ -145,7 +148,7 @@ impl Schedule {
                 _ => Step::Settle,
             });
         }
-        Self { clients, tabs, slow_hooks, steps }
+        Self { clients, tabs, slow_hooks, small_pages, steps }
     }
 }
 

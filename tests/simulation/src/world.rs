@@ -1,7 +1,7 @@
 //! The world: clients, links and the server, and what happens to them.
 
 use crate::Stats;
-use crate::app::{Account, AppAction, Cell, Thing};
+use crate::app::{Account, AppAction, Cell, Config, Thing};
 use crate::server::{Output, Server};
 use crate::step::{Schedule, Step};
 use crate::tab::{End, Link, Tab};
@@ -71,10 +71,11 @@ impl World {
     /// A room with empty storage and the clients of a schedule.
     #[must_use]
     pub fn new(schedule: &Schedule) -> Self {
-        let Schedule { clients, tabs, slow_hooks, .. } = *schedule;
+        let Schedule { clients, tabs, slow_hooks, small_pages, .. } = *schedule;
+        let config = Config { slow: slow_hooks, small: small_pages };
         let tab = |index| Tab { browser: index / tabs, ..Tab::default() };
         let mut world = Self {
-            server: Server::new(slow_hooks).expect("SQLite in memory"),
+            server: Server::new(config).expect("SQLite in memory"),
             tabs: (0..clients).map(tab).collect(),
             browsers: (0..clients.div_ceil(tabs)).map(|_| MemoryStore::new()).collect(),
             made: BTreeMap::new(),

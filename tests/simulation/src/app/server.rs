@@ -11,14 +11,14 @@ use serde_json::Value as Json;
 /// transaction: what was done, how often and in which order.
 #[derive(Debug)]
 pub struct App {
-    slow: bool,
+    config: Config,
 }
 
 impl App {
-    /// A server whose hooks take time, or do not.
+    /// A server that is made so.
     #[must_use]
-    pub fn new(slow: bool) -> Self {
-        Self { slow }
+    pub fn new(config: Config) -> Self {
+        Self { config }
     }
 }
 
@@ -39,8 +39,20 @@ fn spoil<S>(room: &mut Room<'_, S>) -> Result<()> {
     Err(Error::reject("this hook fails"))
 }
 
-fn limits() -> Limits {
-    Limits { retention_ms: RETENTION, client_retention_ms: 3 * RETENTION, ..Limits::default() }
+/// How a server is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Whether its hooks take time.
+    pub slow: bool,
+    /// Whether its pages are so small that nearly everything takes several.
+    pub small: bool,
+}
+
+fn limits(config: Config) -> Limits {
+    let page_bytes = if config.small { 200 } else { Limits::default().page_bytes };
+    let pending_bytes = page_bytes as u64 * 8;
+    let (retention_ms, client_retention_ms) = (RETENTION, 3 * RETENTION);
+    Limits { retention_ms, client_retention_ms, page_bytes, pending_bytes, ..Limits::default() }
 }
 
 const DONE: &str =
@@ -53,7 +65,7 @@ impl SyncServer for App {
     type Action = AppAction;
 
     fn limits(&self) -> Limits {
-        limits()
+        limits(self.config)
     }
 
     fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {
@@ -62,7 +74,7 @@ impl SyncServer for App {
     }
 
     async fn before_action(&self, _: &Connection, _: &AppAction) -> Result<()> {
-        wait(self.slow).await;
+        wait(self.config.slow).await;
         Ok(())
     }
 
@@ -244,14 +256,14 @@ impl Action for NextAction {
 /// The application's next version: what its actions write has values in the new columns.
 #[derive(Debug)]
 pub struct NextApp {
-    slow: bool,
+    config: Config,
 }
 
 impl NextApp {
-    /// A server whose hooks take time, or do not.
+    /// A server that is made so.
     #[must_use]
-    pub fn new(slow: bool) -> Self {
-        Self { slow }
+    pub fn new(config: Config) -> Self {
+        Self { config }
     }
 }
 
@@ -259,11 +271,11 @@ impl SyncServer for NextApp {
     type Action = NextAction;
 
     fn limits(&self) -> Limits {
-        limits()
+        limits(self.config)
     }
 
     async fn before_action(&self, _: &Connection, _: &NextAction) -> Result<()> {
-        wait(self.slow).await;
+        wait(self.config.slow).await;
         Ok(())
     }
 
