@@ -55,6 +55,8 @@ pub struct Replica<A> {
     pushed: u64,
     /// Rows of a patch that goes on in the next frame.
     partial: Vec<Change>,
+    /// Frames of the patch that has begun.
+    pages: u64,
     writes: Vec<Write>,
 }
 
@@ -122,6 +124,7 @@ impl<A: Action> Replica<A> {
             next_seq: 1,
             pushed: 0,
             partial: Vec::new(),
+            pages: 0,
             writes: Vec::new(),
         }
     }
@@ -396,6 +399,7 @@ impl<A: Action> Replica<A> {
     /// The connection was lost: what is not complete begins anew.
     pub(crate) fn interrupt(&mut self) {
         self.partial.clear();
+        self.pages = 0;
         for table in self.tables.values_mut() {
             table.staged.clear();
         }

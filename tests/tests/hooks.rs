@@ -400,15 +400,39 @@ fn what_was_pushed_before_its_connection_was_closed_is_not_done_after_it() {
     open.send(()).unwrap();
     tasks.run_until_stalled();
     let done = hook.now_or_never().expect("the hook was woken");
+    // Another has its slot by now.
+    driver.connect("b");
+    driver.hello(0, "d", r#""epoch":null"#);
     driver.turn(Event::HookDone(done));
     assert_eq!(driver.rows(), 0);
     // It comes again, and is done once.
-    driver.connect("b");
-    driver.hello(0, "c", r#""epoch":"fresh","pushed":2"#);
-    driver.push(0, 1);
-    driver.push(0, 2);
-    driver.push(0, 1);
+    driver.connect("a");
+    driver.hello(1, "c", r#""epoch":"fresh","pushed":2"#);
+    driver.push(1, 1);
+    driver.push(1, 2);
+    driver.push(1, 1);
     assert_eq!(driver.rows(), 2);
+}
+
+#[test]
+fn a_socket_that_was_sent_a_part_of_what_it_lacks_does_not_sleep_on() {
+    let mut driver = Driver::new();
+    driver.connect("writer");
+    driver.hello(0, "w", r#""epoch":null"#);
+    for seq in 1..=20 {
+        let text = "x".repeat(100_000);
+        let push = format!(
+            r#"{{"type":"push","actions":[{{"seq":{seq},"channel":"notes","action":{{"type":"create","payload":{{"id":"{seq}","text":"{text}"}}}}}}]}}"#
+        );
+        driver.turn(Event::Frame(Slot(0), Incoming::Text(&push)));
+    }
+    // Two megabytes: it is sent one before it says that it has read it.
+    driver.connect("reader");
+    driver.hello(1, "r", r#""epoch":null"#);
+    driver.room.close();
+    driver.sent.clear();
+    driver.connect("another");
+    assert_eq!(driver.sent, ["Slot(0) close 1012 restart", "Slot(1) close 1012 restart"]);
 }
 
 #[test]

@@ -181,9 +181,25 @@ pub(crate) fn simulate(arguments: impl IntoIterator<Item = String>) -> Result<()
     run(cargo_command(&run_it)?.args(arguments))
 }
 
+/// What the simulation has to notice the lack of.
+const PROTECTIONS: [&str; 9] = [
+    // The client's and the room's.
+    "dedupe",
+    "version",
+    "outbox",
+    "tombstones",
+    "transaction",
+    // The room's machine: a turn that failed is taken back; a client's seq is written; a snapshot
+    // is followed by what changed meanwhile; a page that is lost is missed.
+    "abort",
+    "seq",
+    "floor",
+    "page",
+];
+
 /// Runs the simulation once for each protection, built without it: each run has to fail.
 fn mutations() -> Result<()> {
-    for protection in ["dedupe", "version", "outbox", "tombstones", "transaction"] {
+    for protection in PROTECTIONS {
         let mut command = cargo_command(&["run", "--quiet", "--release"])?;
         command
             .args(["--package", "partysync-simulation", "--", "--seeds", "10000"])

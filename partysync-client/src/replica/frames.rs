@@ -23,6 +23,13 @@ impl<A: Action> Replica<A> {
         if page.from.is_some() && page.from != table.version {
             return Err(out_of_step());
         }
+        // What was sent up to here has come, or a page was lost.
+        let before = table.staged.last().map_or(0, |page| page.sent);
+        let came = before + (page.rows.len() + page.gone.len()) as u64;
+        if page.sent != came && !partysync::__mutated("page") {
+            table.staged.clear();
+            return Err(out_of_step());
+        }
         let (more, whole, to) = (page.more, page.from.is_none(), page.to);
         table.staged.push(page);
         if more {
@@ -56,12 +63,17 @@ impl<A: Action> Replica<A> {
         if !old && !self.tables.values().all(current) && !partysync::__mutated("version") {
             return Err(out_of_step());
         }
+        if patch.page != self.pages && !partysync::__mutated("page") {
+            return Err(out_of_step());
+        }
         if !old {
             self.partial.extend(patch.changes);
         }
         if patch.more {
+            self.pages += 1;
             return Ok(Applied::default());
         }
+        self.pages = 0;
         let mut rows: BTreeMap<&'static str, BTreeMap<Key, Option<Row>>> = BTreeMap::new();
         for change in std::mem::take(&mut self.partial) {
             let schema = self.table(&change.channel)?.schema;

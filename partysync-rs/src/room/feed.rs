@@ -54,6 +54,8 @@ pub(crate) struct Feed {
     /// The version that a live connection has, which is given a patch in pages; `None` after
     /// `hello`.
     live: Option<u64>,
+    /// Frames of that patch that were sent.
+    pages: u64,
     channels: Vec<Channel>,
 }
 
@@ -70,7 +72,7 @@ pub(crate) struct FeedPage {
 impl Feed {
     /// What follows a `hello`.
     pub(crate) fn greeting() -> Self {
-        Self { live: None, channels: Vec::new() }
+        Self { live: None, pages: 0, channels: Vec::new() }
     }
 
     /// A live connection that has this version, and lacks more than one patch holds.
@@ -84,7 +86,7 @@ impl Feed {
             total: 0,
             held: None,
         };
-        Self { live: Some(version), channels: view.iter().map(channel).collect() }
+        Self { live: Some(version), pages: 0, channels: view.iter().map(channel).collect() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -167,7 +169,8 @@ impl<S: SyncServer> Machine<S> {
         let (to, window) = (self.flushed, self.window());
         let behind =
             |channel: &&mut Channel| !matches!(channel.at, At::Log(version) if version >= to);
-        while let Some(channel) = feed.channels.iter_mut().find(behind) {
+        let Feed { live, pages, channels } = &mut feed;
+        while let Some(channel) = channels.iter_mut().find(behind) {
             if self.slots.get(slot).is_none_or(|entry| entry.unread >= window) {
                 if let Some(entry) = self.slots.get_mut(slot) {
                     entry.feed = Some(feed);
@@ -186,7 +189,8 @@ impl<S: SyncServer> Machine<S> {
             }
             if let Some(held) = channel.held.replace(page) {
                 channel.sent += held.count;
-                let text = frame(feed.live, channel, &held.rows, to, true);
+                let text = frame(*live, *pages, channel, &held.rows, to, true);
+                *pages += 1;
                 self.send(slot, text);
             }
         }
@@ -199,14 +203,15 @@ impl<S: SyncServer> Machine<S> {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if let Some(from) = feed.live {
             let acks = std::mem::take(&mut entry.acks);
-            let mut changes = Changes::default();
-            let mut size = 0;
+            let (mut changes, mut size, mut page) = (Changes::default(), 0, feed.pages);
             for channel in &feed.channels {
                 let Some(held) = &channel.held else { continue };
                 if size > 0 && size + held.rows.len() > 2 * self.limits.page_bytes {
                     let changes = std::mem::take(&mut changes);
-                    let page = PatchPage { from, to, changes: &changes, acks: &[], more: true };
-                    let text = page.to_text();
+                    let frame =
+                        PatchPage { from, to, changes: &changes, acks: &[], page, more: true };
+                    let text = frame.to_text();
+                    page += 1;
                     self.send(slot, text);
                     size = 0;
                 }
@@ -214,7 +219,7 @@ impl<S: SyncServer> Machine<S> {
                 changes.add(channel.view.name, &held.rows);
             }
             let text =
-                PatchPage { from, to, changes: &changes, acks: &acks, more: false }.to_text();
+                PatchPage { from, to, changes: &changes, acks: &acks, page, more: false }.to_text();
             self.send(slot, text);
             return;
         }
@@ -224,7 +229,7 @@ impl<S: SyncServer> Machine<S> {
             let (rows, count) = held.as_ref().map_or((&empty, 0), |held| (&held.rows, held.count));
             channel.sent += count;
             channel.total = channel.sent;
-            let text = frame(None, &channel, rows, to, false);
+            let text = frame(None, 0, &channel, rows, to, false);
             self.send(slot, text);
         }
         // Answers that came meanwhile go with the next patch, which is from here.
@@ -291,13 +296,20 @@ impl<S: SyncServer> Machine<S> {
     }
 }
 
-fn frame(live: Option<u64>, channel: &Channel, rows: &Rows, to: u64, more: bool) -> String {
+fn frame(
+    live: Option<u64>,
+    page: u64,
+    channel: &Channel,
+    rows: &Rows,
+    to: u64,
+    more: bool,
+) -> String {
     let name = channel.view.name;
     match live {
         Some(from) => {
             let mut changes = Changes::default();
             changes.add(name, rows);
-            PatchPage { from, to, changes: &changes, acks: &[], more }.to_text()
+            PatchPage { from, to, changes: &changes, acks: &[], page, more }.to_text()
         }
         None => {
             let Channel { from, sent, total, .. } = *channel;

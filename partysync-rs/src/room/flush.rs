@@ -111,8 +111,9 @@ impl<S: SyncServer> Machine<S> {
         for (view, slots) in groups {
             let view = self.views.get(view);
             let changes = view::render(&view, changed)?;
-            let patch =
-                |acks: &[_]| PatchPage { from, to, changes: &changes, acks, more: false }.to_text();
+            let patch = |acks: &[_]| {
+                PatchPage { from, to, changes: &changes, acks, page: 0, more: false }.to_text()
+            };
             let (own, shared): (Vec<_>, Vec<_>) =
                 slots.into_iter().partition(|slot| self.acked.contains(slot));
             for slot in own {

@@ -1,7 +1,7 @@
 //! `hello`: who a client is, whether the room still knows it, and what it lacks.
 
 use super::feed::Feed;
-use super::machine::Seq;
+use super::machine::{Seq, storage_of};
 use super::project::Followed;
 use super::{Machine, Slot};
 use crate::sql::Sql;
@@ -81,8 +81,10 @@ impl<S: SyncServer> Machine<S> {
             (Some(Seq::At(seq)), Some((_, seen_at))) => Some((seq, seen_at)),
             (_, stored) => stored,
         };
-        // Without its seq a resent action could be done twice. In another epoch none was done.
-        let elsewhere = hello.epoch.as_ref().is_some_and(|epoch| *epoch != self.meta.epoch);
+        // Without its seq a resent action could be done twice. In other storage none was done.
+        let epoch = hello.epoch.as_deref();
+        let elsewhere = epoch.is_some_and(|e| storage_of(e) != storage_of(&self.meta.epoch));
+        let set_back = epoch.is_some_and(|epoch| epoch != self.meta.epoch);
         let wrong = match known {
             None if hello.pushed > 0 && !elsewhere => {
                 Some("this client was away for so long that the room has forgotten it")
@@ -92,7 +94,7 @@ impl<S: SyncServer> Machine<S> {
                 Some("this client's store is older than what it has sent")
             }
             // What it does next would leave a gap.
-            Some((seq, _)) if seq < hello.seq && !elsewhere => {
+            Some((seq, _)) if seq < hello.seq && !set_back => {
                 Some("the room's storage is older than what this client was answered")
             }
             _ => None,

@@ -56,6 +56,11 @@ pub struct Machine<S: SyncServer> {
     effects: VecDeque<Effect<S::Action>>,
 }
 
+/// Which storage an epoch is of: one that was set back has another epoch, and is the same.
+pub(super) fn storage_of(epoch: &str) -> &str {
+    epoch.split_once('.').map_or(epoch, |(storage, _)| storage)
+}
+
 /// What of a room's meta row was written last.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Stored {
@@ -167,7 +172,7 @@ impl<S: SyncServer> Machine<S> {
             let slot = self.slots.reserve();
             let connection = attachment.as_deref().and_then(Connection::from_attachment);
             // One that was sent a part of what it lacks has to say what it has.
-            let usable = connection.filter(|c| !c.behind || crate::__mutated("behind"));
+            let usable = connection.filter(|connection| !connection.behind);
             let Some(connection) = usable else {
                 self.effects.push_back(Effect::Close {
                     slot,
@@ -306,8 +311,9 @@ impl<S: SyncServer> Machine<S> {
 
     /// Gives the storage another epoch.
     pub(super) fn renew_epoch(&mut self, sql: &dyn Sql) -> Result<()> {
-        let (fresh, version) = (&self.fresh_epoch, self.meta.version);
-        let epoch = format!("{fresh}-{version}-{}", self.meta.now.as_millis());
+        // It says that the storage is the same: what was done in it may still be there.
+        let (storage, fresh) = (storage_of(&self.meta.epoch), &self.fresh_epoch);
+        let epoch = format!("{storage}.{fresh}-{}", self.meta.now.as_millis());
         store::set_epoch(sql, &epoch)?;
         self.meta.epoch = epoch;
         let open: Vec<_> = self.slots.open(Protocol::V2).map(|(slot, _)| slot).collect();

@@ -252,7 +252,9 @@ impl<S: SyncServer> Machine<S> {
                 continue;
             };
             client.unsaved = false;
-            if let Seq::At(seq) = client.seq {
+            if let Seq::At(seq) = client.seq
+                && !crate::__mutated("seq")
+            {
                 store::set_client_seq(sql, &id, seq, self.meta.now)?;
             }
             if client.connections == 0 {

@@ -69,6 +69,8 @@ pub(crate) struct PatchPage<'a> {
     pub(crate) to: u64,
     pub(crate) changes: &'a Changes,
     pub(crate) acks: &'a [Ack],
+    /// How many frames with the same versions came before.
+    pub(crate) page: u64,
     pub(crate) more: bool,
 }
 
@@ -87,7 +89,11 @@ impl PatchPage<'_> {
         }
         let mut out = Object::with_capacity(self.changes.0.len() + acks.len());
         out.text("type", "patch").number("from", self.from).number("to", self.to);
-        out.list("changes", &self.changes.0).list("acks", &acks).bool("more", self.more);
+        out.list("changes", &self.changes.0).list("acks", &acks);
+        if self.page > 0 {
+            out.number("page", self.page);
+        }
+        out.bool("more", self.more);
         out.end()
     }
 }
@@ -107,7 +113,8 @@ mod tests {
         let mut changes = Changes::default();
         changes.add("todos", &rows);
         let text =
-            PatchPage { from: 1, to: 2, changes: &changes, acks: &acks, more: true }.to_text();
+            PatchPage { from: 1, to: 2, changes: &changes, acks: &acks, page: 1, more: true }
+                .to_text();
         let wanted = Patch {
             from: 1,
             to: 2,
@@ -117,6 +124,7 @@ mod tests {
                 gone: vec!["b".into()],
             }],
             acks: acks.to_vec(),
+            page: 1,
             more: true,
         };
         assert_eq!(ServerFrame::parse(&text).unwrap(), Some(ServerFrame::Patch(wanted)));

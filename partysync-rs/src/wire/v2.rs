@@ -276,9 +276,17 @@ pub struct Patch {
     /// Answers to the client's actions.
     #[serde(default)]
     pub acks: Vec<Ack>,
+    /// How many frames with the same versions came before this one.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub page: u64,
     /// Whether the next frame goes on with the same versions.
     #[serde(default)]
     pub more: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_first(page: &u64) -> bool {
+    *page == 0
 }
 
 /// What changed in one channel.
@@ -418,6 +426,7 @@ mod tests {
                     gone: vec!["b".into()],
                 }],
                 acks: vec![Ack::new(1, &Ok(())), Ack::new(2, &Err(Error::reject("no")))],
+                page: 3,
                 more: false,
             }),
             ServerFrame::Message(serde_json::json!({"x": 1})),

@@ -49,7 +49,7 @@ pub struct Config {
 }
 
 fn limits(config: Config) -> Limits {
-    let page_bytes = if config.small { 200 } else { Limits::default().page_bytes };
+    let page_bytes = if config.small { 64 } else { Limits::default().page_bytes };
     let pending_bytes = page_bytes as u64 * 8;
     let (retention_ms, client_retention_ms) = (RETENTION, 3 * RETENTION);
     Limits { retention_ms, client_retention_ms, page_bytes, pending_bytes, ..Limits::default() }
