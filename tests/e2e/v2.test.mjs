@@ -506,7 +506,7 @@ test("a reader that is too slow is sent no more until it has read, and then what
   slow.ws._socket.resume();
   const last = await until("the slow one has it all", () =>
     slow.parsed.findLast((f) => f.type === "patch" && f.to === version && !f.more));
-  assert.equal(slow.closed, undefined);
+  assert.equal(slow.closed, null);
   const patches = slow.parsed.filter((f) => f.type === "patch");
   assert.ok(patches.length < rounds, "several rounds came as one");
   const rows = patches.filter((f) => f.from === last.from).flatMap((f) => f.changes).flatMap((c) => c.rows);

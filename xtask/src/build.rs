@@ -13,6 +13,22 @@ use std::time::SystemTime;
 
 /// Builds the fixture, unless nothing has changed since it was built.
 pub(crate) fn build(fixture: &Fixture) -> Result<Tools> {
+    build_as(fixture, false)
+}
+
+/// Builds the fixture with the names of functions in its worker, for a profile. It is built anew
+/// without them the next time.
+pub(crate) fn build_with_names(fixture: &Fixture) -> Result<Tools> {
+    let stamp = target()?.join("stamps").join(&fixture.name);
+    if stamp.is_file() {
+        std::fs::remove_file(&stamp)?;
+    }
+    let tools = build_as(fixture, true)?;
+    std::fs::remove_file(&stamp)?;
+    Ok(tools)
+}
+
+fn build_as(fixture: &Fixture, names: bool) -> Result<Tools> {
     let tools = set_up()?;
     let stamp = target()?.join("stamps").join(&fixture.name);
     let built = std::fs::metadata(&stamp).and_then(|meta| meta.modified()).ok();
@@ -23,7 +39,7 @@ pub(crate) fn build(fixture: &Fixture) -> Result<Tools> {
     if complete && built.is_some_and(|built| newest(fixture).is_ok_and(|newest| newest < built)) {
         return Ok(tools);
     }
-    step(&format!("build the worker of {}", fixture.name), || worker(fixture, &tools))?;
+    step(&format!("build the worker of {}", fixture.name), || worker(fixture, &tools, names))?;
     if let Some((folder, package)) = &fixture.web {
         step(&format!("build the web app of {}", fixture.name), || web(folder, package, &tools))?;
     }
@@ -65,12 +81,35 @@ fn newest(fixture: &Fixture) -> Result<SystemTime> {
     Ok(newest)
 }
 
-fn worker(fixture: &Fixture, tools: &Tools) -> Result<()> {
+/// What wasm-bindgen writes and `wasm-opt` has to be told of.
+const WASM_FEATURES: [&str; 6] = [
+    "--enable-bulk-memory",
+    "--enable-reference-types",
+    "--enable-mutable-globals",
+    "--enable-nontrapping-float-to-int",
+    "--enable-sign-ext",
+    "--enable-multivalue",
+];
+
+fn worker(fixture: &Fixture, tools: &Tools, names: bool) -> Result<()> {
     run(tools
         .command(&tools.worker_build)?
         .args(["--release"])
         .current_dir(&fixture.worker)
-        .env("CARGO_TARGET_DIR", target()?))
+        .env("CARGO_TARGET_DIR", target()?))?;
+    let wasm = fixture.worker.join("build/index_bg.wasm");
+    if !names {
+        // `worker-build` keeps the names of functions, which are a ninth of what is deployed.
+        run(tools
+            .command(tools.npm("wasm-opt"))?
+            .args(["-Os", "--strip-debug", "--strip-producers"])
+            .args(WASM_FEATURES)
+            .arg(&wasm)
+            .arg("-o")
+            .arg(&wasm))?;
+    }
+    eprintln!("    worker: {} KiB gzipped", gzipped(&wasm)? / 1024);
+    Ok(())
 }
 
 fn web(folder: &Path, package: &str, tools: &Tools) -> Result<()> {
@@ -93,15 +132,8 @@ fn web(folder: &Path, package: &str, tools: &Tools) -> Result<()> {
     let wasm = dist.join("app_bg.wasm");
     run(tools
         .command(tools.npm("wasm-opt"))?
-        .args([
-            "-Oz",
-            "--enable-bulk-memory",
-            "--enable-reference-types",
-            "--enable-mutable-globals",
-            "--enable-nontrapping-float-to-int",
-            "--enable-sign-ext",
-            "--enable-multivalue",
-        ])
+        .arg("-Oz")
+        .args(WASM_FEATURES)
         .arg(&wasm)
         .arg("-o")
         .arg(&wasm))?;

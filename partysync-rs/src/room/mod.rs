@@ -26,6 +26,8 @@ mod machine;
 mod project;
 mod push;
 mod rate;
+mod read;
+mod send;
 mod slots;
 mod stamped;
 pub mod turn;

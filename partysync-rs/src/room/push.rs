@@ -4,7 +4,7 @@
 use super::event::{Call, Hook, HookDone};
 use super::flush::V1Call;
 use super::machine::Seq;
-use super::{Machine, Slot};
+use super::{Effect, Machine, Slot};
 use crate::sql::Sql;
 use crate::wire::v2::{Ack, Push};
 use crate::{Action, Code, Error, Result, SyncServer, store, wire};
@@ -99,6 +99,17 @@ impl<S: SyncServer> Machine<S> {
         let Some(entry) = self.slots.get(slot) else { return };
         let pending = Pending { slot, serial: entry.serial, from: Origin::V1(call) };
         self.ask(slot, pending, vec![action]);
+    }
+
+    /// Asks the server's `before_action` about these actions.
+    fn ask(&mut self, slot: Slot, pending: Pending, actions: Vec<Result<S::Action>>) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        entry.awaits = true;
+        self.tickets += 1;
+        let (ticket, connection) = (self.tickets, entry.connection.clone());
+        self.pending.insert(ticket, pending);
+        let call = Call::Before { ticket, connection, actions };
+        self.effect(Effect::RunHook(Hook { call }));
     }
 
     /// `before_action` has returned for all actions of a frame.

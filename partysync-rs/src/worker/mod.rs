@@ -32,6 +32,7 @@
 
 #[cfg(feature = "streams")]
 mod history;
+mod http;
 mod js;
 mod object;
 mod router;

@@ -7,8 +7,7 @@ use super::{DurableSql, now};
 use crate::room::turn::{Turn, turn};
 use crate::room::{Effect, Event, HookDone, Incoming, Level, Machine, Opening, Slot};
 use crate::wire::v2::ServerFrame;
-use crate::{Code, Error, Protocol, SyncServer, Timestamp, wire};
-use futures::StreamExt;
+use crate::{Code, Error, SyncServer, Timestamp, wire};
 use futures::future::LocalBoxFuture;
 use js_sys::JsString;
 use std::cell::{Cell, RefCell};
@@ -19,8 +18,8 @@ use wasm_bindgen::JsCast;
 use wasm_bindgen::closure::ScopedClosure;
 use worker::wasm_bindgen_futures::{JsFuture, spawn_local};
 use worker::{
-    Delay, Method, Request, Response, ResponseBuilder, State, WebSocket, WebSocketIncomingMessage,
-    WebSocketPair, console_error, console_warn,
+    Delay, Request, Response, State, WebSocket, WebSocketIncomingMessage, console_error,
+    console_warn,
 };
 
 /// One room in one Durable Object; `durable_object!` makes the class around it.
@@ -28,24 +27,24 @@ pub struct Object<S: SyncServer> {
     inner: Rc<Inner<S>>,
 }
 
-struct Inner<S: SyncServer> {
-    server: Rc<S>,
-    state: State,
-    room: RefCell<Option<Open<S>>>,
+pub(super) struct Inner<S: SyncServer> {
+    pub(super) server: Rc<S>,
+    pub(super) state: State,
+    pub(super) room: RefCell<Option<Open<S>>>,
     /// What happened since the last turn: all of it is the next one.
     queue: RefCell<Vec<Queued>>,
     scheduled: Cell<bool>,
     /// The socket of the connection that the turn decides about.
-    arriving: RefCell<Option<WebSocket>>,
+    pub(super) arriving: RefCell<Option<WebSocket>>,
 }
 
-struct Open<S: SyncServer> {
+pub(super) struct Open<S: SyncServer> {
     sql: DurableSql,
     machine: Machine<S>,
     sockets: Vec<Option<js::Socket>>,
     slots: HashMap<String, Slot>,
     #[cfg(feature = "streams")]
-    history: Option<super::history::History>,
+    pub(super) history: Option<super::history::History>,
 }
 
 /// Something that happened to the socket of a connection.
@@ -56,7 +55,7 @@ enum Queued {
 }
 
 /// What an event of its own is answered with.
-enum Answer {
+pub(super) enum Answer {
     Accept,
     Refuse(u16, String, Option<String>),
     Respond(http::Response<Vec<u8>>),
@@ -69,7 +68,7 @@ impl<S: SyncServer> std::fmt::Debug for Object<S> {
 }
 
 /// 128 random bits as hexadecimal digits.
-fn random_id() -> String {
+pub(super) fn random_id() -> String {
     (0..4).map(|_| format!("{:08x}", (js_sys::Math::random() * 4_294_967_296.0) as u32)).collect()
 }
 
@@ -163,7 +162,10 @@ impl<S: SyncServer> Inner<S> {
     }
 
     /// Takes the room through a turn with all that has happened, and an event of its own.
-    fn turn(self: &Rc<Self>, event: Option<Event<'_, S::Action>>) -> crate::Result<Option<Answer>> {
+    pub(super) fn turn(
+        self: &Rc<Self>,
+        event: Option<Event<'_, S::Action>>,
+    ) -> crate::Result<Option<Answer>> {
         let queue = std::mem::take(&mut *self.queue.borrow_mut());
         let (mut event, mut result) = (Some(event), Ok((None, Vec::new())));
         let called = {
@@ -293,100 +295,6 @@ impl<S: SyncServer> Inner<S> {
             });
         }
     }
-
-    fn accept(self: &Rc<Self>, request: &Request) -> worker::Result<Response> {
-        let offered = request.headers().get("sec-websocket-protocol")?.unwrap_or_default();
-        let v2 = offered.split(',').any(|p| p.trim() == wire::SUBPROTOCOL);
-        let protocol = if v2 { Protocol::V2 } else { Protocol::V1 };
-        let url = request.url()?;
-        let wanted =
-            url.query_pairs().find(|(name, _)| name == "_pk").map(|(_, id)| id.into_owned());
-        let head = head(request)?.body(()).map_err(bad_request)?;
-        let pair = WebSocketPair::new()?;
-        let (fresh_id, request) = (random_id(), &head);
-        *self.arriving.borrow_mut() = Some(pair.server.clone());
-        let answer = self.turn(Some(Event::Connect { wanted, fresh_id, protocol, request }));
-        self.arriving.borrow_mut().take();
-        let refused = match answer {
-            Ok(Some(Answer::Accept)) => None,
-            Ok(Some(Answer::Refuse(code, reason, frame))) => Some((code, reason, frame)),
-            Ok(Some(Answer::Respond(_)) | None) => Some((wire::CLOSE_FAILED, String::new(), None)),
-            Err(error) => {
-                let frame = v2.then(|| ServerFrame::error(&error).to_text());
-                Some((wire::CLOSE_BROKEN, error.code().as_str().to_owned(), frame))
-            }
-        };
-        if let Some((code, reason, frame)) = refused {
-            pair.server.accept()?;
-            if let Some(frame) = frame {
-                pair.server.send_with_str(frame)?;
-            }
-            pair.server.close(Some(code), Some(reason))?;
-        }
-        let mut response = ResponseBuilder::new();
-        if v2 {
-            // A browser drops a socket whose subprotocol is not echoed.
-            response = response.with_header("sec-websocket-protocol", wire::SUBPROTOCOL)?;
-        }
-        Ok(response.with_status(101).with_websocket(pair.client).empty())
-    }
-
-    async fn request(self: &Rc<Self>, mut request: Request) -> worker::Result<Response> {
-        #[cfg(feature = "streams")]
-        if let Some(answer) = self.history(&request).await? {
-            return Ok(answer);
-        }
-        let limit = self.server.limits().body_bytes;
-        let Some(body) = body(&mut request, limit).await? else {
-            return Response::error(format!("too_large: the limit is {limit} bytes"), 413);
-        };
-        let head = head(&request)?;
-        let request = head.body(body).map_err(bad_request)?;
-        match self.turn(Some(Event::Request(request))) {
-            Ok(Some(Answer::Respond(answer))) => {
-                let (parts, body) = answer.into_parts();
-                let mut response = Response::from_bytes(body)?.with_status(parts.status.as_u16());
-                response.headers_mut().delete("content-type")?;
-                for (name, value) in &parts.headers {
-                    response
-                        .headers_mut()
-                        .append(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))?;
-                }
-                Ok(response)
-            }
-            Ok(_) => Response::error("internal: no answer", 500),
-            Err(error) => Response::error(format!("{}: {error}", error.code()), 500),
-        }
-    }
-
-    /// The answer to a reader of the room's history; `None` for any other request.
-    #[cfg(feature = "streams")]
-    async fn history(self: &Rc<Self>, request: &Request) -> worker::Result<Option<Response>> {
-        use crate::streams::{Refusal, full};
-        if !self.server.keeps_history() {
-            return Ok(None);
-        }
-        let head = head(request)?.body(()).map_err(bad_request)?;
-        let room = self.state.id().name().unwrap_or_default();
-        let Some(own) = super::history::History::own(head.uri(), &room) else { return Ok(None) };
-        if !matches!(request.method(), Method::Get | Method::Head | Method::Options) {
-            let refusal = Refusal::MethodNotAllowed;
-            return Response::error(refusal.to_string(), refusal.status().as_u16()).map(Some);
-        }
-        if let Err(error) = self.server.may_read_history(&head) {
-            let status = if error.code() == Code::Unauthorized { 401 } else { 403 };
-            return Response::error(format!("{}: {error}", error.code()), status).map(Some);
-        }
-        self.turn(None)?;
-        let streams = match self.room.borrow().as_ref() {
-            Some(Open { history: Some(history), .. }) => history.streams.clone(),
-            _ => return Ok(None),
-        };
-        let (mut parts, ()) = head.into_parts();
-        parts.uri = own;
-        let answer = streams.handle(http::Request::from_parts(parts, full(Vec::new()))).await;
-        super::streams::respond(answer).map(Some)
-    }
 }
 
 type Hooks<S> = Vec<LocalBoxFuture<'static, HookDone<<S as SyncServer>::Action>>>;
@@ -481,38 +389,4 @@ fn set_alarm(storage: &js::Storage, at: Option<Timestamp>) -> crate::Result<()> 
 fn raw(socket: &WebSocket) -> js::Socket {
     let socket: &worker::web_sys::WebSocket = socket.as_ref();
     wasm_bindgen::JsValue::from(socket.clone()).unchecked_into()
-}
-
-/// A request's body; `None` if it is larger than the limit, and then it is not read further.
-async fn body(request: &mut Request, limit: usize) -> worker::Result<Option<Vec<u8>>> {
-    if matches!(request.method(), Method::Get | Method::Head) {
-        return Ok(Some(Vec::new()));
-    }
-    let promised = request.headers().get("content-length")?.and_then(|n| n.parse().ok());
-    if promised.is_some_and(|n: usize| n > limit) {
-        return Ok(None);
-    }
-    let Ok(mut stream) = request.stream() else { return Ok(Some(Vec::new())) };
-    let mut body = Vec::new();
-    while let Some(part) = stream.next().await {
-        body.extend_from_slice(&part?);
-        if body.len() > limit {
-            return Ok(None);
-        }
-    }
-    Ok(Some(body))
-}
-
-pub(super) fn bad_request(error: http::Error) -> Error {
-    Error::new(Code::InvalidFrame, error.to_string())
-}
-
-/// The request's method, address and headers.
-pub(super) fn head(request: &Request) -> crate::Result<http::request::Builder> {
-    let mut head =
-        http::Request::builder().method(request.method().as_ref()).uri(request.url()?.as_str());
-    for (name, value) in request.headers().entries() {
-        head = head.header(name, value);
-    }
-    Ok(head)
 }

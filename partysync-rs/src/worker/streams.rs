@@ -54,12 +54,12 @@ impl<S: Store> StreamObject<S> {
     /// What the runtime says, and what opening the store says.
     pub async fn fetch(&self, mut request: Request) -> worker::Result<Response> {
         let streams = self.streams()?;
-        let head = super::object::head(&request)?;
+        let head = super::http::head(&request)?;
         let body = match (request.method(), request.inner().body()) {
             (Method::Get | Method::Head, _) | (_, None) => crate::streams::full(Vec::new()),
             _ => request.stream()?.map_err(Error::from).boxed_local(),
         };
-        let request = head.body(body).map_err(super::object::bad_request)?;
+        let request = head.body(body).map_err(super::http::bad_request)?;
         respond(streams.handle(request).await)
     }
 

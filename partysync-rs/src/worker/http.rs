@@ -1,0 +1,139 @@
+//! HTTP at a room's object: sockets to be accepted, requests for `on_request`, the history.
+
+use super::object::{Answer, Inner, random_id};
+use crate::room::Event;
+use crate::wire::v2::ServerFrame;
+use crate::{Code, Error, Protocol, SyncServer, wire};
+use futures::StreamExt;
+use std::rc::Rc;
+use worker::{Method, Request, Response, ResponseBuilder, WebSocketPair};
+
+impl<S: SyncServer> Inner<S> {
+    pub(super) fn accept(self: &Rc<Self>, request: &Request) -> worker::Result<Response> {
+        let offered = request.headers().get("sec-websocket-protocol")?.unwrap_or_default();
+        let v2 = offered.split(',').any(|p| p.trim() == wire::SUBPROTOCOL);
+        let protocol = if v2 { Protocol::V2 } else { Protocol::V1 };
+        let url = request.url()?;
+        let wanted =
+            url.query_pairs().find(|(name, _)| name == "_pk").map(|(_, id)| id.into_owned());
+        let head = head(request)?.body(()).map_err(bad_request)?;
+        let pair = WebSocketPair::new()?;
+        let (fresh_id, request) = (random_id(), &head);
+        *self.arriving.borrow_mut() = Some(pair.server.clone());
+        let answer = self.turn(Some(Event::Connect { wanted, fresh_id, protocol, request }));
+        self.arriving.borrow_mut().take();
+        let refused = match answer {
+            Ok(Some(Answer::Accept)) => None,
+            Ok(Some(Answer::Refuse(code, reason, frame))) => Some((code, reason, frame)),
+            Ok(Some(Answer::Respond(_)) | None) => Some((wire::CLOSE_FAILED, String::new(), None)),
+            Err(error) => {
+                let frame = v2.then(|| ServerFrame::error(&error).to_text());
+                Some((wire::CLOSE_BROKEN, error.code().as_str().to_owned(), frame))
+            }
+        };
+        if let Some((code, reason, frame)) = refused {
+            pair.server.accept()?;
+            if let Some(frame) = frame {
+                pair.server.send_with_str(frame)?;
+            }
+            pair.server.close(Some(code), Some(reason))?;
+        }
+        let mut response = ResponseBuilder::new();
+        if v2 {
+            // A browser drops a socket whose subprotocol is not echoed.
+            response = response.with_header("sec-websocket-protocol", wire::SUBPROTOCOL)?;
+        }
+        Ok(response.with_status(101).with_websocket(pair.client).empty())
+    }
+
+    pub(super) async fn request(self: &Rc<Self>, mut request: Request) -> worker::Result<Response> {
+        #[cfg(feature = "streams")]
+        if let Some(answer) = self.history(&request).await? {
+            return Ok(answer);
+        }
+        let limit = self.server.limits().body_bytes;
+        let Some(body) = body(&mut request, limit).await? else {
+            return Response::error(format!("too_large: the limit is {limit} bytes"), 413);
+        };
+        let head = head(&request)?;
+        let request = head.body(body).map_err(bad_request)?;
+        match self.turn(Some(Event::Request(request))) {
+            Ok(Some(Answer::Respond(answer))) => {
+                let (parts, body) = answer.into_parts();
+                let mut response = Response::from_bytes(body)?.with_status(parts.status.as_u16());
+                response.headers_mut().delete("content-type")?;
+                for (name, value) in &parts.headers {
+                    response
+                        .headers_mut()
+                        .append(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))?;
+                }
+                Ok(response)
+            }
+            Ok(_) => Response::error("internal: no answer", 500),
+            Err(error) => Response::error(format!("{}: {error}", error.code()), 500),
+        }
+    }
+
+    /// The answer to a reader of the room's history; `None` for any other request.
+    #[cfg(feature = "streams")]
+    async fn history(self: &Rc<Self>, request: &Request) -> worker::Result<Option<Response>> {
+        use crate::streams::{Refusal, full};
+        if !self.server.keeps_history() {
+            return Ok(None);
+        }
+        let head = head(request)?.body(()).map_err(bad_request)?;
+        let room = self.state.id().name().unwrap_or_default();
+        let Some(own) = super::history::History::own(head.uri(), &room) else { return Ok(None) };
+        if !matches!(request.method(), Method::Get | Method::Head | Method::Options) {
+            let refusal = Refusal::MethodNotAllowed;
+            return Response::error(refusal.to_string(), refusal.status().as_u16()).map(Some);
+        }
+        if let Err(error) = self.server.may_read_history(&head) {
+            let status = if error.code() == Code::Unauthorized { 401 } else { 403 };
+            return Response::error(format!("{}: {error}", error.code()), status).map(Some);
+        }
+        self.turn(None)?;
+        let streams = match self.room.borrow().as_ref() {
+            Some(super::object::Open { history: Some(history), .. }) => history.streams.clone(),
+            _ => return Ok(None),
+        };
+        let (mut parts, ()) = head.into_parts();
+        parts.uri = own;
+        let answer = streams.handle(http::Request::from_parts(parts, full(Vec::new()))).await;
+        super::streams::respond(answer).map(Some)
+    }
+}
+
+/// A request's body; `None` if it is larger than the limit, and then it is not read further.
+async fn body(request: &mut Request, limit: usize) -> worker::Result<Option<Vec<u8>>> {
+    if matches!(request.method(), Method::Get | Method::Head) {
+        return Ok(Some(Vec::new()));
+    }
+    let promised = request.headers().get("content-length")?.and_then(|n| n.parse().ok());
+    if promised.is_some_and(|n: usize| n > limit) {
+        return Ok(None);
+    }
+    let Ok(mut stream) = request.stream() else { return Ok(Some(Vec::new())) };
+    let mut body = Vec::new();
+    while let Some(part) = stream.next().await {
+        body.extend_from_slice(&part?);
+        if body.len() > limit {
+            return Ok(None);
+        }
+    }
+    Ok(Some(body))
+}
+
+pub(super) fn bad_request(error: http::Error) -> Error {
+    Error::new(Code::InvalidFrame, error.to_string())
+}
+
+/// The request's method, address and headers.
+pub(super) fn head(request: &Request) -> crate::Result<http::request::Builder> {
+    let mut head =
+        http::Request::builder().method(request.method().as_ref()).uri(request.url()?.as_str());
+    for (name, value) in request.headers().entries() {
+        head = head.header(name, value);
+    }
+    Ok(head)
+}
