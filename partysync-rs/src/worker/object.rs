@@ -211,8 +211,7 @@ impl<S: SyncServer> Inner<S> {
             })
         });
         let turn = turn(machine, &self.server, sql, now(), queued.chain(event));
-        let aborted = turn.aborted.clone();
-        let (answer, hooks) = open.carry_out(self, turn)?;
+        // Before effects: a connection that comes in this turn may have the slot of one that left.
         for queued in queue {
             if let Queued::Closed(id) = queued
                 && let Some(slot) = open.slots.remove(id)
@@ -221,13 +220,14 @@ impl<S: SyncServer> Inner<S> {
                 *socket = None;
             }
         }
-        match aborted {
-            Some(error) => {
-                *room = None;
-                Err(self.abort(error))
-            }
-            None => Ok((answer, hooks)),
-        }
+        let carried_out = match turn.aborted.clone() {
+            None => open.carry_out(self, turn),
+            Some(error) => open.carry_out(self, turn).and(Err(error)),
+        };
+        carried_out.map_err(|error| {
+            *room = None;
+            self.abort(error)
+        })
     }
 
     fn js(&self) -> &js::State {
@@ -315,6 +315,10 @@ impl<S: SyncServer> Open<S> {
         self.sockets.get(slot.0 as usize)?.as_ref()
     }
 
+    /// Does what a turn has led to.
+    ///
+    /// # Errors
+    /// Of the storage, where it takes part in an effect: the turn is to be taken back.
     fn carry_out(
         &mut self,
         inner: &Rc<Inner<S>>,
@@ -349,16 +353,18 @@ impl<S: SyncServer> Open<S> {
                 }
                 Effect::StoreAttachment { slot, attachment } => {
                     if let Some(socket) = self.socket(slot) {
-                        socket.serialize_attachment(&attachment).map_err(|e| js_error(&e))?;
+                        // The machine knows the limit: this is a runtime with another.
+                        if let Err(error) = socket.serialize_attachment(&attachment) {
+                            console_error!("partysync: an attachment: {}", js_error(&error));
+                            let _ = socket.close(wire::CLOSE_TOO_BIG, "too_large");
+                        }
                     }
                 }
                 Effect::SetAlarm(at) => set_alarm(&inner.js().storage(), at)?,
                 #[cfg(feature = "streams")]
                 Effect::Publish { to, messages } => {
-                    if let Some(history) = &self.history
-                        && let Err(error) = history.publish(to, &messages)
-                    {
-                        return Err(inner.abort(error));
+                    if let Some(history) = &self.history {
+                        history.publish(to, &messages)?;
                     }
                 }
                 Effect::Log { level: Level::Error, message } => console_error!("{message}"),
