@@ -8,7 +8,9 @@ pub use status::{Effect, Phase, Status, Timing};
 use crate::replica::{Changes, Replica};
 use crate::store::Outbox;
 use partysync::wire::v2::{ClientFrame, Hello, ServerFrame};
-use partysync::wire::{CLOSE_FORGOTTEN, CLOSE_REFUSED, CLOSE_SCHEMA, PING, PONG, READ_BYTES};
+use partysync::wire::{
+    CLOSE_BUSY, CLOSE_FORGOTTEN, CLOSE_REFUSED, CLOSE_RESTART, CLOSE_SCHEMA, PING, PONG, READ_BYTES,
+};
 use partysync::{Action, Code, Error, Result, Timestamp};
 use serde_json::Value as Json;
 
@@ -379,6 +381,7 @@ impl<A: Action> Session<A> {
             }
             ServerFrame::Patch(patch) => {
                 if !patch.acks.is_empty() {
+                    self.attempt = 0;
                     self.answered_at = patch.to;
                 }
                 let applied = self.replica.patch(patch)?;
@@ -401,7 +404,10 @@ impl<A: Action> Session<A> {
     /// Nothing is missing any more.
     fn live(&mut self, now: Timestamp) {
         self.state = State::Live;
-        self.attempt = 0;
+        // With something to push, it is only the answer that shows that the server is well.
+        if self.replica.pending() == 0 {
+            self.attempt = 0;
+        }
         self.pushed = self.replica.answered();
         self.answer_by = None;
         self.push(now);
@@ -429,6 +435,8 @@ impl<A: Action> Session<A> {
             }
             // An error came out of the server's handler.
             (_, None) if code == 1011 => self.lost(now, SURE),
+            // The server was there and wants it later: no action is to blame.
+            (_, None) if matches!(code, CLOSE_BUSY | CLOSE_RESTART) => self.lost(now, 0),
             (_, None) => self.lost(now, MAYBE),
         }
     }

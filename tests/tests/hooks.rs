@@ -306,6 +306,26 @@ fn rows_deleted_long_ago_are_removed_for_good() {
     assert_eq!(room.rows::<Note>().unwrap()[0].text, "newer");
 }
 
+#[test]
+fn a_row_that_cannot_be_purged_stops_nothing() {
+    let mut room = TestRoom::new(Notes::default()).unwrap();
+    let parts = "CREATE TABLE parts (note TEXT REFERENCES notes(id))";
+    room.sql().execute(parts, params![]).unwrap();
+    room.act(create("a", "text")).unwrap();
+    room.sql().execute("INSERT INTO parts VALUES ('a')", params![]).unwrap();
+    room.act(NoteAction::Delete { id: "a".into() }).unwrap();
+    room.advance_millis(20_000);
+    room.alarm().unwrap();
+    assert!(room.take_logged()[0].contains("FOREIGN KEY"));
+    assert!(room.next_alarm() > Some(room.now()));
+    room.act(create("b", "text")).unwrap();
+    // It is purged when nothing refers to it any more.
+    room.sql().execute("DELETE FROM parts", params![]).unwrap();
+    room.advance_millis(60 * 60 * 1000);
+    room.alarm().unwrap();
+    assert_eq!(room.rows::<Note>().unwrap().len(), 1);
+}
+
 /// A driver that lets a test decide when hooks return.
 struct Driver {
     room: Local<Notes>,
@@ -314,6 +334,7 @@ struct Driver {
     hooks: Vec<LocalBoxFuture<'static, HookDone<NoteAction>>>,
     sent: Vec<String>,
     attachments: Vec<Option<String>>,
+    accepted: Vec<u32>,
     name: Option<String>,
 }
 
@@ -326,6 +347,7 @@ impl Driver {
             hooks: Vec::new(),
             sent: Vec::new(),
             attachments: Vec::new(),
+            accepted: Vec::new(),
             name: Some("room".into()),
         }
     }
@@ -340,6 +362,7 @@ impl Driver {
         let turn = self.room.turn(&self.db, self.now, opening, [event]).unwrap();
         for effect in turn.effects {
             match effect {
+                Effect::Accept { slot, .. } => self.accepted.push(slot.0),
                 Effect::Send { slots, frame } => self.sent.push(format!("{slots:?} {frame}")),
                 Effect::Close { slot, code, reason } => {
                     self.sent.push(format!("{slot:?} close {code} {reason}"));
@@ -474,6 +497,12 @@ fn a_socket_whose_state_cannot_be_read_is_closed_and_comes_again() {
     driver.sent.clear();
     driver.connect("b");
     assert_eq!(driver.sent, ["Slot(0) close 1012 restart", "Slot(1) close 1012 restart"]);
+    // Their slots are theirs until they are gone: what comes from them is nobody else's.
+    assert_eq!(driver.accepted, [0, 3]);
+    driver.push(0, 1);
+    driver.turn(Event::Closed(Slot(0)));
+    driver.connect("c");
+    assert_eq!(driver.accepted, [0, 3, 0]);
     driver.push(2, 1);
     assert!(driver.sent[2].starts_with(r#"[Slot(2)] {"type":"patch""#), "{:?}", driver.sent);
 }

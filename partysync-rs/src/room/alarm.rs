@@ -45,9 +45,17 @@ impl<S: SyncServer> Machine<S> {
     fn trim(&mut self, sql: &dyn Sql) -> Result<()> {
         let (mut meta, limits) = (self.meta.clone(), self.limits);
         let stamped = self.stamped(sql);
-        stamped.transaction(&mut || {
-            store::trim(&stamped, Self::SCHEMAS, &limits, &mut meta).map(drop)
-        })?;
+        let trimmed =
+            stamped.transaction(&mut || store::trim(&stamped, Self::SCHEMAS, &limits, &mut meta));
+        if let Some(error) = self.written.failure() {
+            return Err(error);
+        }
+        if let Err(error) = trimmed {
+            // The application's own constraints may keep old rows: that is no reason to stop.
+            self.meta.trim_at = Some(self.meta.now.plus_millis(RETRY_LONGEST));
+            self.log(Level::Error, format!("old deletions could not be forgotten: {error}"));
+            return Ok(());
+        }
         self.meta = meta;
         self.stored.trim_at = self.meta.trim_at;
         // Some may be forgotten: who pushes next is looked up.
@@ -56,6 +64,14 @@ impl<S: SyncServer> Machine<S> {
         }
         self.cache.clear();
         Ok(())
+    }
+
+    /// Whether the history lacks changes, as it does when it was switched on in a room with rows.
+    fn has_to_publish(&self) -> bool {
+        #[cfg(feature = "streams")]
+        return self.published.is_some_and(|published| published < self.flushed);
+        #[cfg(not(feature = "streams"))]
+        false
     }
 
     /// Keeps the room's times, and has the alarm ring at the next.
@@ -69,7 +85,7 @@ impl<S: SyncServer> Machine<S> {
             store::set_trim(sql, wanted.trim_at)?;
         }
         self.stored = wanted;
-        let next = wanted.next();
+        let next = if self.has_to_publish() { Some(self.meta.now) } else { wanted.next() };
         if next != self.alarm_set {
             self.alarm_set = next;
             self.effect(Effect::SetAlarm(next));

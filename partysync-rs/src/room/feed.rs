@@ -89,6 +89,11 @@ impl Feed {
         Self { live: Some(version), pages: 0, channels: view.iter().map(channel).collect() }
     }
 
+    /// Whether it follows a `hello`.
+    pub(crate) fn is_greeting(&self) -> bool {
+        self.live.is_none()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.channels.is_empty()
     }
@@ -98,7 +103,7 @@ impl Feed {
     pub(crate) fn follow(
         &mut self,
         sql: &dyn Sql,
-        plan: &Plan,
+        (plan, cache): (&Plan, &mut Cache),
         view: &ChannelView,
         since: Option<u64>,
         version: u64,
@@ -107,7 +112,10 @@ impl Feed {
             Some(since) if since < version => store::changed_after(sql, plan.id, since)?,
             _ => 0,
         };
-        let rows = if since.is_none() || delta > SMALL { plan.total(sql)? } else { 0 };
+        let rows = match since.is_none() || delta > SMALL {
+            true => cache.total(sql, view.channel, plan, version)?,
+            false => 0,
+        };
         let since = since.filter(|_| delta <= rows.max(SMALL));
         self.channels.push(Channel {
             view: view.clone(),
@@ -137,11 +145,25 @@ impl Feed {
 pub(crate) struct Cache {
     pages: BTreeMap<(usize, Columns, At), Rc<FeedPage>>,
     bytes: usize,
+    /// How many live rows each channel has, at a version.
+    totals: BTreeMap<usize, (u64, u64)>,
 }
 
 impl Cache {
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// How many live rows a channel has.
+    fn total(&mut self, sql: &dyn Sql, place: usize, plan: &Plan, version: u64) -> Result<u64> {
+        match self.totals.get(&place) {
+            Some((at, total)) if *at == version => Ok(*total),
+            _ => {
+                let total = plan.total(sql)?;
+                self.totals.insert(place, (version, total));
+                Ok(total)
+            }
+        }
     }
 
     fn keep(&mut self, key: (usize, Columns, At), page: &Rc<FeedPage>) {
@@ -203,6 +225,7 @@ impl<S: SyncServer> Machine<S> {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if let Some(from) = feed.live {
             let acks = std::mem::take(&mut entry.acks);
+            self.acked.remove(&slot);
             let (mut changes, mut size, mut page) = (Changes::default(), 0, feed.pages);
             for channel in &feed.channels {
                 let Some(held) = &channel.held else { continue };

@@ -278,6 +278,11 @@ impl<S: SyncServer> Machine<S> {
         if !gone.is_empty() {
             frames.push(Frame::Update { channel, rows: &gone }.to_text());
         }
+        // The protocol has no pages that are asked for: who syncs often pays for what it is sent.
+        let (bytes, now) = (frames.iter().map(String::len).sum(), self.meta.now);
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.rate.charge(now, bytes);
+        }
         for frame in frames {
             self.send(slot, frame);
         }

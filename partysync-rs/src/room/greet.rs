@@ -51,13 +51,17 @@ impl<S: SyncServer> Machine<S> {
         if let Some(reason) = reset {
             self.send(slot, ServerFrame::Reset(Reset { reason: reason.to_owned() }).to_text());
         }
+        if self.views.is_full() {
+            let used = self.slots.iter().filter_map(|(_, entry)| entry.view).collect();
+            self.views.retain(&used);
+        }
         let view_id = self.views.intern(Self::SCHEMAS, &followed);
         let view = self.views.get(view_id);
         let mut feed = Feed::greeting();
         for (subscription, channel) in hello.channels.iter().zip(view.iter()) {
             let since = subscription.since.filter(|_| reset.is_none() && hello.epoch.is_some());
             let Some(plan) = self.plans.get(channel.channel) else { continue };
-            feed.follow(sql, plan, channel, since, self.flushed)?;
+            feed.follow(sql, (plan, &mut self.cache), channel, since, self.flushed)?;
         }
         let (live, followed_any) = (feed.is_empty(), !followed.is_empty());
         if let Some(entry) = self.slots.get_mut(slot) {

@@ -13,6 +13,8 @@ use std::ops::ControlFlow;
 
 /// Changes that are published at once.
 const ENTRIES: u64 = 500;
+/// How often that is done in one turn; the alarm goes on with the rest.
+const ROUNDS: u32 = 20;
 
 impl<S: SyncServer> Machine<S> {
     /// Publishes what changed since the last turn, in the order in which it did, in pages.
@@ -20,7 +22,9 @@ impl<S: SyncServer> Machine<S> {
     /// A row that is there is an `update`, whether or not it was there before: it replaces what a
     /// follower has. Values are written as in `docs/protocol.md`; integers have all their digits.
     pub(super) fn publish(&mut self, sql: &dyn Sql) -> Result<()> {
-        while let Some(from) = self.published.filter(|published| *published < self.flushed) {
+        for _ in 0..ROUNDS {
+            let unpublished = self.published.filter(|published| *published < self.flushed);
+            let Some(from) = unpublished else { break };
             let to = self.flushed.min(from.saturating_add(ENTRIES));
             let mut messages = Vec::new();
             for plan in &self.plans {

@@ -103,9 +103,11 @@ impl<S: SyncServer> Machine<S> {
             let message = format!("the room has {limit} connections already");
             Err(Error::new(Code::TooManyConnections, message))
         } else {
-            let hooked =
-                self.hook(sql, None, |room| server.on_connect(room, &mut connection, request))?;
-            hooked.and_then(|()| connection.attachment())
+            // What cannot be kept was not connected: its hook leaves nothing behind.
+            self.hook(sql, None, |room| {
+                server.on_connect(room, &mut connection, request)?;
+                connection.attachment()
+            })?
         };
         match admitted {
             Ok(attachment) => {
@@ -132,6 +134,9 @@ impl<S: SyncServer> Machine<S> {
         self.hungry.remove(&slot);
         self.acked.remove(&slot);
         self.dirty.remove(&slot);
+        if self.unknown.remove(&slot) {
+            return Ok(());
+        }
         let connection = entry.connection;
         let client = connection.client.as_deref().and_then(|id| self.clients.get_mut(id));
         if let Some(client) = client {

@@ -35,6 +35,8 @@ pub struct Machine<S: SyncServer> {
     pub(super) hungry: BTreeSet<Slot>,
     /// Connections whose attachment may be out of date.
     pub(super) dirty: BTreeSet<Slot>,
+    /// Slots of sockets that nothing is known of, until they are gone.
+    pub(super) unknown: BTreeSet<Slot>,
     /// `after_commit`s of this turn.
     pub(super) committed: Vec<Hook<S::Action>>,
     pub(super) cache: Cache,
@@ -137,11 +139,13 @@ impl<S: SyncServer> Machine<S> {
             views: Views::default(),
             clients: HashMap::new(),
             pending: BTreeMap::new(),
-            tickets: 0,
+            // A ticket of another life of the room is none of this one's.
+            tickets: u64::from(store::hash(&opening.fresh_epoch)) << 32,
             unsaved: BTreeSet::new(),
             acked: BTreeSet::new(),
             hungry: BTreeSet::new(),
             dirty: BTreeSet::new(),
+            unknown: BTreeSet::new(),
             committed: Vec::new(),
             cache: Cache::default(),
             written: Written::default(),
@@ -161,21 +165,22 @@ impl<S: SyncServer> Machine<S> {
 
     /// Takes the sockets that an earlier life of the room left open.
     fn wake(&mut self, sockets: Vec<Option<String>>) {
-        let mut unusable = Vec::new();
         for attachment in sockets {
             let slot = self.slots.reserve();
             let connection = attachment.as_deref().and_then(Connection::from_attachment);
+            // One that cannot be read is nobody; it has its slot until its socket is gone.
+            let known = connection.is_some();
+            let connection =
+                connection.unwrap_or_else(|| Connection::new(String::new(), Protocol::V1));
             // One that was sent a part of what it lacks has to say what it has.
-            let usable = connection.filter(|connection| !connection.behind);
-            let Some(connection) = usable else {
-                self.effects.push_back(Effect::Close {
-                    slot,
-                    code: wire::CLOSE_RESTART,
-                    reason: "restart".to_owned(),
-                });
-                unusable.push(slot);
+            if connection.behind || !known {
+                self.slots.put(slot, connection);
+                if !known {
+                    self.unknown.insert(slot);
+                }
+                self.close(slot, wire::CLOSE_RESTART, "restart");
                 continue;
-            };
+            }
             let view = connection
                 .client
                 .is_some()
@@ -189,7 +194,6 @@ impl<S: SyncServer> Machine<S> {
                 entry.attachment = attachment;
             }
         }
-        unusable.into_iter().for_each(|slot| self.slots.release(slot));
     }
 
     /// What the room takes from clients.
@@ -269,6 +273,10 @@ impl<S: SyncServer> Machine<S> {
         self.save_clients(sql)?;
         for slot in std::mem::take(&mut self.hungry) {
             self.feed(sql, slot)?;
+        }
+        // Answers that a feed has held back.
+        if !self.acked.is_empty() {
+            self.flush(sql, None)?;
         }
         #[cfg(feature = "streams")]
         self.publish(sql)?;

@@ -2,6 +2,7 @@
 //! answers wait for the patch that holds its rows.
 
 use super::event::{Call, Hook, HookDone};
+use super::feed::Feed;
 use super::flush::V1Call;
 use super::machine::Seq;
 use super::{Effect, Machine, Slot};
@@ -70,6 +71,16 @@ impl<S: SyncServer> Machine<S> {
             self.tell(slot, &error);
             return Ok(());
         };
+        if entry.feed.as_ref().is_some_and(Feed::is_greeting) {
+            let error = Error::new(Code::HelloFirst, "push when the catch-up is complete");
+            self.tell_and_close(slot, wire::CLOSE_PROTOCOL, &error);
+            return Ok(());
+        }
+        if entry.acks.len() > 2 * self.limits.push_actions {
+            let error = Error::new(Code::SlowReader, "read what there is before you push more");
+            self.tell_and_close(slot, wire::CLOSE_BUSY, &error);
+            return Ok(());
+        }
         let (found, limit) = (pushes.len(), self.limits.push_actions);
         if found > limit {
             let message = format!("a push of {found} actions; the limit is {limit}");

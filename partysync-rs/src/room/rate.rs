@@ -36,6 +36,15 @@ impl Rate {
     }
 }
 
+impl Rate {
+    /// Adds what an answer of so many bytes has cost.
+    pub(crate) fn charge(&mut self, now: Timestamp, bytes: usize) {
+        const ANSWER_BYTES: usize = 4 * 1024;
+        self.used += (bytes / ANSWER_BYTES) as f64;
+        self.at.get_or_insert(now);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

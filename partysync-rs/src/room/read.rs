@@ -7,6 +7,9 @@ use crate::sql::Sql;
 use crate::wire::{self, v1};
 use crate::{Error, Result, SyncServer};
 
+/// What a frame that waits takes beside its text.
+const FRAME_BYTES: usize = 64;
+
 impl<S: SyncServer> Machine<S> {
     pub(super) fn frame(
         &mut self,
@@ -28,7 +31,10 @@ impl<S: SyncServer> Machine<S> {
                 self.tell_and_close(slot, wire::CLOSE_TOO_BIG, &error);
                 return Ok(());
             }
-            Incoming::Binary(_) => {
+            Incoming::Binary(bytes) => {
+                if !self.takes(slot, 0, bytes) {
+                    return Ok(());
+                }
                 let message = "a binary frame: the protocol is JSON text";
                 let error = Error::new(crate::Code::InvalidFrame, message);
                 self.tell(slot, &error);
@@ -39,7 +45,7 @@ impl<S: SyncServer> Machine<S> {
             return self.read(server, sql, slot, text);
         }
         // What waits behind a hook has a bound, too.
-        entry.waiting_bytes += text.len();
+        entry.waiting_bytes += text.len() + FRAME_BYTES;
         if entry.waiting_bytes > limits.frame_bytes.saturating_mul(4) {
             let message = "too much was sent while an earlier frame is worked on";
             let error = Error::new(crate::Code::RateLimited, message);
@@ -57,7 +63,7 @@ impl<S: SyncServer> Machine<S> {
                 return Ok(());
             };
             let Some(frame) = entry.waiting.pop_front() else { return Ok(()) };
-            entry.waiting_bytes = entry.waiting_bytes.saturating_sub(frame.len());
+            entry.waiting_bytes = entry.waiting_bytes.saturating_sub(frame.len() + FRAME_BYTES);
             self.read(server, sql, slot, &frame)?;
         }
     }

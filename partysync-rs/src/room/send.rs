@@ -45,8 +45,13 @@ impl<S: SyncServer> Machine<S> {
 
     /// Sends a frame, unless the connection is closing.
     pub(super) fn send(&mut self, slot: Slot, frame: impl Into<Rc<str>>) {
-        let frame = frame.into();
+        let (frame, most) = (frame.into(), self.unread_limit() * 2);
         let Some(entry) = self.slots.get_mut(slot).filter(|entry| !entry.closing) else { return };
+        // Errors and answers pile up, too, if nobody reads them.
+        if entry.unread > most {
+            self.close(slot, wire::CLOSE_BUSY, crate::Code::SlowReader.as_str());
+            return;
+        }
         if entry.connection.protocol() == Protocol::V2 {
             entry.unread += frame.len() as u64;
         }
@@ -60,7 +65,9 @@ impl<S: SyncServer> Machine<S> {
         }
         let frame = frame.into();
         for slot in &slots {
-            if let Some(entry) = self.slots.get_mut(*slot) {
+            if let Some(entry) = self.slots.get_mut(*slot)
+                && entry.connection.protocol() == Protocol::V2
+            {
                 entry.unread += frame.len() as u64;
             }
         }
@@ -73,6 +80,11 @@ impl<S: SyncServer> Machine<S> {
         entry.closing = true;
         entry.waiting.clear();
         entry.waiting_bytes = 0;
+        // It stays closed if the room sleeps before its socket is gone.
+        entry.connection.behind = true;
+        if let Ok(attachment) = entry.connection.attachment() {
+            self.effect(Effect::StoreAttachment { slot, attachment });
+        }
         self.effect(Effect::Close { slot, code, reason: reason.to_owned() });
     }
 

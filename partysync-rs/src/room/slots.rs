@@ -60,15 +60,12 @@ impl Slots {
         slot
     }
 
-    /// A slot that was reserved is not needed.
-    pub(crate) fn release(&mut self, slot: Slot) {
-        self.free.push(slot.0);
-    }
-
     /// Puts a connection into a slot that was reserved.
     pub(crate) fn put(&mut self, slot: Slot, connection: Connection) {
         self.serial += 1;
-        self.ids.insert(connection.id().to_owned(), slot);
+        if !connection.id().is_empty() {
+            self.ids.insert(connection.id().to_owned(), slot);
+        }
         let entry = Entry {
             connection,
             serial: self.serial,

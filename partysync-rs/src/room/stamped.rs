@@ -54,8 +54,12 @@ impl Stamped<'_> {
     }
 }
 
-/// Whether a statement changes nothing. `WITH` may lead to anything.
+/// Whether a statement changes nothing. `WITH` may lead to anything, and so may what follows a
+/// semicolon.
 fn reads(statement: &str) -> bool {
+    if statement.trim_end().trim_end_matches(';').contains(';') {
+        return false;
+    }
     let word = statement.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next();
     ["SELECT", "VALUES", "EXPLAIN"].iter().any(|r| word.is_some_and(|w| w.eq_ignore_ascii_case(r)))
 }
@@ -100,5 +104,6 @@ mod tests {
         assert!(reads(" select 1") && reads("VALUES (1)") && reads("SELECT(1)"));
         assert!(!reads("WITH a AS (SELECT 1) DELETE FROM b") && !reads("-- \nSELECT 1"));
         assert!(!reads("INSERT INTO a VALUES (1)") && !reads("SELECTED"));
+        assert!(reads("SELECT 1; ") && !reads("SELECT 1; DELETE FROM a"));
     }
 }

@@ -6,6 +6,7 @@ use crate::Result;
 use crate::record::Schema;
 use crate::store::Change;
 use crate::wire::pages::{Changes, Rows};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// A view's number in its room.
@@ -31,7 +32,8 @@ pub(crate) type View = Rc<[ChannelView]>;
 /// The views of a room's connections.
 #[derive(Debug, Default)]
 pub(crate) struct Views {
-    views: Vec<View>,
+    /// `None` where a view was forgotten.
+    views: Vec<Option<View>>,
 }
 
 impl Views {
@@ -44,15 +46,34 @@ impl Views {
             Some(ChannelView { channel, name, columns: followed.columns.as_deref().map(Rc::from) })
         };
         let view: View = channels.iter().filter_map(place).collect();
+        let view = Some(view);
         let known = self.views.iter().position(|other| *other == view);
-        ViewId(known.unwrap_or_else(|| {
-            self.views.push(view);
-            self.views.len() - 1
-        }))
+        let free = || self.views.iter().position(Option::is_none);
+        let place = known.or_else(free).unwrap_or(self.views.len());
+        match self.views.get_mut(place) {
+            Some(known) => *known = view,
+            None => self.views.push(view),
+        }
+        ViewId(place)
     }
 
     pub(crate) fn get(&self, id: ViewId) -> View {
-        self.views.get(id.0).cloned().unwrap_or_else(|| Rc::from([]))
+        self.views.get(id.0).cloned().flatten().unwrap_or_else(|| Rc::from([]))
+    }
+
+    /// Whether there are so many views that those that nobody follows are to be forgotten.
+    pub(crate) fn is_full(&self) -> bool {
+        const MANY: usize = 64;
+        self.views.iter().flatten().count() >= MANY
+    }
+
+    /// Forgets the views that nobody follows.
+    pub(crate) fn retain(&mut self, used: &BTreeSet<ViewId>) {
+        for (place, view) in self.views.iter_mut().enumerate() {
+            if !used.contains(&ViewId(place)) {
+                *view = None;
+            }
+        }
     }
 
     /// Forgets all views when nobody follows any.

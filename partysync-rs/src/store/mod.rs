@@ -140,10 +140,12 @@ pub(crate) fn set_epoch(sql: &dyn Sql, epoch: &str) -> Result<()> {
 /// A channel as the change log names it: the first 31 bits of the table's FNV-1a hash, which
 /// stays the same whatever other tables there are.
 pub(crate) fn channel_id(table: &str) -> i64 {
-    let hash = table
-        .bytes()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    i64::from(hash >> 1)
+    i64::from(hash(table) >> 1)
+}
+
+/// FNV-1a, 32 bits.
+pub(crate) fn hash(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// Refuses two tables whose names have the same hash, and one table twice.

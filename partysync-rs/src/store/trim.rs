@@ -1,7 +1,7 @@
 //! What a room forgets, by the alarm: old deletions, entries of the change log that later ones
 //! supersede, clients long unseen.
 
-use super::{Meta, channel_id, integer, last_before};
+use super::{Meta, channel_id, integer, last_before, set_trim};
 use crate::record::{Role, Schema};
 use crate::room::Limits;
 use crate::sql::{Sql, quote};
@@ -18,18 +18,22 @@ pub(crate) fn is_due(meta: &Meta) -> bool {
     meta.version - meta.compacted_to.min(meta.version) >= meta.compacted_size.max(LEAST)
 }
 
-/// Forgets what is to be forgotten; `true` when there is more to purge now. Runs in a
-/// transaction.
+/// Forgets what is to be forgotten, and sets the time for the next. Runs in a transaction.
 pub(crate) fn trim(
     sql: &dyn Sql,
     schemas: &[&Schema],
     limits: &Limits,
     meta: &mut Meta,
-) -> Result<bool> {
+) -> Result<()> {
     let before = meta.now.plus_millis(-limits.retention_ms);
     let (mut more, mut left) = (false, false);
     for schema in schemas {
         more |= purge(sql, schema, before.as_millis())?;
+    }
+    if more {
+        // The log is looked at when the rows are gone.
+        meta.trim_at = Some(meta.now);
+        return set_trim(sql, meta.trim_at);
     }
     let old = last_before(sql, before.as_millis() + 1)?;
     for schema in schemas {
@@ -69,11 +73,7 @@ pub(crate) fn trim(
     left |= sql.query_one("SELECT EXISTS (SELECT 1 FROM _partysync_client)", [], |row| {
         row.get::<bool>(0)
     })?;
-    meta.trim_at = match (more, left) {
-        (true, _) => Some(meta.now),
-        (false, true) => Some(meta.now.plus_millis(limits.retention_ms)),
-        (false, false) => None,
-    };
+    meta.trim_at = left.then(|| meta.now.plus_millis(limits.retention_ms));
     sql.exec(
         "UPDATE _partysync_meta SET trimmed_to = ?, trimmed_at = ?, compacted_to = ?, \
          compacted_size = ?, trim_at = ?",
@@ -84,8 +84,7 @@ pub(crate) fn trim(
             integer(meta.compacted_size),
             meta.trim_at
         ],
-    )?;
-    Ok(more)
+    )
 }
 
 /// Deletes rows for good that were softly deleted before `before`; `true` when some are left.

@@ -60,7 +60,14 @@ impl<S: SyncServer> Inner<S> {
         match self.turn(Some(Event::Request(request))) {
             Ok(Some(Answer::Respond(answer))) => {
                 let (parts, body) = answer.into_parts();
-                let mut response = Response::from_bytes(body)?.with_status(parts.status.as_u16());
+                let status = parts.status.as_u16();
+                // JavaScript has no other answers, and none of these with a body.
+                let response = match status {
+                    204 | 205 | 304 => Response::empty()?,
+                    200..600 => Response::from_bytes(body)?,
+                    _ => return Response::error(format!("internal: status {status}"), 500),
+                };
+                let mut response = response.with_status(status);
                 response.headers_mut().delete("content-type")?;
                 for (name, value) in &parts.headers {
                     response

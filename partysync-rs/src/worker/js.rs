@@ -5,12 +5,17 @@ use js_sys::{Array, Function, JsString, Promise};
 use wasm_bindgen::prelude::*;
 
 #[wasm_bindgen(inline_js = "
+export function abort(state, reason) {
+  // An abort ends all that runs: not before wasm has returned, or its stack stays as it is. A
+  // microtask is still part of the turn.
+  queueMicrotask(() => state.abort(reason));
+}
 export function guarded(state, turn) {
   try {
     turn();
   } catch (error) {
     // The runtime keeps what a turn has written even if it ends with an error.
-    state.abort(String(error));
+    abort(state, String(error));
     throw error;
   }
 }")]
@@ -18,6 +23,9 @@ extern "C" {
     /// Runs a turn; if it throws (a panic is a trap), what it has written is taken back.
     #[wasm_bindgen(catch)]
     pub(super) fn guarded(state: &State, turn: &Function) -> Result<(), JsValue>;
+    /// Ends this life of the object when the turn is over: what the turn has written is taken
+    /// back, sockets break.
+    pub(super) fn abort(state: &State, reason: &str);
 }
 
 #[wasm_bindgen]
@@ -25,9 +33,6 @@ extern "C" {
     /// The state of an object.
     #[derive(Clone, Debug)]
     pub(super) type State;
-    /// Ends this life of the object: what the turn has written is taken back, sockets break.
-    #[wasm_bindgen(method, catch)]
-    pub(super) fn abort(this: &State, reason: &str) -> Result<(), JsValue>;
     #[wasm_bindgen(method, getter)]
     pub(super) fn storage(this: &State) -> Storage;
 

@@ -236,8 +236,7 @@ impl<S: SyncServer> Inner<S> {
 
     /// What this turn has written is taken back, and all sockets break.
     fn abort(&self, error: Error) -> Error {
-        // It does not return where the runtime means what it says.
-        let _ = self.js().abort(error.message());
+        js::abort(self.js(), error.message());
         error
     }
 
@@ -289,7 +288,9 @@ impl<S: SyncServer> Inner<S> {
             let inner = self.clone();
             self.state.wait_until(async move {
                 let done = hook.await;
-                if let Err(error) = inner.turn(Some(Event::HookDone(done))) {
+                if done.is_awaited()
+                    && let Err(error) = inner.turn(Some(Event::HookDone(done)))
+                {
                     console_error!("partysync: a turn failed: {error}");
                 }
             });

@@ -294,6 +294,27 @@ fn an_action_that_the_server_cannot_bear_is_given_up_and_the_queue_goes_on() {
 }
 
 #[test]
+fn an_action_that_the_server_wants_later_is_never_given_up_and_asked_about_less_and_less() {
+    let mut world = World::new();
+    world.live();
+    world.act(put("a", "not now"));
+    let mut waits = Vec::new();
+    world.deliver();
+    for _ in 0..20 {
+        let Phase::Offline { retry_at } = world.session.status().phase else {
+            panic!("{:?}", world.session.status());
+        };
+        waits.push(retry_at.as_millis() - world.now.as_millis());
+        world.wait(60_000);
+        world.open();
+        world.deliver();
+    }
+    assert!(world.is_pending("a"));
+    assert_eq!(world.session.take_answers(), []);
+    assert!(waits.last() > Some(&5_000), "{waits:?}");
+}
+
+#[test]
 fn an_action_that_was_done_after_all_is_not_given_up() {
     let mut world = World::new();
     world.live();

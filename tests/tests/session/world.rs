@@ -31,6 +31,9 @@ impl SyncServer for Notes {
         if matches!(&action, NoteAction::Put { text, .. } if text == "refuse") {
             return Err(Error::reject("refused"));
         }
+        if matches!(&action, NoteAction::Put { text, .. } if text == "not now") {
+            return Err(Error::retry("come again"));
+        }
         action.apply(room.sql())
     }
 }
