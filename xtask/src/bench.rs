@@ -23,7 +23,13 @@ pub(crate) fn streams(stores: &[String]) -> Result<()> {
 
 /// Measures rooms; the script reads the arguments, so that files are where the caller is.
 pub(crate) fn rooms(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
-    let tools = build::build(&fixture::find("todo-sync")?)?;
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let fixture = fixture::find("todo-sync")?;
+    // A profile wants the names of functions, which are not deployed.
+    let tools = match arguments.iter().any(|argument| argument == "--profile") {
+        true => build::build_with_names(&fixture)?,
+        false => build::build(&fixture)?,
+    };
     let script = root()?.join("tests/bench/rooms.mjs");
     run(tools.command(tools.npm("node"))?.arg(script).args(arguments))
 }

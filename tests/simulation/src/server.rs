@@ -59,16 +59,35 @@ macro_rules! with {
     };
 }
 
-/// The sockets as the runtime keeps them, through hibernation too.
+/// The sockets as the runtime keeps them, through hibernation too: by id, as the driver of a
+/// Durable Object has them, and by slot.
 #[derive(Default)]
 struct Sockets {
+    slots: BTreeMap<String, Slot>,
     ids: BTreeMap<Slot, String>,
     attachments: BTreeMap<String, String>,
 }
 
 impl Sockets {
     fn slot(&self, id: &str) -> Option<Slot> {
-        self.ids.iter().find(|(_, known)| *known == id).map(|(slot, _)| *slot)
+        self.slots.get(id).copied()
+    }
+
+    /// A socket is gone.
+    fn remove(&mut self, id: &str) {
+        self.attachments.remove(id);
+        if let Some(slot) = self.slots.remove(id) {
+            self.ids.remove(&slot);
+        }
+    }
+
+    /// The process is built anew: those that slept have their slots in the order in which they
+    /// are handed in.
+    fn wake(&mut self) -> Vec<Option<String>> {
+        let sockets: Vec<_> = self.slots.keys().cloned().zip((0..).map(Slot)).collect();
+        self.slots = sockets.iter().cloned().collect();
+        self.ids = sockets.iter().map(|(id, slot)| (*slot, id.clone())).collect();
+        sockets.iter().map(|(id, _)| self.attachments.get(id).cloned()).collect()
     }
 }
 
@@ -83,6 +102,8 @@ pub struct Server {
     config: Config,
     /// The database as it was once.
     backup: Option<Sqlite>,
+    /// The alarm as the runtime has it.
+    alarm: Option<Timestamp>,
 }
 
 impl Server {
@@ -96,6 +117,7 @@ impl Server {
             next: false,
             config,
             backup: None,
+            alarm: None,
         })
     }
 
@@ -128,14 +150,11 @@ impl Server {
     ) -> Result<Option<Vec<Output>>> {
         let Process { room, hooks } = process;
         let request = http::Request::new(());
-        let (disk, sockets) = (&self.disk, &self.sockets);
-        let attachments: Vec<_> =
-            sockets.ids.values().map(|id| sockets.attachments.get(id).cloned()).collect();
-        if room.machine().is_none() {
-            // Those that slept have their slots in the order in which they are handed in.
-            let ids: Vec<_> = sockets.ids.values().cloned().collect();
-            self.sockets.ids = (0..).map(Slot).zip(ids).collect();
-        }
+        let disk = &self.disk;
+        let attachments = match room.machine() {
+            None => self.sockets.wake(),
+            Some(_) => Vec::new(),
+        };
         self.epochs += 1;
         let opening = Opening {
             name: Some("room".into()),
@@ -178,10 +197,14 @@ impl Server {
             return None;
         }
         let mut out = Vec::new();
-        let Sockets { ids, attachments } = &mut self.sockets;
+        let Sockets { slots: known, ids, attachments } = &mut self.sockets;
         for effect in turn.effects {
             match effect {
-                Effect::Accept { slot, id } => drop(ids.insert(slot, id)),
+                Effect::Accept { slot, id } => {
+                    known.insert(id.clone(), slot);
+                    ids.insert(slot, id);
+                }
+                Effect::SetAlarm(at) => self.alarm = at,
                 Effect::Send { slots, frame } => {
                     for to in slots.iter().filter_map(|slot| ids.get(slot)) {
                         out.push(Output::Send { to: to.clone(), text: frame.to_string() });
@@ -271,16 +294,19 @@ impl Server {
     /// A client's socket is gone.
     pub fn close(&mut self, id: &str, now: Timestamp) -> Result<Option<Vec<Output>>> {
         let out = self.turn(now, vec![Happens::Closed(id.to_owned())]);
-        if let Some(slot) = self.sockets.slot(id) {
-            self.sockets.ids.remove(&slot);
-        }
-        self.sockets.attachments.remove(id);
+        self.sockets.remove(id);
         out
     }
 
     /// The alarm rings, if it is time.
     pub fn alarm(&mut self, now: Timestamp) -> Result<Option<Vec<Output>>> {
-        self.turn(now, vec![Happens::Alarm])
+        let Some(at) = self.alarm.take_if(|at| *at <= now) else { return Ok(Some(Vec::new())) };
+        let out = self.turn(now, vec![Happens::Alarm])?;
+        if out.is_none() {
+            // The runtime rings again.
+            self.alarm = Some(at);
+        }
+        Ok(out)
     }
 
     /// Frames come, in one turn.

@@ -478,9 +478,14 @@ impl World {
         let Some(link) = self.link(at) else { return Ok(()) };
         let Some(text) = link.down.pop_front() else {
             if let Some((code, reason)) = link.close.take() {
+                let id = link.id.clone();
                 self.tabs[at.0].ends[at.1].link = None;
                 self.session(at).closed(code, &reason, now);
                 self.effects(at);
+                // The client answers the close.
+                let now = self.server_now();
+                let out = self.server.close(&id, now)?;
+                self.route(out)?;
             }
             return Ok(());
         };
@@ -654,7 +659,9 @@ impl World {
                 tab.ends.len() == 1
                     && tab.ends.iter().all(|end| {
                         let status = end.session.status();
-                        status.phase == Phase::Live && status.pending == 0
+                        // A process that was doomed may have died just now.
+                        let broken = end.link.as_ref().is_some_and(|link| link.broken);
+                        status.phase == Phase::Live && status.pending == 0 && !broken
                     })
             };
             if self.tabs.iter().all(calm) {
