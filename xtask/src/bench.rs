@@ -26,10 +26,15 @@ pub(crate) fn rooms(arguments: impl IntoIterator<Item = OsString>) -> Result<()>
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let fixture = fixture::find("todo-sync")?;
     // A profile wants the names of functions, which are not deployed.
-    let tools = match arguments.iter().any(|argument| argument == "--profile") {
+    let profile = arguments.iter().any(|argument| argument == "--profile");
+    let tools = match profile {
         true => build::build_with_names(&fixture)?,
         false => build::build(&fixture)?,
     };
     let script = root()?.join("tests/bench/rooms.mjs");
-    run(tools.command(tools.npm("node"))?.arg(script).args(arguments))
+    let measured = run(tools.command(tools.npm("node"))?.arg(script).args(arguments));
+    if profile {
+        build::forget(&fixture)?;
+    }
+    measured
 }

@@ -16,16 +16,20 @@ pub(crate) fn build(fixture: &Fixture) -> Result<Tools> {
     build_as(fixture, false)
 }
 
-/// Builds the fixture with the names of functions in its worker, for a profile. It is built anew
-/// without them the next time.
+/// Builds the fixture with the names of functions in its worker, for a profile; [`forget`] it
+/// afterwards.
 pub(crate) fn build_with_names(fixture: &Fixture) -> Result<Tools> {
+    forget(fixture)?;
+    build_as(fixture, true)
+}
+
+/// Has the fixture built anew the next time.
+pub(crate) fn forget(fixture: &Fixture) -> Result<()> {
     let stamp = target()?.join("stamps").join(&fixture.name);
     if stamp.is_file() {
         std::fs::remove_file(&stamp)?;
     }
-    let tools = build_as(fixture, true)?;
-    std::fs::remove_file(&stamp)?;
-    Ok(tools)
+    Ok(())
 }
 
 fn build_as(fixture: &Fixture, names: bool) -> Result<Tools> {
