@@ -92,7 +92,7 @@ const GIVE_UP: u32 = 12;
 impl<A: Action> Pending<A> {
     /// A pending action that was stored, with what is wrong with it.
     fn load(seq: u64, saved: &SavedAction) -> (Self, Option<Error>) {
-        let (action, error) = match A::from_json(&saved.channel, &saved.action) {
+        let (action, error) = match A::from_json(&saved.channel, &saved.action.to_string()) {
             Ok(action) => (Some(action), None),
             Err(error) => (None, Some(error.context(format_args!("pending action {seq}")))),
         };

@@ -60,7 +60,7 @@ use std::marker::PhantomData;
 /// let action = NoteAction::Delete { id: "a".into() };
 /// let json = action.to_json().unwrap();
 /// assert_eq!(json.to_string(), r#"{"payload":{"id":"a"},"type":"delete"}"#);
-/// assert_eq!(NoteAction::from_json("notes", &json).unwrap(), action);
+/// assert_eq!(NoteAction::from_json("notes", &json.to_string()).unwrap(), action);
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an action",
@@ -79,12 +79,12 @@ pub trait Action: Clone + std::fmt::Debug + 'static {
     /// [`Code::InvalidValue`] when a field has no JSON form.
     fn to_json(&self) -> Result<Json>;
 
-    /// The action that travelled.
+    /// The action that travelled, out of its text.
     ///
     /// # Errors
     /// [`Code::UnknownChannel`], [`Code::UnknownAction`], or [`Code::InvalidAction`] when a field
     /// is missing or of the wrong type.
-    fn from_json(channel: &str, json: &Json) -> Result<Self>;
+    fn from_json(channel: &str, json: &str) -> Result<Self>;
 
     /// Does to a copy of the rows what the server will do to the real ones.
     ///

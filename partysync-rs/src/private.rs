@@ -6,7 +6,9 @@ use crate::sql::{Sql, SqlType, Value};
 use crate::{Action, Code, Column, Error, Record, RecordAction, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
+use std::borrow::Cow;
 
 pub use crate::action::{Operation as Op, Tables};
 pub use crate::record::{Literal, Role};
@@ -164,16 +166,67 @@ pub fn unknown_action(name: &str, known: &str) -> Error {
     Error::new(Code::UnknownAction, format!("there is no action `{name}`: it is one of {known}"))
 }
 
+/// The fields of a JSON object, each as it is written: of the actions that a room is sent nothing
+/// is read that it does not ask for.
+#[derive(Debug, Default)]
+pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    /// The fields of an object; `None` for any other JSON.
+    fn of(json: &'a str) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: serde::de::MapAccess<'de>>(
+                self,
+                mut map: M,
+            ) -> Result<Fields<'de>, M::Error> {
+                let mut fields = Vec::new();
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    fields.push((name, value));
+                }
+                Ok(Fields(fields))
+            }
+        }
+        let mut json = serde_json::Deserializer::from_str(json);
+        let fields = serde::Deserializer::deserialize_map(&mut json, Visitor).ok()?;
+        json.end().ok()?;
+        Some(fields)
+    }
+
+    /// The text of a field: the last, if it is there several times.
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.get())
+    }
+
+    /// A field's value; null for one that is not there.
+    fn value(&self, action: &str, field: &str) -> Result<Json> {
+        match self.get(field) {
+            None => Ok(Json::Null),
+            Some(text) => serde_json::from_str(text).map_err(|e| invalid(action, field, e)),
+        }
+    }
+}
+
 /// The name and the payload of an action's JSON.
-pub fn open_action(json: &Json) -> Result<(&str, Map<String, Json>)> {
+pub fn open_action(json: &str) -> Result<(String, Fields<'_>)> {
     let invalid = |message: &str| Error::new(Code::InvalidAction, message);
-    let object = json.as_object().ok_or_else(|| invalid("an action is an object"))?;
-    let name = object.get("type").and_then(Json::as_str);
+    let object = Fields::of(json).ok_or_else(|| invalid("an action is an object"))?;
+    let name = object.get("type").and_then(|name| serde_json::from_str(name).ok());
     let name = name.ok_or_else(|| invalid("an action needs `type`, a string"))?;
     match object.get("payload") {
-        None | Some(Json::Null) => Ok((name, Map::new())),
-        Some(Json::Object(payload)) => Ok((name, payload.clone())),
-        Some(_) => Err(invalid("`payload` is an object")),
+        None | Some("null") => Ok((name, Fields::default())),
+        Some(payload) => {
+            Ok((name, Fields::of(payload).ok_or_else(|| invalid("`payload` is an object"))?))
+        }
     }
 }
 
@@ -194,33 +247,33 @@ fn missing(action: &str, field: &str) -> Error {
 }
 
 /// A field of a column type.
-pub fn take<T: Column>(payload: &mut Map<String, Json>, action: &str, field: &str) -> Result<T> {
-    match payload.remove(field) {
-        None | Some(Json::Null) if !T::NULLABLE => Err(missing(action, field)),
-        json => T::from_json(&json.unwrap_or(Json::Null)).map_err(|e| invalid(action, field, e)),
+pub fn take<T: Column>(payload: &Fields<'_>, action: &str, field: &str) -> Result<T> {
+    match payload.value(action, field)? {
+        Json::Null if !T::NULLABLE => Err(missing(action, field)),
+        json => T::from_json(&json).map_err(|e| invalid(action, field, e)),
     }
 }
 
 /// An `Option` of an update: absent or null leaves the column alone.
 pub fn take_option<T: Column>(
-    payload: &mut Map<String, Json>,
+    payload: &Fields<'_>,
     action: &str,
     field: &str,
 ) -> Result<Option<T>> {
     match payload.get(field) {
         None => Ok(None),
-        Some(Json::Null) if !T::NULLABLE => Ok(None),
+        Some("null") if !T::NULLABLE => Ok(None),
         Some(_) => take(payload, action, field).map(Some),
     }
 }
 
 /// A field of any serde type.
 pub fn take_json<T: DeserializeOwned>(
-    payload: &mut Map<String, Json>,
+    payload: &Fields<'_>,
     action: &str,
     field: &str,
 ) -> Result<T> {
-    let json = payload.remove(field).unwrap_or(Json::Null);
+    let json = payload.value(action, field)?;
     if let Some(text) = find_nul(&json) {
         crate::sql::check_text(text).map_err(|e| invalid(action, field, e))?;
     }
@@ -229,7 +282,7 @@ pub fn take_json<T: DeserializeOwned>(
 
 /// An `Option` of any serde type in an update.
 pub fn take_json_option<T: DeserializeOwned>(
-    payload: &mut Map<String, Json>,
+    payload: &Fields<'_>,
     action: &str,
     field: &str,
 ) -> Result<Option<T>> {
@@ -276,7 +329,7 @@ pub fn deserialize<'de, A: RecordAction, D: serde::Deserializer<'de>>(
     from: D,
 ) -> Result<A, D::Error> {
     let json = <Json as serde::Deserialize>::deserialize(from)?;
-    A::from_json(A::Record::SCHEMA.table, &json).map_err(serde::de::Error::custom)
+    A::from_json(A::Record::SCHEMA.table, &json.to_string()).map_err(serde::de::Error::custom)
 }
 
 /// An action as [`serialize_in_channel`] writes it.
@@ -301,5 +354,5 @@ pub fn deserialize_in_channel<'de, A: Action, D: serde::Deserializer<'de>>(
 ) -> Result<A, D::Error> {
     let InChannel { channel, action } = serde::Deserialize::deserialize(from)?;
     let channel: String = channel;
-    A::from_json(&channel, &action).map_err(serde::de::Error::custom)
+    A::from_json(&channel, &action.to_string()).map_err(serde::de::Error::custom)
 }

@@ -1,4 +1,4 @@
-// Where the todo worker's time goes: workerd's CPU profile of one case, self time by function.
+// Where the todo worker's time goes: workerd's CPU profile of one case, by function.
 // `worker-build` keeps the name section of the wasm, so its functions have their Rust names.
 
 import WebSocket from "ws";
@@ -8,7 +8,7 @@ import { Side } from "./servers.mjs";
 
 const SAMPLE_US = 100;
 const GAP_US = 1_000;
-const ROWS = 25;
+const ROWS = 40;
 /** What V8 calls the time in which no function runs. */
 const NOT_WORK = /^native  \((idle|root)\)$/;
 
@@ -82,16 +82,21 @@ function place({ scriptId, url, functionName, lineNumber, columnNumber }, source
   return `js      ${name} (${file}:${lineNumber + 1}:${columnNumber + 1})`;
 }
 
-/** Self time in microseconds by function. */
-function selfTimes({ nodes, samples, timeDeltas }, sources) {
-  const places = new Map(nodes.map(({ id, callFrame }) => [id, place(callFrame, sources)]));
+/** Times in microseconds by function: its own, and that of all it has called. */
+function functionTimes({ nodes, samples, timeDeltas }, sources) {
+  const byId = new Map(nodes.map(({ id, callFrame, children }) => [id, { name: place(callFrame, sources), children }]));
+  for (const [id, { children }] of byId) for (const child of children ?? []) byId.get(child).parent = id;
   const times = new Map();
+  const of = (name) => times.get(name) ?? times.set(name, { name, time: 0, total: 0 }).get(name);
   samples.forEach((id, index) => {
-    const name = places.get(id);
     // The profiler's clock goes on while the system runs something else: a gap is not the function's.
-    times.set(name, (times.get(name) ?? 0) + Math.min(timeDeltas[index], GAP_US));
+    const time = Math.min(timeDeltas[index], GAP_US);
+    of(byId.get(id).name).time += time;
+    const callers = new Set();
+    for (let at = id; at; at = byId.get(at).parent) callers.add(byId.get(at).name);
+    for (const name of callers) of(name).total += time;
   });
-  return [...times].map(([name, time]) => ({ name, time }));
+  return [...times.values()];
 }
 
 /** Runs a case on the todo worker with the profiler on; the table of the dearest functions. */
@@ -109,18 +114,21 @@ export async function profile(name, data, scale) {
     const { profile } = await inspector.call("Profiler.stop");
     const sources = await inspector.sources(profile.nodes);
     inspector.close();
-    const times = selfTimes(profile, sources).filter((one) => !NOT_WORK.test(one.name));
+    const times = functionTimes(profile, sources).filter((one) => !NOT_WORK.test(one.name));
     const all = times.reduce((sum, one) => sum + one.time, 0);
     const inWasm = times.filter((one) => one.name.startsWith("wasm ")).reduce((sum, one) => sum + one.time, 0);
     const percent = (time) => `${((100 * time) / all).toFixed(1).padStart(5)} %`;
-    const lines = times
-      .sort((a, b) => b.time - a.time)
-      .slice(0, ROWS)
-      .map((one) => `${percent(one.time)}  ${one.name}`);
+    const lines = (key) =>
+      times
+        .toSorted((a, b) => b[key] - a[key])
+        .slice(0, ROWS)
+        .map((one) => `${percent(one.time)} ${percent(one.total)}  ${one.name}`);
     return [
       `${name}: ${value.toFixed(1)} with the profiler on; ${cpu?.toFixed(0) ?? "?"} µs of CPU an operation`,
-      `${(all / 1_000).toFixed(0)} ms in functions, of it in wasm ${percent(inWasm).trim()}; self time:`,
-      ...lines,
+      `${(all / 1_000).toFixed(0)} ms in functions, of it in wasm ${percent(inWasm).trim()}; self time, and with what it calls:`,
+      ...lines("time"),
+      "by the time with what they call:",
+      ...lines("total"),
     ].join("\n");
   } finally {
     await side.stop();

@@ -182,15 +182,17 @@ pub(crate) fn simulate(arguments: impl IntoIterator<Item = String>) -> Result<()
 }
 
 /// What the simulation has to notice the lack of.
-const PROTECTIONS: [&str; 9] = [
+const PROTECTIONS: [&str; 10] = [
     // The client's and the room's.
     "dedupe",
     "version",
     "outbox",
     "tombstones",
     "transaction",
-    // The room's machine: a turn that failed is taken back; a client's seq is written; a snapshot
-    // is followed by what changed meanwhile; a page that is lost is missed.
+    // The room's machine: an action that failed when it had written is taken back, also one of
+    // several in a transaction; a turn that failed is; a client's seq is written; a snapshot is
+    // followed by what changed meanwhile; a page that is lost is missed.
+    "group",
     "abort",
     "seq",
     "floor",

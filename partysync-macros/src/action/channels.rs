@@ -52,10 +52,7 @@ pub(super) fn expand(channels: &Channels) -> syn::Result<TokenStream> {
                 match self { #(Self::#idents(action) => __partysync::Action::to_json(action),)* }
             }
 
-            fn from_json(
-                channel: &str,
-                json: &__partysync::__private::serde_json::Value,
-            ) -> __partysync::Result<Self> {
+            fn from_json(channel: &str, json: &str) -> __partysync::Result<Self> {
                 #(if channel == <<#types as #record.table {
                     return <#types as __partysync::Action>::from_json(channel, json)
                         .map(Self::#idents);

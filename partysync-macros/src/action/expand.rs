@@ -48,18 +48,15 @@ pub(super) fn expand(action: &Checked) -> TokenStream {
                 ::std::result::Result::Ok(__partysync::__private::close_action(name, payload))
             }
 
-            fn from_json(
-                channel: &str,
-                json: &__partysync::__private::serde_json::Value,
-            ) -> __partysync::Result<Self> {
+            fn from_json(channel: &str, json: &str) -> __partysync::Result<Self> {
                 if channel != <#record as __partysync::Record>::SCHEMA.table {
                     return ::std::result::Result::Err(
                         __partysync::__private::unknown_channel(channel),
                     );
                 }
-                #[allow(unused_mut)]
-                let (name, mut payload) = __partysync::__private::open_action(json)?;
-                match name {
+                #[allow(unused_variables)]
+                let (name, payload) = __partysync::__private::open_action(json)?;
+                match name.as_str() {
                     #(#decode)*
                     other => ::std::result::Result::Err(
                         __partysync::__private::unknown_action(other, #known),
@@ -148,7 +145,7 @@ fn decode(variant: &CheckedVariant) -> TokenStream {
             (Codec::Serde, false) => quote!(take_json),
             (Codec::Serde, true) => quote!(take_json_option),
         };
-        quote!(#ident: __partysync::__private::#take::<#ty>(&mut payload, #name, #column)?)
+        quote!(#ident: __partysync::__private::#take::<#ty>(&payload, #name, #column)?)
     });
     quote!(#name => ::std::result::Result::Ok(Self::#ident { #(#takes),* }),)
 }

@@ -29,6 +29,17 @@ pub(crate) struct HookOutput {
     pub(crate) new_epoch: bool,
 }
 
+impl HookOutput {
+    /// Adds what a later hook wants done, which has seen this one's connections.
+    fn append(&mut self, later: Self) {
+        let Self { overlay, out, alarm, new_epoch } = later;
+        self.overlay = overlay;
+        self.out.extend(out);
+        self.alarm = alarm.or(self.alarm);
+        self.new_epoch |= new_epoch;
+    }
+}
+
 impl<S: SyncServer> Machine<S> {
     /// Runs a hook in a transaction.
     ///
@@ -44,16 +55,7 @@ impl<S: SyncServer> Machine<S> {
         let (mut hook, mut value) = (Some(hook), None);
         let stamped = self.stamped(sql);
         let result = stamped.transaction(&mut || {
-            let mut room = Room {
-                sql: &stamped,
-                name: self.meta.name.as_deref().unwrap_or_default(),
-                now: self.meta.now,
-                version: self.meta.version,
-                sender,
-                slots: &self.slots,
-                output: &mut output,
-                server: std::marker::PhantomData,
-            };
+            let mut room = self.room(&stamped, sender, &mut output);
             if let Some(hook) = hook.take() {
                 value = Some(hook(&mut room)?);
             }
@@ -69,6 +71,106 @@ impl<S: SyncServer> Machine<S> {
             }
             (Err(error), _) => Ok(Err(error.with_keys(Self::SCHEMAS))),
             (Ok(()), None) => Ok(Err(Error::new(Code::Internal, "the hook did not run"))),
+        }
+    }
+
+    /// Does actions, each whole or not at all; what came of each, until one is not to be had now.
+    /// They share a transaction. One that fails when it has written is taken back with the others,
+    /// and then each has its own.
+    pub(super) fn do_all(
+        &mut self,
+        server: &S,
+        sql: &dyn Sql,
+        slot: Slot,
+        actions: &[Result<S::Action>],
+    ) -> Result<Vec<Result<()>>> {
+        if let [_, _, ..] = actions
+            && let Some(outcomes) = self.do_together(server, sql, slot, actions)?
+        {
+            return Ok(outcomes);
+        }
+        let mut outcomes = Vec::with_capacity(actions.len());
+        for action in actions {
+            let outcome = match action.clone() {
+                Ok(action) => self.hook(sql, Some(slot), |room| server.on_action(room, action))?,
+                Err(error) => Err(error),
+            };
+            let wait = outcome.as_ref().is_err_and(|e| e.code() == Code::Unavailable);
+            outcomes.push(outcome);
+            if wait {
+                break;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Does actions in one transaction; `None` when nothing was done, because one of them failed
+    /// that had written.
+    fn do_together(
+        &mut self,
+        server: &S,
+        sql: &dyn Sql,
+        slot: Slot,
+        actions: &[Result<S::Action>],
+    ) -> Result<Option<Vec<Result<()>>>> {
+        let mut output = HookOutput::default();
+        let mut outcomes = Vec::with_capacity(actions.len());
+        let stamped = self.stamped(sql);
+        let result = stamped.transaction(&mut || {
+            for action in actions {
+                let mut own = HookOutput { overlay: output.overlay.clone(), ..Default::default() };
+                let written = self.written.statements.get();
+                let outcome = match action.clone() {
+                    Ok(action) => {
+                        let mut room = self.room(&stamped, Some(slot), &mut own);
+                        let outcome = server.on_action(&mut room, action);
+                        if outcome.is_err()
+                            && self.written.statements.get() > written
+                            && !crate::__mutated("group")
+                        {
+                            return outcome;
+                        }
+                        outcome.map_err(|error| error.with_keys(Self::SCHEMAS))
+                    }
+                    Err(error) => Err(error),
+                };
+                if outcome.is_ok() {
+                    output.append(own);
+                }
+                let wait = outcome.as_ref().is_err_and(|e| e.code() == Code::Unavailable);
+                outcomes.push(outcome);
+                if wait {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        if let Some(error) = self.written.failure() {
+            return Err(error);
+        }
+        if result.is_err() {
+            return Ok(None);
+        }
+        self.carry_out(sql, output)?;
+        Ok(Some(outcomes))
+    }
+
+    /// The room as a hook sees it.
+    fn room<'a>(
+        &'a self,
+        sql: &'a dyn Sql,
+        sender: Option<Slot>,
+        output: &'a mut HookOutput,
+    ) -> Room<'a, S> {
+        Room {
+            sql,
+            name: self.meta.name.as_deref().unwrap_or_default(),
+            now: self.meta.now,
+            version: self.meta.version,
+            sender,
+            slots: &self.slots,
+            output,
+            server: std::marker::PhantomData,
         }
     }
 

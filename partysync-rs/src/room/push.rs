@@ -9,7 +9,6 @@ use super::{Effect, Machine, Slot};
 use crate::sql::Sql;
 use crate::wire::v2::{Ack, Push};
 use crate::{Action, Code, Error, Result, SyncServer, store, wire};
-use serde_json::Value as Json;
 use serde_json::value::RawValue;
 use std::rc::Rc;
 
@@ -28,6 +27,18 @@ enum Origin {
     V1(V1Call),
 }
 
+/// What a push has led to so far.
+struct Notes<A> {
+    committed: Vec<A>,
+    acks: Vec<Ack>,
+    /// Whether an action was refused.
+    refused: bool,
+}
+
+/// Actions that share a savepoint. SQLite keeps the pages that a savepoint touches in memory up to
+/// 64 KiB, sixteen pages, and in a file beyond that.
+const GROUP: usize = 8;
+
 impl<S: SyncServer> Machine<S> {
     /// The place of a channel among the room's.
     pub(super) fn place(channel: &str) -> Result<usize> {
@@ -41,13 +52,11 @@ impl<S: SyncServer> Machine<S> {
     }
 
     pub(super) fn parse_action(channel: &str, action: &RawValue) -> Result<S::Action> {
-        let json: Json = serde_json::from_str(action.get())
-            .map_err(|e| Error::new(Code::InvalidAction, format!("an unreadable action: {e}")))?;
-        if json.is_null() {
+        if action.get() == "null" {
             return Err(Error::new(Code::Abandoned, "given up: three attempts had no answer"));
         }
         Self::place(channel)?;
-        S::Action::from_json(channel, &json)
+        S::Action::from_json(channel, action.get())
     }
 
     /// The last seq of a client that was answered.
@@ -165,71 +174,88 @@ impl<S: SyncServer> Machine<S> {
         client: &Rc<str>,
         actions: impl Iterator<Item = (u64, Result<S::Action>)>,
     ) -> Result<()> {
-        let (mut committed, mut acks) = (Vec::new(), Vec::new());
-        // It is known since its `hello`, unless a hook took longer than rooms remember.
-        let mut known = self.seq(sql, client)?;
-        let mut refused = false;
-        for (seq, action) in actions {
-            let last = match known {
+        let mut actions = actions.peekable();
+        let mut notes = Notes { committed: Vec::new(), acks: Vec::new(), refused: false };
+        while actions.peek().is_some() {
+            // It is known since its `hello`, unless a hook took longer than rooms remember.
+            let last = match self.seq(sql, client)? {
                 Seq::At(last) => Some(last),
                 Seq::Unknown | Seq::Forgotten => None,
             };
-            if !crate::__mutated("dedupe") {
-                if last.is_some_and(|last| seq <= last) {
-                    acks.push(Ack::new(seq, &store::outcome(sql, client, seq)?));
-                    continue;
-                }
-                if last.is_none_or(|last| seq != last + 1) {
-                    let last = last.unwrap_or_default();
-                    let message = format!("action {seq} came after {last}: one is missing");
-                    let error = Error::new(Code::SequenceGap, message);
-                    self.tell_and_close(slot, wire::CLOSE_PROTOCOL, &error);
+            let mut next = last.map(|last| last + 1);
+            let group = std::iter::from_fn(|| {
+                let fresh = |(seq, _): &_| Some(*seq) == next || crate::__mutated("dedupe");
+                let (seq, action) = actions.next_if(fresh)?;
+                next = Some(seq + 1);
+                Some((seq, action))
+            });
+            let group: Vec<_> = group.take(GROUP).collect();
+            if !group.is_empty() {
+                if !self.commit_group(server, sql, slot, client, group, &mut notes)? {
                     break;
                 }
-            }
-            let outcome = match action {
-                Ok(action) => {
-                    let done = action.clone();
-                    let outcome =
-                        self.hook(sql, Some(slot), |room| server.on_action(room, action))?;
-                    if outcome.is_ok() {
-                        committed.push(done);
-                    }
-                    outcome
+            } else if let Some((seq, _)) = actions.next() {
+                if last.is_some_and(|last| seq <= last) {
+                    notes.acks.push(Ack::new(seq, &store::outcome(sql, client, seq)?));
+                    continue;
                 }
-                Err(error) => Err(error),
-            };
+                let last = last.unwrap_or_default();
+                let message = format!("action {seq} came after {last}: one is missing");
+                let error = Error::new(Code::SequenceGap, message);
+                self.tell_and_close(slot, wire::CLOSE_PROTOCOL, &error);
+                break;
+            }
+        }
+        self.unsaved.insert(client.clone());
+        self.after(slot, notes.committed);
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.acks.append(&mut notes.acks);
+            self.acked.insert(slot);
+        }
+        Ok(())
+    }
+
+    /// Does some actions, which were not done before, and notes what came of each; `false` when
+    /// those behind them have to wait.
+    fn commit_group(
+        &mut self,
+        server: &S,
+        sql: &dyn Sql,
+        slot: Slot,
+        client: &Rc<str>,
+        group: Vec<(u64, Result<S::Action>)>,
+        notes: &mut Notes<S::Action>,
+    ) -> Result<bool> {
+        let (seqs, actions): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+        let outcomes = self.do_all(server, sql, slot, &actions)?;
+        for ((seq, action), outcome) in seqs.into_iter().zip(actions).zip(outcomes) {
             let outcome = match outcome {
                 Err(error) if error.code() == Code::Unavailable => {
                     // Not now: nothing is noted, so that the client sends it again.
                     self.tell_and_close(slot, wire::CLOSE_BUSY, &error.clipped());
-                    break;
+                    return Ok(false);
                 }
                 Err(error) => Err(self.public(error, "an action")),
                 Ok(()) => Ok(()),
             };
-            if let Err(error) = &outcome {
-                if !refused {
-                    // A client pushes on when it has its answers: what is older it has.
-                    let most = self.limits.push_actions as u64;
-                    store::forget_rejects(sql, client, seq.saturating_sub(most.max(1)))?;
-                    refused = true;
+            match &outcome {
+                Ok(()) => notes.committed.extend(action),
+                Err(error) => {
+                    if !notes.refused {
+                        // A client pushes on when it has its answers: what is older it has.
+                        let most = self.limits.push_actions as u64;
+                        store::forget_rejects(sql, client, seq.saturating_sub(most.max(1)))?;
+                        notes.refused = true;
+                    }
+                    store::add_reject(sql, client, seq, error)?;
                 }
-                store::add_reject(sql, client, seq, error)?;
             }
-            known = Seq::At(seq);
-            acks.push(Ack::new(seq, &outcome));
+            notes.acks.push(Ack::new(seq, &outcome));
             if let Some(client) = self.clients.get_mut(client) {
-                (client.seq, client.unsaved) = (known, true);
+                (client.seq, client.unsaved) = (Seq::At(seq), true);
             }
         }
-        self.unsaved.insert(client.clone());
-        self.after(slot, committed);
-        if let Some(entry) = self.slots.get_mut(slot) {
-            entry.acks.append(&mut acks);
-            self.acked.insert(slot);
-        }
-        Ok(())
+        Ok(true)
     }
 
     fn commit_call(

@@ -115,7 +115,7 @@ impl Slots {
 }
 
 /// The connections as a hook has changed them: kept if it returns `Ok`, and forgotten otherwise.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Overlay {
     pub(crate) changed: BTreeMap<Slot, Connection>,
 }

@@ -14,6 +14,8 @@ pub(crate) struct Written {
     stamped: Cell<bool>,
     /// Whether a statement ran that may have changed rows.
     pub(crate) rows: Cell<bool>,
+    /// How many such statements were begun, whatever came of them.
+    pub(crate) statements: Cell<u64>,
     /// What the storage has said when it failed: a hook may have passed over it.
     failed: RefCell<Option<Error>>,
 }
@@ -50,6 +52,7 @@ impl Stamped<'_> {
             self.written.stamped.set(true);
         }
         self.written.rows.set(true);
+        self.written.statements.update(|n| n + 1);
         Ok(())
     }
 }
@@ -57,11 +60,9 @@ impl Stamped<'_> {
 /// Whether a statement changes nothing. `WITH` may lead to anything, and so may what follows a
 /// semicolon.
 fn reads(statement: &str) -> bool {
-    if statement.trim_end().trim_end_matches(';').contains(';') {
-        return false;
-    }
     let word = statement.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next();
     ["SELECT", "VALUES", "EXPLAIN"].iter().any(|r| word.is_some_and(|w| w.eq_ignore_ascii_case(r)))
+        && !statement.trim_end().trim_end_matches(';').contains(';')
 }
 
 impl Sql for Stamped<'_> {

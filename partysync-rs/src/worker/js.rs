@@ -35,6 +35,15 @@ extern "C" {
     pub(super) type State;
     #[wasm_bindgen(method, getter)]
     pub(super) fn storage(this: &State) -> Storage;
+    #[wasm_bindgen(method, catch, js_name = getTags)]
+    fn tags(this: &State, socket: &JsValue) -> Result<Array, JsValue>;
+
+    /// What the event loop does later.
+    pub(super) type Scheduler;
+    #[wasm_bindgen(thread_local_v2, js_name = scheduler)]
+    pub(super) static SCHEDULER: Scheduler;
+    #[wasm_bindgen(method)]
+    pub(super) fn wait(this: &Scheduler, ms: u32) -> Promise;
 
     /// An object's storage.
     #[derive(Clone, Debug)]
@@ -112,4 +121,11 @@ extern "C" {
     pub(super) fn close(this: &Socket, code: u16, reason: &str) -> Result<(), JsValue>;
     #[wasm_bindgen(method, catch, js_name = serializeAttachment)]
     pub(super) fn serialize_attachment(this: &Socket, text: &str) -> Result<(), JsValue>;
+}
+
+impl State {
+    /// The id of a socket's connection: the tag that it was accepted with.
+    pub(super) fn connection_id(&self, socket: &JsValue) -> Option<String> {
+        self.tags(socket).ok()?.get(0).as_string()
+    }
 }

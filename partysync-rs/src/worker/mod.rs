@@ -82,63 +82,65 @@ macro_rules! durable_object {
             }
 
             const _: () = {
-                // What the class's derive expands to names the crate without `::worker`.
-                #[allow(unused_imports)]
+                // What the attribute derives for the class names the crate without `::worker`.
                 use ::worker::wasm_bindgen;
+                use ::worker::wasm_bindgen::prelude::*;
 
                 #[allow(missing_docs, missing_debug_implementations, unreachable_pub)]
-                #[::worker::durable_object]
+                #[wasm_bindgen(wasm_bindgen = ::worker::wasm_bindgen)]
                 pub struct $server {
                     object: $crate::worker::Object<PartysyncServer>,
                 }
 
-                impl ::worker::DurableObject for $server {
-                    fn new(state: ::worker::State, env: ::worker::Env) -> Self {
+                // Not a promise each, where there is nothing to wait for: frames are what is
+                // most frequent.
+                #[allow(missing_docs, unreachable_pub)]
+                #[wasm_bindgen(wasm_bindgen = ::worker::wasm_bindgen)]
+                impl $server {
+                    #[wasm_bindgen(constructor)]
+                    pub fn new(
+                        state: ::worker::worker_sys::DurableObjectState,
+                        env: ::worker::Env,
+                    ) -> Self {
                         let server = partysync_make(&env);
-                        Self { object: $crate::worker::Object::new(server, state) }
+                        Self { object: $crate::worker::Object::new(server, state.into()) }
                     }
 
-                    async fn fetch(
+                    pub fn fetch(
                         &self,
-                        request: ::worker::Request,
-                    ) -> ::worker::Result<::worker::Response> {
-                        self.object.fetch(request).await
+                        request: ::worker::web_sys::Request,
+                    ) -> ::std::result::Result<JsValue, JsValue> {
+                        self.object.fetch(request)
                     }
 
-                    async fn alarm(&self) -> ::worker::Result<::worker::Response> {
-                        self.object.alarm().await
+                    pub fn alarm(&self) -> ::std::result::Result<(), JsValue> {
+                        self.object.alarm()
                     }
 
-                    async fn websocket_message(
+                    #[wasm_bindgen(js_name = webSocketMessage)]
+                    pub fn web_socket_message(
                         &self,
-                        socket: ::worker::WebSocket,
-                        message: ::worker::WebSocketIncomingMessage,
-                    ) -> ::worker::Result<()> {
-                        self.object.message(socket, message).await
+                        socket: JsValue,
+                        message: JsValue,
+                    ) -> ::std::result::Result<(), JsValue> {
+                        self.object.message(socket, message)
                     }
 
-                    async fn websocket_close(
+                    #[wasm_bindgen(js_name = webSocketClose)]
+                    pub fn web_socket_close(
                         &self,
-                        socket: ::worker::WebSocket,
-                        code: usize,
-                        _reason: ::std::string::String,
-                        _was_clean: bool,
-                    ) -> ::worker::Result<()> {
-                        self.object.closed(socket, code).await
+                        socket: JsValue,
+                        code: u16,
+                    ) -> ::std::result::Result<(), JsValue> {
+                        self.object.closed(socket, code)
                     }
 
-                    async fn websocket_error(
+                    #[wasm_bindgen(js_name = webSocketError)]
+                    pub fn web_socket_error(
                         &self,
-                        socket: ::worker::WebSocket,
-                        _error: ::worker::Error,
-                    ) -> ::worker::Result<()> {
-                        self.object.closed(socket, 1006).await
-                    }
-
-                    async fn connect(&self, _socket: ::worker::Socket) -> ::worker::Result<()> {
-                        ::std::result::Result::Err(::worker::Error::RustError(
-                            "this object takes no TCP connections".into(),
-                        ))
+                        socket: JsValue,
+                    ) -> ::std::result::Result<(), JsValue> {
+                        self.object.closed(socket, 1006)
                     }
                 }
             };

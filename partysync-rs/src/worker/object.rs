@@ -9,18 +9,14 @@ use crate::room::{Effect, Event, HookDone, Incoming, Level, Machine, Opening, Sl
 use crate::wire::v2::ServerFrame;
 use crate::{Code, Error, SyncServer, Timestamp, wire};
 use futures::future::LocalBoxFuture;
-use js_sys::JsString;
+use js_sys::{JsString, Uint8Array};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Duration;
-use wasm_bindgen::JsCast;
-use wasm_bindgen::closure::ScopedClosure;
-use worker::wasm_bindgen_futures::{JsFuture, spawn_local};
-use worker::{
-    Delay, Request, Response, State, WebSocket, WebSocketIncomingMessage, console_error,
-    console_warn,
-};
+use wasm_bindgen::closure::{Closure, ScopedClosure};
+use wasm_bindgen::{JsCast, JsValue};
+use worker::wasm_bindgen_futures::{JsFuture, future_to_promise, spawn_local};
+use worker::{Request, State, WebSocket, console_error, console_warn, web_sys};
 
 /// One room in one Durable Object; `durable_object!` makes the class around it.
 pub struct Object<S: SyncServer> {
@@ -33,10 +29,17 @@ pub(super) struct Inner<S: SyncServer> {
     pub(super) room: RefCell<Option<Open<S>>>,
     /// What happened since the last turn: all of it is the next one.
     queue: RefCell<Vec<Queued>>,
-    scheduled: Cell<bool>,
+    /// Whether what happens is gathered until the event loop comes round.
+    waits: Cell<bool>,
+    /// Whether little happened when it last did.
+    calm: Cell<bool>,
+    round: RefCell<Option<Round>>,
     /// The socket of the connection that the turn decides about.
     pub(super) arriving: RefCell<Option<WebSocket>>,
 }
+
+/// What the runtime calls when the event loop has come round.
+type Round = Closure<dyn FnMut(JsValue)>;
 
 pub(super) struct Open<S: SyncServer> {
     sql: DurableSql,
@@ -67,6 +70,10 @@ impl<S: SyncServer> std::fmt::Debug for Object<S> {
     }
 }
 
+fn thrown(error: Error) -> JsValue {
+    worker::Error::from(error).into()
+}
+
 /// 128 random bits as hexadecimal digits.
 pub(super) fn random_id() -> String {
     (0..4).map(|_| format!("{:08x}", (js_sys::Math::random() * 4_294_967_296.0) as u32)).collect()
@@ -85,80 +92,101 @@ impl<S: SyncServer> Object<S> {
                 state,
                 room: RefCell::default(),
                 queue: RefCell::default(),
-                scheduled: Cell::new(false),
+                waits: Cell::new(false),
+                calm: Cell::new(true),
+                round: RefCell::default(),
                 arriving: RefCell::default(),
             }),
         }
     }
 
-    /// A request: a WebSocket to be accepted, or `on_request`.
+    /// A request: a WebSocket to be accepted, or `on_request`. The answer, or a promise of it.
     ///
     /// # Errors
     /// What the runtime says; errors of hooks are answers.
-    pub async fn fetch(&self, request: Request) -> worker::Result<Response> {
+    pub fn fetch(&self, request: web_sys::Request) -> Result<JsValue, JsValue> {
+        let request = Request::from(request);
+        let answer = |response| JsValue::from(web_sys::Response::from(response));
         let upgrade = request.headers().get("upgrade")?;
         if upgrade.is_some_and(|v| v.eq_ignore_ascii_case("websocket")) {
-            return self.inner.accept(&request);
+            return Ok(answer(self.inner.accept(&request)?));
         }
-        self.inner.request(request).await
+        let inner = self.inner.clone();
+        Ok(future_to_promise(async move { Ok(answer(inner.request(request).await?)) }).into())
     }
 
     /// A frame from a socket.
     ///
     /// # Errors
     /// What the runtime says; what is wrong with a frame is told to its sender.
-    pub async fn message(
-        &self,
-        socket: WebSocket,
-        message: WebSocketIncomingMessage,
-    ) -> worker::Result<()> {
-        // The tag is the id that the socket was accepted with.
-        let Some(id) = self.inner.state.get_tags(&socket).into_iter().next() else {
-            return Ok(());
-        };
-        self.inner
-            .queue(match message {
-                WebSocketIncomingMessage::String(text) => Queued::Text(id, text),
-                WebSocketIncomingMessage::Binary(bytes) => Queued::Binary(id, bytes.len()),
-            })
-            .await
+    pub fn message(&self, socket: JsValue, message: JsValue) -> Result<(), JsValue> {
+        let Some(id) = self.inner.js().connection_id(&socket) else { return Ok(()) };
+        self.inner.queue(match message.as_string() {
+            Some(text) => Queued::Text(id, text),
+            None => Queued::Binary(id, Uint8Array::new(&message).length() as usize),
+        })
     }
 
     /// A socket has closed, cleanly or not.
     ///
     /// # Errors
     /// What the runtime says.
-    pub async fn closed(&self, socket: WebSocket, code: usize) -> worker::Result<()> {
+    pub fn closed(&self, socket: JsValue, code: u16) -> Result<(), JsValue> {
+        let Some(id) = self.inner.js().connection_id(&socket) else { return Ok(()) };
         // The client's close frame wants one in answer; without it the client waits for long.
-        let echo = u16::try_from(code).ok().filter(|code| (3000..5000).contains(code));
-        let _ = socket.close(Some(echo.unwrap_or(1000)), Some(""));
-        let Some(id) = self.inner.state.get_tags(&socket).into_iter().next() else {
-            return Ok(());
-        };
-        self.inner.queue(Queued::Closed(id)).await
+        let echo = if (3000..5000).contains(&code) { code } else { 1000 };
+        let _ = socket.unchecked_into::<js::Socket>().close(echo, "");
+        self.inner.queue(Queued::Closed(id))
     }
 
     /// The object's alarm rang.
     ///
     /// # Errors
     /// What the runtime says, or why the room cannot be opened: the runtime rings again.
-    pub async fn alarm(&self) -> worker::Result<Response> {
-        self.inner.turn(Some(Event::Alarm))?;
-        Response::empty()
+    pub fn alarm(&self) -> Result<(), JsValue> {
+        self.inner.turn(Some(Event::Alarm)).map(drop).map_err(thrown)
     }
 }
 
 impl<S: SyncServer> Inner<S> {
-    /// Notes what happened. What else happens until the event loop comes round is one turn with
-    /// it, and so one commit.
-    async fn queue(self: &Rc<Self>, queued: Queued) -> worker::Result<()> {
+    /// Something happened to a socket. It is a turn of its own while little happens. When more
+    /// happens before the event loop comes round, all of that is one turn, and so one commit.
+    fn queue(self: &Rc<Self>, queued: Queued) -> Result<(), JsValue> {
         self.queue.borrow_mut().push(queued);
-        if self.scheduled.replace(true) {
+        if self.waits.get() {
             return Ok(());
         }
-        Delay::from(Duration::ZERO).await;
-        self.scheduled.set(false);
-        Ok(self.turn(None).map(drop)?)
+        let result = if self.calm.get() { self.turn(None) } else { Ok(None) };
+        self.wait();
+        result.map(drop).map_err(thrown)
+    }
+
+    /// Has what happens until the event loop comes round gathered.
+    fn wait(self: &Rc<Self>) {
+        self.waits.set(true);
+        let inner = Rc::downgrade(self);
+        let mut round = self.round.borrow_mut();
+        let round = round.get_or_insert_with(|| {
+            Closure::new(move |_| {
+                if let Some(inner) = inner.upgrade() {
+                    inner.come_round();
+                }
+            })
+        });
+        let _ = js::SCHEDULER.with(|scheduler| scheduler.wait(0)).then(round);
+    }
+
+    /// The event loop has come round.
+    fn come_round(self: &Rc<Self>) {
+        self.waits.set(false);
+        let gathered = self.queue.borrow().len();
+        if gathered > 0 {
+            self.calm.set(gathered == 1);
+            if let Err(error) = self.turn(None) {
+                console_error!("partysync: a turn failed: {error}");
+            }
+            self.wait();
+        }
     }
 
     /// Takes the room through a turn with all that has happened, and an event of its own.
@@ -394,6 +422,6 @@ fn set_alarm(storage: &js::Storage, at: Option<Timestamp>) -> crate::Result<()> 
 }
 
 fn raw(socket: &WebSocket) -> js::Socket {
-    let socket: &worker::web_sys::WebSocket = socket.as_ref();
-    wasm_bindgen::JsValue::from(socket.clone()).unchecked_into()
+    let socket: &web_sys::WebSocket = socket.as_ref();
+    JsValue::from(socket.clone()).unchecked_into()
 }

@@ -240,7 +240,7 @@ impl Action for NextAction {
         self.0.to_json()
     }
 
-    fn from_json(channel: &str, json: &serde_json::Value) -> Result<Self> {
+    fn from_json(channel: &str, json: &str) -> Result<Self> {
         AppAction::from_json(channel, json).map(Self)
     }
 
