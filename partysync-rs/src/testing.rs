@@ -321,6 +321,7 @@ impl<S: SyncServer> TestRoom<S> {
         for hook in turn.hooks {
             self.turn([Event::HookDone(block_on(hook))])?;
         }
+        turn.after.into_iter().for_each(block_on);
         refused.map_or(Ok(response), Err)
     }
 }

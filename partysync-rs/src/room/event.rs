@@ -188,14 +188,6 @@ impl<A> Hook<A> {
     }
 }
 
-impl<A> HookDone<A> {
-    /// Whether a client waits for it: otherwise it need not be handed in.
-    #[must_use]
-    pub fn is_awaited(&self) -> bool {
-        self.ticket.is_some()
-    }
-}
-
 /// How a connection is closed that was refused with this error: its code and reason. Only a
 /// decision of the application tells a client to stop; after anything else it comes again.
 #[must_use]

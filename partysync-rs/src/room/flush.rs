@@ -6,7 +6,7 @@ use super::view::{self, Changed, ViewId};
 use super::{Machine, Protocol, Slot};
 use crate::record::{Role, Schema};
 use crate::sql::Sql;
-use crate::store::{self, Change};
+use crate::store::{self, Change, Plan};
 use crate::wire::pages::PatchPage;
 use crate::wire::v1::Frame;
 use crate::wire::write::separate;
@@ -34,11 +34,10 @@ impl<S: SyncServer> Machine<S> {
         call: Option<(Slot, V1Call, Result<()>)>,
     ) -> Result<()> {
         let from = self.flushed;
-        let unsent = match self.written.rows.take() {
-            true => store::unsent(sql, from)?,
-            false => store::Unsent::nothing(from),
+        let (to, changed) = match self.written.rows.take() {
+            true => self.load(sql, from)?,
+            false => (from, Some(Changed::new())),
         };
-        let to = unsent.to;
         if to == from && self.acked.is_empty() && call.is_none() {
             return Ok(());
         }
@@ -47,42 +46,49 @@ impl<S: SyncServer> Machine<S> {
             self.plan_trim();
             self.plan_compaction();
         }
-        let changed = self.load(sql, from, &unsent)?;
         self.flush_v1(sql, from, changed.as_ref(), call)?;
         self.flush_v2(from, changed.as_ref())
     }
 
-    /// What changed, if it fits into a patch.
-    fn load(&self, sql: &dyn Sql, from: u64, unsent: &store::Unsent) -> Result<Option<Changed>> {
-        let page_bytes = self.limits.page_bytes;
-        let mut changed = Vec::new();
-        if self.slots.len() == 0 {
-            return Ok(Some(changed));
-        }
-        if unsent.entries > (page_bytes / ENTRY_BYTES) as u64 {
-            return Ok(None);
-        }
-        let mut bytes = 0;
-        for (place, plan) in self.plans.iter().enumerate() {
-            if !unsent.channels.contains(&plan.id) {
-                continue;
-            }
+    /// The version now, and what changed, if it fits into a patch.
+    fn load(&self, sql: &dyn Sql, from: u64) -> Result<(u64, Option<Changed>)> {
+        let (most, page_bytes) = (self.limits.page_bytes / ENTRY_BYTES, self.limits.page_bytes);
+        let (mut bytes, mut rows, mut version) = (0, 0, from);
+        let mut read = |plan: &Plan, to| -> Result<_> {
             let mut list = Vec::new();
-            plan.changes(sql, from, unsent.to, &mut |change| {
+            plan.changes(sql, from, to, &mut |change| {
                 bytes += change.row.as_ref().map_or(0, String::len) + change.key.len();
+                rows += 1;
+                version = version.max(change.version);
                 list.push(change);
-                if bytes > 2 * page_bytes {
+                if bytes > 2 * page_bytes || rows > most {
                     ControlFlow::Break(())
                 } else {
                     ControlFlow::Continue(())
                 }
             })?;
-            if bytes > 2 * page_bytes {
-                return Ok(None);
+            Ok((bytes <= 2 * page_bytes && rows <= most).then_some(list))
+        };
+        // With one table nobody need be asked which have changed.
+        if let [plan] = self.plans.as_slice()
+            && self.slots.len() > 0
+            && let Some(list) = read(plan, u64::MAX)?
+        {
+            return Ok((version, Some(vec![(0, list)])));
+        }
+        let unsent = store::unsent(sql, from)?;
+        let mut changed = Changed::new();
+        if unsent.entries > most as u64 {
+            return Ok((unsent.to, None));
+        }
+        for (place, plan) in self.plans.iter().enumerate() {
+            if self.slots.len() == 0 || !unsent.channels.contains(&plan.id) {
+                continue;
             }
+            let Some(list) = read(plan, unsent.to)? else { return Ok((unsent.to, None)) };
             changed.push((place, list));
         }
-        Ok(Some(changed))
+        Ok((unsent.to, Some(changed)))
     }
 
     fn flush_v2(&mut self, from: u64, changed: Option<&Changed>) -> Result<()> {

@@ -17,6 +17,8 @@ pub struct Turn<S: SyncServer> {
     pub effects: Vec<Effect<S::Action>>,
     /// Hooks that wait: when one returns, it is an event.
     pub hooks: Vec<LocalBoxFuture<'static, HookDone<S::Action>>>,
+    /// Hooks that nobody waits for, to begin when what the turn has written is kept.
+    pub after: Vec<LocalBoxFuture<'static, ()>>,
     /// Whether the storage failed: the machine is of no use any more, and neither are sockets.
     pub aborted: Option<Error>,
 }
@@ -26,8 +28,15 @@ impl<S: SyncServer> std::fmt::Debug for Turn<S> {
         f.debug_struct("Turn")
             .field("effects", &self.effects)
             .field("hooks", &self.hooks.len())
+            .field("after", &self.after.len())
             .field("aborted", &self.aborted)
             .finish()
+    }
+}
+
+impl<S: SyncServer> Turn<S> {
+    fn aborted(error: Option<Error>) -> Self {
+        Self { effects: Vec::new(), hooks: Vec::new(), after: Vec::new(), aborted: error }
     }
 }
 
@@ -39,7 +48,7 @@ pub fn turn<'e, S: SyncServer>(
     now: Timestamp,
     events: impl IntoIterator<Item = Event<'e, S::Action>>,
 ) -> Turn<S> {
-    let mut turn = Turn { effects: Vec::new(), hooks: Vec::new(), aborted: None };
+    let mut turn = Turn::aborted(None);
     for event in events {
         machine.handle(server, sql, now, event);
         drain(machine, server, sql, now, &mut turn);
@@ -59,11 +68,14 @@ fn drain<S: SyncServer>(
     while let Some(effect) = machine.poll_effect() {
         match effect {
             Effect::RunHook(hook) => {
-                let (own, awaited) = (server.clone(), hook.is_awaited());
+                let own = server.clone();
+                if !hook.is_awaited() {
+                    turn.after.push(async move { drop(hook.run(&*own).await) }.boxed_local());
+                    continue;
+                }
                 let future = async move { hook.run(&*own).await }.boxed_local();
                 let mut running = Running { future, relay: Arc::default() }.boxed_local();
-                // A hook whose answer nobody waits for begins when the turn is kept.
-                match awaited.then(|| (&mut running).now_or_never()).flatten() {
+                match (&mut running).now_or_never() {
                     Some(done) => machine.handle(server, sql, now, Event::HookDone(done)),
                     None => turn.hooks.push(running),
                 }
@@ -72,6 +84,7 @@ fn drain<S: SyncServer>(
                 // Nothing of this turn has happened.
                 turn.effects.retain(|effect| matches!(effect, Effect::Log { .. }));
                 turn.hooks.clear();
+                turn.after.clear();
                 turn.aborted = Some(error);
             }
             effect => turn.effects.push(effect),
@@ -179,7 +192,7 @@ impl<S: SyncServer> Local<S> {
 
     fn abort(&mut self, error: Error) -> Turn<S> {
         self.machine = None;
-        Turn { effects: Vec::new(), hooks: Vec::new(), aborted: Some(error) }
+        Turn::aborted(Some(error))
     }
 
     /// The process ends, or the object goes to sleep.

@@ -5,10 +5,10 @@ use super::js::{self, guarded};
 use super::sql::js_error;
 use super::{DurableSql, now};
 use crate::room::turn::{Turn, turn};
-use crate::room::{Effect, Event, HookDone, Incoming, Level, Machine, Opening, Slot};
+use crate::room::{Effect, Event, Incoming, Level, Machine, Opening, Slot};
 use crate::wire::v2::ServerFrame;
 use crate::{Code, Error, SyncServer, Timestamp, wire};
-use futures::future::LocalBoxFuture;
+use futures::FutureExt;
 use js_sys::{JsString, Uint8Array};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -195,7 +195,7 @@ impl<S: SyncServer> Inner<S> {
         event: Option<Event<'_, S::Action>>,
     ) -> crate::Result<Option<Answer>> {
         let queue = std::mem::take(&mut *self.queue.borrow_mut());
-        let (mut event, mut result) = (Some(event), Ok((None, Vec::new())));
+        let (mut event, mut result) = (Some(event), Ok(None));
         let called = {
             let mut body = || {
                 if let Some(event) = event.take() {
@@ -206,8 +206,8 @@ impl<S: SyncServer> Inner<S> {
             guarded(self.js(), callback.as_js_value().unchecked_ref())
         };
         called.map_err(|error| js_error(&error))?;
-        let (answer, hooks) = result?;
-        self.attend(hooks);
+        let Some((answer, turn)) = result? else { return Ok(None) };
+        self.attend(turn);
         Ok(answer)
     }
 
@@ -215,7 +215,7 @@ impl<S: SyncServer> Inner<S> {
         self: &Rc<Self>,
         queue: &[Queued],
         event: Option<Event<'_, S::Action>>,
-    ) -> crate::Result<(Option<Answer>, Hooks<S>)> {
+    ) -> crate::Result<Option<(Option<Answer>, Turn<S>)>> {
         let mut room = self.room.borrow_mut();
         if room.is_none() {
             match self.open(now()) {
@@ -229,7 +229,7 @@ impl<S: SyncServer> Inner<S> {
                 }
             }
         }
-        let Some(open) = room.as_mut() else { return Ok((None, Vec::new())) };
+        let Some(open) = room.as_mut() else { return Ok(None) };
         let Open { sql, machine, slots, .. } = open;
         let queued = queue.iter().filter_map(|queued| {
             Some(match queued {
@@ -238,7 +238,7 @@ impl<S: SyncServer> Inner<S> {
                 Queued::Closed(id) => Event::Closed(*slots.get(id)?),
             })
         });
-        let turn = turn(machine, &self.server, sql, now(), queued.chain(event));
+        let mut turn = turn(machine, &self.server, sql, now(), queued.chain(event));
         // Before effects: a connection that comes in this turn may have the slot of one that left.
         for queued in queue {
             if let Queued::Closed(id) = queued
@@ -248,14 +248,18 @@ impl<S: SyncServer> Inner<S> {
                 *socket = None;
             }
         }
+        let effects = std::mem::take(&mut turn.effects);
         let carried_out = match turn.aborted.clone() {
-            None => open.carry_out(self, turn),
-            Some(error) => open.carry_out(self, turn).and(Err(error)),
+            None => open.carry_out(self, effects),
+            Some(error) => open.carry_out(self, effects).and(Err(error)),
         };
-        carried_out.map_err(|error| {
-            *room = None;
-            self.abort(error)
-        })
+        match carried_out {
+            Ok(answer) => Ok(Some((answer, turn))),
+            Err(error) => {
+                *room = None;
+                Err(self.abort(error))
+            }
+        }
     }
 
     fn js(&self) -> &js::State {
@@ -311,22 +315,24 @@ impl<S: SyncServer> Inner<S> {
     }
 
     /// Waits for hooks beside whatever else happens.
-    fn attend(self: &Rc<Self>, hooks: Hooks<S>) {
-        for hook in hooks {
+    fn attend(self: &Rc<Self>, turn: Turn<S>) {
+        for hook in turn.hooks {
             let inner = self.clone();
             self.state.wait_until(async move {
                 let done = hook.await;
-                if done.is_awaited()
-                    && let Err(error) = inner.turn(Some(Event::HookDone(done)))
-                {
+                if let Err(error) = inner.turn(Some(Event::HookDone(done))) {
                     console_error!("partysync: a turn failed: {error}");
                 }
             });
         }
+        for mut after in turn.after {
+            // Most have nothing to wait for.
+            if (&mut after).now_or_never().is_none() {
+                self.state.wait_until(after);
+            }
+        }
     }
 }
-
-type Hooks<S> = Vec<LocalBoxFuture<'static, HookDone<<S as SyncServer>::Action>>>;
 
 impl<S: SyncServer> Open<S> {
     fn admit(&mut self, slot: Slot, id: String, socket: js::Socket) {
@@ -351,10 +357,10 @@ impl<S: SyncServer> Open<S> {
     fn carry_out(
         &mut self,
         inner: &Rc<Inner<S>>,
-        turn: Turn<S>,
-    ) -> crate::Result<(Option<Answer>, Hooks<S>)> {
+        effects: Vec<Effect<S::Action>>,
+    ) -> crate::Result<Option<Answer>> {
         let mut answer = None;
-        for effect in turn.effects {
+        for effect in effects {
             match effect {
                 Effect::Accept { slot, id } => {
                     if let Some(socket) = inner.arriving.borrow_mut().take() {
@@ -401,7 +407,7 @@ impl<S: SyncServer> Open<S> {
                 _ => {}
             }
         }
-        Ok((answer, turn.hooks))
+        Ok(answer)
     }
 }
 

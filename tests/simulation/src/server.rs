@@ -223,11 +223,9 @@ impl Server {
                 _ => {}
             }
         }
-        for mut hook in turn.hooks {
-            // What nobody waits for is over, or begins to wait.
-            if (&mut hook).now_or_never().is_none() {
-                hooks.push(hook);
-            }
+        hooks.extend(turn.hooks);
+        for after in turn.after {
+            assert!(after.now_or_never().is_some(), "this one does not wait");
         }
         Some(out)
     }
