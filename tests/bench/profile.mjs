@@ -3,7 +3,7 @@
 
 import WebSocket from "ws";
 import { freePort, until } from "../e2e/harness.mjs";
-import { once } from "./cases.mjs";
+import { cases, fill, once } from "./cases.mjs";
 import { Side } from "./servers.mjs";
 
 const SAMPLE_US = 100;
@@ -104,6 +104,8 @@ export async function profile(name, data, scale) {
   const inspectorPort = await freePort();
   const side = await Side.start("ours", data, { tracing: false, inspector: inspectorPort });
   try {
+    const { filled } = cases[name];
+    if (filled) await fill(side, filled, scale.rows[filled]);
     // The first run compiles and makes tables; the second is what is looked at.
     await once(name, side, scale, "warm");
     const inspector = await Inspector.open(inspectorPort);

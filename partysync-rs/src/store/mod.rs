@@ -19,7 +19,7 @@ mod trim;
 
 pub(crate) use clients::{add_reject, client_seq, forget_rejects, outcome, set_client_seq};
 pub(crate) use log::{
-    Unsent, changed_after, last_before, next_versions, set_alarm, set_now, set_trim, unsent,
+    changed_after, last_before, next_versions, set_alarm, set_now, set_trim, unsent,
 };
 pub(crate) use rows::{Change, Plan};
 pub(crate) use triggers::ROW_TOO_LARGE;

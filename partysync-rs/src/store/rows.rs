@@ -7,13 +7,15 @@ use crate::sql::select::{self, RowText};
 use crate::sql::{Sql, SqlType, Value, quote};
 use crate::{Code, Error, Result};
 use serde_json::Value as Json;
+use std::cell::Cell;
 use std::ops::ControlFlow;
 
 /// What the cells of a page's rows take in SQLite, at most: written as JSON this is at most six
 /// times as much, and SQLite makes no text over 2.2 MB.
 const RAW_BYTES: usize = 160 * 1024;
-/// Rows that a page looks at.
+/// Rows that a page has at most, and those that the first is tried with.
 const PAGE_ROWS: u32 = 4_096;
+const FIRST_ROWS: u32 = 256;
 
 /// One row that changed, as the table has it now.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +51,13 @@ pub(crate) struct Plan {
     text: RowText,
     changes: String,
     total: String,
-    /// Where a page ends, from the beginning and behind a key.
+    /// Rows that a page was last seen to have room for.
+    fits: Cell<u32>,
+    raw_bytes: usize,
+    /// So many rows: how many there are, how large they are, and the last of them; from the
+    /// beginning and behind a key.
+    sizes: [String; 2],
+    /// Where a page ends whose rows are too large for that.
     bounds: [String; 2],
     /// A page up to that end.
     pages: [String; 2],
@@ -88,6 +96,13 @@ impl Plan {
                   ORDER BY t.{key} LIMIT {PAGE_ROWS})) WHERE before < {raw_bytes}"
             )
         };
+        let sizes = |from: &str| {
+            format!(
+                "SELECT count(*), {last_key}, coalesce(sum(n), 0) FROM \
+                 (SELECT t.{key} AS k, {size} AS n FROM {table} AS t WHERE NOT ({deleted}) {from} \
+                  ORDER BY t.{key} LIMIT ?)"
+            )
+        };
         let whole = text.whole();
         let page = |from: &str| {
             let rows =
@@ -103,6 +118,9 @@ impl Plan {
             id,
             key_type,
             total: format!("SELECT count(*) FROM {table} AS t WHERE NOT ({deleted})"),
+            fits: Cell::new(FIRST_ROWS),
+            raw_bytes,
+            sizes: [sizes(""), sizes(&behind)],
             bounds: [bound(""), bound(&behind)],
             pages: [page(""), page(&behind)],
             whole: whole.is_some(),
@@ -138,19 +156,14 @@ impl Plan {
 
     /// A page of live rows behind a key.
     pub(crate) fn page(&self, sql: &dyn Sql, after: Option<&Value>) -> Result<Page> {
-        let ([first, behind], [page, page_behind]) = (&self.bounds, &self.pages);
-        let mut params: Vec<Value> = after.cloned().into_iter().collect();
-        let bound = if after.is_some() { behind } else { first };
-        let (count, last) = sql.query_one(bound, &params, |row| {
-            Ok((row.get::<i64>(0)?, row.get::<Option<String>>(1)?))
-        })?;
+        let (count, last) = self.end(sql, after)?;
         if count == 0 {
             return Ok(Page { rows: String::new(), count: 0, next: None });
         }
+        let mut params: Vec<Value> = after.cloned().into_iter().collect();
         params.push(Value::Integer(count));
-        let page = if after.is_some() { page_behind } else { page };
         let mut rows = String::new();
-        sql.run(page, &params, &mut |row| {
+        sql.run(which(&self.pages, after), &params, &mut |row| {
             if self.whole {
                 rows = row.get(0)?;
                 return Ok(());
@@ -170,6 +183,34 @@ impl Plan {
         let next = Some(Value::from_json(&last, self.key_type)?);
         Ok(Page { rows, count: count.unsigned_abs(), next })
     }
+}
+
+impl Plan {
+    /// Where a page behind a key ends: how many rows it has, and the last key as JSON.
+    fn end(&self, sql: &dyn Sql, after: Option<&Value>) -> Result<(i64, Option<String>)> {
+        let mut params: Vec<Value> = after.cloned().into_iter().collect();
+        // Sums are cheaper than finding the row that is one too many: rows are alike, mostly.
+        let limit = self.fits.get();
+        params.push(Value::Integer(limit.into()));
+        let (count, last, bytes) = sql.query_one(which(&self.sizes, after), &params, |row| {
+            Ok((row.get::<i64>(0)?, row.get(1)?, row.get::<i64>(2)?.unsigned_abs()))
+        })?;
+        if count > 0 {
+            let room = (self.raw_bytes as u64).saturating_mul(count.unsigned_abs()) / bytes.max(1);
+            let fits = u32::try_from(room / 10 * 9).unwrap_or(PAGE_ROWS).clamp(1, PAGE_ROWS);
+            self.fits.set(fits);
+        }
+        if bytes <= self.raw_bytes as u64 {
+            return Ok((count, last));
+        }
+        params.pop();
+        sql.query_one(which(&self.bounds, after), &params, |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+}
+
+/// The statement that begins at the beginning, or the one that goes on behind a key.
+fn which<'s>([first, behind]: &'s [String; 2], after: Option<&Value>) -> &'s str {
+    if after.is_some() { behind } else { first }
 }
 
 /// The bytes of a row's texts and blobs, and some for the rest, as an expression.

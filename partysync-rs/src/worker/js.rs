@@ -1,7 +1,7 @@
 //! What the runtime offers to a Durable Object and the crate `worker` does not, or not at the
 //! price of one call.
 
-use js_sys::{Array, Function, JsString, Promise};
+use js_sys::{Array, Function, JsString, Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
 
 #[wasm_bindgen(inline_js = "
@@ -9,6 +9,10 @@ export function abort(state, reason) {
   // An abort ends all that runs: not before wasm has returned, or its stack stays as it is. A
   // microtask is still part of the turn.
   queueMicrotask(() => state.abort(reason));
+}
+const encoder = new TextEncoder();
+export function utf8(text) {
+  return encoder.encode(text);
 }
 export function guarded(state, turn) {
   try {
@@ -23,6 +27,8 @@ extern "C" {
     /// Runs a turn; if it throws (a panic is a trap), what it has written is taken back.
     #[wasm_bindgen(catch)]
     pub(super) fn guarded(state: &State, turn: &Function) -> Result<(), JsValue>;
+    /// A text's bytes: much cheaper for a long one than what wasm-bindgen does, letter by letter.
+    pub(super) fn utf8(text: &JsValue) -> Uint8Array;
     /// Ends this life of the object when the turn is over: what the turn has written is taken
     /// back, sockets break.
     pub(super) fn abort(state: &State, reason: &str);
@@ -121,6 +127,15 @@ extern "C" {
     pub(super) fn close(this: &Socket, code: u16, reason: &str) -> Result<(), JsValue>;
     #[wasm_bindgen(method, catch, js_name = serializeAttachment)]
     pub(super) fn serialize_attachment(this: &Socket, text: &str) -> Result<(), JsValue>;
+}
+
+/// What JavaScript holds, if it is a text.
+pub(super) fn text(value: &JsValue) -> Option<String> {
+    const LONG: u32 = 1024;
+    match value.dyn_ref::<JsString>() {
+        Some(text) if text.length() >= LONG => String::from_utf8(utf8(value).to_vec()).ok(),
+        _ => value.as_string(),
+    }
 }
 
 impl State {

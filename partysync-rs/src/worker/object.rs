@@ -121,7 +121,7 @@ impl<S: SyncServer> Object<S> {
     /// What the runtime says; what is wrong with a frame is told to its sender.
     pub fn message(&self, socket: JsValue, message: JsValue) -> Result<(), JsValue> {
         let Some(id) = self.inner.js().connection_id(&socket) else { return Ok(()) };
-        self.inner.queue(match message.as_string() {
+        self.inner.queue(match js::text(&message) {
             Some(text) => Queued::Text(id, text),
             None => Queued::Binary(id, Uint8Array::new(&message).length() as usize),
         })

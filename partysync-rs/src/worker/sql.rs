@@ -1,6 +1,6 @@
 //! [`Sql`] over the SQLite of a Durable Object.
 
-use super::js::{Cursor, Database, State, Storage};
+use super::js::{self, Cursor, Database, State, Storage};
 use crate::sql::{Row, Sql, Value};
 use crate::{Code, Error, Result};
 use js_sys::{Array, JsString, Number, Uint8Array};
@@ -139,7 +139,7 @@ fn from_js(value: JsValue) -> Result<Value> {
             Value::Real(number)
         });
     }
-    if let Some(text) = value.as_string() {
+    if let Some(text) = js::text(&value) {
         return Ok(Value::Text(text));
     }
     match value.dyn_into::<js_sys::ArrayBuffer>() {
