@@ -120,7 +120,7 @@ fn worker(fixture: &Fixture, tools: &Tools, names: bool) -> Result<()> {
     let kept = if names { "--debuginfo" } else { "--strip-debug" };
     run(tools
         .command(tools.npm("wasm-opt"))?
-        .args(["-Os", "--strip-producers", kept])
+        .args(["-O3", "--strip-producers", kept])
         .args(WASM_FEATURES)
         .arg(&wasm)
         .arg("-o")
