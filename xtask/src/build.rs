@@ -23,6 +23,16 @@ pub(crate) fn build_with_names(fixture: &Fixture) -> Result<Tools> {
     build_as(fixture, true)
 }
 
+/// Builds only the worker, with the names of its functions. What is deployed has none: the next
+/// build makes it anew.
+pub(crate) fn worker_with_names(fixture: &Fixture) -> Result<()> {
+    forget(fixture)?;
+    let tools = set_up()?;
+    step(&format!("build the worker of {} with names", fixture.name), || {
+        worker(fixture, &tools, true)
+    })
+}
+
 /// Has the fixture built anew the next time.
 pub(crate) fn forget(fixture: &Fixture) -> Result<()> {
     let stamp = target()?.join("stamps").join(&fixture.name);
@@ -96,23 +106,28 @@ const WASM_FEATURES: [&str; 6] = [
 ];
 
 fn worker(fixture: &Fixture, tools: &Tools, names: bool) -> Result<()> {
-    run(tools
-        .command(&tools.worker_build)?
-        .args(["--release"])
-        .current_dir(&fixture.worker)
-        .env("CARGO_TARGET_DIR", target()?))?;
-    let wasm = fixture.worker.join("build/index_bg.wasm");
-    if !names {
-        // `worker-build` keeps the names of functions, which are a ninth of what is deployed.
-        run(tools
-            .command(tools.npm("wasm-opt"))?
-            .args(["-Os", "--strip-debug", "--strip-producers"])
-            .args(WASM_FEATURES)
-            .arg(&wasm)
-            .arg("-o")
-            .arg(&wasm))?;
+    let mut command = tools.command(&tools.worker_build)?;
+    command.arg("--release").current_dir(&fixture.worker).env("CARGO_TARGET_DIR", target()?);
+    if names {
+        // Such names say which types a generic function is for. Other flags build everything anew.
+        command
+            .env("RUSTFLAGS", "-Csymbol-mangling-version=v0")
+            .env("CARGO_TARGET_DIR", target()?.join("names"));
     }
-    eprintln!("    worker: {} KiB gzipped", gzipped(&wasm)? / 1024);
+    run(&mut command)?;
+    let wasm = fixture.worker.join("build/index_bg.wasm");
+    // `worker-build` keeps the names of functions, which are a ninth of what is deployed.
+    let kept = if names { "--debuginfo" } else { "--strip-debug" };
+    run(tools
+        .command(tools.npm("wasm-opt"))?
+        .args(["-O3", "--strip-producers", kept])
+        .args(WASM_FEATURES)
+        .arg(&wasm)
+        .arg("-o")
+        .arg(&wasm))?;
+    if !names {
+        report("worker", &[wasm, fixture.worker.join("build/index.js")])?;
+    }
     Ok(())
 }
 
@@ -145,8 +160,13 @@ fn web(folder: &Path, package: &str, tools: &Tools) -> Result<()> {
         let path = entry?.path();
         std::fs::copy(&path, dist.join(path.file_name().context("a file has a name")?))?;
     }
-    let sizes: u64 = [wasm, dist.join("app.js")].iter().map(|p| gzipped(p)).sum::<Result<u64>>()?;
-    eprintln!("    web app: {} KiB gzipped", sizes / 1024);
+    report("web app", &[wasm, dist.join("app.js")])
+}
+
+/// Says how large these files are when they are compressed.
+fn report(what: &str, files: &[PathBuf]) -> Result<()> {
+    let bytes: u64 = files.iter().map(|path| gzipped(path)).sum::<Result<u64>>()?;
+    eprintln!("    {what}: {} KiB gzipped", bytes / 1024);
     Ok(())
 }
 

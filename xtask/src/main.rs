@@ -6,6 +6,7 @@ mod dev;
 mod fixture;
 mod fuzz;
 mod process;
+mod size;
 mod test;
 mod tools;
 
@@ -36,6 +37,9 @@ cargo xtask bench rooms [--pairs N] [--cases A,B] [--tracing | --no-tracing] [--
     one case (frames_of_32) goes; --smoke does everything once and small, and checks it.
 cargo xtask build [FIXTURE]
     Builds a fixture for `wrangler dev` and `wrangler deploy`.
+cargo xtask size [FIXTURE] [--rows N]
+    What a fixture's worker is made of, in bytes: by section, by crate, and the N largest
+    functions (30).
 cargo xtask setup
     Installs what the other commands need, as they do themselves.
 ";
@@ -85,6 +89,17 @@ fn run() -> Result<()> {
         "build" => {
             let name = rest(&mut arguments)?.into_iter().next().unwrap_or("todo-sync".to_owned());
             build::build(&fixture::find(&name)?)?;
+        }
+        "size" => {
+            let (mut name, mut rows) = ("todo-sync".to_owned(), 30);
+            while let Some(argument) = arguments.next()? {
+                match argument {
+                    Long("rows") => rows = arguments.value()?.parse()?,
+                    Value(value) => name = value.string()?,
+                    other => return Err(other.unexpected().into()),
+                }
+            }
+            size::size(&fixture::find(&name)?, rows)?;
         }
         "setup" => tools::set_up().map(drop)?,
         "simulate" => test::simulate(

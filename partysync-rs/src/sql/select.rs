@@ -86,7 +86,9 @@ impl RowText {
                 Part::Real(_) => {
                     let number: Option<f64> = row.get(index)?;
                     let value = number.map_or(Value::Null, Value::Real);
-                    text.push_str(&value.to_json(SqlType::Real)?.to_string());
+                    text.push_str(
+                        &serde_json::to_string(&value.to_json(SqlType::Real)?).unwrap_or_default(),
+                    );
                 }
             }
         }

@@ -103,7 +103,7 @@ impl Value {
         };
         Ok(match (sql_type, json) {
             (_, Json::Null) => Self::Null,
-            (SqlType::Json, json) => Self::Text(json.to_string()),
+            (SqlType::Json, json) => Self::Text(serde_json::to_string(json).unwrap_or_default()),
             (SqlType::Integer, Json::Bool(b)) => Self::Integer(i64::from(*b)),
             (SqlType::Integer, Json::Number(n)) => match (n.as_i64(), n.as_f64()) {
                 (Some(n), _) => Self::Integer(n),

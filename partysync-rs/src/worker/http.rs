@@ -6,16 +6,45 @@ use crate::wire::v2::ServerFrame;
 use crate::{Code, Error, Protocol, SyncServer, wire};
 use futures::StreamExt;
 use std::rc::Rc;
+use wasm_bindgen::prelude::*;
 use worker::{Method, Request, Response, ResponseBuilder, WebSocketPair};
+
+#[wasm_bindgen]
+extern "C" {
+    /// The runtime's own parser of addresses. The crate `url`, which `Request::url` is made of,
+    /// brings Unicode's tables for names of hosts: a quarter of a small worker.
+    #[wasm_bindgen(js_name = URL)]
+    pub(super) type Url;
+    #[wasm_bindgen(constructor, catch, js_class = "URL")]
+    fn new(text: &str) -> Result<Url, JsValue>;
+    #[wasm_bindgen(method, getter)]
+    fn href(this: &Url) -> String;
+    /// `https://example.com:8443`.
+    #[wasm_bindgen(method, getter)]
+    pub(super) fn origin(this: &Url) -> String;
+    /// The path, as it stands in the address.
+    #[wasm_bindgen(method, getter)]
+    pub(super) fn pathname(this: &Url) -> String;
+    #[wasm_bindgen(method, getter, js_name = searchParams)]
+    fn query(this: &Url) -> Query;
+
+    type Query;
+    /// The first value of this name, decoded.
+    #[wasm_bindgen(method)]
+    fn get(this: &Query, name: &str) -> Option<String>;
+}
+
+/// A request's address.
+pub(super) fn url(request: &Request) -> worker::Result<Url> {
+    Ok(Url::new(&request.inner().url())?)
+}
 
 impl<S: SyncServer> Inner<S> {
     pub(super) fn accept(self: &Rc<Self>, request: &Request) -> worker::Result<Response> {
         let offered = request.headers().get("sec-websocket-protocol")?.unwrap_or_default();
         let v2 = offered.split(',').any(|p| p.trim() == wire::SUBPROTOCOL);
         let protocol = if v2 { Protocol::V2 } else { Protocol::V1 };
-        let url = request.url()?;
-        let wanted =
-            url.query_pairs().find(|(name, _)| name == "_pk").map(|(_, id)| id.into_owned());
+        let wanted = url(request)?.query().get("_pk");
         let head = head(request)?.body(()).map_err(bad_request)?;
         let pair = WebSocketPair::new()?;
         let (fresh_id, request) = (random_id(), &head);
@@ -138,7 +167,7 @@ pub(super) fn bad_request(error: http::Error) -> Error {
 /// The request's method, address and headers.
 pub(super) fn head(request: &Request) -> crate::Result<http::request::Builder> {
     let mut head =
-        http::Request::builder().method(request.method().as_ref()).uri(request.url()?.as_str());
+        http::Request::builder().method(request.method().as_ref()).uri(url(request)?.href());
     for (name, value) in request.headers().entries() {
         head = head.header(name, value);
     }

@@ -1,5 +1,6 @@
 //! [`Router`]: from `/parties/{party}/{room}` to the room's object, and to that of streams.
 
+use super::http::url;
 use crate::{Code, Error, Result};
 use js_sys::{Function, Reflect};
 use std::future::Future;
@@ -238,7 +239,7 @@ impl Router {
     /// # Errors
     /// What the runtime says.
     pub async fn try_route(&self, request: Request, env: &Env) -> worker::Result<Option<Response>> {
-        let Some(target) = self.find(request.url()?.path()) else { return Ok(None) };
+        let Some(target) = self.find(&url(&request)?.pathname()) else { return Ok(None) };
         let Target { route, binding, streams } = target;
         let asked = request.headers().get("access-control-request-headers")?;
         let asked = asked.as_deref();
@@ -300,7 +301,7 @@ impl Router {
             |allowed: &Vec<String>| allowed.iter().any(|one| *one == "*" || *one == origin);
         // Who may read the answers to other requests is what CORS says.
         let allowed = self.allowed.as_ref().map_or(!connects, listed);
-        Ok(allowed || origin == request.url()?.origin().ascii_serialization())
+        Ok(allowed || origin == url(request)?.origin())
     }
 
     fn within_jurisdiction(&self, namespace: ObjectNamespace) -> worker::Result<ObjectNamespace> {
