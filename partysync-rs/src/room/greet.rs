@@ -7,6 +7,7 @@ use super::{Machine, Slot};
 use crate::sql::Sql;
 use crate::wire::v2::{Hello, Reset, ServerFrame, Welcome};
 use crate::{Code, Error, Result, SyncServer, store, wire};
+use std::collections::BTreeSet;
 
 impl<S: SyncServer> Machine<S> {
     pub(super) fn hello(&mut self, sql: &dyn Sql, slot: Slot, hello: Hello) -> Result<()> {
@@ -52,7 +53,8 @@ impl<S: SyncServer> Machine<S> {
             self.send(slot, ServerFrame::Reset(Reset { reason: reason.to_owned() }).to_text());
         }
         if self.views.is_full() {
-            let used = self.slots.iter().filter_map(|(_, entry)| entry.view).collect();
+            let mut used = BTreeSet::new();
+            used.extend(self.slots.iter().filter_map(|(_, entry)| entry.view));
             self.views.retain(&used);
         }
         let view_id = self.views.intern(Self::SCHEMAS, &followed);

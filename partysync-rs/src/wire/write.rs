@@ -108,7 +108,7 @@ pub(crate) fn string(out: &mut String, text: &str) {
         out.push_str(text);
         out.push('"');
     } else {
-        out.push_str(&serde_json::Value::from(text).to_string());
+        out.push_str(&serde_json::to_string(text).unwrap_or_default());
     }
 }
 
