@@ -1,6 +1,7 @@
-// What a room outlives: bodies that are too large, actions that trap.
+// What a room outlives: bodies that are too large, actions that trap, SQL and ids of any kind.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { request } from "node:http";
 import { after, before, test } from "node:test";
 import { Client, Server, until } from "./harness.mjs";
@@ -99,4 +100,25 @@ test("an action that traps takes its turn back, and what comes again is done onc
   assert.equal((await bystander.act("notes", "write", { number: 2, text: "after" })).code, undefined);
   assert.equal(bystander.closed, null);
   await Promise.all([again, fresh, bystander].map((socket) => socket.close()));
+});
+
+test("several statements in one text do what they do in the tests' SQLite", async () => {
+  const cases = JSON.parse(readFileSync(new URL("../lab/several.json", import.meta.url)));
+  for (const [sql, expected] of cases) {
+    const answer = await run("several", sql);
+    if (expected === null) assert.match(answer, /^sql: /, sql);
+    else assert.equal(answer, expected, sql);
+  }
+});
+
+test("whatever id a connection wishes for, it has one that it is heard by", async () => {
+  const wishes = ["", " ", "\0", "ü🙂", ",", "x".repeat(64), "x".repeat(65), "x".repeat(300), "🙂".repeat(16), "\ud800"];
+  for (const wish of wishes) {
+    const pk = wish === "\ud800" ? "%ED%A0%80" : encodeURIComponent(wish);
+    const a = await Client.join(`${room("wishes")}?_pk=${pk}`, { channels: both });
+    assert.ok(a.welcome.connection.length > 0, JSON.stringify(wish));
+    assert.equal((await a.act("notes", "write", { number: wishes.indexOf(wish), text: "" })).code, undefined);
+    await a.close();
+  }
+  await until("all are gone", async () => (await look("wishes")).connections.length === 0);
 });
