@@ -133,6 +133,12 @@ pub enum ItemAction {
         /// How long each one's name is.
         size: u32,
     },
+    /// Updates many notes.
+    #[action(custom)]
+    TouchNotes {
+        /// The last one's number.
+        up_to: i64,
+    },
 }
 
 impl Reduce for ItemAction {
