@@ -2,4 +2,5 @@
 
 pub mod bench;
 pub mod decoders;
+pub mod watched;
 pub mod workerd;

@@ -2,11 +2,12 @@
 
 use partysync::room::turn::Local;
 use partysync::room::{Effect, Event, Incoming, Opening, Slot};
-use partysync::sql::{Row, Sql, Sqlite, Turns, Value};
+use partysync::sql::{Sql, Sqlite};
 use partysync::wire::v2::ServerFrame;
 use partysync::{Action, Limits, Protocol, Record, Result, Room, SyncServer, Timestamp, params};
-use std::cell::RefCell;
-use std::ops::ControlFlow;
+use partysync_tests::watched::Watched;
+use std::cell::Cell;
+use std::rc::Rc;
 
 #[derive(Record, Clone, PartialEq, Debug)]
 #[record(table = "todos")]
@@ -46,44 +47,9 @@ impl SyncServer for Todos {
     }
 }
 
-/// A database that notes its statements.
-struct Counted {
-    db: Sqlite,
-    statements: RefCell<Vec<String>>,
-}
-
-impl Sql for Counted {
-    fn scan(
-        &self,
-        sql: &str,
-        params: &[Value],
-        each: &mut dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
-        self.statements.borrow_mut().push(sql.to_owned());
-        self.db.scan(sql, params, each)
-    }
-
-    fn transaction(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-        self.db.transaction(body)
-    }
-}
-
-impl Turns for Counted {
-    fn begin(&self) -> Result<()> {
-        self.db.begin()
-    }
-
-    fn commit(&self) -> Result<()> {
-        self.db.commit()
-    }
-
-    fn roll_back(&self) -> Result<()> {
-        self.db.roll_back()
-    }
-}
-
 struct Bench {
-    db: Counted,
+    db: Watched,
+    statements: Rc<Cell<usize>>,
     room: Local<Todos>,
     now: Timestamp,
 }
@@ -98,9 +64,14 @@ struct Cost {
 
 impl Bench {
     fn new() -> Self {
-        let db = Counted { db: Sqlite::in_memory().unwrap(), statements: RefCell::default() };
+        let (statements, sqlite) = (Rc::<Cell<usize>>::default(), Sqlite::in_memory().unwrap());
+        let counted = statements.clone();
+        let db = Watched::new(&Rc::new(sqlite), move |_, _| {
+            counted.set(counted.get() + 1);
+            Ok(())
+        });
         let room = Local::new(Todos);
-        let mut bench = Self { db, room, now: Timestamp::from_millis(1_000) };
+        let mut bench = Self { db, statements, room, now: Timestamp::from_millis(1_000) };
         for id in ["a", "b"] {
             let request = http::Request::new(());
             bench.event(Event::Connect {
@@ -124,7 +95,7 @@ impl Bench {
 
     /// Rows written: each row of a table, and each entry of a key's index of its own.
     fn written(&self) -> i64 {
-        let sql: &dyn Sql = &self.db.db;
+        let sql: &dyn Sql = &*self.db.db;
         let total = "SELECT total_changes() + (SELECT count(*) FROM todos)";
         sql.query_one(total, params![], |row| row.get(0)).unwrap_or_default()
     }
@@ -132,11 +103,11 @@ impl Bench {
     fn event(&mut self, event: Event<'_, TodoAction>) -> (Cost, Vec<Effect<TodoAction>>) {
         self.now = self.now.plus_millis(10);
         let before = self.written();
-        self.db.statements.borrow_mut().clear();
+        self.statements.set(0);
         let opening = || Opening { fresh_epoch: "epoch".into(), ..Opening::default() };
         let turn = self.room.turn(&self.db, self.now, opening, [event]).unwrap();
         assert_eq!(turn.aborted, None);
-        let statements = self.db.statements.borrow().len();
+        let statements = self.statements.get();
         let (rows, effects) = (self.written() - before, turn.effects.len());
         (Cost { statements, rows, effects }, turn.effects)
     }

@@ -326,6 +326,13 @@ fn a_row_that_cannot_be_purged_stops_nothing() {
     assert_eq!(room.rows::<Note>().unwrap().len(), 1);
 }
 
+/// A push of one action.
+fn push(seq: u32) -> String {
+    format!(
+        r#"{{"type":"push","actions":[{{"seq":{seq},"channel":"notes","action":{{"type":"create","payload":{{"id":"{seq}","text":"t"}}}}}}]}}"#
+    )
+}
+
 /// A driver that lets a test decide when hooks return.
 struct Driver {
     room: Local<Notes>,
@@ -334,7 +341,6 @@ struct Driver {
     hooks: Vec<LocalBoxFuture<'static, HookDone<NoteAction>>>,
     sent: Vec<String>,
     attachments: Vec<Option<String>>,
-    accepted: Vec<u32>,
     name: Option<String>,
 }
 
@@ -347,22 +353,26 @@ impl Driver {
             hooks: Vec::new(),
             sent: Vec::new(),
             attachments: Vec::new(),
-            accepted: Vec::new(),
             name: Some("room".into()),
         }
     }
 
     fn turn(&mut self, event: Event<'_, NoteAction>) {
+        self.turn_of(vec![event]);
+    }
+
+    /// Several events in one turn.
+    fn turn_of(&mut self, events: Vec<Event<'_, NoteAction>>) {
         let opening = || Opening {
             name: self.name.clone(),
             fresh_epoch: "fresh".into(),
             sockets: self.attachments.clone(),
             published: None,
         };
-        let turn = self.room.turn(&self.db, self.now, opening, [event]).unwrap();
+        let turn = self.room.turn(&self.db, self.now, opening, events).unwrap();
         for effect in turn.effects {
             match effect {
-                Effect::Accept { slot, .. } => self.accepted.push(slot.0),
+                Effect::Accept { slot, id } => self.sent.push(format!("{slot:?} is {id}")),
                 Effect::Send { slots, frame } => self.sent.push(format!("{slots:?} {frame}")),
                 Effect::Close { slot, code, reason } => {
                     self.sent.push(format!("{slot:?} close {code} {reason}"));
@@ -393,10 +403,7 @@ impl Driver {
     }
 
     fn push(&mut self, slot: u32, seq: u32) {
-        let push = format!(
-            r#"{{"type":"push","actions":[{{"seq":{seq},"channel":"notes","action":{{"type":"create","payload":{{"id":"{seq}","text":"t"}}}}}}]}}"#
-        );
-        self.turn(Event::Frame(Slot(slot), Incoming::Text(&push)));
+        self.turn(Event::Frame(Slot(slot), Incoming::Text(&push(seq))));
     }
 
     fn rows(&self) -> usize {
@@ -438,6 +445,46 @@ fn what_was_pushed_before_its_connection_was_closed_is_not_done_after_it() {
 }
 
 #[test]
+fn a_connection_that_gets_the_slot_of_one_that_left_in_its_turn_gets_nothing_else_of_it() {
+    let mut driver = Driver::new();
+    driver.connect("a");
+    driver.hello(0, "c", r#""epoch":null"#);
+    driver.connect("live");
+    driver.hello(1, "d", r#""epoch":null"#);
+    driver.sent.clear();
+    let (slot, push, request) = (Slot(0), push(1), http::Request::new(()));
+    // An error, an answer, a patch and an attachment are due to the one that leaves.
+    driver.turn_of(vec![
+        Event::Frame(slot, Incoming::Text("{")),
+        Event::Frame(slot, Incoming::Text(&push)),
+        Event::Closed(slot),
+        Event::Connect {
+            wanted: Some("b".into()),
+            fresh_id: "other".into(),
+            protocol: Protocol::V2,
+            request: &request,
+        },
+    ]);
+    let [error, accepted, patch] = &driver.sent[..] else { panic!("{:?}", driver.sent) };
+    // What comes before it is accepted is for a socket that is gone.
+    assert!(error.starts_with(r#"[Slot(0)] {"type":"error""#), "{error}");
+    assert_eq!(accepted, "Slot(0) is b");
+    assert!(patch.starts_with(r#"[Slot(1)] {"type":"patch""#), "{patch}");
+    assert!(!driver.attachments[0].clone().unwrap().contains(r#""client":"c""#));
+    // Nor is it taken for the other's client, which comes again and is answered.
+    driver.sent.clear();
+    driver.push(0, 2);
+    assert!(driver.sent[0].contains("hello_first"), "{:?}", driver.sent);
+    driver.sent.clear();
+    driver.connect("a");
+    driver.hello(2, "c", r#""epoch":"fresh","pushed":1"#);
+    driver.push(2, 1);
+    assert!(driver.sent.iter().all(|sent| !sent.contains("[Slot(0)]")), "{:?}", driver.sent);
+    assert!(driver.sent.last().unwrap().contains(r#""acks":[{"seq":1}]"#), "{:?}", driver.sent);
+    assert_eq!(driver.rows(), 1);
+}
+
+#[test]
 fn a_socket_that_was_sent_a_part_of_what_it_lacks_does_not_sleep_on() {
     let mut driver = Driver::new();
     driver.connect("writer");
@@ -455,7 +502,7 @@ fn a_socket_that_was_sent_a_part_of_what_it_lacks_does_not_sleep_on() {
     driver.room.close();
     driver.sent.clear();
     driver.connect("another");
-    assert_eq!(driver.sent, ["Slot(1) close 1012 restart"]);
+    assert_eq!(driver.sent, ["Slot(1) close 1012 restart", "Slot(2) is another"]);
 }
 
 #[test]
@@ -496,15 +543,15 @@ fn a_socket_whose_state_cannot_be_read_is_closed_and_comes_again() {
     driver.attachments = vec![None, Some("of another age".into()), good];
     driver.sent.clear();
     driver.connect("b");
-    assert_eq!(driver.sent, ["Slot(0) close 1012 restart", "Slot(1) close 1012 restart"]);
+    assert_eq!(driver.sent[..2], ["Slot(0) close 1012 restart", "Slot(1) close 1012 restart"]);
     // Their slots are theirs until they are gone: what comes from them is nobody else's.
-    assert_eq!(driver.accepted, [0, 3]);
+    assert_eq!(driver.sent[2..], ["Slot(3) is b"]);
     driver.push(0, 1);
     driver.turn(Event::Closed(Slot(0)));
     driver.connect("c");
-    assert_eq!(driver.accepted, [0, 3, 0]);
+    assert_eq!(driver.sent[3..], ["Slot(0) is c"]);
     driver.push(2, 1);
-    assert!(driver.sent[2].starts_with(r#"[Slot(2)] {"type":"patch""#), "{:?}", driver.sent);
+    assert!(driver.sent[4].starts_with(r#"[Slot(2)] {"type":"patch""#), "{:?}", driver.sent);
 }
 
 #[test]

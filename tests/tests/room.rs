@@ -1,7 +1,7 @@
 //! The engine under plain `cargo test`: what end-to-end tests cannot reach, such as time.
 
 use partysync::room::refusal;
-use partysync::sql::{Sql, Sqlite};
+use partysync::sql::{Row, Sql, Sqlite};
 use partysync::testing::TestRoom;
 use partysync::{
     Action, Code, Limits, Protocol, Record, Result, Room, SyncServer, Timestamp, params,
@@ -32,8 +32,9 @@ enum NoteAction {
     Delete { id: String },
 }
 
+/// A server that admits so many connections; a few, by default.
 #[derive(Default)]
-struct Notes;
+struct Notes(Option<usize>);
 
 impl SyncServer for Notes {
     type Action = NoteAction;
@@ -42,7 +43,7 @@ impl SyncServer for Notes {
         Limits {
             retention_ms: 1_000,
             client_retention_ms: 5_000,
-            connections: 4,
+            connections: self.0.unwrap_or(4),
             actions_per_second: 10,
             actions_burst: 20,
             pending_bytes: 0,
@@ -52,6 +53,17 @@ impl SyncServer for Notes {
 
     fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
         action.apply(room.sql())
+    }
+
+    /// Runs SQL, and answers with how many rows it has changed.
+    fn on_request(
+        &self,
+        room: &mut Room<'_, Self>,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<Vec<u8>>> {
+        let sql = String::from_utf8_lossy(request.body()).into_owned();
+        let changed = room.sql().execute(&sql, params![])?;
+        Ok(http::Response::new(changed.to_string().into_bytes()))
     }
 }
 
@@ -75,7 +87,7 @@ fn hello(room: &mut TestRoom<Notes>, since: Option<u64>) -> Vec<String> {
 
 #[test]
 fn deletions_are_forgotten_after_their_time_and_who_missed_them_starts_over() {
-    let mut room = TestRoom::new(Notes).unwrap();
+    let mut room = TestRoom::new(Notes::default()).unwrap();
     room.act(put("a")).unwrap();
     room.act(put("b")).unwrap();
     room.act(delete("a")).unwrap();
@@ -95,7 +107,7 @@ fn deletions_are_forgotten_after_their_time_and_who_missed_them_starts_over() {
 
 #[test]
 fn a_v1_client_behind_the_trimming_is_told_to_drop_all() {
-    let mut room = TestRoom::new(Notes).unwrap();
+    let mut room = TestRoom::new(Notes::default()).unwrap();
     room.act(put("a")).unwrap();
     room.act(put("b")).unwrap();
     room.act(delete("a")).unwrap();
@@ -125,7 +137,7 @@ fn a_v1_client_behind_the_trimming_is_told_to_drop_all() {
 
 #[test]
 fn clients_long_unseen_are_forgotten() {
-    let mut room = TestRoom::new(Notes).unwrap();
+    let mut room = TestRoom::new(Notes::default()).unwrap();
     hello(&mut room, None);
     let known = |room: &TestRoom<Notes>| {
         room.sql()
@@ -145,13 +157,13 @@ fn clients_long_unseen_are_forgotten() {
 fn what_an_earlier_life_wrote_without_a_version_gets_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("room.sqlite");
-    let room = TestRoom::with(Notes, Sqlite::open(&path).unwrap()).unwrap();
+    let room = TestRoom::with(Notes::default(), Sqlite::open(&path).unwrap()).unwrap();
     let before = room.version();
     // As if the process had died between a hook's SQL and the new version.
     let sql = "INSERT INTO notes (id, text) VALUES ('a', 'left')";
     room.sql().execute(sql, params![]).unwrap();
     drop(room);
-    let mut room = TestRoom::with(Notes, Sqlite::open(&path).unwrap()).unwrap();
+    let mut room = TestRoom::with(Notes::default(), Sqlite::open(&path).unwrap()).unwrap();
     assert_eq!(room.version(), before + 1);
     let frames = hello(&mut room, Some(before));
     assert!(frames[1].contains(r#"["a","left","#), "{}", frames[1]);
@@ -159,7 +171,7 @@ fn what_an_earlier_life_wrote_without_a_version_gets_one() {
 
 #[test]
 fn time_never_goes_back_and_the_framework_sets_it() {
-    let mut room = TestRoom::new(Notes).unwrap();
+    let mut room = TestRoom::new(Notes::default()).unwrap();
     room.advance_millis(500);
     room.act(put("a")).unwrap();
     room.advance_millis(-10_000);
@@ -172,7 +184,7 @@ fn time_never_goes_back_and_the_framework_sets_it() {
 #[test]
 fn every_kind_of_statement_is_noted_in_the_change_log() {
     let db = Sqlite::in_memory().unwrap();
-    let room = TestRoom::with(Notes, db).unwrap();
+    let room = TestRoom::with(Notes::default(), db).unwrap();
     let sql: &dyn Sql = room.sql();
     let noted = |statement: &str| -> Vec<String> {
         let last = "SELECT coalesce(max(version), 0) FROM _partysync_change";
@@ -201,7 +213,7 @@ fn every_kind_of_statement_is_noted_in_the_change_log() {
 
 #[test]
 fn a_room_that_is_full_takes_no_more_until_one_leaves() {
-    let mut room = TestRoom::new(Notes).unwrap();
+    let mut room = TestRoom::new(Notes::default()).unwrap();
     // The room's own client is one.
     room.connect("a", Protocol::V2).unwrap();
     room.connect("b", Protocol::V1).unwrap();
@@ -214,8 +226,20 @@ fn a_room_that_is_full_takes_no_more_until_one_leaves() {
 }
 
 #[test]
+fn a_room_admits_no_more_connections_than_a_durable_object_keeps_sockets() {
+    let mut room = TestRoom::new(Notes(Some(1_000_000))).unwrap();
+    for n in 1..32_768 {
+        room.connect(&n.to_string(), Protocol::V2).unwrap();
+    }
+    let error = room.connect("one more", Protocol::V2).unwrap_err();
+    assert_eq!(refusal(&error), (4429, "too_many_connections".to_owned()));
+    room.disconnect("1").unwrap();
+    room.connect("one more", Protocol::V2).unwrap();
+}
+
+#[test]
 fn a_connection_that_sends_too_much_is_closed_and_nothing_of_it_is_done() {
-    let mut room = TestRoom::new(Notes).unwrap();
+    let mut room = TestRoom::new(Notes::default()).unwrap();
     room.connect("v1", Protocol::V1).unwrap();
     let call = r#"{"id":"1","channel":"notes","rpc":true,"action":{"type":"put","payload":{"id":"a","text":"b"}}}"#;
     for _ in 0..20 {
@@ -298,7 +322,7 @@ impl Reader {
 
 #[test]
 fn a_connection_that_reads_nothing_is_sent_no_more_until_it_reads_and_then_what_it_lacks() {
-    let mut room = TestRoom::new(Notes).unwrap();
+    let mut room = TestRoom::new(Notes::default()).unwrap();
     let (mut slow, mut quick) = (Reader::new(&mut room, "slow"), Reader::new(&mut room, "quick"));
     room.connect("v1", Protocol::V1).unwrap();
     for n in 0..32 {
@@ -322,4 +346,21 @@ fn a_connection_that_reads_nothing_is_sent_no_more_until_it_reads_and_then_what_
     assert!(slow.rows() == rows);
     assert_eq!(slow.session.replica().version("notes"), Some(room.version()));
     assert_eq!(slow.session.status().phase, Phase::Live);
+}
+
+#[test]
+fn several_statements_in_one_text_do_what_they_do_in_a_durable_object() {
+    // `tests/e2e/outlives.test.mjs` asks workerd the same.
+    let cases = include_str!("../lab/several.json");
+    let cases: Vec<(String, Option<String>)> = serde_json::from_str(cases).unwrap();
+    let mut room = TestRoom::new(Notes::default()).unwrap();
+    for (text, expected) in cases {
+        let answer = room.request(http::Request::new(text.clone().into_bytes())).unwrap();
+        let (good, body) = (answer.status().is_success(), answer.into_body());
+        let changed = good.then(|| String::from_utf8_lossy(&body).into_owned());
+        assert_eq!(changed, expected, "{text}: {:?}", room.take_logged());
+    }
+    let last = "INSERT INTO several VALUES (1, 0); SELECT n, ? FROM several";
+    let row = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?));
+    assert_eq!(room.sql().query_map(last, params![2], row).unwrap(), [(1, 2)]);
 }

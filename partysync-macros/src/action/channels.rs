@@ -1,6 +1,7 @@
 //! The code of an enum of actions, one variant for each record.
 
 use super::parse::Channels;
+use super::serde;
 use crate::syntax::{Errors, in_block};
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
@@ -38,6 +39,7 @@ pub(super) fn expand(channels: &Channels) -> syn::Result<TokenStream> {
             );
         }
     });
+    let serde = serde(ident, &quote!(serialize_in_channel), &quote!(deserialize_in_channel));
     let code = quote! {
         #[automatically_derived]
         impl __partysync::Action for #ident {
@@ -82,24 +84,7 @@ pub(super) fn expand(channels: &Channels) -> syn::Result<TokenStream> {
             }
         )*
 
-        #[automatically_derived]
-        impl __partysync::__private::serde::Serialize for #ident {
-            fn serialize<S: __partysync::__private::serde::Serializer>(
-                &self,
-                serializer: S,
-            ) -> ::std::result::Result<S::Ok, S::Error> {
-                __partysync::__private::serialize_in_channel(self, serializer)
-            }
-        }
-
-        #[automatically_derived]
-        impl<'de> __partysync::__private::serde::Deserialize<'de> for #ident {
-            fn deserialize<D: __partysync::__private::serde::Deserializer<'de>>(
-                deserializer: D,
-            ) -> ::std::result::Result<Self, D::Error> {
-                __partysync::__private::deserialize_in_channel(deserializer)
-            }
-        }
+        #serde
 
         #(#checks)*
     };

@@ -2,6 +2,7 @@
 
 use super::check::{Checked, CheckedField, CheckedVariant, Codec};
 use super::parse::Kind;
+use super::serde;
 use crate::syntax::in_block;
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
@@ -32,6 +33,7 @@ pub(super) fn expand(action: &Checked) -> TokenStream {
         )
     });
     let (rest_reduce, rest_apply) = rest.unzip();
+    let serde = serde(ident, &quote!(serialize), &quote!(deserialize));
     let code = quote! {
         #[automatically_derived]
         impl __partysync::Action for #ident {
@@ -91,24 +93,7 @@ pub(super) fn expand(action: &Checked) -> TokenStream {
             match action { #(#operations)* }
         }
 
-        #[automatically_derived]
-        impl __partysync::__private::serde::Serialize for #ident {
-            fn serialize<S: __partysync::__private::serde::Serializer>(
-                &self,
-                serializer: S,
-            ) -> ::std::result::Result<S::Ok, S::Error> {
-                __partysync::__private::serialize(self, serializer)
-            }
-        }
-
-        #[automatically_derived]
-        impl<'de> __partysync::__private::serde::Deserialize<'de> for #ident {
-            fn deserialize<D: __partysync::__private::serde::Deserializer<'de>>(
-                deserializer: D,
-            ) -> ::std::result::Result<Self, D::Error> {
-                __partysync::__private::deserialize(deserializer)
-            }
-        }
+        #serde
 
         #(#checks)*
     };

@@ -8,6 +8,9 @@ use crate::wire::v2::ServerFrame;
 use crate::{Code, Error, Result, Room, SyncServer, Timestamp};
 use std::rc::Rc;
 
+/// What a Durable Object keeps sockets for at most: accepting one more would be a trap.
+const SOCKETS: usize = 32_768;
+
 /// Something that a hook sends.
 #[derive(Debug)]
 pub(crate) enum Outgoing {
@@ -200,7 +203,7 @@ impl<S: SyncServer> Machine<S> {
         let free = |id: &String| !id.is_empty() && id.len() <= 64 && self.slots.find(id).is_none();
         let id = wanted.filter(free).unwrap_or(fresh_id);
         let mut connection = Connection::new(id.clone(), protocol);
-        let limit = self.limits.connections;
+        let limit = self.limits.connections.min(SOCKETS);
         let admitted = if self.slots.len() >= limit {
             let message = format!("the room has {limit} connections already");
             Err(Error::new(Code::TooManyConnections, message))

@@ -15,7 +15,8 @@ pub struct Limits {
     /// The largest body of a request that `on_request` gets, in bytes; a larger one is answered
     /// with 413 and not read.
     pub body_bytes: usize,
-    /// The most connections at a time; more are closed with 4429 and come again later.
+    /// The most connections at a time; more are closed with 4429 and come again later. Never more
+    /// than 32,768, which is what a Durable Object keeps.
     pub connections: usize,
     /// The actions of one connection in the long run, per second; a frame without actions counts
     /// as one, and so does each 16 KiB of a frame. One that sends more is closed with 4429; its

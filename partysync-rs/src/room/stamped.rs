@@ -2,7 +2,7 @@
 //! statement of a turn that may change something, for the triggers and for SQL that asks for it.
 //! A turn that only reads writes nothing.
 
-use crate::sql::{Row, Sql, Value};
+use crate::sql::{COUNT_BEFORE, Row, Sql, Value};
 use crate::{Code, Error, Result, Timestamp, store};
 use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
@@ -44,7 +44,8 @@ pub(crate) struct Stamped<'a> {
 
 impl Stamped<'_> {
     fn before(&self, statement: &str) -> Result<()> {
-        if reads(statement) {
+        // The stamp is not to be among the changes that are counted.
+        if reads(statement) && statement != COUNT_BEFORE {
             return Ok(());
         }
         if !self.written.stamped.get() {

@@ -117,6 +117,9 @@ impl<D: Sql + ?Sized> Sql for std::rc::Rc<D> {
     }
 }
 
+/// Asked before a statement whose changes are counted.
+pub(crate) const COUNT_BEFORE: &str = "SELECT total_changes()";
+
 impl dyn Sql + '_ {
     /// Runs a statement and returns how many rows it inserted, updated or deleted (0 for one
     /// that changes none).
@@ -125,8 +128,7 @@ impl dyn Sql + '_ {
     /// [`Code::Constraint`] or [`Code::Sql`], with SQLite's message.
     pub fn execute(&self, sql: &str, params: impl AsRef<[Value]>) -> Result<u64> {
         // `changes()` keeps its value over statements that are not DML: compare the totals.
-        let total = "SELECT total_changes()";
-        let before: i64 = self.query_one(total, [], |row| row.get(0))?;
+        let before: i64 = self.query_one(COUNT_BEFORE, [], |row| row.get(0))?;
         self.exec(sql, params.as_ref())?;
         let (after, changes) = self.query_one("SELECT total_changes(), changes()", [], |row| {
             Ok((row.get::<i64>(0)?, row.get::<i64>(1)?))

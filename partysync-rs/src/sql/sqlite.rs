@@ -2,8 +2,9 @@
 
 use super::{Row, Sql, Turns, Value};
 use crate::{Code, Error, Result};
+use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::limits::Limit;
-use rusqlite::{Connection, types};
+use rusqlite::{Batch, Connection, Statement, params_from_iter, types};
 use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -80,6 +81,64 @@ impl Sqlite {
     fn batch(&self, sql: &str) -> Result<()> {
         self.connection.execute_batch(sql).map_err(sqlite_error)
     }
+
+    /// Runs all statements of a text but the last, and gives that one, as workerd's `exec` does.
+    fn last(&self, sql: &str) -> Result<Statement<'_>> {
+        let refused = |message: &str| Error::new(Code::Sql, message);
+        let mut rest = sql;
+        loop {
+            let mut statements = Batch::new(&self.connection, rest);
+            let Some(mut statement) = statements.next().map_err(sqlite_error)? else {
+                return Err(refused("SQL code did not contain a statement."));
+            };
+            if statement.parameter_count() > 0 {
+                return match statements.next() {
+                    Ok(None) => Ok(statement),
+                    Ok(Some(_)) | Err(_) => Err(refused(
+                        "When executing multiple SQL statements in a single call, only the last \
+                         statement can have parameters.",
+                    )),
+                };
+            }
+            // Without parameters it is the text as it was.
+            let text = statement.expanded_sql().unwrap_or_default();
+            let behind = rest.get(text.len()..).unwrap_or_default().trim_start();
+            if behind.is_empty() {
+                return Ok(statement);
+            }
+            let mut rows = statement.query([]).map_err(sqlite_error)?;
+            while rows.next().map_err(sqlite_error)?.is_some() {}
+            rest = behind;
+        }
+    }
+}
+
+/// Whether a text may hold more than one statement: a trigger or a text in quotes may, too.
+fn may_be_several(sql: &str) -> bool {
+    let sql = sql.trim_end();
+    sql.strip_suffix(';').unwrap_or(sql).contains(';') || sql.is_empty()
+}
+
+/// Hands the rows of a statement to `each` until that breaks.
+fn read(
+    statement: &mut Statement<'_>,
+    params: &[Value],
+    each: &mut dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    let columns = statement.column_count();
+    let params = params_from_iter(params.iter().map(to_sqlite));
+    let mut rows = statement.query(params).map_err(sqlite_error)?;
+    let mut values = Vec::with_capacity(columns);
+    while let Some(row) = rows.next().map_err(sqlite_error)? {
+        values.clear();
+        for index in 0..columns {
+            values.push(from_sqlite(row.get_ref(index).map_err(sqlite_error)?)?);
+        }
+        if each(&Row::new(&values))?.is_break() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 impl Sql for Sqlite {
@@ -89,22 +148,10 @@ impl Sql for Sqlite {
         params: &[Value],
         each: &mut dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        let mut statement = self.connection.prepare_cached(sql).map_err(sqlite_error)?;
-        let columns = statement.column_count();
-        let mut rows = statement
-            .query(rusqlite::params_from_iter(params.iter().map(to_sqlite)))
-            .map_err(sqlite_error)?;
-        let mut values = Vec::with_capacity(columns);
-        while let Some(row) = rows.next().map_err(sqlite_error)? {
-            values.clear();
-            for index in 0..columns {
-                values.push(from_sqlite(row.get_ref(index).map_err(sqlite_error)?)?);
-            }
-            if each(&Row::new(&values))?.is_break() {
-                break;
-            }
+        if may_be_several(sql) {
+            return read(&mut self.last(sql)?, params, each);
         }
-        Ok(())
+        read(&mut *self.connection.prepare_cached(sql).map_err(sqlite_error)?, params, each)
     }
 
     fn transaction(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {

@@ -2,7 +2,7 @@
 //! anew from its database; that sleeps with its sockets open; whose storage fails, is set back or
 //! lost.
 
-use crate::app::{App, Config, NextApp};
+use crate::app::{App, AppAction, Config, NextAction};
 use crate::disk::Disk;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
@@ -46,8 +46,8 @@ impl<S: SyncServer> Process<S> {
 }
 
 enum AnyProcess {
-    Now(Process<App>),
-    Next(Process<NextApp>),
+    Now(Process<App<AppAction>>),
+    Next(Process<App<NextAction>>),
 }
 
 macro_rules! with {
@@ -130,7 +130,7 @@ impl Server {
     fn turn(&mut self, now: Timestamp, events: Vec<Happens>) -> Result<Option<Vec<Output>>> {
         let config = self.config;
         let mut process = self.process.take().unwrap_or_else(|| match self.next {
-            true => AnyProcess::Next(Process::new(NextApp::new(config))),
+            true => AnyProcess::Next(Process::new(App::new(config))),
             false => AnyProcess::Now(Process::new(App::new(config))),
         });
         let out = with!(&mut process, process => self.take(process, now, events))?;

@@ -3,12 +3,12 @@
 
 use super::support::{Chunks, ask};
 use futures::executor::block_on;
-use partysync::sql::{Row, Sql, Sqlite, Value};
+use partysync::sql::Sqlite;
 use partysync::streams::{Options, Sealed, Streams};
 use partysync::{Code, Error, Result};
 use partysync_tests::bench::Bench;
+use partysync_tests::watched::Watched;
 use std::cell::Cell;
-use std::ops::ControlFlow;
 use std::rc::Rc;
 
 /// Which statements fail.
@@ -22,52 +22,37 @@ enum Fault {
     From(u32),
 }
 
-/// A database of which statements fail.
+/// The faults of a database.
 #[derive(Clone)]
-struct Faulty {
-    disk: Rc<Sqlite>,
-    fault: Rc<Cell<Fault>>,
-    /// How many have failed.
+struct Faults {
+    next: Rc<Cell<Fault>>,
+    /// How many statements have failed.
     failed: Rc<Cell<u32>>,
 }
 
-impl Faulty {
-    fn fails(&self) -> bool {
-        let (fails, next) = match self.fault.get() {
+impl Faults {
+    /// One more statement.
+    fn step(&self) -> Result<()> {
+        let (fails, next) = match self.next.get() {
             Fault::None => (false, Fault::None),
             Fault::Once(0) => (true, Fault::None),
             Fault::Once(n) => (false, Fault::Once(n - 1)),
             Fault::From(0) => (true, Fault::From(0)),
             Fault::From(n) => (false, Fault::From(n - 1)),
         };
-        self.fault.set(next);
-        fails
-    }
-}
-
-impl Sql for Faulty {
-    fn scan(
-        &self,
-        sql: &str,
-        params: &[Value],
-        each: &mut dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
-        if self.fails() {
+        self.next.set(next);
+        if fails {
             self.failed.set(self.failed.get() + 1);
             return Err(Error::new(Code::Internal, "the disk does not answer"));
         }
-        self.disk.scan(sql, params, each)
-    }
-
-    fn transaction(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-        self.disk.transaction(body)
+        Ok(())
     }
 }
 
 struct Server {
-    disk: Faulty,
+    faults: Faults,
     bench: Bench,
-    streams: Streams<Sealed<Faulty, Chunks>, Bench>,
+    streams: Streams<Sealed<Watched, Chunks>, Bench>,
 }
 
 const TEXT: (&str, &str) = ("content-type", "text/plain");
@@ -75,13 +60,13 @@ const TEXT: (&str, &str) = ("content-type", "text/plain");
 impl Server {
     /// One with a stream that is followed by a webhook, and about to be sealed.
     fn new() -> Self {
-        let fault = Rc::new(Cell::new(Fault::None));
-        let sqlite = Rc::new(Sqlite::in_memory().unwrap());
-        let disk = Faulty { disk: sqlite, fault, failed: Rc::default() };
-        let store = Sealed::new(disk.clone(), Chunks::default(), "object").unwrap();
+        let faults = Faults { next: Rc::new(Cell::new(Fault::None)), failed: Rc::default() };
+        let (step, sqlite) = (faults.clone(), Rc::new(Sqlite::in_memory().unwrap()));
+        let disk = Watched::new(&sqlite, move |_, _| step.step());
+        let store = Sealed::new(disk, Chunks::default(), "object").unwrap();
         let bench = Bench::default();
         let streams = Streams::new(store, bench.clone(), Options::default());
-        let server = Self { disk, bench, streams };
+        let server = Self { faults, bench, streams };
         let lives = [TEXT, ("stream-ttl", "600")];
         assert_eq!(ask(&server.streams, "PUT", "a", &lives, &"x".repeat(60)).status, 201);
         let subscription =
@@ -112,13 +97,13 @@ fn with_faults(fault: fn(u32) -> Fault, method: &str, path: &str, body: &str) ->
     for n in 0.. {
         let server = Server::new();
         let before = server.seen();
-        server.disk.fault.set(fault(n));
+        server.faults.next.set(fault(n));
         let answer = ask(&server.streams, method, path, &[TEXT], body);
         let done = answer.status.is_success();
-        let reached = server.disk.failed.get() > 0;
+        let reached = server.faults.failed.get() > 0;
         let alarm = server.bench.alarm_in();
         let reports = server.bench.take_reports();
-        server.disk.fault.set(Fault::None);
+        server.faults.next.set(Fault::None);
         let what = format!("{method} {path}, {:?}: {} {}", fault(n), answer.status, answer.text());
         assert_eq!(server.seen(), if done { expected.clone() } else { before }, "{what}");
         if done && !body.is_empty() {

@@ -6,18 +6,18 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::executor::block_on;
 use futures::stream::{StreamExt, TryStreamExt};
-use partysync::sql::{Row, Sql, Sqlite, Value};
+use partysync::sql::{Sql, Sqlite};
 use partysync::streams::{
     Append, Archive, Body, Create, Fork, Kind, Lifetime, MemoryStore, Offset, Options, Part,
     Refusal, Sealed, SqlStore, Store, Streams, full,
 };
 use partysync::{Code, Error, Result};
 use partysync_tests::bench::Bench;
+use partysync_tests::watched::Watched;
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::rc::Rc;
 
 /// What is left of the writes until the power goes.
@@ -41,25 +41,11 @@ impl Power {
 }
 
 /// A database that outlives the server, and fails when the power goes.
-#[derive(Clone)]
-struct Disk(Rc<Sqlite>, Power);
-
-impl Sql for Disk {
-    fn scan(
-        &self,
-        sql: &str,
-        params: &[Value],
-        each: &mut dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
-        if sql.starts_with("SELECT") {
-            return self.0.scan(sql, params, each);
-        }
-        self.1.write(|| self.0.scan(sql, params, each))
-    }
-
-    fn transaction(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-        self.0.transaction(body)
-    }
+fn disk(sqlite: &Rc<Sqlite>, power: Power) -> Watched {
+    Watched::new(sqlite, move |sql, _| match sql.starts_with("SELECT") {
+        true => Ok(()),
+        false => power.write(|| Ok(())),
+    })
 }
 
 /// Each chunk by its key, and whether it was looked for.
@@ -675,28 +661,28 @@ fn memory() -> Run<MemoryStore> {
     Run::new(Box::new(|_| Ok(MemoryStore::new())), Box::new(|| 0))
 }
 
-fn sql() -> Run<SqlStore<Disk>> {
-    let disk = Rc::new(Sqlite::in_memory().unwrap());
-    let left = left(&disk);
-    Run::new(Box::new(move |power| SqlStore::new(Disk(Rc::clone(&disk), power))), left)
+fn sql() -> Run<SqlStore<Watched>> {
+    let sqlite = Rc::new(Sqlite::in_memory().unwrap());
+    let left = left(&sqlite);
+    Run::new(Box::new(move |power| SqlStore::new(disk(&sqlite, power))), left)
 }
 
-fn left(disk: &Rc<Sqlite>) -> Box<dyn Fn() -> i64> {
-    let disk = Rc::clone(disk);
+fn left(sqlite: &Rc<Sqlite>) -> Box<dyn Fn() -> i64> {
+    let sqlite = Rc::clone(sqlite);
     Box::new(move || {
-        let sql: &dyn Sql = &*disk;
+        let sql: &dyn Sql = &*sqlite;
         sql.query_one("SELECT count(*) FROM _ds_staged", [], |row| row.get(0)).unwrap()
     })
 }
 
-fn sealed(late: bool) -> (Run<Sealed<Disk, Shelf>>, Chunks) {
-    let disk = Rc::new(Sqlite::in_memory().unwrap());
+fn sealed(late: bool) -> (Run<Sealed<Watched, Shelf>>, Chunks) {
+    let sqlite = Rc::new(Sqlite::in_memory().unwrap());
     let chunks = Chunks::default();
     let kept = Rc::clone(&chunks);
-    let left = left(&disk);
+    let left = left(&sqlite);
     let open = move |power: Power| {
         let shelf = Shelf { chunks: Rc::clone(&kept), power: power.clone(), late };
-        Sealed::new(Disk(Rc::clone(&disk), power), shelf, "object")
+        Sealed::new(disk(&sqlite, power), shelf, "object")
     };
     (Run::new(Box::new(open), left), chunks)
 }

@@ -1,32 +1,11 @@
 //! Notes by prefix: the same in every store, and no more is read than asked for.
 
-use partysync::Result;
-use partysync::sql::{Row, Sql, Sqlite, Value};
+use partysync::sql::{Sql, Sqlite, Value};
 use partysync::streams::{Change, MemoryStore, SqlStore, Store};
+use partysync_tests::watched::Watched;
 use proptest::prelude::*;
 use std::cell::RefCell;
-use std::ops::ControlFlow;
 use std::rc::Rc;
-
-/// A database that remembers what was asked last.
-#[derive(Clone)]
-struct Listened(Rc<Sqlite>, Rc<RefCell<(String, Vec<Value>)>>);
-
-impl Sql for Listened {
-    fn scan(
-        &self,
-        sql: &str,
-        params: &[Value],
-        each: &mut dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
-        *self.1.borrow_mut() = (sql.to_owned(), params.to_vec());
-        self.0.scan(sql, params, each)
-    }
-
-    fn transaction(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-        self.0.transaction(body)
-    }
-}
 
 fn note(key: &str) -> Change {
     Change::Note { key: key.to_owned(), text: Some("text".to_owned()) }
@@ -35,8 +14,13 @@ fn note(key: &str) -> Change {
 #[test]
 fn a_prefix_is_a_range_with_both_its_ends_in_the_index() {
     let disk = Rc::new(Sqlite::in_memory().unwrap());
-    let asked = Rc::default();
-    let store = SqlStore::new(Listened(Rc::clone(&disk), Rc::clone(&asked))).unwrap();
+    let asked = Rc::<RefCell<(String, Vec<Value>)>>::default();
+    let last = asked.clone();
+    let listened = Watched::new(&disk, move |sql, params| {
+        *last.borrow_mut() = (sql.to_owned(), params.to_vec());
+        Ok(())
+    });
+    let store = SqlStore::new(listened).unwrap();
     store.commit(vec![note("a/1"), note("b/1"), note("b/2"), note("c/1")]).unwrap();
     assert_eq!(store.notes("b/").unwrap().len(), 2);
     let (sql, params) = asked.borrow().clone();

@@ -118,7 +118,8 @@ pub enum ItemAction {
         /// The key of the row.
         id: String,
     },
-    /// Writes a row, and then traps: what no server should, and some do.
+    /// Writes a row, asks for the alarm, and then traps: what no server should, and some do. Not
+    /// if the room's log says `no traps`.
     #[action(custom)]
     Trap {
         /// The key of the row.
@@ -131,6 +132,12 @@ pub enum ItemAction {
         count: u32,
         /// How long each one's name is.
         size: u32,
+    },
+    /// Updates many notes.
+    #[action(custom)]
+    TouchNotes {
+        /// The last one's number.
+        up_to: i64,
     },
 }
 

@@ -15,12 +15,27 @@ pub struct Lab {
     /// Made by the constructor: another one means that the object was rebuilt.
     instance: String,
     commits: Cell<u32>,
+    /// Unless the variable `HISTORY` is `no`.
+    history: bool,
 }
 
-impl Default for Lab {
-    fn default() -> Self {
-        Self { instance: format!("{}", js_sys::Math::random()), commits: Cell::new(0) }
+impl Lab {
+    fn new(env: &Env) -> Self {
+        let without = env.var("HISTORY").is_ok_and(|history| history.to_string() == "no");
+        let instance = format!("{}", js_sys::Math::random());
+        Self { instance, commits: Cell::new(0), history: !without }
     }
+}
+
+/// Bytes of memory that the isolate's wasm has: it grows, and never shrinks.
+#[cfg(target_arch = "wasm32")]
+fn memory() -> usize {
+    core::arch::wasm32::memory_size(0) * 65_536
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn memory() -> usize {
+    0
 }
 
 fn note(room: &Room<'_, Lab>, what: &str) -> Result<()> {
@@ -36,7 +51,7 @@ impl SyncServer for Lab {
     }
 
     fn keeps_history(&self) -> bool {
-        true
+        self.history
     }
 
     fn may_read_history(&self, request: &http::Request<()>) -> Result<()> {
@@ -115,6 +130,11 @@ impl SyncServer for Lab {
             }
             LabAction::Items(ItemAction::Trap { id }) => {
                 room.sql().execute(insert, params![id.clone(), "trapped".to_owned()])?;
+                room.set_alarm(room.now().plus_millis(1));
+                let disarmed = "SELECT EXISTS (SELECT 1 FROM lab_log WHERE what = 'no traps')";
+                if room.sql().query_one(disarmed, [], |row| row.get(0))? {
+                    return Ok(());
+                }
                 std::process::abort()
             }
             LabAction::Items(ItemAction::Fill { count, size }) => {
@@ -124,6 +144,10 @@ impl SyncServer for Lab {
                         .execute(insert, params![format!("fill-{n:06}"), format!("{name}{n}")])?;
                 }
                 Ok(())
+            }
+            LabAction::Items(ItemAction::TouchNotes { up_to }) => {
+                let touch = "UPDATE notes SET text = text || '!' WHERE number <= ?";
+                room.sql().execute(touch, params![*up_to]).map(drop)
             }
             _ => action.apply(room.sql()),
         }
@@ -151,6 +175,7 @@ impl SyncServer for Lab {
             "name": room.name(),
             "version": room.version(),
             "commits": self.commits.get(),
+            "memory": memory(),
             "connections": connections,
             "log": log,
         });
@@ -160,7 +185,7 @@ impl SyncServer for Lab {
     }
 }
 
-partysync::durable_object!(Lab);
+partysync::durable_object!(Lab = |env| Lab::new(env));
 
 partysync::stream_server!(
     LabStreams: MemoryStore = |_, _| Ok(MemoryStore::new()),

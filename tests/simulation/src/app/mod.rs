@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 mod server;
 
-pub use server::{App, Config, NextApp, RETENTION};
+pub use server::{App, Config, NextAction, RETENTION};
 
 /// A row with every role, deleted softly.
 #[derive(Record, Clone, PartialEq, Debug)]

@@ -6,19 +6,36 @@ use partysync::{
     Action, Connection, Error, Limits, Record, Result, Room, SyncServer, Timestamp, params,
 };
 use serde_json::Value as Json;
+use std::marker::PhantomData;
 
-/// The server. It notes the token of every action in a table of its own, in the action's
-/// transaction: what was done, how often and in which order.
+/// The server, in the version whose actions these are. It notes the token of every action in a
+/// table of its own, in the action's transaction: what was done, how often and in which order.
 #[derive(Debug)]
-pub struct App {
+pub struct App<A> {
     config: Config,
+    actions: PhantomData<A>,
 }
 
-impl App {
+impl<A> App<A> {
     /// A server that is made so.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config }
+        Self { config, actions: PhantomData }
+    }
+}
+
+/// The actions of a version.
+pub trait Version: Action {
+    /// Does one.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    fn perform(&self, sql: &dyn Sql, now: Timestamp) -> Result<()>;
+}
+
+impl Version for AppAction {
+    fn perform(&self, sql: &dyn Sql, now: Timestamp) -> Result<()> {
+        perform(sql, now, self)
     }
 }
 
@@ -48,24 +65,20 @@ pub struct Config {
     pub small: bool,
 }
 
-fn limits(config: Config) -> Limits {
-    let page_bytes = if config.small { 64 } else { Limits::default().page_bytes };
-    let pending_bytes = page_bytes as u64 * 8;
-    let (retention_ms, client_retention_ms) = (RETENTION, 3 * RETENTION);
-    Limits { retention_ms, client_retention_ms, page_bytes, pending_bytes, ..Limits::default() }
-}
-
 const DONE: &str =
     "CREATE TABLE IF NOT EXISTS done (n INTEGER PRIMARY KEY, token INTEGER NOT NULL)";
 
 /// How long deletions are remembered in the simulation, ms.
 pub const RETENTION: i64 = 60_000;
 
-impl SyncServer for App {
-    type Action = AppAction;
+impl<A: Version> SyncServer for App<A> {
+    type Action = A;
 
     fn limits(&self) -> Limits {
-        limits(self.config)
+        let page_bytes = if self.config.small { 64 } else { Limits::default().page_bytes };
+        let pending_bytes = page_bytes as u64 * 8;
+        let (retention_ms, client_retention_ms) = (RETENTION, 3 * RETENTION);
+        Limits { retention_ms, client_retention_ms, page_bytes, pending_bytes, ..Limits::default() }
     }
 
     fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {
@@ -73,7 +86,7 @@ impl SyncServer for App {
         room.sql().run(DONE, &[], &mut |_| Ok(()))
     }
 
-    async fn before_action(&self, _: &Connection, _: &AppAction) -> Result<()> {
+    async fn before_action(&self, _: &Connection, _: &A) -> Result<()> {
         wait(self.config.slow).await;
         Ok(())
     }
@@ -99,8 +112,8 @@ impl SyncServer for App {
         Ok(http::Response::new(Vec::new()))
     }
 
-    fn on_action(&self, room: &mut Room<'_, Self>, action: AppAction) -> Result<()> {
-        perform(room.sql(), room.now(), &action)
+    fn on_action(&self, room: &mut Room<'_, Self>, action: A) -> Result<()> {
+        action.perform(room.sql(), room.now())
     }
 }
 
@@ -253,52 +266,11 @@ impl Action for NextAction {
     }
 }
 
-/// The application's next version: what its actions write has values in the new columns.
-#[derive(Debug)]
-pub struct NextApp {
-    config: Config,
-}
-
-impl NextApp {
-    /// A server that is made so.
-    #[must_use]
-    pub fn new(config: Config) -> Self {
-        Self { config }
-    }
-}
-
-impl SyncServer for NextApp {
-    type Action = NextAction;
-
-    fn limits(&self) -> Limits {
-        limits(self.config)
-    }
-
-    async fn before_action(&self, _: &Connection, _: &NextAction) -> Result<()> {
-        wait(self.config.slow).await;
-        Ok(())
-    }
-
-    fn on_alarm(&self, room: &mut Room<'_, Self>) -> Result<()> {
-        spoil(room)
-    }
-
-    fn on_request(
-        &self,
-        room: &mut Room<'_, Self>,
-        _: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Vec<u8>>> {
-        room.renew_epoch();
-        Ok(http::Response::new(Vec::new()))
-    }
-
-    fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {
-        room.sql().run(DONE, &[], &mut |_| Ok(()))
-    }
-
-    fn on_action(&self, room: &mut Room<'_, Self>, action: NextAction) -> Result<()> {
-        perform(room.sql(), room.now(), &action.0)?;
+/// What they write has values in the new columns.
+impl Version for NextAction {
+    fn perform(&self, sql: &dyn Sql, now: Timestamp) -> Result<()> {
+        perform(sql, now, &self.0)?;
         let paint = "UPDATE things SET color = 'red', weight = 1.5 WHERE token = ?";
-        room.sql().run(paint, &params![action.0.token()], &mut |_| Ok(()))
+        sql.run(paint, &params![self.0.token()], &mut |_| Ok(()))
     }
 }
