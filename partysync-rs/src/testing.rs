@@ -296,7 +296,7 @@ impl<S: SyncServer> TestRoom<S> {
             self.ids.clear();
             return Err(error);
         }
-        let (mut response, mut refused) = (None, None);
+        let (mut response, mut refused, mut again) = (None, None, false);
         for effect in turn.effects {
             match effect {
                 Effect::Accept { slot, id } => drop(self.ids.insert(slot, id)),
@@ -310,6 +310,7 @@ impl<S: SyncServer> TestRoom<S> {
                     let id = self.ids.get(&slot).cloned().unwrap_or_default();
                     self.sent.push((id, format!("close {code} {reason}")));
                 }
+                Effect::Again => again = true,
                 Effect::SetAlarm(at) => self.alarm = at,
                 Effect::Log { message, .. } => self.logged.push(message),
                 Effect::StoreAttachment { .. }
@@ -322,6 +323,9 @@ impl<S: SyncServer> TestRoom<S> {
             self.turn([Event::HookDone(block_on(hook))])?;
         }
         turn.after.into_iter().for_each(block_on);
+        if again {
+            self.turn([])?;
+        }
         refused.map_or(Ok(response), Err)
     }
 }

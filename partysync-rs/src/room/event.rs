@@ -105,6 +105,8 @@ pub enum Effect<A> {
     },
     /// Call with [`Event::Alarm`] at this time instead of any before; never, for `None`.
     SetAlarm(Option<Timestamp>),
+    /// There is more to send: go on with another turn, when what happened meanwhile was heard.
+    Again,
     /// Run a hook that may wait, and hand in what it returns.
     RunHook(Hook<A>),
     /// Append these messages to the room's history, in the turn's transaction.

@@ -237,6 +237,7 @@ impl<S: SyncServer> Machine<S> {
     pub(super) fn closed(&mut self, server: &S, sql: &dyn Sql, slot: Slot) -> Result<()> {
         let Some(entry) = self.slots.remove(slot) else { return Ok(()) };
         self.hungry.remove(&slot);
+        self.forget_backlogs(slot);
         self.acked.remove(&slot);
         self.dirty.remove(&slot);
         if self.unknown.remove(&slot) {

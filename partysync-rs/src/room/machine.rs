@@ -3,6 +3,7 @@
 use super::feed::Cache;
 use super::push::Pending;
 use super::stamped::{Stamped, Written};
+use super::v1::Backlog;
 use super::view::Views;
 use super::{Connection, Effect, Event, Hook, Level, Limits, Opening, Protocol, Slot, Slots};
 use crate::record::Schema;
@@ -33,6 +34,8 @@ pub struct Machine<S: SyncServer> {
     pub(super) acked: BTreeSet<Slot>,
     /// Connections that may be sent more of what they lack.
     pub(super) hungry: BTreeSet<Slot>,
+    /// Rows on their way to v1 connections.
+    pub(super) backlogs: VecDeque<Backlog>,
     /// Connections whose attachment may be out of date.
     pub(super) dirty: BTreeSet<Slot>,
     /// Slots of sockets that nothing is known of, until they are gone.
@@ -144,6 +147,7 @@ impl<S: SyncServer> Machine<S> {
             unsaved: BTreeSet::new(),
             acked: BTreeSet::new(),
             hungry: BTreeSet::new(),
+            backlogs: VecDeque::new(),
             dirty: BTreeSet::new(),
             unknown: BTreeSet::new(),
             committed: Vec::new(),
@@ -278,6 +282,7 @@ impl<S: SyncServer> Machine<S> {
         if !self.acked.is_empty() {
             self.flush(sql, None)?;
         }
+        self.feed_v1(sql)?;
         #[cfg(feature = "streams")]
         self.publish(sql)?;
         self.set_alarms(sql)?;

@@ -31,6 +31,7 @@ mod send;
 mod slots;
 mod stamped;
 pub mod turn;
+mod v1;
 mod view;
 
 pub use connection::{Connection, Protocol};

@@ -3,9 +3,8 @@
 
 use super::event::{Call, Hook, HookDone};
 use super::feed::Feed;
-use super::flush::V1Call;
 use super::machine::Seq;
-use super::{Effect, Machine, Slot};
+use super::{Effect, Machine, Slot, v1};
 use crate::sql::Sql;
 use crate::wire::v2::{Ack, Push};
 use crate::{Action, Code, Error, Result, SyncServer, store, wire};
@@ -24,7 +23,7 @@ pub(super) struct Pending {
 enum Origin {
     /// A push: the client, and the seq of each action.
     V2(Rc<str>, Vec<u64>),
-    V1(V1Call),
+    V1(v1::Call),
 }
 
 /// What a push has led to so far.
@@ -115,7 +114,7 @@ impl<S: SyncServer> Machine<S> {
     }
 
     /// A v1 client calls an action.
-    pub(super) fn call(&mut self, slot: Slot, call: V1Call, action: Result<S::Action>) {
+    pub(super) fn call(&mut self, slot: Slot, call: v1::Call, action: Result<S::Action>) {
         let Some(entry) = self.slots.get(slot) else { return };
         let pending = Pending { slot, serial: entry.serial, from: Origin::V1(call) };
         self.ask(slot, pending, vec![action]);
@@ -263,7 +262,7 @@ impl<S: SyncServer> Machine<S> {
         server: &S,
         sql: &dyn Sql,
         slot: Slot,
-        call: V1Call,
+        call: v1::Call,
         action: Result<S::Action>,
     ) -> Result<()> {
         // What others did in this turn is not this call's result.

@@ -1,7 +1,7 @@
 //! What comes from connections: each frame is read when nothing before it is awaited, within its
 //! connection's limits.
 
-use super::flush::V1Call;
+use super::v1::Call;
 use super::{Incoming, Machine, Protocol, Slot};
 use crate::sql::Sql;
 use crate::wire::{self, v1};
@@ -110,7 +110,7 @@ impl<S: SyncServer> Machine<S> {
             },
             Ok(v1::Request::Rpc { channel, id, action }) => {
                 let action = Self::parse_action(&channel, &action);
-                self.call(slot, V1Call { channel, id }, action);
+                self.call(slot, Call { channel, id }, action);
             }
         }
         Ok(())

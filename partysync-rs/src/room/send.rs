@@ -124,10 +124,11 @@ impl<S: SyncServer> Machine<S> {
 
     pub(super) fn store_attachments(&mut self) {
         for slot in std::mem::take(&mut self.dirty) {
+            let backlog = self.has_backlog(slot);
             let Some(entry) = self.slots.get_mut(slot).filter(|entry| !entry.closing) else {
                 continue;
             };
-            entry.connection.behind = entry.feed.is_some();
+            entry.connection.behind = entry.feed.is_some() || backlog;
             match entry.connection.attachment() {
                 Ok(attachment) if entry.attachment.as_deref() != Some(attachment.as_str()) => {
                     entry.attachment = Some(attachment.clone());

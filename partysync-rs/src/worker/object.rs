@@ -31,6 +31,8 @@ pub(super) struct Inner<S: SyncServer> {
     queue: RefCell<Vec<Queued>>,
     /// Whether what happens is gathered until the event loop comes round.
     waits: Cell<bool>,
+    /// Whether there is more to send.
+    again: Cell<bool>,
     /// Whether little happened when it last did.
     calm: Cell<bool>,
     round: RefCell<Option<Round>>,
@@ -93,6 +95,7 @@ impl<S: SyncServer> Object<S> {
                 room: RefCell::default(),
                 queue: RefCell::default(),
                 waits: Cell::new(false),
+                again: Cell::new(false),
                 calm: Cell::new(true),
                 round: RefCell::default(),
                 arriving: RefCell::default(),
@@ -163,7 +166,9 @@ impl<S: SyncServer> Inner<S> {
 
     /// Has what happens until the event loop comes round gathered.
     fn wait(self: &Rc<Self>) {
-        self.waits.set(true);
+        if self.waits.replace(true) {
+            return;
+        }
         let inner = Rc::downgrade(self);
         let mut round = self.round.borrow_mut();
         let round = round.get_or_insert_with(|| {
@@ -182,6 +187,8 @@ impl<S: SyncServer> Inner<S> {
         let gathered = self.queue.borrow().len();
         if gathered > 0 {
             self.calm.set(gathered == 1);
+        }
+        if gathered > 0 || self.again.get() {
             if let Err(error) = self.turn(None) {
                 console_error!("partysync: a turn failed: {error}");
             }
@@ -195,6 +202,7 @@ impl<S: SyncServer> Inner<S> {
         event: Option<Event<'_, S::Action>>,
     ) -> crate::Result<Option<Answer>> {
         let queue = std::mem::take(&mut *self.queue.borrow_mut());
+        self.again.set(false);
         let (mut event, mut result) = (Some(event), Ok(None));
         let called = {
             let mut body = || {
@@ -208,6 +216,9 @@ impl<S: SyncServer> Inner<S> {
         called.map_err(|error| js_error(&error))?;
         let Some((answer, turn)) = result? else { return Ok(None) };
         self.attend(turn);
+        if self.again.get() {
+            self.wait();
+        }
         Ok(answer)
     }
 
@@ -395,6 +406,7 @@ impl<S: SyncServer> Open<S> {
                         }
                     }
                 }
+                Effect::Again => inner.again.set(true),
                 Effect::SetAlarm(at) => set_alarm(&inner.js().storage(), at)?,
                 #[cfg(feature = "streams")]
                 Effect::Publish { to, messages } => {

@@ -1,0 +1,260 @@
+//! What v1 connections are sent: the results of their calls, broadcasts, and the answers to a sync.
+//!
+//! The protocol has no pages that are asked for, and no way to say what was read. What is large is
+//! sent a window in each turn: the rows of a page are those of its time, and what changes behind it
+//! is broadcast, so that whatever comes later is newer.
+
+use super::view::Changed;
+use super::{Effect, Machine, Protocol, Slot};
+use crate::record::{Role, Schema};
+use crate::sql::{Sql, Value};
+use crate::store::{self, Change};
+use crate::wire::v1::Frame;
+use crate::wire::write::separate;
+use crate::{Result, SyncServer};
+use std::ops::ControlFlow;
+
+/// Bytes of a page for each entry of the change log that it looks at.
+const ENTRY_BYTES: usize = 16;
+
+/// A call of an action.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) channel: String,
+    pub(super) id: String,
+}
+
+/// Rows on their way to some connections, page by page.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    slots: Vec<Slot>,
+    /// The channel's place among the room's.
+    place: usize,
+    at: At,
+    /// Whether it is the answer to a sync and nothing was sent yet: the first frame says so, what
+    /// follows is put to those rows.
+    answers: bool,
+}
+
+/// Where the next page begins.
+#[derive(Debug)]
+enum At {
+    /// Live rows, behind this key.
+    Keys(Option<Value>),
+    /// What changed behind this version.
+    Log(u64),
+}
+
+impl<S: SyncServer> Machine<S> {
+    /// Sends what changed since a version: the rows of a call to its caller as the result, to the
+    /// others as broadcasts.
+    pub(super) fn flush_v1(
+        &mut self,
+        from: u64,
+        changed: Option<&Changed>,
+        call: Option<(Slot, Call, Result<()>)>,
+    ) {
+        let others: Vec<Slot> = self.slots.open(Protocol::V1).map(|(slot, _)| slot).collect();
+        if others.is_empty() {
+            return;
+        }
+        let mut own = None;
+        let mut rows: Vec<(usize, String)> = Vec::new();
+        for (place, list) in changed.into_iter().flatten() {
+            if let Some(schema) = Self::SCHEMAS.get(*place) {
+                let mut text = String::new();
+                list.iter().for_each(|change| add(&mut text, schema, change));
+                rows.push((*place, text));
+            }
+        }
+        if let Some((slot, Call { channel, id }, outcome)) = call {
+            let frame = match &outcome {
+                Ok(()) => {
+                    own = Self::place(&channel).ok().map(|place| (slot, place));
+                    let result = rows.iter().find(|(place, _)| own == Some((slot, *place)));
+                    let rows = result.map_or("", |(_, rows)| rows);
+                    Frame::Success { channel: &channel, id: &id, rows }.to_text()
+                }
+                Err(error) => {
+                    Frame::Failure { channel: &channel, id: &id, message: error.message() }
+                        .to_text()
+                }
+            };
+            self.send(slot, frame);
+        }
+        for (place, rows) in &rows {
+            let Some(schema) = Self::SCHEMAS.get(*place) else { continue };
+            let slots = others.iter().copied().filter(|slot| own != Some((*slot, *place)));
+            let update = Frame::Update { channel: schema.table, rows };
+            self.send_all(slots.collect(), update.to_text());
+        }
+        if changed.is_none() {
+            for place in 0..self.plans.len() {
+                let (slots, at) = (others.clone(), At::Log(from));
+                self.backlogs.push_back(Backlog { slots, place, at, answers: false });
+            }
+        }
+    }
+
+    /// A client asks for the rows of a channel that changed at a time or later, or for all.
+    pub(super) fn sync_v1(
+        &mut self,
+        sql: &dyn Sql,
+        slot: Slot,
+        place: usize,
+        from: Option<i64>,
+    ) -> Result<()> {
+        // Deletions from before were forgotten: start over.
+        let stale =
+            from.is_some_and(|from| self.meta.trimmed_to > 0 && from <= self.meta.trimmed_at);
+        if stale {
+            self.start_over(&[slot], place);
+        }
+        let at = match from.filter(|_| !stale) {
+            Some(from) => At::Log(store::last_before(sql, from)?.max(self.meta.trimmed_to)),
+            None => At::Keys(None),
+        };
+        self.backlogs.push_back(Backlog { slots: vec![slot], place, at, answers: true });
+        self.dirty.insert(slot);
+        Ok(())
+    }
+
+    /// Tells connections to drop all rows of a channel.
+    fn start_over(&mut self, slots: &[Slot], place: usize) {
+        if let Some(schema) = Self::SCHEMAS.get(place) {
+            let frame = Frame::DeleteAll { channel: schema.table }.to_text();
+            self.send_all(slots.to_vec(), frame);
+        }
+    }
+
+    /// Whether rows are on their way to a v1 connection.
+    pub(super) fn has_backlog(&self, slot: Slot) -> bool {
+        self.backlogs.iter().any(|backlog| backlog.slots.contains(&slot))
+    }
+
+    /// A connection is gone: nothing is for whoever has its slot next.
+    pub(super) fn forget_backlogs(&mut self, slot: Slot) {
+        for backlog in &mut self.backlogs {
+            backlog.slots.retain(|other| *other != slot);
+        }
+    }
+
+    /// Sends a window of what is on its way; the rest is for the next turn.
+    pub(super) fn feed_v1(&mut self, sql: &dyn Sql) -> Result<()> {
+        let (mut sent, window) = (0, self.limits.page_bytes * 4);
+        while sent < window
+            && let Some(mut backlog) = self.backlogs.pop_front()
+        {
+            backlog.slots.retain(|slot| self.slots.get(*slot).is_some_and(|e| !e.closing));
+            if backlog.slots.is_empty() {
+                continue;
+            }
+            let (bytes, more) = self.page_v1(sql, &mut backlog)?;
+            sent += bytes;
+            if let [slot] = backlog.slots.as_slice()
+                && let Some(entry) = self.slots.get_mut(*slot)
+            {
+                // Who syncs often pays for what it is sent.
+                entry.rate.charge(self.meta.now, bytes);
+            }
+            self.dirty.extend(&backlog.slots);
+            if more {
+                self.backlogs.push_back(backlog);
+            }
+        }
+        if !self.backlogs.is_empty() {
+            self.effect(Effect::Again);
+        }
+        Ok(())
+    }
+
+    /// Sends a page; how many bytes that was, and whether there may be more.
+    fn page_v1(&mut self, sql: &dyn Sql, backlog: &mut Backlog) -> Result<(usize, bool)> {
+        let Some(plan) = self.plans.get(backlog.place) else { return Ok((0, false)) };
+        let (schema, page_bytes) = (plan.schema, self.limits.page_bytes);
+        let (mut rows, mut gone) = (String::new(), String::new());
+        let next = match &backlog.at {
+            At::Log(from) if *from < self.meta.trimmed_to => {
+                // What it lacks was forgotten meanwhile.
+                self.start_over(&backlog.slots, backlog.place);
+                backlog.at = At::Keys(None);
+                return Ok((0, true));
+            }
+            At::Keys(after) => {
+                let page = plan.page(sql, after.as_ref())?;
+                rows = match schema.role(Role::DeletedAt) {
+                    Some(_) => page.rows,
+                    None => with_null(&page.rows)?,
+                };
+                page.next.map(|key| At::Keys(Some(key)))
+            }
+            At::Log(from) => {
+                let entries = u32::try_from(page_bytes / ENTRY_BYTES).unwrap_or(u32::MAX).max(1);
+                let mut end = store::next_versions(sql, plan.id, *from, entries)?;
+                plan.changes(sql, *from, end.unwrap_or(*from), &mut |change| {
+                    let list = if change.gone { &mut gone } else { &mut rows };
+                    add(list, schema, &change);
+                    if rows.len() + gone.len() > page_bytes {
+                        end = Some(change.version);
+                        return ControlFlow::Break(());
+                    }
+                    ControlFlow::Continue(())
+                })?;
+                end.map(At::Log)
+            }
+        };
+        let channel = schema.table;
+        let mut frames = Vec::new();
+        if backlog.answers {
+            frames.push(Frame::Sync { channel, rows: &rows }.to_text());
+        } else if !rows.is_empty() {
+            frames.push(Frame::Update { channel, rows: &rows }.to_text());
+        }
+        // A broadcast is what makes a TypeScript client drop them.
+        if !gone.is_empty() {
+            frames.push(Frame::Update { channel, rows: &gone }.to_text());
+        }
+        backlog.answers = false;
+        let bytes = frames.iter().map(String::len).sum();
+        for frame in frames {
+            self.send_all(backlog.slots.clone(), frame);
+        }
+        let more = next.is_some();
+        if let Some(next) = next {
+            backlog.at = next;
+        }
+        Ok((bytes, more))
+    }
+}
+
+/// Adds a row as v1 carries it: its last value says whether it is deleted.
+fn add(rows: &mut String, schema: &Schema, change: &Change) {
+    separate(rows);
+    let soft = schema.role(Role::DeletedAt).is_some();
+    match &change.row {
+        Some(row) if soft => rows.push_str(row),
+        Some(row) => {
+            rows.push_str(row.strip_suffix(']').unwrap_or(row));
+            rows.push_str(",null]");
+        }
+        None => {
+            let nulls = schema.columns.len() - if soft { 2 } else { 1 };
+            let nulls = ",null".repeat(nulls);
+            rows.push_str(&format!("[{}{nulls},{}]", change.key, change.at));
+        }
+    }
+}
+
+/// Live rows of a record without `deleted_at`, with a null at the end of each.
+fn with_null(rows: &str) -> Result<String> {
+    use serde_json::value::RawValue;
+    let rows = format!("[{rows}]");
+    let rows: Vec<&RawValue> = serde_json::from_str(&rows).map_err(super::project::broken)?;
+    let mut out = String::new();
+    for row in rows {
+        separate(&mut out);
+        out.push_str(row.get().strip_suffix(']').unwrap_or_default());
+        out.push_str(",null]");
+    }
+    Ok(out)
+}
