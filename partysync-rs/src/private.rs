@@ -172,8 +172,8 @@ pub fn unknown_action(name: &str, known: &str) -> Error {
 pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
-    /// The fields of an object; `None` for any other JSON.
-    fn of(json: &'a str) -> Option<Self> {
+    /// The fields of an object; `what` is what to call any other JSON.
+    fn of(json: &'a str, what: &str) -> Result<Self> {
         #[derive(serde::Deserialize)]
         struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -197,9 +197,12 @@ impl<'a> Fields<'a> {
             }
         }
         let mut json = serde_json::Deserializer::from_str(json);
-        let fields = serde::Deserializer::deserialize_map(&mut json, Visitor).ok()?;
-        json.end().ok()?;
-        Some(fields)
+        let fields = serde::Deserializer::deserialize_map(&mut json, Visitor)
+            .and_then(|fields| json.end().map(|()| fields));
+        fields.map_err(|e| {
+            let why = if e.is_data() { what.to_owned() } else { format!("{what}: {e}") };
+            Error::new(Code::InvalidAction, why)
+        })
     }
 
     /// The text of a field: the last, if it is there several times.
@@ -218,16 +221,13 @@ impl<'a> Fields<'a> {
 
 /// The name and the payload of an action's JSON.
 pub fn open_action(json: &str) -> Result<(String, Fields<'_>)> {
-    let invalid = |message: &str| Error::new(Code::InvalidAction, message);
-    let object = Fields::of(json).ok_or_else(|| invalid("an action is an object"))?;
+    let object = Fields::of(json, "an action is an object")?;
     let name = object.get("type").and_then(|name| serde_json::from_str(name).ok());
-    let name = name.ok_or_else(|| invalid("an action needs `type`, a string"))?;
-    match object.get("payload") {
-        None | Some("null") => Ok((name, Fields::default())),
-        Some(payload) => {
-            Ok((name, Fields::of(payload).ok_or_else(|| invalid("`payload` is an object"))?))
-        }
-    }
+    let name =
+        name.ok_or_else(|| Error::new(Code::InvalidAction, "an action needs `type`, a string"))?;
+    let payload = object.get("payload").filter(|payload| *payload != "null");
+    let payload = payload.map(|payload| Fields::of(payload, "`payload` is an object"));
+    Ok((name, payload.transpose()?.unwrap_or_default()))
 }
 
 /// An action's JSON.

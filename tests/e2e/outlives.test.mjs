@@ -122,3 +122,16 @@ test("whatever id a connection wishes for, it has one that it is heard by", asyn
   }
   await until("all are gone", async () => (await look("wishes")).connections.length === 0);
 });
+
+test("rows that nobody reads do not keep a table from being dropped", async () => {
+  const statements = [
+    "CREATE TABLE short (n)",
+    "INSERT INTO short VALUES (1), (2), (3)",
+    "SELECT n FROM short",
+    "UPDATE short SET n = n + 1 RETURNING n",
+    "DROP TABLE short",
+  ];
+  for (const sql of statements) {
+    assert.match(await run("unread", sql), /^\d+$/, sql);
+  }
+});

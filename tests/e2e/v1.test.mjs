@@ -174,6 +174,10 @@ const badCalls = {
   ],
   "nesting in the action": [
     `{"id":"1","channel":"todos","rpc":true,"action":{"type":"create","payload":${"[".repeat(10_000)}${"]".repeat(10_000)}}}`,
+    /`payload` is an object/,
+  ],
+  "nesting in a field": [
+    `{"id":"1","channel":"todos","rpc":true,"action":{"type":"create","payload":{"id":${"[".repeat(10_000)}${"]".repeat(10_000)}}}}`,
     /recursion limit/,
   ],
 };

@@ -37,6 +37,9 @@ pub trait Sql {
     /// Runs one statement and hands its rows to `each` until that breaks: rows behind it are
     /// neither read nor held. The building block of all others.
     ///
+    /// A Durable Object keeps a statement that was not read to its end open for a while: its
+    /// tables cannot be dropped or altered then.
+    ///
     /// # Errors
     /// What SQLite says of the statement, or what `each` returns.
     fn scan(
@@ -166,8 +169,13 @@ impl dyn Sql + '_ {
     ) -> Result<Option<T>> {
         let mut first = None;
         self.scan(sql, params.as_ref(), &mut |row| {
+            // Of a query with one row the end is seen: one that is not read to its end keeps its
+            // table busy.
+            if first.is_some() {
+                return Ok(ControlFlow::Break(()));
+            }
             first = Some(map(row)?);
-            Ok(ControlFlow::Break(()))
+            Ok(ControlFlow::Continue(()))
         })?;
         Ok(first)
     }

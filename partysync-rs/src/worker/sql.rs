@@ -20,7 +20,23 @@ const KEPT: usize = 256;
 pub struct DurableSql {
     storage: Storage,
     database: Database,
-    texts: Rc<RefCell<HashMap<Box<str>, JsString>>>,
+    texts: Rc<RefCell<HashMap<Box<str>, Text>>>,
+}
+
+/// A statement on JavaScript's side.
+#[derive(Clone, Debug)]
+struct Text {
+    text: JsString,
+    /// Whether it may give rows.
+    gives_rows: bool,
+}
+
+/// Whether a statement may give rows.
+fn gives_rows(sql: &str) -> bool {
+    const WITHOUT: [&str; 7] = ["INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE", "DROP", "ALTER"];
+    let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next();
+    let without = WITHOUT.iter().any(|w| word.is_some_and(|word| word.eq_ignore_ascii_case(w)));
+    !without || sql.to_ascii_uppercase().contains("RETURNING")
 }
 
 impl DurableSql {
@@ -38,7 +54,7 @@ impl DurableSql {
         Ok(Self { storage, database, texts: Rc::default() })
     }
 
-    fn text(&self, sql: &str) -> JsString {
+    fn text(&self, sql: &str) -> Text {
         let mut texts = self.texts.borrow_mut();
         if let Some(text) = texts.get(sql) {
             return text.clone();
@@ -46,21 +62,21 @@ impl DurableSql {
         if texts.len() >= KEPT {
             texts.clear();
         }
-        let text = JsString::from(sql);
+        let text = Text { text: JsString::from(sql), gives_rows: gives_rows(sql) };
         texts.insert(sql.into(), text.clone());
         text
     }
 
     /// Starts a statement, which runs as far as its cursor is read; one without rows runs whole.
-    fn start(&self, sql: &str, params: &[Value]) -> Result<Cursor> {
-        let (text, database) = (self.text(sql), &self.database);
+    fn start(&self, Text { text, .. }: &Text, params: &[Value]) -> Result<Cursor> {
+        let database = &self.database;
         match params {
-            [] => database.exec0(&text),
-            [a] => database.exec1(&text, &to_js(a)),
-            [a, b] => database.exec2(&text, &to_js(a), &to_js(b)),
-            [a, b, c] => database.exec3(&text, &to_js(a), &to_js(b), &to_js(c)),
-            [a, b, c, d] => database.exec4(&text, &to_js(a), &to_js(b), &to_js(c), &to_js(d)),
-            more => database.exec_with(&text, &more.iter().map(to_js).collect::<Array>()),
+            [] => database.exec0(text),
+            [a] => database.exec1(text, &to_js(a)),
+            [a, b] => database.exec2(text, &to_js(a), &to_js(b)),
+            [a, b, c] => database.exec3(text, &to_js(a), &to_js(b), &to_js(c)),
+            [a, b, c, d] => database.exec4(text, &to_js(a), &to_js(b), &to_js(c), &to_js(d)),
+            more => database.exec_with(text, &more.iter().map(to_js).collect::<Array>()),
         }
         .map_err(|e| js_error(&e))
     }
@@ -68,7 +84,12 @@ impl DurableSql {
 
 impl Sql for DurableSql {
     fn exec(&self, sql: &str, params: &[Value]) -> Result<()> {
-        self.start(sql, params).map(drop)
+        let text = self.text(sql);
+        if text.gives_rows {
+            // A cursor that is not read to its end keeps its tables busy.
+            return self.scan(sql, params, &mut |_| Ok(ControlFlow::Continue(())));
+        }
+        self.start(&text, params).map(drop)
     }
 
     fn scan(
@@ -77,7 +98,7 @@ impl Sql for DurableSql {
         params: &[Value],
         each: &mut dyn FnMut(&Row<'_>) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        let rows = self.start(sql, params)?.raw().map_err(|e| js_error(&e))?;
+        let rows = self.start(&self.text(sql), params)?.raw().map_err(|e| js_error(&e))?;
         let mut values = Vec::new();
         loop {
             let step = rows.next().map_err(|e| js_error(&e))?;
