@@ -12,7 +12,7 @@ use partysync::testing::TestRoom;
 use partysync::wire::{v1, v2};
 use partysync::{Action, Protocol, Record, Result, Room, SyncServer, Timestamp};
 use partysync_client::store::Saved;
-use partysync_client::{Replica, Session, Timing};
+use partysync_client::{Effect, Replica, Session, Timing};
 use serde_json::Value as Json;
 
 /// A decoder, by the name of its fuzz target and of its folder of inputs.
@@ -110,26 +110,123 @@ impl SyncServer for Lab {
     }
 }
 
-/// Frames, one a line, that a room is sent: `1...` on a v1 connection, `2...` on a v2 one.
-/// Whatever they are, the room goes on, and its own client's next action is answered.
+/// A conversation, one event a line: `1...`, `2...` and `3...` are frames on a v1 connection and two
+/// v2 ones, `-2` cuts a connection and `+2` makes it anew, `h` puts the room to sleep, `a` lets two
+/// days pass and rings its alarm. Whatever happens, the room goes on, and an honest client beside
+/// them has what the room has.
 pub fn room(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut room = TestRoom::new(Lab).expect("a new room opens");
-    room.connect("1", Protocol::V1).expect("it connects");
-    room.connect("2", Protocol::V2).expect("it connects");
+    let protocol = |id| if id == "1" { Protocol::V1 } else { Protocol::V2 };
+    for id in ["1", "2", "3"] {
+        room.connect(id, protocol(id)).expect("it connects");
+    }
+    let mut honest = Honest::new();
+    honest.connect(&mut room);
     for line in text.lines().take(64) {
-        let Some((connection, frame)) = line.split_at_checked(1) else { continue };
-        if matches!(connection, "1" | "2") {
-            room.frame(connection, frame).expect("a frame is no reason to stop");
-        }
+        let Some((what, rest)) = line.split_at_checked(1) else { continue };
+        let sent = match (what, rest) {
+            ("1" | "2" | "3", frame) => room.frame(what, frame).expect("no reason to stop"),
+            ("-", id @ ("1" | "2" | "3")) => {
+                room.disconnect(id).expect("it is gone");
+                Vec::new()
+            }
+            ("+", id @ ("1" | "2" | "3")) => {
+                room.disconnect(id).expect("it is gone");
+                room.connect(id, protocol(id)).expect("it connects");
+                Vec::new()
+            }
+            ("h", _) => {
+                room.hibernate().expect("it wakes");
+                Vec::new()
+            }
+            ("a", _) => {
+                room.advance_millis(2 * 24 * 60 * 60 * 1000);
+                room.alarm().expect("an alarm is no reason to stop")
+            }
+            _ => continue,
+        };
+        honest.hears(&mut room, sent);
     }
     let wanted = Note { number: -7, text: "the last one".into() };
-    let note = lab_shared::NoteAction::Erase { number: wanted.number };
-    room.act(LabAction::Notes(note)).expect("it is gone");
-    let (number, text) = (wanted.number, wanted.text.clone());
-    room.act(LabAction::Notes(lab_shared::NoteAction::Write { number, text })).expect("done");
-    assert!(room.rows::<Note>().expect("notes fit their type").contains(&wanted));
-    room.rows::<Item>().expect("items fit their type");
+    for action in [
+        lab_shared::NoteAction::Erase { number: wanted.number },
+        lab_shared::NoteAction::Write { number: wanted.number, text: wanted.text.clone() },
+    ] {
+        honest.session.act(LabAction::Notes(action), honest.now);
+        honest.hears(&mut room, Vec::new());
+    }
+    if !honest.connected {
+        honest.connect(&mut room);
+    }
+    assert!(honest.session.take_answers().iter().all(|(_, answer)| answer.is_ok()));
+    let notes = room.rows::<Note>().expect("notes fit their type");
+    assert!(notes.contains(&wanted));
+    let replica = honest.session.replica();
+    assert_eq!(replica.pending(), 0, "the room has answered");
+    assert_eq!(replica.rows::<Note>().expect("notes fit their type"), notes);
+    let mut items = room.rows::<Item>().expect("items fit their type");
+    items.retain(|item| item.deleted_at.is_none());
+    assert_eq!(replica.rows::<Item>().expect("items fit their type"), items);
+}
+
+/// A client that does as the protocol says.
+struct Honest {
+    session: Session<LabAction>,
+    now: Timestamp,
+    connected: bool,
+}
+
+impl Honest {
+    const ID: &str = "honest";
+
+    fn new() -> Self {
+        let now = Timestamp::from_millis(1_000);
+        let session = Session::new(Replica::new(Self::ID), Timing::default(), 7, now);
+        Self { session, now, connected: false }
+    }
+
+    fn connect(&mut self, room: &mut TestRoom<Lab>) {
+        room.disconnect(Self::ID).expect("it is gone");
+        room.connect(Self::ID, Protocol::V2).expect("it connects");
+        self.session.reconnect(self.now);
+        // It has asked for this socket, and has let go of another.
+        self.session.take_effects();
+        self.connected = true;
+        self.session.opened(self.now);
+        self.hears(room, Vec::new());
+    }
+
+    /// Gives it what it was sent, and the room what it says, until neither says more.
+    fn hears(&mut self, room: &mut TestRoom<Lab>, sent: Vec<(String, String)>) {
+        let mut frames = std::collections::VecDeque::from(sent);
+        loop {
+            while let Some((to, text)) = frames.pop_front() {
+                if to != Self::ID || !self.connected {
+                    continue;
+                }
+                match text.strip_prefix("close ").and_then(|close| close.split_once(' ')) {
+                    Some((code, reason)) => {
+                        self.connected = false;
+                        self.session.closed(code.parse().expect("a code"), reason, self.now);
+                    }
+                    None => self.session.received(&text, self.now),
+                }
+            }
+            for effect in self.session.take_effects() {
+                match effect {
+                    Effect::Send(text) if self.connected => {
+                        frames.extend(room.frame(Self::ID, &text).expect("no reason to stop"));
+                    }
+                    Effect::Disconnect => self.connected = false,
+                    Effect::Send(_) | Effect::Connect => {}
+                }
+            }
+            if frames.is_empty() {
+                return;
+            }
+        }
+    }
 }
 
 /// Frames, one a line, that a session is sent. Whatever they are, its pending action stays until

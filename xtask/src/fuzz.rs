@@ -32,6 +32,8 @@ pub(crate) fn fuzz(names: &[String], seconds: u32) -> Result<()> {
             command.arg(format!("-dict={}", folder.join("json.dict").display()));
             command.arg(format!("-artifact_prefix={}/{name}-", found.display()));
             command.args([&format!("-max_total_time={seconds}"), "-max_len=4096", "-timeout=20"]);
+            // No input may make a room, or whatever reads it, large.
+            command.args(["-rss_limit_mb=512", "-malloc_limit_mb=64"]);
             run(command.env("CARGO_TARGET_DIR", &targets).env_remove("RUSTFLAGS"))
         })?;
     }
