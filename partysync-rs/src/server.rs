@@ -53,6 +53,9 @@ pub trait SyncServer: Sized + 'static {
     /// Does one action, as one transaction: return `Err` and nothing was written, and the client
     /// is told.
     ///
+    /// It may be called again for an action whose writes were taken back, as when a later action
+    /// of the same push failed in the middle: change nothing but the room.
+    ///
     /// # Errors
     /// [`Error::reject`] to refuse the action; any other error refuses it as well.
     fn on_action(&self, room: &mut Room<'_, Self>, action: Self::Action) -> Result<()>;
