@@ -1,6 +1,7 @@
 //! HTTP at a room's object: sockets to be accepted, requests for `on_request`, the history.
 
-use super::object::{Answer, Inner, random_id};
+use super::object::Inner;
+use super::open::{Answer, random_id};
 use crate::room::Event;
 use crate::wire::v2::ServerFrame;
 use crate::{Code, Error, Protocol, SyncServer, wire};
@@ -130,7 +131,7 @@ impl<S: SyncServer> Inner<S> {
         }
         self.turn(None)?;
         let streams = match self.room.borrow().as_ref() {
-            Some(super::object::Open { history: Some(history), .. }) => history.streams.clone(),
+            Some(super::open::Open { history: Some(history), .. }) => history.streams.clone(),
             _ => return Ok(None),
         };
         let (mut parts, ()) = head.into_parts();

@@ -35,6 +35,7 @@ mod history;
 mod http;
 mod js;
 mod object;
+mod open;
 mod router;
 mod sql;
 #[cfg(feature = "streams")]

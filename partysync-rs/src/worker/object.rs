@@ -2,21 +2,21 @@
 //! room's machine, turn by turn, and effects are carried out.
 
 use super::js::{self, guarded};
+use super::now;
+use super::open::{Answer, Open, Queued};
 use super::sql::js_error;
-use super::{DurableSql, now};
-use crate::room::turn::{Turn, turn};
-use crate::room::{Effect, Event, Incoming, Level, Machine, Opening, Slot};
+use crate::room::Event;
+use crate::room::turn::Turn;
 use crate::wire::v2::ServerFrame;
-use crate::{Code, Error, SyncServer, Timestamp, wire};
+use crate::{Code, Error, SyncServer, wire};
 use futures::FutureExt;
-use js_sys::{JsString, Uint8Array};
+use js_sys::Uint8Array;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use wasm_bindgen::closure::{Closure, ScopedClosure};
 use wasm_bindgen::{JsCast, JsValue};
-use worker::wasm_bindgen_futures::{JsFuture, future_to_promise, spawn_local};
-use worker::{Request, State, WebSocket, console_error, console_warn, web_sys};
+use worker::wasm_bindgen_futures::future_to_promise;
+use worker::{Request, State, WebSocket, console_error, web_sys};
 
 /// One room in one Durable Object; `durable_object!` makes the class around it.
 pub struct Object<S: SyncServer> {
@@ -32,7 +32,7 @@ pub(super) struct Inner<S: SyncServer> {
     /// Whether what happens is gathered until the event loop comes round.
     waits: Cell<bool>,
     /// Whether there is more to send.
-    again: Cell<bool>,
+    pub(super) again: Cell<bool>,
     /// Whether little happened when it last did.
     calm: Cell<bool>,
     round: RefCell<Option<Round>>,
@@ -43,29 +43,6 @@ pub(super) struct Inner<S: SyncServer> {
 /// What the runtime calls when the event loop has come round.
 type Round = Closure<dyn FnMut(JsValue)>;
 
-pub(super) struct Open<S: SyncServer> {
-    sql: DurableSql,
-    machine: Machine<S>,
-    sockets: Vec<Option<js::Socket>>,
-    slots: HashMap<String, Slot>,
-    #[cfg(feature = "streams")]
-    pub(super) history: Option<super::history::History>,
-}
-
-/// Something that happened to the socket of a connection.
-enum Queued {
-    Text(String, String),
-    Binary(String, usize),
-    Closed(String),
-}
-
-/// What an event of its own is answered with.
-pub(super) enum Answer {
-    Accept,
-    Refuse(u16, String, Option<String>),
-    Respond(http::Response<Vec<u8>>),
-}
-
 impl<S: SyncServer> std::fmt::Debug for Object<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Object").finish_non_exhaustive()
@@ -74,11 +51,6 @@ impl<S: SyncServer> std::fmt::Debug for Object<S> {
 
 fn thrown(error: Error) -> JsValue {
     worker::Error::from(error).into()
-}
-
-/// 128 random bits as hexadecimal digits.
-pub(super) fn random_id() -> String {
-    (0..4).map(|_| format!("{:08x}", (js_sys::Math::random() * 4_294_967_296.0) as u32)).collect()
 }
 
 impl<S: SyncServer> Object<S> {
@@ -229,36 +201,19 @@ impl<S: SyncServer> Inner<S> {
     ) -> crate::Result<Option<(Option<Answer>, Turn<S>)>> {
         let mut room = self.room.borrow_mut();
         if room.is_none() {
-            match self.open(now()) {
+            match Open::new(self, now()) {
                 Ok(open) => *room = Some(open),
                 Err(error) if error.code() == Code::Storage => {
-                    return Err(self.abort(error));
+                    console_error!("partysync: the room cannot be opened: {error}");
+                    return Err(self.abort(&error));
                 }
                 Err(error) => {
-                    self.close_all(&error);
-                    return Err(error);
+                    return Err(self.close_all(&error));
                 }
             }
         }
         let Some(open) = room.as_mut() else { return Ok(None) };
-        let Open { sql, machine, slots, .. } = open;
-        let queued = queue.iter().filter_map(|queued| {
-            Some(match queued {
-                Queued::Text(id, text) => Event::Frame(*slots.get(id)?, Incoming::Text(text)),
-                Queued::Binary(id, n) => Event::Frame(*slots.get(id)?, Incoming::Binary(*n)),
-                Queued::Closed(id) => Event::Closed(*slots.get(id)?),
-            })
-        });
-        let mut turn = turn(machine, &self.server, sql, now(), queued.chain(event));
-        // Before effects: a connection that comes in this turn may have the slot of one that left.
-        for queued in queue {
-            if let Queued::Closed(id) = queued
-                && let Some(slot) = open.slots.remove(id)
-                && let Some(socket) = open.sockets.get_mut(slot.0 as usize)
-            {
-                *socket = None;
-            }
-        }
+        let mut turn = open.turn(&self.server, queue, event);
         let effects = std::mem::take(&mut turn.effects);
         let carried_out = match turn.aborted.clone() {
             None => open.carry_out(self, effects),
@@ -268,61 +223,31 @@ impl<S: SyncServer> Inner<S> {
             Ok(answer) => Ok(Some((answer, turn))),
             Err(error) => {
                 *room = None;
-                Err(self.abort(error))
+                Err(self.abort(&error))
             }
         }
     }
 
-    fn js(&self) -> &js::State {
+    pub(super) fn js(&self) -> &js::State {
         self.state.as_raw().unchecked_ref()
     }
 
     /// What this turn has written is taken back, and all sockets break.
-    fn abort(&self, error: Error) -> Error {
+    fn abort(&self, error: &Error) -> Error {
         js::abort(self.js(), error.message());
-        error
+        Error::new(error.code(), "the storage failed, and the room starts anew: its log says why")
     }
 
-    /// Closes every socket of a room that cannot be opened.
-    fn close_all(&self, error: &Error) {
+    /// Closes every socket of a room that cannot be opened. The error is for the log, and what
+    /// is returned for clients.
+    fn close_all(&self, error: &Error) -> Error {
         console_error!("partysync: the room cannot be opened: {}: {error}", error.code());
+        let error = Error::new(error.code(), "the room cannot be opened: its log says why");
         for socket in self.state.get_websockets() {
-            let _ = socket.send_with_str(ServerFrame::error(error).to_text());
+            let _ = socket.send_with_str(ServerFrame::error(&error).to_text());
             let _ = socket.close(Some(wire::CLOSE_BROKEN), Some(error.code().as_str()));
         }
-    }
-
-    fn open(&self, now: Timestamp) -> crate::Result<Open<S>> {
-        let (mut sockets, mut slots, mut attachments) = (Vec::new(), HashMap::new(), Vec::new());
-        for (slot, socket) in (0..).map(Slot).zip(self.state.get_websockets()) {
-            // What cannot be read is none: the machine has the socket closed.
-            attachments.push(socket.deserialize_attachment::<String>().ok().flatten());
-            if let Some(id) = self.state.get_tags(&socket).into_iter().next() {
-                slots.insert(id, slot);
-            }
-            sockets.push(Some(raw(&socket)));
-        }
-        let sql = DurableSql::new(&self.state)?;
-        #[cfg(feature = "streams")]
-        let history = match self.server.keeps_history() {
-            true => Some(super::history::History::open(&self.state)?),
-            false => None,
-        };
-        #[cfg(feature = "streams")]
-        let published = history.as_ref().map(|history| history.published()).transpose()?;
-        #[cfg(not(feature = "streams"))]
-        let published = None;
-        let (name, fresh_epoch) = (self.state.id().name(), random_id());
-        let opening = Opening { name, fresh_epoch, sockets: attachments, published };
-        let machine = Machine::open(&*self.server, &sql, now, opening)?;
-        Ok(Open {
-            sql,
-            machine,
-            sockets,
-            slots,
-            #[cfg(feature = "streams")]
-            history,
-        })
+        error
     }
 
     /// Waits for hooks beside whatever else happens.
@@ -343,103 +268,4 @@ impl<S: SyncServer> Inner<S> {
             }
         }
     }
-}
-
-impl<S: SyncServer> Open<S> {
-    fn admit(&mut self, slot: Slot, id: String, socket: js::Socket) {
-        let place = slot.0 as usize;
-        if self.sockets.len() <= place {
-            self.sockets.resize_with(place + 1, || None);
-        }
-        if let Some(free) = self.sockets.get_mut(place) {
-            *free = Some(socket);
-        }
-        self.slots.insert(id, slot);
-    }
-
-    fn socket(&self, slot: Slot) -> Option<&js::Socket> {
-        self.sockets.get(slot.0 as usize)?.as_ref()
-    }
-
-    /// Does what a turn has led to.
-    ///
-    /// # Errors
-    /// Of the storage, where it takes part in an effect: the turn is to be taken back.
-    fn carry_out(
-        &mut self,
-        inner: &Rc<Inner<S>>,
-        effects: Vec<Effect<S::Action>>,
-    ) -> crate::Result<Option<Answer>> {
-        let mut answer = None;
-        for effect in effects {
-            match effect {
-                Effect::Accept { slot, id } => {
-                    if let Some(socket) = inner.arriving.borrow_mut().take() {
-                        inner.state.accept_websocket_with_tags(&socket, &[&id]);
-                        self.admit(slot, id, raw(&socket));
-                    }
-                    answer = Some(Answer::Accept);
-                }
-                Effect::Refuse { code, reason, frame, .. } => {
-                    answer = Some(Answer::Refuse(code, reason, frame));
-                }
-                Effect::Respond(response) => answer = Some(Answer::Respond(response)),
-                Effect::Send { slots, frame } => {
-                    // Into JavaScript once for all.
-                    let frame = JsString::from(&*frame);
-                    for socket in slots.iter().filter_map(|slot| self.socket(*slot)) {
-                        // A socket that is closing takes nothing more: its close event follows.
-                        let _ = socket.send(&frame);
-                    }
-                }
-                Effect::Close { slot, code, reason } => {
-                    if let Some(socket) = self.socket(slot) {
-                        let _ = socket.close(code, &reason);
-                    }
-                }
-                Effect::StoreAttachment { slot, attachment } => {
-                    if let Some(socket) = self.socket(slot) {
-                        // The machine knows the limit: this is a runtime with another.
-                        if let Err(error) = socket.serialize_attachment(&attachment) {
-                            console_error!("partysync: an attachment: {}", js_error(&error));
-                            let _ = socket.close(wire::CLOSE_TOO_BIG, "too_large");
-                        }
-                    }
-                }
-                Effect::Again => inner.again.set(true),
-                Effect::SetAlarm(at) => set_alarm(&inner.js().storage(), at)?,
-                #[cfg(feature = "streams")]
-                Effect::Publish { to, messages } => {
-                    if let Some(history) = &self.history {
-                        history.publish(to, &messages)?;
-                    }
-                }
-                Effect::Log { level: Level::Error, message } => console_error!("{message}"),
-                Effect::Log { level: Level::Warn, message } => console_warn!("{message}"),
-                _ => {}
-            }
-        }
-        Ok(answer)
-    }
-}
-
-/// Sets the object's alarm: part of the turn, like what it writes.
-fn set_alarm(storage: &js::Storage, at: Option<Timestamp>) -> crate::Result<()> {
-    let set = match at {
-        // The runtime refuses times that are none.
-        Some(at) => storage.set_alarm(at.as_millis().max(1) as f64),
-        None => storage.delete_alarm(),
-    };
-    let set = JsFuture::from(set.map_err(|e| js_error(&e))?);
-    spawn_local(async move {
-        if let Err(error) = set.await {
-            console_error!("partysync: the alarm was not set: {}", js_error(&error));
-        }
-    });
-    Ok(())
-}
-
-fn raw(socket: &WebSocket) -> js::Socket {
-    let socket: &web_sys::WebSocket = socket.as_ref();
-    JsValue::from(socket.clone()).unchecked_into()
 }

@@ -1,0 +1,206 @@
+//! [`Open`]: what an object has open. Events of sockets go into the room's machine by their slots,
+//! and effects are carried out.
+
+use super::js;
+use super::object::Inner;
+use super::sql::js_error;
+use super::{DurableSql, now};
+use crate::room::turn::{Turn, turn};
+use crate::room::{Effect, Event, Incoming, Level, Machine, Opening, Slot};
+use crate::{SyncServer, Timestamp, wire};
+use js_sys::JsString;
+use std::collections::HashMap;
+use std::rc::Rc;
+use wasm_bindgen::{JsCast, JsValue};
+use worker::wasm_bindgen_futures::{JsFuture, spawn_local};
+use worker::{WebSocket, console_error, console_warn, web_sys};
+
+/// A room that is open: its machine, its database, its sockets.
+pub(super) struct Open<S: SyncServer> {
+    sql: DurableSql,
+    machine: Machine<S>,
+    sockets: Vec<Option<js::Socket>>,
+    slots: HashMap<String, Slot>,
+    #[cfg(feature = "streams")]
+    pub(super) history: Option<super::history::History>,
+}
+
+/// Something that happened to the socket of a connection.
+pub(super) enum Queued {
+    Text(String, String),
+    Binary(String, usize),
+    Closed(String),
+}
+
+/// What an event of its own is answered with.
+pub(super) enum Answer {
+    Accept,
+    Refuse(u16, String, Option<String>),
+    Respond(http::Response<Vec<u8>>),
+}
+
+/// 128 random bits as hexadecimal digits.
+pub(super) fn random_id() -> String {
+    (0..4).map(|_| format!("{:08x}", (js_sys::Math::random() * 4_294_967_296.0) as u32)).collect()
+}
+
+impl<S: SyncServer> Open<S> {
+    /// Opens a room for the object, with the sockets that an earlier life has left.
+    pub(super) fn new(object: &Inner<S>, now: Timestamp) -> crate::Result<Self> {
+        let (mut sockets, mut slots, mut attachments) = (Vec::new(), HashMap::new(), Vec::new());
+        for (slot, socket) in (0..).map(Slot).zip(object.state.get_websockets()) {
+            // What cannot be read is none: the machine has the socket closed.
+            attachments.push(socket.deserialize_attachment::<String>().ok().flatten());
+            if let Some(id) = object.state.get_tags(&socket).into_iter().next() {
+                slots.insert(id, slot);
+            }
+            sockets.push(Some(raw(&socket)));
+        }
+        let sql = DurableSql::new(&object.state)?;
+        #[cfg(feature = "streams")]
+        let history = match object.server.keeps_history() {
+            true => Some(super::history::History::open(&object.state)?),
+            false => None,
+        };
+        #[cfg(feature = "streams")]
+        let published = history.as_ref().map(|history| history.published()).transpose()?;
+        #[cfg(not(feature = "streams"))]
+        let published = None;
+        let (name, fresh_epoch) = (object.state.id().name(), random_id());
+        let opening = Opening { name, fresh_epoch, sockets: attachments, published };
+        let machine = Machine::open(&*object.server, &sql, now, opening)?;
+        Ok(Self {
+            sql,
+            machine,
+            sockets,
+            slots,
+            #[cfg(feature = "streams")]
+            history,
+        })
+    }
+
+    /// Takes the room through a turn with all that has happened to sockets, and another event.
+    pub(super) fn turn(
+        &mut self,
+        server: &Rc<S>,
+        queue: &[Queued],
+        event: Option<Event<'_, S::Action>>,
+    ) -> Turn<S> {
+        let Self { sql, machine, slots, .. } = self;
+        let queued = queue.iter().filter_map(|queued| {
+            Some(match queued {
+                Queued::Text(id, text) => Event::Frame(*slots.get(id)?, Incoming::Text(text)),
+                Queued::Binary(id, n) => Event::Frame(*slots.get(id)?, Incoming::Binary(*n)),
+                Queued::Closed(id) => Event::Closed(*slots.get(id)?),
+            })
+        });
+        let turn = turn(machine, server, sql, now(), queued.chain(event));
+        // Before effects: a connection that comes in this turn may have the slot of one that left.
+        for queued in queue {
+            if let Queued::Closed(id) = queued
+                && let Some(slot) = self.slots.remove(id)
+                && let Some(socket) = self.sockets.get_mut(slot.0 as usize)
+            {
+                *socket = None;
+            }
+        }
+        turn
+    }
+
+    fn admit(&mut self, slot: Slot, id: String, socket: js::Socket) {
+        let place = slot.0 as usize;
+        if self.sockets.len() <= place {
+            self.sockets.resize_with(place + 1, || None);
+        }
+        if let Some(free) = self.sockets.get_mut(place) {
+            *free = Some(socket);
+        }
+        self.slots.insert(id, slot);
+    }
+
+    fn socket(&self, slot: Slot) -> Option<&js::Socket> {
+        self.sockets.get(slot.0 as usize)?.as_ref()
+    }
+
+    /// Does what a turn has led to.
+    ///
+    /// # Errors
+    /// Of the storage, where it takes part in an effect: the turn is to be taken back.
+    pub(super) fn carry_out(
+        &mut self,
+        inner: &Rc<Inner<S>>,
+        effects: Vec<Effect<S::Action>>,
+    ) -> crate::Result<Option<Answer>> {
+        let mut answer = None;
+        for effect in effects {
+            match effect {
+                Effect::Accept { slot, id } => {
+                    if let Some(socket) = inner.arriving.borrow_mut().take() {
+                        inner.state.accept_websocket_with_tags(&socket, &[&id]);
+                        self.admit(slot, id, raw(&socket));
+                    }
+                    answer = Some(Answer::Accept);
+                }
+                Effect::Refuse { code, reason, frame, .. } => {
+                    answer = Some(Answer::Refuse(code, reason, frame));
+                }
+                Effect::Respond(response) => answer = Some(Answer::Respond(response)),
+                Effect::Send { slots, frame } => {
+                    // Into JavaScript once for all.
+                    let frame = JsString::from(&*frame);
+                    for socket in slots.iter().filter_map(|slot| self.socket(*slot)) {
+                        // A socket that is closing takes nothing more: its close event follows.
+                        let _ = socket.send(&frame);
+                    }
+                }
+                Effect::Close { slot, code, reason } => {
+                    if let Some(socket) = self.socket(slot) {
+                        let _ = socket.close(code, &reason);
+                    }
+                }
+                Effect::StoreAttachment { slot, attachment } => {
+                    if let Some(socket) = self.socket(slot) {
+                        // The machine knows the limit: this is a runtime with another.
+                        if let Err(error) = socket.serialize_attachment(&attachment) {
+                            console_error!("partysync: an attachment: {}", js_error(&error));
+                            let _ = socket.close(wire::CLOSE_TOO_BIG, "too_large");
+                        }
+                    }
+                }
+                Effect::Again => inner.again.set(true),
+                Effect::SetAlarm(at) => set_alarm(&inner.js().storage(), at)?,
+                #[cfg(feature = "streams")]
+                Effect::Publish { to, messages } => {
+                    if let Some(history) = &self.history {
+                        history.publish(to, &messages)?;
+                    }
+                }
+                Effect::Log { level: Level::Error, message } => console_error!("{message}"),
+                Effect::Log { level: Level::Warn, message } => console_warn!("{message}"),
+                _ => {}
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// Sets the object's alarm: part of the turn, like what it writes.
+fn set_alarm(storage: &js::Storage, at: Option<Timestamp>) -> crate::Result<()> {
+    let set = match at {
+        // The runtime refuses times that are none.
+        Some(at) => storage.set_alarm(at.as_millis().max(1) as f64),
+        None => storage.delete_alarm(),
+    };
+    let set = JsFuture::from(set.map_err(|e| js_error(&e))?);
+    spawn_local(async move {
+        if let Err(error) = set.await {
+            console_error!("partysync: the alarm was not set: {}", js_error(&error));
+        }
+    });
+    Ok(())
+}
+
+fn raw(socket: &WebSocket) -> js::Socket {
+    let socket: &web_sys::WebSocket = socket.as_ref();
+    JsValue::from(socket.clone()).unchecked_into()
+}
