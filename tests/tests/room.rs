@@ -145,6 +145,7 @@ fn clients_long_unseen_are_forgotten() {
             .unwrap()
     };
     assert_eq!(known(&room), 2);
+    room.disconnect("None").unwrap();
     room.advance_millis(4_000);
     room.act(put("a")).unwrap();
     room.advance_millis(2_000);
@@ -363,4 +364,36 @@ fn several_statements_in_one_text_do_what_they_do_in_a_durable_object() {
     let last = "INSERT INTO several VALUES (1, 0); SELECT n, ? FROM several";
     let row = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?));
     assert_eq!(room.sql().query_map(last, params![2], row).unwrap(), [(1, 2)]);
+}
+
+#[test]
+fn a_client_that_is_there_is_not_forgotten_however_long_it_is_silent() {
+    let mut room = TestRoom::new(Notes::default()).unwrap();
+    hello(&mut room, None);
+    let push = |room: &mut TestRoom<Notes>, seq: u32| {
+        let action = r#"{"type":"put","payload":{"id":"a","text":"b"}}"#;
+        let push = format!(
+            r#"{{"type":"push","actions":[{{"seq":{seq},"channel":"notes","action":{action}}}]}}"#
+        );
+        let sent = room.frame("None", &push).unwrap();
+        sent.into_iter().find(|(to, _)| to == "None").unwrap().1
+    };
+    let answer = push(&mut room, 1);
+    assert!(answer.contains(r#""acks":[{"seq":1}]"#), "{answer}");
+    for _ in 0..14 {
+        room.advance_millis(7 * 24 * 60 * 60 * 1000);
+        room.alarm().unwrap();
+    }
+    let answer = push(&mut room, 2);
+    assert!(answer.contains(r#""acks":[{"seq":2}]"#), "{answer}");
+    // One that has gone is, in its time.
+    room.disconnect("None").unwrap();
+    for _ in 0..14 {
+        room.advance_millis(7 * 24 * 60 * 60 * 1000);
+        room.alarm().unwrap();
+    }
+    let clients = "SELECT count(*) FROM _partysync_client";
+    let clients = room.sql().query_one(clients, [], |row| row.get::<i64>(0)).unwrap();
+    // The room's own client is there.
+    assert_eq!(clients, 1);
 }

@@ -112,7 +112,7 @@ impl<S: SyncServer> Machine<S> {
         }
         // A new client, or one of another epoch, goes on counting from where it is.
         let seq = known.map_or(hello.seq, |(seq, _)| seq.max(hello.seq));
-        let stale = self.meta.now.plus_millis(-self.limits.client_retention_ms / 8);
+        let stale = self.client_stale();
         if known.is_none_or(|(known, seen_at)| known < seq || seen_at < stale) {
             store::set_client_seq(sql, &hello.client, seq, self.meta.now)?;
         }

@@ -22,6 +22,17 @@ pub(crate) fn set_client_seq(sql: &dyn Sql, client: &str, seq: u64, now: Timesta
     )
 }
 
+/// Notes that a client is still there, if that was long ago.
+pub(crate) fn set_seen(
+    sql: &dyn Sql,
+    client: &str,
+    now: Timestamp,
+    stale: Timestamp,
+) -> Result<()> {
+    let seen = "UPDATE _partysync_client SET seen_at = ? WHERE client = ? AND seen_at < ?";
+    sql.exec(seen, &params![now, client, stale])
+}
+
 /// Remembers that an action was refused, so that a resend is answered the same.
 pub(crate) fn add_reject(sql: &dyn Sql, client: &str, seq: u64, error: &Error) -> Result<()> {
     sql.exec(
