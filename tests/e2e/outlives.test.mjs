@@ -135,3 +135,11 @@ test("rows that nobody reads do not keep a table from being dropped", async () =
     assert.match(await run("unread", sql), /^\d+$/, sql);
   }
 });
+
+test("what follows a commit may wait for a timer", async () => {
+  const client = await Client.join(room("later"), { channels: both });
+  const { commits } = await look("later");
+  assert.equal((await client.act("notes", "write", { number: 1, text: "count later" })).code, undefined);
+  await until("the hook has gone on", async () => (await look("later")).commits === commits + 1);
+  await client.close();
+});

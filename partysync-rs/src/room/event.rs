@@ -13,6 +13,9 @@ pub struct Slot(pub u32);
 pub enum Incoming<'a> {
     /// Text.
     Text(&'a str),
+    /// Text that is longer than the room reads, which the host need not take over whole, and its
+    /// length in bytes, or in UTF-16 units where a host counts those.
+    Long(usize),
     /// Binary, which neither protocol uses, and its length in bytes.
     Binary(usize),
 }

@@ -6,7 +6,7 @@ use super::v1::Call;
 use super::view::{self, Changed, ViewId};
 use super::{Machine, Protocol, Slot};
 use crate::sql::Sql;
-use crate::store::{self, Plan};
+use crate::store;
 use crate::wire::pages::PatchPage;
 use crate::{Result, SyncServer, Timestamp};
 use std::collections::BTreeMap;
@@ -43,40 +43,33 @@ impl<S: SyncServer> Machine<S> {
 
     /// The version now, and what changed, if it fits into a patch.
     fn load(&self, sql: &dyn Sql, from: u64) -> Result<(u64, Option<Changed>)> {
-        let (most, page_bytes) = (self.limits.page_bytes / ENTRY_BYTES, self.limits.page_bytes);
-        let (mut bytes, mut rows, mut version) = (0, 0, from);
-        let mut read = |plan: &Plan, to| -> Result<_> {
+        let page_bytes = self.limits.page_bytes;
+        let unsent = store::unsent(sql, from)?;
+        let mut changed = Changed::new();
+        if self.slots.len() == 0 {
+            return Ok((unsent.to, Some(changed)));
+        }
+        if unsent.entries > (page_bytes / ENTRY_BYTES) as u64 {
+            return Ok((unsent.to, None));
+        }
+        let mut bytes = 0;
+        for (place, plan) in self.plans.iter().enumerate() {
+            if !unsent.channels.contains(&plan.id) {
+                continue;
+            }
             let mut list = Vec::new();
-            plan.changes(sql, from, to, &mut |change| {
+            plan.changes(sql, from, unsent.to, &mut |change| {
                 bytes += change.row.as_ref().map_or(0, String::len) + change.key.len();
-                rows += 1;
-                version = version.max(change.version);
                 list.push(change);
-                if bytes > 2 * page_bytes || rows > most {
+                if bytes > 2 * page_bytes {
                     ControlFlow::Break(())
                 } else {
                     ControlFlow::Continue(())
                 }
             })?;
-            Ok((bytes <= 2 * page_bytes && rows <= most).then_some(list))
-        };
-        // With one table nobody need be asked which have changed.
-        if let [plan] = self.plans.as_slice()
-            && self.slots.len() > 0
-            && let Some(list) = read(plan, u64::MAX)?
-        {
-            return Ok((version, Some(vec![(0, list)])));
-        }
-        let unsent = store::unsent(sql, from)?;
-        let mut changed = Changed::new();
-        if unsent.entries > most as u64 {
-            return Ok((unsent.to, None));
-        }
-        for (place, plan) in self.plans.iter().enumerate() {
-            if self.slots.len() == 0 || !unsent.channels.contains(&plan.id) {
-                continue;
+            if bytes > 2 * page_bytes {
+                return Ok((unsent.to, None));
             }
-            let Some(list) = read(plan, unsent.to)? else { return Ok((unsent.to, None)) };
             changed.push((place, list));
         }
         Ok((unsent.to, Some(changed)))

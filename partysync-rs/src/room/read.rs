@@ -24,8 +24,12 @@ impl<S: SyncServer> Machine<S> {
         };
         let text = match frame {
             Incoming::Text(text) if text.len() <= limits.frame_bytes => text,
-            Incoming::Text(text) => {
-                let (found, limit) = (text.len(), limits.frame_bytes);
+            Incoming::Text(_) | Incoming::Long(_) => {
+                let found = match frame {
+                    Incoming::Text(text) => text.len(),
+                    Incoming::Long(length) | Incoming::Binary(length) => length,
+                };
+                let limit = limits.frame_bytes;
                 let message = format!("a frame of {found} bytes; the limit is {limit}");
                 let error = Error::new(crate::Code::TooLarge, message);
                 self.tell_and_close(slot, wire::CLOSE_TOO_BIG, &error);

@@ -123,12 +123,15 @@ impl<S: SyncServer> Machine<S> {
     }
 
     pub(super) fn store_attachments(&mut self) {
+        if self.dirty.is_empty() {
+            return;
+        }
+        let fed = self.with_backlog();
         for slot in std::mem::take(&mut self.dirty) {
-            let backlog = self.has_backlog(slot);
             let Some(entry) = self.slots.get_mut(slot).filter(|entry| !entry.closing) else {
                 continue;
             };
-            entry.connection.behind = entry.feed.is_some() || backlog;
+            entry.connection.behind = entry.feed.is_some() || fed.contains(&slot);
             match entry.connection.attachment() {
                 Ok(attachment) if entry.attachment.as_deref() != Some(attachment.as_str()) => {
                     entry.attachment = Some(attachment.clone());

@@ -70,11 +70,12 @@ fn drain<S: SyncServer>(
             Effect::RunHook(hook) => {
                 let own = server.clone();
                 if !hook.is_awaited() {
-                    turn.after.push(async move { drop(hook.run(&*own).await) }.boxed_local());
+                    let future = async move { drop(hook.run(&*own).await) }.boxed_local();
+                    turn.after.push(Running::new(future).boxed_local());
                     continue;
                 }
                 let future = async move { hook.run(&*own).await }.boxed_local();
-                let mut running = Running { future, relay: Arc::default() }.boxed_local();
+                let mut running = Running::new(future).boxed_local();
                 match (&mut running).now_or_never() {
                     Some(done) => machine.handle(server, sql, now, Event::HookDone(done)),
                     None => turn.hooks.push(running),
@@ -94,9 +95,15 @@ fn drain<S: SyncServer>(
 
 /// A hook that is polled in its turn first, and by whatever its driver has later. It sees one
 /// waker all the time: there are futures that keep the first that they get.
-struct Running<A> {
-    future: LocalBoxFuture<'static, HookDone<A>>,
+struct Running<T> {
+    future: LocalBoxFuture<'static, T>,
     relay: Arc<Relay>,
+}
+
+impl<T> Running<T> {
+    fn new(future: LocalBoxFuture<'static, T>) -> Self {
+        Self { future, relay: Arc::default() }
+    }
 }
 
 #[derive(Default)]
@@ -108,8 +115,8 @@ impl Wake for Relay {
     }
 }
 
-impl<A> Future for Running<A> {
-    type Output = HookDone<A>;
+impl<T> Future for Running<T> {
+    type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.relay.0.register(context.waker());

@@ -1,8 +1,11 @@
 //! What v1 connections are sent: the results of their calls, broadcasts, and the answers to a sync.
 //!
 //! The protocol has no pages that are asked for, and no way to say what was read. What is large is
-//! sent a window in each turn: the rows of a page are those of its time, and what changes behind it
-//! is broadcast, so that whatever comes later is newer.
+//! sent a window in each turn. A client that reconnects asks for what changed since the latest time
+//! that it has seen: while rows of a channel are on their way to a connection, all of the channel
+//! comes that way and in its order, so that nothing overtakes them. Who is cut off within more than
+//! a window may still lack rows that it does not ask for: a row is sent as it is, with its latest
+//! time, and a table goes by key. v2 has no such gap.
 
 use super::view::Changed;
 use super::{Effect, Machine, Protocol, Slot};
@@ -12,10 +15,14 @@ use crate::store::{self, Change};
 use crate::wire::v1::Frame;
 use crate::wire::write::separate;
 use crate::{Result, SyncServer};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 /// Bytes of a page for each entry of the change log that it looks at.
 const ENTRY_BYTES: usize = 16;
+/// Pages that are sent in a turn, 8 MiB by default. Those of a table go by key: what is smaller
+/// than this comes to a client whole.
+const WINDOW: usize = 32;
 
 /// A call of an action.
 #[derive(Debug)]
@@ -24,7 +31,8 @@ pub(super) struct Call {
     pub(super) id: String,
 }
 
-/// Rows on their way to some connections, page by page.
+/// Rows of a channel on their way to some connections, page by page. A connection has one at most
+/// for each channel.
 #[derive(Debug)]
 pub(super) struct Backlog {
     slots: Vec<Slot>,
@@ -39,8 +47,8 @@ pub(super) struct Backlog {
 /// Where the next page begins.
 #[derive(Debug)]
 enum At {
-    /// Live rows, behind this key.
-    Keys(Option<Value>),
+    /// Live rows, behind this key; then what has changed behind this version.
+    Keys(Option<Value>, u64),
     /// What changed behind this version.
     Log(u64),
 }
@@ -84,13 +92,15 @@ impl<S: SyncServer> Machine<S> {
         }
         for (place, rows) in &rows {
             let Some(schema) = Self::SCHEMAS.get(*place) else { continue };
-            let slots = others.iter().copied().filter(|slot| own != Some((*slot, *place)));
+            let mut slots = self.without_backlog(&others, *place);
+            slots.retain(|slot| own != Some((*slot, *place)));
             let update = Frame::Update { channel: schema.table, rows };
-            self.send_all(slots.collect(), update.to_text());
+            self.send_all(slots, update.to_text());
         }
         if changed.is_none() {
             for place in 0..self.plans.len() {
-                let (slots, at) = (others.clone(), At::Log(from));
+                let (slots, at) = (self.without_backlog(&others, place), At::Log(from));
+                self.dirty.extend(&slots);
                 self.backlogs.push_back(Backlog { slots, place, at, answers: false });
             }
         }
@@ -110,9 +120,22 @@ impl<S: SyncServer> Machine<S> {
         if stale {
             self.start_over(&[slot], place);
         }
+        // One that is on its way begins anew: the answer holds what that would have sent.
+        let before = self.backlogs.iter_mut().find_map(|backlog| {
+            let own = backlog.slots.iter().position(|other| *other == slot);
+            let own = own.filter(|_| backlog.place == place)?;
+            backlog.slots.swap_remove(own);
+            match backlog.at {
+                At::Log(version) => Some(version),
+                At::Keys(..) => Some(0),
+            }
+        });
         let at = match from.filter(|_| !stale) {
-            Some(from) => At::Log(store::last_before(sql, from)?.max(self.meta.trimmed_to)),
-            None => At::Keys(None),
+            Some(from) if before != Some(0) => {
+                let since = store::last_before(sql, from)?.max(self.meta.trimmed_to);
+                At::Log(before.map_or(since, |version| version.min(since)))
+            }
+            _ => At::Keys(None, self.flushed),
         };
         self.backlogs.push_back(Backlog { slots: vec![slot], place, at, answers: true });
         self.dirty.insert(slot);
@@ -127,9 +150,19 @@ impl<S: SyncServer> Machine<S> {
         }
     }
 
-    /// Whether rows are on their way to a v1 connection.
-    pub(super) fn has_backlog(&self, slot: Slot) -> bool {
-        self.backlogs.iter().any(|backlog| backlog.slots.contains(&slot))
+    /// The connections that rows of any channel are on their way to.
+    pub(super) fn with_backlog(&self) -> BTreeSet<Slot> {
+        let mut slots = BTreeSet::new();
+        slots.extend(self.backlogs.iter().flat_map(|backlog| &backlog.slots));
+        slots
+    }
+
+    /// Those of some connections that no rows of a channel are on their way to.
+    fn without_backlog(&self, slots: &[Slot], place: usize) -> Vec<Slot> {
+        let mut with: BTreeSet<Slot> = BTreeSet::new();
+        let those = self.backlogs.iter().filter(|backlog| backlog.place == place);
+        with.extend(those.flat_map(|backlog| &backlog.slots));
+        slots.iter().copied().filter(|slot| !with.contains(slot)).collect()
     }
 
     /// A connection is gone: nothing is for whoever has its slot next.
@@ -141,7 +174,7 @@ impl<S: SyncServer> Machine<S> {
 
     /// Sends a window of what is on its way; the rest is for the next turn.
     pub(super) fn feed_v1(&mut self, sql: &dyn Sql) -> Result<()> {
-        let (mut sent, window) = (0, self.limits.page_bytes * 4);
+        let (mut sent, window) = (0, WINDOW * self.limits.page_bytes);
         while sent < window
             && let Some(mut backlog) = self.backlogs.pop_front()
         {
@@ -157,9 +190,11 @@ impl<S: SyncServer> Machine<S> {
                 // Who syncs often pays for what it is sent.
                 entry.rate.charge(self.meta.now, bytes);
             }
-            self.dirty.extend(&backlog.slots);
             if more {
-                self.backlogs.push_back(backlog);
+                // One after the other, so that each comes in as few turns as may be.
+                self.backlogs.push_front(backlog);
+            } else {
+                self.dirty.extend(&backlog.slots);
             }
         }
         if !self.backlogs.is_empty() {
@@ -177,16 +212,20 @@ impl<S: SyncServer> Machine<S> {
             At::Log(from) if *from < self.meta.trimmed_to => {
                 // What it lacks was forgotten meanwhile.
                 self.start_over(&backlog.slots, backlog.place);
-                backlog.at = At::Keys(None);
+                backlog.at = At::Keys(None, self.flushed);
                 return Ok((0, true));
             }
-            At::Keys(after) => {
+            At::Keys(after, floor) => {
                 let page = plan.page(sql, after.as_ref())?;
                 rows = match schema.role(Role::DeletedAt) {
                     Some(_) => page.rows,
                     None => with_null(&page.rows)?,
                 };
-                page.next.map(|key| At::Keys(Some(key)))
+                match page.next {
+                    Some(key) => Some(At::Keys(Some(key), *floor)),
+                    None if *floor < self.flushed => Some(At::Log(*floor)),
+                    None => None,
+                }
             }
             At::Log(from) => {
                 let entries = u32::try_from(page_bytes / ENTRY_BYTES).unwrap_or(u32::MAX).max(1);

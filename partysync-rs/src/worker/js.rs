@@ -20,6 +20,8 @@ export function guarded(state, turn) {
   } catch (error) {
     // The runtime keeps what a turn has written even if it ends with an error.
     abort(state, String(error));
+    // Whoever watches over the module has to hear of a trap, also of one in a promise's reaction.
+    if (error instanceof WebAssembly.RuntimeError) reportError(error);
     throw error;
   }
 }")]
@@ -127,6 +129,11 @@ extern "C" {
     pub(super) fn close(this: &Socket, code: u16, reason: &str) -> Result<(), JsValue>;
     #[wasm_bindgen(method, catch, js_name = serializeAttachment)]
     pub(super) fn serialize_attachment(this: &Socket, text: &str) -> Result<(), JsValue>;
+}
+
+/// How long a text is, in UTF-16 units: never more than bytes.
+pub(super) fn text_length(value: &JsValue) -> Option<usize> {
+    value.dyn_ref::<JsString>().map(|text| text.length() as usize)
 }
 
 /// What JavaScript holds, if it is a text.

@@ -10,12 +10,13 @@ use crate::room::turn::Turn;
 use crate::wire::v2::ServerFrame;
 use crate::{Code, Error, SyncServer, wire};
 use futures::FutureExt;
+use futures::future::join_all;
 use js_sys::Uint8Array;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use wasm_bindgen::closure::{Closure, ScopedClosure};
 use wasm_bindgen::{JsCast, JsValue};
-use worker::wasm_bindgen_futures::future_to_promise;
+use worker::wasm_bindgen_futures::{future_to_promise, spawn_local};
 use worker::{Request, State, WebSocket, console_error, web_sys};
 
 /// One room in one Durable Object; `durable_object!` makes the class around it.
@@ -27,6 +28,8 @@ pub(super) struct Inner<S: SyncServer> {
     pub(super) server: Rc<S>,
     pub(super) state: State,
     pub(super) room: RefCell<Option<Open<S>>>,
+    /// The longest frame that the room reads.
+    frame_bytes: usize,
     /// What happened since the last turn: all of it is the next one.
     queue: RefCell<Vec<Queued>>,
     /// Whether what happens is gathered until the event loop comes round.
@@ -62,6 +65,7 @@ impl<S: SyncServer> Object<S> {
         }
         Self {
             inner: Rc::new(Inner {
+                frame_bytes: server.limits().frame_bytes,
                 server: Rc::new(server),
                 state,
                 room: RefCell::default(),
@@ -96,6 +100,11 @@ impl<S: SyncServer> Object<S> {
     /// What the runtime says; what is wrong with a frame is told to its sender.
     pub fn message(&self, socket: JsValue, message: JsValue) -> Result<(), JsValue> {
         let Some(id) = self.inner.js().connection_id(&socket) else { return Ok(()) };
+        // What is too long is not copied first.
+        let long = js::text_length(&message).filter(|length| *length > self.inner.frame_bytes);
+        if let Some(length) = long {
+            return self.inner.queue(Queued::Long(id, length));
+        }
         self.inner.queue(match js::text(&message) {
             Some(text) => Queued::Text(id, text),
             None => Queued::Binary(id, Uint8Array::new(&message).length() as usize),
@@ -187,10 +196,10 @@ impl<S: SyncServer> Inner<S> {
         };
         called.map_err(|error| js_error(&error))?;
         let Some((answer, turn)) = result? else { return Ok(None) };
-        self.attend(turn);
         if self.again.get() {
             self.wait();
         }
+        self.attend(turn);
         Ok(answer)
     }
 
@@ -261,11 +270,16 @@ impl<S: SyncServer> Inner<S> {
                 }
             });
         }
-        for mut after in turn.after {
-            // Most have nothing to wait for.
-            if (&mut after).now_or_never().is_none() {
-                self.state.wait_until(after);
-            }
+        if turn.after.is_empty() {
+            return;
         }
+        let inner = self.clone();
+        spawn_local(async move {
+            let mut after = join_all(turn.after).boxed_local();
+            // Most have nothing to wait for: the runtime need not keep the object for them.
+            if (&mut after).now_or_never().is_none() {
+                inner.state.wait_until(after.map(drop));
+            }
+        });
     }
 }

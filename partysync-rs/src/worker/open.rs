@@ -28,6 +28,7 @@ pub(super) struct Open<S: SyncServer> {
 /// Something that happened to the socket of a connection.
 pub(super) enum Queued {
     Text(String, String),
+    Long(String, usize),
     Binary(String, usize),
     Closed(String),
 }
@@ -90,6 +91,7 @@ impl<S: SyncServer> Open<S> {
         let queued = queue.iter().filter_map(|queued| {
             Some(match queued {
                 Queued::Text(id, text) => Event::Frame(*slots.get(id)?, Incoming::Text(text)),
+                Queued::Long(id, n) => Event::Frame(*slots.get(id)?, Incoming::Long(*n)),
                 Queued::Binary(id, n) => Event::Frame(*slots.get(id)?, Incoming::Binary(*n)),
                 Queued::Closed(id) => Event::Closed(*slots.get(id)?),
             })

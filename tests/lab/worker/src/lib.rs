@@ -116,7 +116,12 @@ impl SyncServer for Lab {
         Ok(())
     }
 
-    async fn after_commit(&self, _: &Connection, _: LabAction) {
+    async fn after_commit(&self, _: &Connection, action: LabAction) {
+        if let LabAction::Notes(lab_shared::NoteAction::Write { text, .. }) = &action
+            && text == "count later"
+        {
+            Delay::from(Duration::from_millis(1)).await;
+        }
         self.commits.set(self.commits.get() + 1);
     }
 
