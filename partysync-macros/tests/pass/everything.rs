@@ -96,7 +96,7 @@ fn main() {
     assert_eq!(json, r#"{"payload":{"id":"a","layer":2,"name":null},"type":"move"}"#);
     let app = AppAction::from(action.clone());
     assert_eq!(app.channel(), "shapes");
-    let back = AppAction::from_json("shapes", &app.to_json().unwrap()).unwrap();
+    let back = AppAction::from_json("shapes", &app.to_json().unwrap().to_string()).unwrap();
     assert_eq!(back, AppAction::Shapes(action));
 }
 

@@ -123,6 +123,6 @@ fn main() {
     let other = ThingAction::Other { size: 3, hash: [1, 1, 1, 1] };
     let action = AppAction::from(other.clone());
     let json = action.to_json().unwrap();
-    assert_eq!(AppAction::from_json("things", &json).unwrap(), AppAction::Things(other));
+    assert_eq!(AppAction::from_json("things", &json.to_string()).unwrap(), AppAction::Things(other));
     assert_eq!(MadeAction::Add { id: 1 }.channel(), Made::SCHEMA.table);
 }
