@@ -1,5 +1,5 @@
-//! [`Object`]: the driver of a room in a Durable Object. It holds no rule: events go into the
-//! room's machine, turn by turn, and effects are carried out.
+//! [`Object`]: the driver of a room in a Durable Object. It holds no rule: it takes the room through
+//! turns, aborts one that fails, and waits for hooks. What is open meanwhile is in `open.rs`.
 
 use super::js::{self, guarded};
 use super::now;
@@ -212,13 +212,8 @@ impl<S: SyncServer> Inner<S> {
         if room.is_none() {
             match Open::new(self, now()) {
                 Ok(open) => *room = Some(open),
-                Err(error) if error.code() == Code::Storage => {
-                    console_error!("partysync: the room cannot be opened: {error}");
-                    return Err(self.abort(&error));
-                }
-                Err(error) => {
-                    return Err(self.close_all(&error));
-                }
+                Err(error) if error.code() == Code::Storage => return Err(self.abort(&error)),
+                Err(error) => return Err(self.close_all(&error)),
             }
         }
         let Some(open) = room.as_mut() else { return Ok(None) };
@@ -241,8 +236,10 @@ impl<S: SyncServer> Inner<S> {
         self.state.as_raw().unchecked_ref()
     }
 
-    /// What this turn has written is taken back, and all sockets break.
+    /// What this turn has written is taken back, and all sockets break. The error is for the log,
+    /// and what is returned for clients.
     fn abort(&self, error: &Error) -> Error {
+        console_error!("partysync: the object is aborted: {}: {error}", error.code());
         js::abort(self.js(), error.message());
         Error::new(error.code(), "the storage failed, and the room starts anew: its log says why")
     }
