@@ -1,9 +1,10 @@
-//! [`SyncClient`]: drives a session over a transport and a store.
+//! [`SyncClient`]: what users hold of a client.
 
 use crate::driver;
-use crate::replica::{Changes, Replica};
-use crate::session::{Session, Status, Timing};
-use crate::store::{MemoryStore, Store};
+use crate::endpoint::Endpoint;
+use crate::peer::{Now, Output, Peer, Status, Timing};
+use crate::replica::{Changes, merge};
+use crate::store::{Abandoned, MemoryStore, Store};
 use crate::transport::Transport;
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
@@ -38,23 +39,27 @@ use std::task::{Context, Poll};
 /// ```
 pub struct SyncClient<A: Action> {
     shared: Arc<Shared<A>>,
+    /// Wakes the driver, which ends when the last handle drops its own of these.
+    wake: UnboundedSender<()>,
 }
 
 pub(crate) struct Shared<A> {
     inner: Mutex<Inner<A>>,
-    /// Wakes the driver; closed when the last handle is dropped.
-    wake: UnboundedSender<()>,
 }
 
 pub(crate) struct Inner<A> {
-    pub(crate) session: Session<A>,
-    /// Actions that were made before the replica was read.
-    early: Vec<(A, oneshot::Sender<Result<()>>)>,
-    now: Box<dyn Fn() -> partysync::Timestamp + Send>,
+    pub(crate) peer: Peer<A>,
+    now: Box<dyn Fn() -> Now + Send>,
+    /// What the driver has to do.
+    outputs: Vec<Output>,
     answers: BTreeMap<u64, oneshot::Sender<Result<()>>>,
     listeners: Vec<UnboundedSender<Update>>,
-    /// Told when what was done so far is in the store.
-    pub(crate) storing: Vec<oneshot::Sender<()>>,
+    /// Told when what was done up to a mark is in the store.
+    storing: Vec<(u64, oneshot::Sender<()>)>,
+    /// What is kept is to be deleted when the client is closed.
+    pub(crate) deletes: Option<oneshot::Sender<Result<()>>>,
+    /// The driver has ended.
+    pub(crate) ended: bool,
     last_status: Option<Status>,
 }
 
@@ -107,7 +112,7 @@ impl Default for Options {
 
 impl<A: Action> Clone for SyncClient<A> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
+        Self { shared: self.shared.clone(), wake: self.wake.clone() }
     }
 }
 
@@ -124,17 +129,17 @@ impl<A: Action + Send> SyncClient<A> {
     ///
     /// # Errors
     /// None: there is no store to read.
-    pub async fn connect(url: &str) -> Result<Self> {
-        Self::with(url, Options::default()).await
+    pub async fn connect(endpoint: impl Into<Endpoint>) -> Result<Self> {
+        Self::with(endpoint, Options::default()).await
     }
 
     /// Follows a room; returns when the store has been read, and connects in the background.
     ///
     /// # Errors
     /// [`Code::Store`] when the store cannot be read.
-    pub async fn with(url: &str, options: Options) -> Result<Self> {
-        let (client, driver) =
-            Self::make(url.to_owned(), options, crate::transport::NativeTransport);
+    pub async fn with(endpoint: impl Into<Endpoint>, options: Options) -> Result<Self> {
+        let transport = crate::transport::NativeTransport::new();
+        let (client, driver) = Self::make(endpoint.into(), options, transport);
         tokio::spawn(driver);
         client.loaded().await?;
         Ok(client)
@@ -143,17 +148,19 @@ impl<A: Action + Send> SyncClient<A> {
 
 #[cfg(all(feature = "web", target_arch = "wasm32"))]
 impl<A: Action> SyncClient<A> {
-    /// Follows a room, with a replica in the browser's storage
-    /// ([`IndexedDbStore`](crate::store::IndexedDbStore)) named by the URL.
+    /// Follows a room of the server that the page came from
+    /// ([`room_url`](crate::transport::room_url)), with a replica in the browser's storage
+    /// ([`IndexedDbStore`](crate::store::IndexedDbStore)).
     #[must_use]
-    pub fn connect(url: &str) -> Self {
-        Self::with(url, Options::new(crate::store::IndexedDbStore::new(url)))
+    pub fn connect(place: &crate::Place) -> Self {
+        let store = crate::store::IndexedDbStore::new(place);
+        Self::with(crate::transport::page_endpoint(place), Options::new(store))
     }
 
     /// Follows a room. A store that cannot be read is told by [`Status::warning`].
     #[must_use]
-    pub fn with(url: &str, options: Options) -> Self {
-        let (client, driver) = Self::make(url.to_owned(), options, crate::transport::WebTransport);
+    pub fn with(endpoint: impl Into<Endpoint>, options: Options) -> Self {
+        let (client, driver) = Self::make(endpoint.into(), options, crate::transport::WebTransport);
         wasm_bindgen_futures::spawn_local(driver);
         client
     }
@@ -161,40 +168,38 @@ impl<A: Action> SyncClient<A> {
 
 impl<A: Action> Shared<A> {
     pub(crate) fn inner(&self) -> MutexGuard<'_, Inner<A>> {
-        // A reducer that panicked leaves the replica as it was: the action is not in it.
+        // A reducer that panicked leaves the replica as it was.
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    pub(crate) fn wake(&self) {
-        // The driver is gone only when all handles are.
-        let _ = self.wake.unbounded_send(());
     }
 }
 
 impl<A: Action> SyncClient<A> {
     /// A client over any transport, and the future that drives it: spawn it.
     pub fn make<T: Transport + Clone + Send>(
-        url: String,
+        endpoint: Endpoint,
         options: Options,
         transport: T,
     ) -> (Self, impl Future<Output = ()>) {
         let Options { timing, store } = options;
-        let session = Session::loading(timing, transport.random(), transport.now());
+        let random = [transport.random(), transport.random()];
+        let peer = Peer::new(random, timing, transport.now());
+        let client = peer.replica().client().to_owned();
         let (wake, woken) = unbounded();
         let clock = transport.clone();
         let inner = Inner {
-            session,
-            early: Vec::new(),
+            peer,
             now: Box::new(move || clock.now()),
+            outputs: Vec::new(),
             answers: BTreeMap::new(),
             listeners: Vec::new(),
             storing: Vec::new(),
+            deletes: None,
+            ended: false,
             last_status: None,
         };
-        let shared = Arc::new(Shared { inner: Mutex::new(inner), wake });
-        // The driver holds no handle: it ends when the last one is dropped.
-        let driver = driver::drive(Arc::downgrade(&shared), woken, url, timing, transport, store);
-        (Self { shared }, driver)
+        let shared = Arc::new(Shared { inner: Mutex::new(inner) });
+        let driver = driver::drive(shared.clone(), woken, endpoint, transport, store, client);
+        (Self { shared, wake }, driver)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner<A>> {
@@ -202,20 +207,29 @@ impl<A: Action> SyncClient<A> {
     }
 
     fn wake(&self) {
-        self.shared.wake();
+        // A driver that has ended has nothing left to do.
+        let _ = self.wake.unbounded_send(());
+    }
+
+    /// Does something to the machine, tells users what came of it and has the driver go on.
+    fn with_peer<T>(&self, act: impl FnOnce(&mut Inner<A>, Now) -> T) -> T {
+        let mut inner = self.inner();
+        let now = (inner.now)();
+        let done = act(&mut inner, now);
+        inner.tell();
+        drop(inner);
+        self.wake();
+        done
     }
 
     /// Does an action: its effect is shown at once, and it is sent, now or when there is a
     /// connection. The answer resolves when the server has committed or rejected it; it need not
     /// be awaited.
     pub fn send(&self, action: A) -> Answer {
-        let mut inner = self.inner();
-        let (sender, receiver) = oneshot::channel();
-        inner.send(action, sender);
-        inner.tell();
-        drop(inner);
-        self.wake();
-        Answer { receiver }
+        self.with_peer(|inner, now| {
+            let made = inner.peer.act(action, now);
+            inner.answer(made)
+        })
     }
 
     /// Sends a message of the application's own; `false` when there is no live connection.
@@ -225,9 +239,35 @@ impl<A: Action> SyncClient<A> {
     pub fn message<T: Serialize>(&self, message: &T) -> Result<bool> {
         let json = serde_json::to_value(message)
             .map_err(|e| Error::new(Code::InvalidValue, format!("message: {e}")))?;
-        let sent = self.inner().session.message(json);
-        self.wake();
-        Ok(sent)
+        Ok(self.with_peer(|inner, _| inner.peer.message(json)))
+    }
+
+    /// Actions that were given up, by an id: nobody knows whether the room has done them. They
+    /// stay until they are done again ([`retry`](Self::retry)) or let go
+    /// ([`discard`](Self::discard)).
+    #[must_use]
+    pub fn abandoned(&self) -> BTreeMap<String, Abandoned> {
+        self.inner().peer.abandoned().clone()
+    }
+
+    /// Does an action that was given up as a new one.
+    ///
+    /// # Errors
+    /// The answer is [`Code::NotFound`] when there is none with this id, and says what is wrong
+    /// with it when this version of the application cannot read it.
+    pub fn retry(&self, id: &str) -> Answer {
+        self.with_peer(|inner, now| {
+            let made = inner.peer.retry(id, now);
+            inner.answer(made)
+        })
+    }
+
+    /// Lets go of an action that was given up.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] when there is none with this id.
+    pub fn discard(&self, id: &str) -> Result<Abandoned> {
+        self.with_peer(|inner, now| inner.peer.discard(id, now))
     }
 
     /// All rows as they are shown, by key.
@@ -235,7 +275,7 @@ impl<A: Action> SyncClient<A> {
     /// # Errors
     /// [`Code::InvalidValue`] when a row does not fit the type.
     pub fn rows<R: Record>(&self) -> Result<Vec<R>> {
-        self.inner().session.replica().rows()
+        self.inner().peer.replica().rows()
     }
 
     /// A row as it is shown.
@@ -243,31 +283,31 @@ impl<A: Action> SyncClient<A> {
     /// # Errors
     /// [`Code::InvalidValue`] when the row does not fit the type.
     pub fn get<R: Record>(&self, key: impl Into<Key>) -> Result<Option<R>> {
-        self.inner().session.replica().get(&key.into())
+        self.inner().peer.replica().get(&key.into())
     }
 
     /// The keys of all rows of a channel as they are shown, in order.
     #[must_use]
     pub fn keys(&self, channel: &str) -> Vec<Key> {
-        self.inner().session.replica().keys(channel)
+        self.inner().peer.replica().keys(channel)
     }
 
     /// Whether the row's shown state is not the server's word yet.
     #[must_use]
     pub fn is_pending<R: Record>(&self, key: impl Into<Key>) -> bool {
-        self.inner().session.replica().is_pending(R::SCHEMA.table, &key.into())
+        self.inner().peer.replica().is_pending(R::SCHEMA.table, &key.into())
     }
 
     /// Where the client stands.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.inner().session.status()
+        self.inner().peer.status()
     }
 
     /// The version of the room that the confirmed rows of a record are of.
     #[must_use]
     pub fn version<R: Record>(&self) -> Option<u64> {
-        self.inner().session.replica().version(R::SCHEMA.table)
+        self.inner().peer.replica().version(R::SCHEMA.table)
     }
 
     /// All that happens from now on.
@@ -313,9 +353,12 @@ impl<A: Action> SyncClient<A> {
     /// # Errors
     /// [`Code::Store`] when the store does not work, [`Code::Closed`] when the client is closed.
     pub async fn stored(&self) -> Result<()> {
-        let (sender, receiver) = oneshot::channel();
-        self.inner().storing.push(sender);
-        self.wake();
+        let receiver = self.with_peer(|inner, _| {
+            let (sender, receiver) = oneshot::channel();
+            let mark = inner.peer.mark();
+            inner.storing.push((mark, sender));
+            receiver
+        });
         receiver.await.map_err(|_| closed())?;
         self.status().warning.map_or(Ok(()), Err)
     }
@@ -332,68 +375,86 @@ impl<A: Action> SyncClient<A> {
         .await
     }
 
-    /// Tries to connect at once instead of waiting for the next attempt.
+    /// Tries to connect at once instead of waiting for the next attempt; after a refusal, too.
     pub fn reconnect(&self) {
-        let mut inner = self.inner();
-        let now = (inner.now)();
-        inner.session.reconnect(now);
-        inner.tell();
-        drop(inner);
-        self.wake();
+        self.with_peer(|inner, now| inner.peer.reconnect(now));
     }
 
     /// Closes the connection for good. Pending actions stay in the store.
     pub fn close(&self) {
-        let mut inner = self.inner();
-        inner.session.close();
-        inner.answers.clear();
-        inner.early.clear();
-        inner.tell();
-        drop(inner);
-        self.wake();
+        self.with_peer(|inner, _| {
+            inner.peer.close();
+            inner.answers.clear();
+            inner.storing.clear();
+        });
+    }
+
+    /// Closes the client and deletes all that its store keeps of the room, as when a user logs
+    /// out: rows and actions that were not sent. Other clients of the same place end, too.
+    ///
+    /// # Errors
+    /// [`Code::Store`] when it cannot be deleted.
+    pub async fn forget(&self) -> Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut inner = self.inner();
+            if inner.ended {
+                return Err(closed());
+            }
+            inner.deletes = Some(sender);
+        }
+        self.close();
+        receiver.await.map_err(|_| closed())?
     }
 }
 
 impl<A: Action> Inner<A> {
-    fn send(&mut self, action: A, sender: oneshot::Sender<Result<()>>) {
-        if self.session.status().phase == crate::Phase::Loading {
-            self.early.push((action, sender));
-            return;
+    /// The answer to an action that was made, or not.
+    fn answer(&mut self, made: Result<u64>) -> Answer {
+        let (sender, receiver) = oneshot::channel();
+        match made {
+            Ok(seq) => drop(self.answers.insert(seq, sender)),
+            // The receiver is here.
+            Err(error) => drop(sender.send(Err(error))),
         }
-        let now = (self.now)();
-        let seq = self.session.act(action, now);
-        self.answers.insert(seq, sender);
+        Answer { receiver }
     }
 
-    /// The replica is here: what was done in the meantime goes on top of it.
-    pub(crate) fn loaded(&mut self, replica: Replica<A>) {
-        let now = (self.now)();
-        self.session.loaded(replica, now);
-        for (action, sender) in std::mem::take(&mut self.early) {
-            self.send(action, sender);
-        }
+    /// Tells users what came of what was done, and gives the driver its part.
+    pub(crate) fn told(&mut self) -> Vec<Output> {
+        self.tell();
+        std::mem::take(&mut self.outputs)
     }
 
-    /// Resolves answers and tells listeners what happened.
-    pub(crate) fn tell(&mut self) {
-        for (seq, outcome) in self.session.take_answers() {
-            let untold = match self.answers.remove(&seq) {
-                Some(sender) => sender.send(outcome).err(),
-                // Whoever made it was here before this client.
-                None => Some(outcome),
-            };
-            // What nobody waits for is told to all.
-            if let Some(Err(error)) = untold {
-                self.session.report(error);
+    fn tell(&mut self) {
+        let mut update = Update {
+            changes: Changes::new(),
+            messages: Vec::new(),
+            errors: Vec::new(),
+            status: self.peer.status(),
+        };
+        while let Some(output) = self.peer.poll_output() {
+            match output {
+                Output::Changed(changes) => merge(&mut update.changes, changes),
+                Output::Message(message) => update.messages.push(message),
+                Output::Error(error) => update.errors.push(error),
+                Output::Answer(seq, outcome) => {
+                    let waits = self.answers.remove(&seq);
+                    let untold = match waits {
+                        Some(sender) => sender.send(outcome).err(),
+                        None => Some(outcome),
+                    };
+                    // What nobody waits for is told to all.
+                    update.errors.extend(untold.and_then(Result::err));
+                }
+                output => self.outputs.push(output),
             }
         }
-        let status = self.session.status();
-        let update = Update {
-            changes: self.session.take_changes(),
-            messages: self.session.take_messages(),
-            errors: self.session.take_errors(),
-            status,
-        };
+        let peer = &self.peer;
+        for (_, waiting) in self.storing.extract_if(.., |(mark, _)| peer.is_stored(*mark)) {
+            // Who has stopped waiting need not be told.
+            let _ = waiting.send(());
+        }
         let quiet = update.changes.is_empty()
             && update.messages.is_empty()
             && update.errors.is_empty()
@@ -413,6 +474,14 @@ fn closed() -> Error {
 #[derive(Debug)]
 pub struct Answer {
     receiver: oneshot::Receiver<Result<()>>,
+}
+
+impl Answer {
+    /// That of a client that is gone.
+    #[cfg(feature = "leptos")]
+    pub(crate) fn closed() -> Self {
+        Self { receiver: oneshot::channel().1 }
+    }
 }
 
 impl Future for Answer {

@@ -1,244 +1,199 @@
-//! What drives a client: stores its writes, then carries its frames; events in, effects out.
-//! Beside its own session it runs one for each outbox that others left behind.
+//! What drives a client: carries out what its machine wants done, and tells it what happens.
 
 use crate::client::Shared;
-use crate::replica::Replica;
-use crate::session::{Effect, Phase, Session, Timing};
-use crate::store::{Orphan, Store, Write};
-use crate::transport::{Event, Link, Sleep, Transport};
+use crate::endpoint::{Address, Endpoint};
+use crate::peer::{Cause, Input, Now, Output, Peer};
+use crate::store::{Events, Saved, Store, StoreEvent, Stored};
+use crate::transport::{Event, Link, Nudges, Sleep, Transport};
 use futures::channel::mpsc::UnboundedReceiver;
-use futures::stream::FuturesUnordered;
-use futures::{FutureExt, Stream, StreamExt};
-use partysync::{Action, Result, Timestamp};
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::sync::Weak;
-use std::task::Poll;
+use futures::stream::Fuse;
+use futures::{FutureExt, StreamExt};
+use partysync::{Action, Result};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Reads the store, and then carries effects out and events in until the client is closed or
-/// dropped.
-pub(crate) async fn drive<A: Action, T: Transport + Clone>(
-    shared: Weak<Shared<A>>,
-    mut woken: UnboundedReceiver<()>,
-    url: String,
-    timing: Timing,
+/// Drives a client until it is closed, or its last handle is dropped, and what it has written is
+/// stored.
+pub(crate) async fn drive<A: Action, T: Transport>(
+    shared: Arc<Shared<A>>,
+    woken: UnboundedReceiver<()>,
+    endpoint: Endpoint,
     transport: T,
     store: Box<dyn Store>,
-) {
-    let loaded = store.load().await;
-    let mut orphans = store.orphans();
-    let mut wires = Wires { url, transport, store: Some(store), link: None };
-    let id = format!("{:016x}{:016x}", wires.transport.random(), wires.transport.random());
-    {
-        let Some(shared) = shared.upgrade() else { return };
-        let mut inner = shared.inner();
-        let (replica, errors) = match &loaded {
-            Ok(saved) => Replica::load(saved, id),
-            Err(error) => {
-                inner.session.warn(error);
-                wires.store = None;
-                orphans = Box::pin(futures::stream::pending());
-                (Replica::new(id), Vec::new())
-            }
-        };
-        errors.into_iter().for_each(|error| inner.session.report(error));
-        inner.loaded(replica);
-    }
-    let mut couriers = FuturesUnordered::new();
-    let mut adopted = 0;
-    loop {
-        let (batch, storing) = {
-            let Some(shared) = shared.upgrade() else { return };
-            let mut inner = shared.inner();
-            (Batch::of(&mut inner.session), std::mem::take(&mut inner.storing))
-        };
-        let stored = wires.carry_out(batch).await;
-        let wake_at = {
-            let Some(shared) = shared.upgrade() else { return };
-            let mut inner = shared.inner();
-            if let Err(error) = stored {
-                inner.session.warn(&error);
-            }
-            for waiting in storing {
-                // Who has stopped waiting need not be told.
-                let _ = waiting.send(());
-            }
-            inner.tell();
-            if inner.session.status().phase == Phase::Closed {
-                return;
-            }
-            inner.session.wake_at()
-        };
-        let happened = {
-            let mut event = std::pin::pin!(wires.happens(wake_at));
-            poll_fn(|context| {
-                if let Poll::Ready(happened) = event.as_mut().poll(context) {
-                    return Poll::Ready(Some(happened));
-                }
-                if let Poll::Ready(woken) = woken.poll_next_unpin(context) {
-                    return Poll::Ready(woken.map(|()| Happened::Woken));
-                }
-                if let Poll::Ready(Some(orphan)) = orphans.poll_next_unpin(context) {
-                    return Poll::Ready(Some(Happened::Orphan(orphan)));
-                }
-                while let Poll::Ready(Some(())) = couriers.poll_next_unpin(context) {}
-                Poll::Pending
-            })
-            .await
-        };
-        // Without a word: the last handle is gone.
-        let (Some(happened), Some(shared)) = (happened, shared.upgrade()) else { return };
-        let mut inner = shared.inner();
-        if let Happened::Orphan(orphan) = happened {
-            adopted += 1;
-            inner.session.adopt(adopted, &orphan.outbox);
-            let shared = std::sync::Arc::downgrade(&shared);
-            let (url, transport) = (wires.url.clone(), wires.transport.clone());
-            couriers.push(bring_home(shared, adopted, orphan, url, timing, transport));
-        } else {
-            wires.feed(&mut inner.session, happened);
-        }
-    }
-}
-
-/// Pushes what a client that is gone left behind, under its own id, on a connection that follows
-/// no rows.
-async fn bring_home<A: Action, T: Transport>(
-    main: Weak<Shared<A>>,
-    id: u64,
-    orphan: Orphan,
-    url: String,
-    timing: Timing,
-    transport: T,
-) {
-    let (seed, now) = (transport.random(), transport.now());
-    let mut session = Session::<A>::courier(&orphan.outbox, timing, seed, now);
-    let mut wires = Wires { url, transport, store: Some(orphan.store), link: None };
-    loop {
-        let stored = wires.carry_out(Batch::of(&mut session)).await;
-        {
-            let Some(main) = main.upgrade() else { return };
-            let mut inner = main.inner();
-            if let Err(error) = stored {
-                inner.session.warn(&error);
-            }
-            inner.session.hear(id, &mut session, wires.transport.now());
-            inner.tell();
-            drop(inner);
-            // What is told has to be stored, too.
-            main.wake();
-        }
-        if session.replica().pending() == 0 {
-            if let Some(store) = &wires.store {
-                let removed = store.remove();
-                // Where that fails it is found again, empty.
-                let _ = removed.await;
-            }
-            return;
-        }
-        if matches!(session.status().phase, Phase::Refused(_)) {
-            return;
-        }
-        let happened = wires.happens(session.wake_at()).await;
-        wires.feed(&mut session, happened);
-    }
-}
-
-/// What a session wants done.
-struct Batch {
     client: String,
-    writes: Vec<Write>,
-    effects: Vec<Effect>,
-}
-
-impl Batch {
-    fn of<A: Action>(session: &mut Session<A>) -> Self {
-        Self {
-            client: session.replica().client().to_owned(),
-            writes: session.take_writes(),
-            effects: session.take_effects(),
+) {
+    let mut io = Io {
+        events: store.events().fuse(),
+        store: &*store,
+        client: &client,
+        woken: Some(woken),
+        nudges: transport.nudges(),
+        endpoint: &endpoint,
+        transport,
+        address: None,
+        link: None,
+        opening: None,
+        writing: None,
+    };
+    let deletes = loop {
+        let (outputs, timeout, done) = {
+            let mut inner = shared.inner();
+            let outputs = inner.told();
+            let done = inner.deletes.is_some() || inner.peer.is_done();
+            inner.ended = done;
+            (outputs, inner.peer.timeout(), done.then(|| inner.deletes.take()))
+        };
+        // Without the lock: a store and an endpoint may take their time, or use the client.
+        outputs.into_iter().for_each(|output| io.carry_out(output));
+        if let Some(deletes) = done {
+            break deletes;
         }
+        let happened = io.happens(timeout).await;
+        let now = io.transport.now();
+        happened.tell(&mut shared.inner().peer, now);
+    };
+    drop(io);
+    if let Some(told) = deletes {
+        let deleted = store.delete();
+        // Who has stopped waiting need not be told.
+        let _ = told.send(deleted.await);
     }
 }
 
-/// A session's store and socket.
-struct Wires<T> {
-    url: String,
+/// A client's store, socket and timer.
+struct Io<'a, T> {
+    store: &'a dyn Store,
+    client: &'a str,
+    events: Fuse<Events>,
+    /// `None` when the last handle is gone.
+    woken: Option<UnboundedReceiver<()>>,
+    nudges: Nudges,
+    endpoint: &'a Endpoint,
     transport: T,
-    /// `None` when it has failed.
-    store: Option<Box<dyn Store>>,
+    /// The address is asked for.
+    address: Option<Stored<'a, Address>>,
     link: Option<Link>,
+    opening: Option<Stored<'a, Saved>>,
+    writing: Option<Stored<'a, ()>>,
 }
 
+/// What happened.
 enum Happened {
-    Socket(Event),
-    Time,
     Woken,
-    Orphan(Orphan),
+    /// The last handle is gone.
+    Dropped,
+    Time,
+    Opened(Result<Saved>),
+    Stored(Result<()>),
+    Store(StoreEvent),
+    Socket(Event),
+    Nudge,
 }
 
-impl<T: Transport> Wires<T> {
-    /// First stored, then sent: what the server may see is never forgotten here. A store that
-    /// fails is not asked again.
-    async fn carry_out(&mut self, batch: Batch) -> Result<()> {
-        let mut result = Ok(());
-        if !batch.writes.is_empty()
-            && let Some(store) = &self.store
+impl Happened {
+    fn tell<A: Action>(self, peer: &mut Peer<A>, now: Now) {
+        let input = match self {
+            Self::Woken => return,
+            Self::Dropped => return peer.close(),
+            Self::Time => Input::Time,
+            Self::Opened(opened) => Input::Opened(opened),
+            Self::Stored(stored) => Input::Stored(stored),
+            Self::Store(event) => Input::Store(event),
+            Self::Nudge => Input::Nudge,
+            Self::Socket(Event::Opened) => Input::Connected,
+            Self::Socket(Event::Text(text)) => return peer.handle(Input::Frame(&text), now),
+            Self::Socket(Event::Closed(cause)) => Input::Disconnected(cause),
+        };
+        peer.handle(input, now);
+    }
+}
+
+impl<T: Transport> Io<'_, T> {
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::OpenStore(_) => self.opening = Some(self.store.open(self.client)),
+            Output::Store(writes) => self.writing = Some(self.store.write(writes)),
+            Output::Tell(note) => self.store.tell(&note),
+            Output::Connect => {
+                self.link = None;
+                self.address = Some(self.endpoint.address());
+            }
+            Output::Disconnect => (self.address, self.link) = (None, None),
+            Output::Send(text) => {
+                if let Some(link) = &self.link {
+                    // A socket that is gone tells so itself.
+                    let _ = link.outgoing.unbounded_send(text);
+                }
+            }
+            // Told to users.
+            Output::Changed(_) | Output::Answer(..) | Output::Message(_) | Output::Error(_) => {}
+        }
+    }
+
+    /// Waits until something happens.
+    async fn happens(&mut self, timeout: Option<u64>) -> Happened {
+        let now = self.transport.now().monotonic;
+        let wait = timeout.map(|at| at.saturating_sub(now));
+        let mut timer = wait.map(|wait| self.transport.sleep(Duration::from_millis(wait)));
+        poll_fn(|context| self.poll(&mut timer, context)).await
+    }
+
+    fn poll(&mut self, timer: &mut Option<Sleep>, context: &mut Context<'_>) -> Poll<Happened> {
+        if let Some(woken) = &mut self.woken
+            && let Poll::Ready(heard) = woken.poll_next_unpin(context)
         {
-            let stored = store.write(&batch.client, batch.writes);
-            result = stored.await;
+            if heard.is_some() {
+                return Poll::Ready(Happened::Woken);
+            }
+            self.woken = None;
+            return Poll::Ready(Happened::Dropped);
         }
-        if result.is_err() {
-            self.store = None;
+        if let Some(opened) = ready(&mut self.opening, context) {
+            return Poll::Ready(Happened::Opened(opened));
         }
-        for effect in batch.effects {
-            match effect {
-                Effect::Connect => self.link = Some(self.transport.open(&self.url)),
-                Effect::Disconnect => self.link = None,
-                Effect::Send(text) => {
-                    if let Some(link) = &self.link {
-                        // A socket that is gone tells so itself.
-                        let _ = link.outgoing.unbounded_send(text);
-                    }
+        if let Some(stored) = ready(&mut self.writing, context) {
+            return Poll::Ready(Happened::Stored(stored));
+        }
+        if let Poll::Ready(Some(event)) = self.events.poll_next_unpin(context) {
+            return Poll::Ready(Happened::Store(event));
+        }
+        if let Some(address) = ready(&mut self.address, context) {
+            match address {
+                Ok(address) => self.link = Some(self.transport.open(&address)),
+                Err(error) => {
+                    let closed = Event::Closed(Cause::Provider(error));
+                    return Poll::Ready(Happened::Socket(closed));
                 }
             }
         }
-        result
-    }
-
-    /// The socket says something, or it is time.
-    fn happens(&mut self, wake_at: Option<Timestamp>) -> impl Future<Output = Happened> {
-        let now = self.transport.now().as_millis();
-        let wait = wake_at.map(|at| u64::try_from(at.as_millis() - now).unwrap_or(0));
-        let mut timer: Option<Sleep> =
-            wait.map(|wait| self.transport.sleep(Duration::from_millis(wait)));
-        let link = &mut self.link;
-        poll_fn(move |context| {
-            if let Some(link) = link
-                && let Poll::Ready(event) = Pin::new(&mut link.incoming).poll_next(context)
-            {
-                let gone = Event::Closed { code: 1006, reason: "the connection ended".to_owned() };
-                return Poll::Ready(Happened::Socket(event.unwrap_or(gone)));
-            }
-            match &mut timer {
-                Some(timer) => timer.poll_unpin(context).map(|()| Happened::Time),
-                None => Poll::Pending,
-            }
-        })
-    }
-
-    fn feed<A: Action>(&mut self, session: &mut Session<A>, happened: Happened) {
-        let now = self.transport.now();
-        match happened {
-            Happened::Socket(Event::Opened) => session.opened(now),
-            Happened::Socket(Event::Text(text)) => session.received(&text, now),
-            Happened::Socket(Event::Closed { code, reason }) => {
+        if let Some(link) = &mut self.link
+            && let Poll::Ready(event) = link.incoming.poll_next_unpin(context)
+        {
+            let event = event.unwrap_or_else(|| Event::Closed(Cause::gone()));
+            if matches!(event, Event::Closed(_)) {
                 self.link = None;
-                session.closed(code, &reason, now);
             }
-            Happened::Time => session.tick(now),
-            Happened::Woken | Happened::Orphan(_) => {}
+            return Poll::Ready(Happened::Socket(event));
         }
+        if let Poll::Ready(Some(())) = self.nudges.poll_next_unpin(context) {
+            return Poll::Ready(Happened::Nudge);
+        }
+        match timer {
+            Some(timer) => timer.poll_unpin(context).map(|()| Happened::Time),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// What came of something that is waited for; it is waited for no longer then.
+fn ready<T>(waiting: &mut Option<Stored<'_, T>>, context: &mut Context<'_>) -> Option<Result<T>> {
+    match waiting.as_mut()?.poll_unpin(context) {
+        Poll::Ready(result) => {
+            *waiting = None;
+            Some(result)
+        }
+        Poll::Pending => None,
     }
 }

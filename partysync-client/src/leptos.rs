@@ -8,22 +8,22 @@
 //! # enum TodoAction { #[action(delete)] Delete { id: String } }
 //! use leptos::prelude::*;
 //! use partysync_client::leptos::use_sync;
-//! use partysync_client::transport::room_url;
+//! use partysync_client::{Place, User};
 //!
-//! # fn component() -> partysync::Result<()> {
-//! let sync = use_sync::<TodoAction>(&room_url("todos", "default")?);
+//! # fn component() {
+//! let sync = use_sync::<TodoAction>(&Place::new("todos", "default", User::new("ada")));
 //! let todos = sync.rows::<Todo>();
 //! view! {
 //!     <For each=move || todos.keys().get() key=Clone::clone let:key>
 //!         {todos.get(&key).map(|todo| view! { <li>{move || todo.row.get().text}</li> })}
 //!     </For>
 //! };
-//! # Ok(()) }
+//! # }
 //! ```
 //!
 //! A row is a signal of its own: what shows it runs again when it changes, and for no other row.
 
-use crate::{Answer, Options, Status, SyncClient, Update};
+use crate::{Answer, Endpoint, Options, Place, Status, SyncClient, Update};
 use ::leptos::prelude::*;
 use ::leptos::task::spawn_local;
 use futures::StreamExt;
@@ -31,39 +31,44 @@ use partysync::{Action, Error, Key, Record};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
-/// Follows a room for as long as the component lives, with a replica in the browser's storage:
-/// rows are shown before there is a connection, and what was not sent yet outlives the page.
+/// Follows a room of the server that the page came from for as long as the component lives, with a
+/// replica in the browser's storage: rows are shown before there is a connection, and what was not
+/// sent yet outlives the page.
 #[must_use]
-pub fn use_sync<A: Action + Send>(url: &str) -> Synced<A> {
+pub fn use_sync<A: Action + Send>(place: &Place) -> Synced<A> {
     #[cfg(target_arch = "wasm32")]
-    let options = Options::new(crate::store::IndexedDbStore::new(url));
+    let options = Options::new(crate::store::IndexedDbStore::new(place));
     #[cfg(not(target_arch = "wasm32"))]
     let options = Options::default();
-    use_sync_with(url, options)
+    use_sync_with(crate::transport::page_endpoint(place), options)
 }
 
-/// As [`use_sync`], with options: another store, or none that outlives the page
-/// ([`Options::default`]).
+/// As [`use_sync`], with another server, credentials ([`Endpoint`]) or options: another store, or
+/// none that outlives the page ([`Options::default`]).
 #[must_use]
-pub fn use_sync_with<A: Action + Send>(url: &str, options: Options) -> Synced<A> {
-    let client = connect(url, options);
+pub fn use_sync_with<A: Action + Send>(
+    endpoint: impl Into<Endpoint>,
+    options: Options,
+) -> Synced<A> {
+    let transport = crate::transport::WebTransport;
+    let (client, driver) = SyncClient::make(endpoint.into(), options, transport);
+    in_a_page(driver);
     let status = RwSignal::new(client.status());
     let (errors, message) = (RwSignal::new(None), RwSignal::new(None));
     let mut updates = client.updates();
-    spawn_local(async move {
+    in_a_page(async move {
         while let Some(update) = updates.next().await {
             let Update { status: now, errors: new, messages, .. } = update;
-            if status.try_get_untracked().is_none() {
-                return;
-            }
-            if status.get_untracked() != now {
-                status.set(now);
+            match status.try_get_untracked() {
+                Some(before) if before != now => status.set(now),
+                Some(_) => {}
+                None => return,
             }
             for error in new {
-                errors.set(Some(error));
+                one_by_one(errors, error).await;
             }
             for new in messages {
-                message.set(Some(new));
+                one_by_one(message, new).await;
             }
         }
     });
@@ -72,15 +77,23 @@ pub fn use_sync_with<A: Action + Send>(url: &str, options: Options) -> Synced<A>
     Synced { client: StoredValue::new(client), status, errors, message }
 }
 
-#[cfg(target_arch = "wasm32")]
-fn connect<A: Action + Send>(url: &str, options: Options) -> SyncClient<A> {
-    SyncClient::with(url, options)
+/// Sets a signal, and lets the effects run that follow it: none misses what is set next.
+async fn one_by_one<T: Send + Sync + 'static>(signal: RwSignal<Option<T>>, value: T) {
+    // The component may be gone.
+    if signal.try_set(Some(value)).is_none() {
+        ::leptos::task::tick().await;
+    }
 }
 
-/// On a server that renders pages nothing drives the client: it stays empty.
-#[cfg(not(target_arch = "wasm32"))]
-fn connect<A: Action + Send>(url: &str, options: Options) -> SyncClient<A> {
-    SyncClient::make(url.to_owned(), options, crate::transport::WebTransport).0
+/// Runs this when the page is there. Effects do not run where a server renders it: there nothing
+/// connects, and no store is opened.
+fn in_a_page(work: impl Future<Output = ()> + 'static) {
+    let mut work = Some(work);
+    Effect::new(move |_| {
+        if let Some(work) = work.take() {
+            spawn_local(work);
+        }
+    });
 }
 
 /// A room in a component: cheap to copy, gone with the component.
@@ -106,12 +119,16 @@ impl<A: Action + Send> std::fmt::Debug for Synced<A> {
 }
 
 impl<A: Action + Send> Synced<A> {
-    /// Does an action; see [`SyncClient::send`].
+    /// Does an action; see [`SyncClient::send`]. When the component is gone, so is the client: the
+    /// answer is [`Code::Closed`](partysync::Code::Closed).
     pub fn send(&self, action: A) -> Answer {
-        self.client.with_value(|client| client.send(action))
+        self.client.try_with_value(|client| client.send(action)).unwrap_or_else(Answer::closed)
     }
 
     /// The client.
+    ///
+    /// # Panics
+    /// When the component is gone.
     #[must_use]
     pub fn client(&self) -> SyncClient<A> {
         self.client.get_value()
@@ -123,13 +140,14 @@ impl<A: Action + Send> Synced<A> {
         self.status.into()
     }
 
-    /// The last thing that the server could not use, or rejection that nobody waits for.
+    /// The last thing that the server could not use, or rejection that nobody waits for. An effect
+    /// that reads it runs for each, in order.
     #[must_use]
     pub fn error(&self) -> Signal<Option<Error>> {
         self.errors.into()
     }
 
-    /// The last message of the application's own.
+    /// The last message of the application's own. An effect that reads it runs for each, in order.
     #[must_use]
     pub fn message(&self) -> Signal<Option<serde_json::Value>> {
         self.message.into()
@@ -146,7 +164,7 @@ impl<A: Action + Send> Synced<A> {
         };
         rows.update(&client, client.keys(R::SCHEMA.table).iter());
         let mut updates = client.updates();
-        spawn_local(async move {
+        in_a_page(async move {
             while let Some(update) = updates.next().await {
                 if rows.keys.try_get_untracked().is_none() {
                     return;
@@ -162,7 +180,7 @@ impl<A: Action + Send> Synced<A> {
     /// Whether the row's shown state is not the server's word yet. Not reactive; see [`Row`].
     #[must_use]
     pub fn is_pending<R: Record>(&self, key: impl Into<Key>) -> bool {
-        self.client.with_value(|client| client.is_pending::<R>(key))
+        self.client.try_with_value(|client| client.is_pending::<R>(key)).unwrap_or_default()
     }
 }
 

@@ -2,21 +2,27 @@
 //! puts them right when the server has answered.
 //!
 //! - [`SyncClient`]: connect, read rows, send actions (features `web`, `native`).
-//! - [`Replica`]: confirmed rows and pending actions. No IO.
-//! - [`Session`]: connect, catch up, resume, back off, resend. No IO.
+//! - [`Peer`]: the machine behind it, without IO: rows, pending actions, connection, store.
+//! - `testing`: a room and its clients in one process, for tests (feature `testing`).
 //! - `leptos`: reactive rows for Leptos (feature `leptos`).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod client;
 mod driver;
+mod endpoint;
 #[cfg(feature = "leptos")]
 pub mod leptos;
+mod peer;
+mod place;
 mod replica;
-mod session;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod transport;
 
 pub use client::{Answer, Options, SyncClient, Update};
+pub use endpoint::{Address, Endpoint};
+pub use peer::{Cause, Input, Note, Now, Output, Peer, Phase, Status, Timing};
+pub use place::{Place, User};
 pub use replica::{Changes, Replica};
-pub use session::{Effect, Phase, Session, Status, Timing};

@@ -3,7 +3,7 @@
 use crate::room::turn::Local;
 use crate::room::{Connection, Effect, Event, Incoming, Machine, Opening, Slot};
 use crate::sql::{Sql, Sqlite};
-use crate::wire::v2::{Ack, ClientFrame, Hello, Push, ServerFrame, Subscription};
+use crate::wire::v2::{Ack, ClientFrame, Hello, Push, PushAction, ServerFrame, Subscription};
 use crate::{Action, Code, Error, Protocol, Record, Result, SyncServer, Timestamp};
 use futures::executor::block_on;
 use std::collections::BTreeMap;
@@ -44,6 +44,8 @@ pub struct TestRoom<S: SyncServer> {
     now: Timestamp,
     seq: u64,
     sent: Vec<(String, String)>,
+    /// What was sent by calls that do not return it.
+    unheard: Vec<(String, String)>,
     alarm: Option<Timestamp>,
     logged: Vec<String>,
 }
@@ -65,7 +67,8 @@ impl<S: SyncServer> TestRoom<S> {
         let (now, seq) = (Timestamp::from_millis(1_000), 0);
         let (ids, sent, alarm) = (BTreeMap::new(), Vec::new(), None);
         let (room, logged) = (Local::new(server), Vec::new());
-        let mut room = Self { db, room, ids, now, seq, sent, alarm, logged };
+        let unheard = Vec::new();
+        let mut room = Self { db, room, ids, now, seq, sent, unheard, alarm, logged };
         room.connect(OWN, Protocol::V2)?;
         let channels = S::Action::CHANNELS.iter().map(|schema| Subscription {
             channel: schema.table.to_owned(),
@@ -73,13 +76,7 @@ impl<S: SyncServer> TestRoom<S> {
             schema: schema.hash(),
             columns: Vec::new(),
         });
-        let hello = Hello {
-            client: OWN.into(),
-            epoch: None,
-            seq: 0,
-            pushed: 0,
-            channels: channels.collect(),
-        };
+        let hello = Hello { client: OWN.into(), epoch: None, channels: channels.collect() };
         room.frame(OWN, &ClientFrame::Hello(hello).to_text())?;
         Ok(room)
     }
@@ -115,6 +112,12 @@ impl<S: SyncServer> TestRoom<S> {
         std::mem::take(&mut self.logged)
     }
 
+    /// What [`act`](Self::act) has had sent to connections since the last call: id and frame, or
+    /// `close` with its code and reason.
+    pub fn take_sent(&mut self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.unheard)
+    }
+
     /// The room's time.
     pub fn now(&self) -> Timestamp {
         self.now
@@ -142,14 +145,20 @@ impl<S: SyncServer> TestRoom<S> {
         self.seq += 1;
         let json = serde_json::value::to_raw_value(&action.to_json()?)
             .map_err(|e| Error::new(Code::Internal, e.to_string()))?;
-        let push = Push { seq: self.seq, channel: action.channel().to_owned(), action: json };
-        let mut frame = ClientFrame::Push(vec![push]);
+        let (seq, channel) = (self.seq, action.channel().to_owned());
+        let mut frame = ClientFrame::Push(Push {
+            client: None,
+            answered: seq - 1,
+            waited: 0,
+            actions: vec![PushAction { seq, channel, action: json }],
+        });
         let mut outcome = None;
         // A large patch comes as it is read, and the answer with its end.
         loop {
             let mut read = 0;
             for (to, text) in self.frame(OWN, &frame.to_text())? {
                 if to != OWN || text.starts_with("close ") {
+                    self.unheard.push((to, text));
                     continue;
                 }
                 read += text.len() as u64;

@@ -214,8 +214,6 @@ export class V2 extends Counting {
       type: "hello",
       client: this.#client,
       epoch: this.#epoch,
-      seq: this.#answered,
-      pushed: this.#seq,
       channels: this.pushesOnly ? [] : [followed],
     });
     await this.until("the end of the catch-up", () => this.live);
@@ -285,12 +283,12 @@ export class V2 extends Counting {
     this.#underWay = true;
     const actions = this.#pending.slice(0, this.#frame);
     this.#inPush = actions.length;
-    this.send({ type: "push", actions });
+    this.send({ type: "push", answered: this.#answered, actions });
   }
 
   /** Connects anew and pushes again what has no answer; not after what says "stop". */
   lost(code, reason) {
-    if (code === 4403 || code === 4409 || code === 4410 || code === 4429 || this.reconnects >= 3) {
+    if (code === 4403 || code === 4409 || code === 4429 || this.reconnects >= 3) {
       super.lost(code, reason);
       return;
     }

@@ -232,17 +232,17 @@ export const hashes = {
 
 /** A v2 connection that has said hello. */
 export class Client extends Socket {
-  static async join(url, { client = crypto.randomUUID(), epoch = null, seq = 0, pushed = seq, channels = {} } = {}) {
+  static async join(url, { client = crypto.randomUUID(), epoch = null, seq = 0, channels = {} } = {}) {
     const socket = await this.open(url, ["partysync.v2"]);
     socket.tellReads();
     socket.client = client;
-    socket.seq = pushed;
+    socket.seq = seq;
     const subscribed = Object.entries(channels).map(([channel, since]) => ({
       channel,
       since,
       schema: hashes[channel],
     }));
-    socket.send({ type: "hello", client, epoch, seq, pushed, channels: subscribed });
+    socket.send({ type: "hello", client, epoch, channels: subscribed });
     socket.welcome = await socket.next("welcome", (f) => f.type === "welcome");
     socket.version = socket.welcome.version;
     return socket;

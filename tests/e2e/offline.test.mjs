@@ -4,7 +4,10 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
 import { Server, until } from "./harness.mjs";
-import { add, item, launch, openPage, phase, rename, shows, texts } from "./page.mjs";
+import {
+  add, database, item, launch, onServer as rowsOnServer, openPage, pending, phase, profile as profileIn, rename, shows,
+  stored, storedAll, texts, unsaved, warning,
+} from "./page.mjs";
 
 let server, browser;
 before(async () => {
@@ -18,49 +21,12 @@ after(async () => {
   await server?.stop();
 });
 
-/** A browser profile whose page has been opened once, so that it opens without a network too. */
-async function profile(room) {
-  const context = await browser.newContext();
-  const page = await openPage(context, server, room);
-  await phase(page, "live");
-  await page.evaluate(() => navigator.serviceWorker.ready);
-  return { context, page };
-}
-
+const profile = (room) => profileIn(browser, server, room);
+const onServer = (text) => rowsOnServer(server, text);
 const offline = async (...pages) => {
   await server.down("SIGKILL");
   for (const page of pages) await phase(page, "offline");
 };
-const pending = (page) => page.locator(".todos li.pending").count();
-const warning = (page) => page.locator(".warning");
-
-/** How many actions the tabs of a profile have stored and not been answered. */
-const stored = (page, room) =>
-  page.evaluate(
-    (name) =>
-      new Promise((resolve, reject) => {
-        const opening = indexedDB.open(name);
-        opening.onerror = () => reject(opening.error);
-        opening.onsuccess = () => {
-          const db = opening.result;
-          const counting = db.transaction("pending").objectStore("pending").count();
-          counting.onsuccess = () => resolve(counting.result);
-          counting.onerror = () => reject(counting.error);
-          db.close();
-        };
-      }),
-    `partysync/${server.ws}/parties/todos/${room}`,
-  );
-const storedAll = (page, room, count) =>
-  until(`${count} actions are stored`, async () => (await stored(page, room)) === count);
-
-/** The room that holds this todo: its rows in the order in which they were made, and its version. */
-const onServer = (text) =>
-  until("SQLite has it", () => {
-    const query = `SELECT text, (SELECT max(version) FROM _partysync_change) AS version FROM todos
-      WHERE deleted_at IS NULL ORDER BY created_at, id`;
-    return server.sqlite("todos", query).find((rows) => rows.some((row) => row.text === text));
-  });
 
 test("ten todos are added and edited offline, and the tab is closed and reopened before they are sent", async () => {
   const { context, page } = await profile("ten");
@@ -178,21 +144,25 @@ test("tabs have outboxes of their own, and a living one takes over what a closed
   const [b, c] = [await openPage(context, server, "tabs"), await openPage(context, server, "tabs")];
   for (const page of [b, c]) await phase(page, "live");
   await offline(a, b, c);
-  // Each works at once.
+  // Each works at once, and shows what the others do.
   await add(a, "From A");
+  await shows(b, ["From A"]);
   await add(b, "From B");
   await rename(b, "From B", "From B, edited");
+  await shows(c, ["From A", "From B, edited"]);
   await add(c, "From C");
-  for (const [page, text] of [[a, "From A"], [b, "From B, edited"], [c, "From C"]]) await shows(page, [text]);
+  const made = ["From A", "From B, edited", "From C"];
+  for (const page of [a, b, c]) await shows(page, made);
   await storedAll(a, "tabs", 4);
+  for (const [page, count] of [[a, 1], [b, 2], [c, 1]]) await unsaved(page, count);
 
-  // One is closed, one is killed: the third shows what they made.
+  // One is closed, one is killed: the third has all that they made.
   await b.close();
-  await shows(a, ["From A", "From B, edited"]);
   const crashed = c.waitForEvent("crash");
   (await context.newCDPSession(c)).send("Page.crash").catch(() => {});
   await crashed;
-  await shows(a, ["From A", "From B, edited", "From C"]);
+  await unsaved(a, 4);
+  await shows(a, made);
   assert.equal(await pending(a), 3);
 
   // A tab that is opened meanwhile has the rows, and sends nothing that another sends.
@@ -321,7 +291,26 @@ const corrupt = (page, room, store, value) =>
           db.close();
         };
       }),
-    [`partysync/${server.ws}/parties/todos/${room}`, store, value],
+    [database(room), store, value],
+  );
+
+/** Makes what is kept of each outbox beside its actions unreadable. */
+const spoilHeads = (page, room) =>
+  page.evaluate(
+    (name) =>
+      new Promise((resolve, reject) => {
+        const opening = indexedDB.open(name);
+        opening.onsuccess = () => {
+          const db = opening.result;
+          const tx = db.transaction(["outbox", "pending"], "readwrite");
+          const keys = tx.objectStore("pending").getAllKeys();
+          keys.onsuccess = () => keys.result.forEach(([client]) => tx.objectStore("outbox").put("?", client));
+          tx.oncomplete = resolve;
+          tx.onabort = () => reject(tx.error);
+          db.close();
+        };
+      }),
+    database(room),
   );
 
 test("rows that cannot be read are fetched anew, and actions that cannot be read hold up no others", async () => {
@@ -345,12 +334,19 @@ test("rows that cannot be read are fetched anew, and actions that cannot be read
   assert.equal(await item(next, "Kept").count(), 1);
   await storedAll(next, "corrupt", 0);
 
-  // Without its outbox the page goes on in memory, and says so.
-  await corrupt(next, "corrupt", "outbox", "?");
+  // Of what is not known to have been pushed, it is not said that it was not.
+  await offline(next);
+  await add(next, "Later");
+  await storedAll(next, "corrupt", 1);
+  await spoilHeads(next, "corrupt");
   await next.close();
   const last = await openPage(context, server, "corrupt");
-  await warning(last).waitFor();
+  await shows(last, ["Kept", "New", "Later"]);
+  await server.up();
   await phase(last, "live");
-  await shows(last, ["Kept", "New"]);
+  await until("nothing is pending", async () => (await pending(last)) === 0);
+  assert.equal((await onServer("Later")).length, 3);
+  await storedAll(last, "corrupt", 0);
+  assert.equal(await warning(last).count(), 0);
   await context.close();
 });

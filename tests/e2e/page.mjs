@@ -17,14 +17,60 @@ export const launch = () =>
     ],
   });
 
+/** The name of the browser's database of a user's copy of a room. */
+export const database = (room, user) => `partysync/app/${user ? `=${user}` : ""}/todos/${room}`;
+
 /** A tab on a room; `problems` holds the errors that the page did not handle. */
-export async function openPage(context, server, room) {
+export async function openPage(context, server, room, user) {
   const page = await context.newPage();
   const problems = [];
   page.on("pageerror", (error) => problems.push(error.message));
-  await page.goto(`${server.url}/#${room}`);
+  await page.goto(`${server.url}/${user ? `?user=${user}` : ""}#${room}`);
   return Object.assign(page, { problems });
 }
+
+/** A browser profile whose page has been opened once, so that it opens without a network too. */
+export async function profile(browser, server, room, user) {
+  const context = await browser.newContext();
+  const page = await openPage(context, server, room, user);
+  await phase(page, "live");
+  await page.evaluate(() => navigator.serviceWorker.ready);
+  return { context, page };
+}
+
+/** How many actions the tabs of a profile have stored and not been answered. */
+export const stored = (page, room, user) =>
+  page.evaluate(
+    (name) =>
+      new Promise((resolve, reject) => {
+        const opening = indexedDB.open(name);
+        opening.onerror = () => reject(opening.error);
+        opening.onsuccess = () => {
+          const db = opening.result;
+          const counting = db.transaction("pending").objectStore("pending").count();
+          counting.onsuccess = () => resolve(counting.result);
+          counting.onerror = () => reject(counting.error);
+          db.close();
+        };
+      }),
+    database(room, user),
+  );
+export const storedAll = (page, room, count, user) =>
+  until(`${count} actions are stored`, async () => (await stored(page, room, user)) === count);
+
+/** The room that holds this todo: its rows in the order in which they were made, and its version. */
+export const onServer = (server, text) =>
+  until("SQLite has it", () => {
+    const query = `SELECT text, (SELECT max(version) FROM _partysync_change) AS version FROM todos
+      WHERE deleted_at IS NULL ORDER BY created_at, id`;
+    return server.sqlite("todos", query).find((rows) => rows.some((row) => row.text === text));
+  });
+
+export const pending = (page) => page.locator(".todos li.pending").count();
+export const nothingPending = (page) => until("nothing is pending", async () => (await pending(page)) === 0);
+export const unsaved = (page, count) =>
+  until(`the pill says ${count}`, async () => (await page.locator(".pill").textContent()).includes(`${count} not saved`));
+export const warning = (page) => page.locator(".warning");
 
 export const phase = (page, name) => page.locator(`.pill[data-phase="${name}"]`).waitFor();
 export const texts = (page) => page.locator(".todos .text").allTextContents();

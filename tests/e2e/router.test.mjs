@@ -61,8 +61,16 @@ test("a request without the right token is 401 or 403 and does not wake the room
   assert.equal((await get("/guarded/rooms/lab/asleep")).status, 401);
   assert.equal((await get("/guarded/rooms/lab/asleep?token=bad")).status, 403);
   const open = (query) => Socket.open(`${server.ws}/guarded/rooms/lab/asleep${query}`, ["partysync.v2"]);
-  await assert.rejects(open(""), /401/);
-  await assert.rejects(open("?token=bad"), /403/);
+  // A browser tells a page of close codes only.
+  const closed = async (query) => {
+    const socket = await open(query);
+    return until("it is closed", () => socket.closed);
+  };
+  assert.deepEqual(await closed(""), { code: 4401, reason: "a token is needed" });
+  assert.deepEqual(await closed("?token=bad"), { code: 4403, reason: "the token is not valid" });
+  const v1 = (query) => Socket.open(`${server.ws}/guarded/rooms/lab/asleep${query}`);
+  await assert.rejects(v1(""), /401/);
+  await assert.rejects(v1("?token=bad"), /403/);
   // A room that was woken has made its tables.
   const rooms = () => server.sqlite("_partysync_meta", "SELECT epoch FROM _partysync_meta").length;
   const before = rooms();

@@ -10,9 +10,9 @@ use lab_shared::{Item, LabAction, Note};
 use partysync::streams::{Body, MemoryStore, Options, Streams, full};
 use partysync::testing::TestRoom;
 use partysync::wire::{v1, v2};
-use partysync::{Action, Protocol, Record, Result, Room, SyncServer, Timestamp};
+use partysync::{Action, Protocol, Record, Result, Room, SyncServer};
 use partysync_client::store::Saved;
-use partysync_client::{Effect, Replica, Session, Timing};
+use partysync_client::{Cause, Input, Now, Output, Peer, Timing};
 use serde_json::Value as Json;
 
 /// A decoder, by the name of its fuzz target and of its folder of inputs.
@@ -87,11 +87,17 @@ pub fn action(data: &[u8]) {
 /// A client's stored state.
 pub fn saved(data: &[u8]) {
     let Ok(saved) = serde_json::from_slice::<Saved>(data) else { return };
-    let (replica, _) = Replica::<LabAction>::load(&saved, "new");
-    let _ = (replica.rows::<Item>(), replica.rows::<Note>(), replica.subscriptions());
-    if let Some(outbox) = &saved.outbox {
-        assert_eq!(replica.pending(), outbox.pending.len(), "a pending action is gone");
-    }
+    let outboxes = saved.outboxes.iter().map(|outbox| (&outbox.client, outbox.pending.len()));
+    // A store gives none twice.
+    let outboxes: std::collections::BTreeMap<_, _> = outboxes.collect();
+    let (distinct, pending) = (outboxes.len(), outboxes.into_values().sum::<usize>());
+    let all = distinct == saved.outboxes.len() && saved.others.is_empty();
+    let now = Now::default();
+    let mut peer = Peer::<LabAction>::new([1, 2], Timing::default(), now);
+    peer.handle(Input::Opened(Ok(saved)), now);
+    let replica = peer.replica();
+    let _ = (replica.rows::<Item>(), replica.rows::<Note>());
+    assert!(!all || replica.pending() == pending, "a pending action is gone");
 }
 
 /// A server that does what its actions say.
@@ -153,16 +159,16 @@ pub fn room(data: &[u8]) {
         lab_shared::NoteAction::Erase { number: wanted.number },
         lab_shared::NoteAction::Write { number: wanted.number, text: wanted.text.clone() },
     ] {
-        honest.session.act(LabAction::Notes(action), honest.now);
+        honest.peer.act(LabAction::Notes(action), honest.now).expect("it is small");
         honest.hears(&mut room, Vec::new());
     }
     if !honest.connected {
         honest.connect(&mut room);
     }
-    assert!(honest.session.take_answers().iter().all(|(_, answer)| answer.is_ok()));
+    assert!(honest.answers.iter().all(Result::is_ok));
     let notes = room.rows::<Note>().expect("notes fit their type");
     assert!(notes.contains(&wanted));
-    let replica = honest.session.replica();
+    let replica = honest.peer.replica();
     assert_eq!(replica.pending(), 0, "the room has answered");
     assert_eq!(replica.rows::<Note>().expect("notes fit their type"), notes);
     let mut items = room.rows::<Item>().expect("items fit their type");
@@ -172,28 +178,30 @@ pub fn room(data: &[u8]) {
 
 /// A client that does as the protocol says.
 struct Honest {
-    session: Session<LabAction>,
-    now: Timestamp,
+    peer: Peer<LabAction>,
+    now: Now,
     connected: bool,
+    answers: Vec<Result<()>>,
 }
 
 impl Honest {
     const ID: &str = "honest";
 
     fn new() -> Self {
-        let now = Timestamp::from_millis(1_000);
-        let session = Session::new(Replica::new(Self::ID), Timing::default(), 7, now);
-        Self { session, now, connected: false }
+        let now = Now::default();
+        let mut peer = Peer::new([1, 2], Timing::default(), now);
+        peer.handle(Input::Opened(Ok(Saved::default())), now);
+        Self { peer, now, connected: false, answers: Vec::new() }
     }
 
     fn connect(&mut self, room: &mut TestRoom<Lab>) {
         room.disconnect(Self::ID).expect("it is gone");
         room.connect(Self::ID, Protocol::V2).expect("it connects");
-        self.session.reconnect(self.now);
+        self.peer.reconnect(self.now);
         // It has asked for this socket, and has let go of another.
-        self.session.take_effects();
+        while self.peer.poll_output().is_some() {}
         self.connected = true;
-        self.session.opened(self.now);
+        self.peer.handle(Input::Connected, self.now);
         self.hears(room, Vec::new());
     }
 
@@ -208,18 +216,22 @@ impl Honest {
                 match text.strip_prefix("close ").and_then(|close| close.split_once(' ')) {
                     Some((code, reason)) => {
                         self.connected = false;
-                        self.session.closed(code.parse().expect("a code"), reason, self.now);
+                        let (code, reason) = (code.parse().expect("a code"), reason.to_owned());
+                        let cause = Cause::Code { code, reason };
+                        self.peer.handle(Input::Disconnected(cause), self.now);
                     }
-                    None => self.session.received(&text, self.now),
+                    None => self.peer.handle(Input::Frame(&text), self.now),
                 }
             }
-            for effect in self.session.take_effects() {
-                match effect {
-                    Effect::Send(text) if self.connected => {
+            while let Some(output) = self.peer.poll_output() {
+                match output {
+                    Output::Send(text) if self.connected => {
                         frames.extend(room.frame(Self::ID, &text).expect("no reason to stop"));
                     }
-                    Effect::Disconnect => self.connected = false,
-                    Effect::Send(_) | Effect::Connect => {}
+                    Output::Disconnect => self.connected = false,
+                    Output::Answer(_, answer) => self.answers.push(answer),
+                    Output::Store(_) => self.peer.handle(Input::Stored(Ok(())), self.now),
+                    _ => {}
                 }
             }
             if frames.is_empty() {
@@ -229,25 +241,31 @@ impl Honest {
     }
 }
 
-/// Frames, one a line, that a session is sent. Whatever they are, its pending action stays until
-/// it is answered, and the session knows when it wants to be woken.
+/// Frames, one a line, that a client is sent. Whatever they are, its pending action stays until
+/// it is answered, and the client knows when it wants to be woken.
 pub fn session(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let mut now = Timestamp::from_millis(1_000);
-    let replica = Replica::<LabAction>::new("fuzz");
-    let mut session = Session::new(replica, Timing::default(), 7, now);
+    let mut now = Now::default();
+    let mut peer = Peer::<LabAction>::new([1, 2], Timing::default(), now);
+    peer.handle(Input::Opened(Ok(Saved::default())), now);
     let note = lab_shared::NoteAction::Write { number: 1, text: "mine".into() };
-    let seq = session.act(LabAction::Notes(note), now);
+    let seq = peer.act(LabAction::Notes(note), now).expect("it is small");
+    let mut answered = false;
     for line in text.lines().take(64) {
-        session.opened(now);
-        session.received(line, now);
-        now = session.wake_at().map_or(now, |at| at.max(now));
-        session.tick(now);
-        let _ = (session.take_writes(), session.take_effects(), session.take_changes());
+        peer.handle(Input::Connected, now);
+        peer.handle(Input::Frame(line), now);
+        now.monotonic = peer.timeout().map_or(now.monotonic, |at| at.max(now.monotonic));
+        peer.handle(Input::Time, now);
+        while let Some(output) = peer.poll_output() {
+            match output {
+                Output::Store(_) => peer.handle(Input::Stored(Ok(())), now),
+                Output::Answer(which, _) => answered |= which == seq,
+                _ => {}
+            }
+        }
     }
-    let answered = session.take_answers().iter().any(|(answered, _)| *answered == seq);
-    assert!(answered || session.replica().pending() == 1, "the pending action is gone");
-    let _ = (session.replica().rows::<Item>(), session.replica().rows::<Note>());
+    assert!(answered || peer.replica().pending() == 1, "the pending action is gone");
+    let _ = (peer.replica().rows::<Item>(), peer.replica().rows::<Note>());
 }
 
 /// Requests to a server of streams, as HTTP writes them, with `---` on a line between two. Whatever

@@ -3,7 +3,8 @@
 use partysync::testing::TestRoom;
 use partysync::wire::v2::ServerFrame;
 use partysync::{Action, Limits, Protocol, Record, Result, Room, SyncServer, Timestamp};
-use partysync_client::{Effect, Phase, Replica, Session, Timing};
+use partysync_client::store::Saved;
+use partysync_client::{Cause, Input, Now, Output, Peer, Phase, Timing};
 
 #[derive(Record, Clone, PartialEq, Debug)]
 #[record(table = "notes")]
@@ -48,16 +49,25 @@ struct Sent {
     resets: usize,
 }
 
-const NOW: Timestamp = Timestamp::from_millis(1_000);
+const NOW: Now = Now { monotonic: 1_000, wall: Timestamp::from_millis(1_000) };
 
-/// Connects, and counts what comes until the session is live.
-fn come_back(room: &mut TestRoom<Notes>, session: &mut Session<NoteAction>, socket: &str) -> Sent {
+fn peer() -> Peer<NoteAction> {
+    let mut peer = Peer::new([1, 7], Timing::default(), NOW);
+    peer.handle(Input::Opened(Ok(Saved::default())), NOW);
+    peer
+}
+
+/// Connects, and counts what comes until the client is live.
+fn come_back(room: &mut TestRoom<Notes>, peer: &mut Peer<NoteAction>, socket: &str) -> Sent {
     let mut sent = Sent::default();
     room.connect(socket, Protocol::V2).unwrap();
-    session.opened(NOW);
-    for effect in session.take_effects() {
-        let Effect::Send(hello) = effect else { continue };
-        for (to, text) in room.frame(socket, &hello).unwrap() {
+    peer.handle(Input::Connected, NOW);
+    while let Some(output) = peer.poll_output() {
+        if let Output::Store(_) = output {
+            peer.handle(Input::Stored(Ok(())), NOW);
+        }
+        let Output::Send(text) = output else { continue };
+        for (to, text) in room.frame(socket, &text).unwrap() {
             assert_eq!(to, socket);
             sent.bytes += text.len();
             match ServerFrame::parse(&text).unwrap() {
@@ -68,13 +78,13 @@ fn come_back(room: &mut TestRoom<Notes>, session: &mut Session<NoteAction>, sock
                 Some(ServerFrame::Reset(_)) => sent.resets += 1,
                 _ => {}
             }
-            session.received(&text, NOW);
+            peer.handle(Input::Frame(&text), NOW);
         }
     }
-    assert_eq!(session.status().phase, Phase::Live);
+    assert_eq!(peer.status().phase, Phase::Live);
     room.disconnect(socket).unwrap();
-    session.closed(1006, "", NOW);
-    session.reconnect(NOW);
+    peer.handle(Input::Disconnected(Cause::gone()), NOW);
+    peer.reconnect(NOW);
     sent
 }
 
@@ -88,8 +98,8 @@ fn ten_thousand_versions_behind_with_twelve_rows_changed_costs_twelve_rows() {
     for id in 0..5_000 {
         room.act(put(id, "as it was in the beginning")).unwrap();
     }
-    let mut session = Session::new(Replica::new("c"), Timing::default(), 7, NOW);
-    let whole = come_back(&mut room, &mut session, "first");
+    let mut peer = peer();
+    let whole = come_back(&mut room, &mut peer, "first");
     assert_eq!((whole.rows, whole.resets), (5_000, 0));
 
     for n in 0..9_988 {
@@ -104,22 +114,22 @@ fn ten_thousand_versions_behind_with_twelve_rows_changed_costs_twelve_rows() {
         room.act(NoteAction::Drop { id: id + 10_000 }).unwrap();
     }
     assert_eq!(room.version(), 5_000 + 9_988 + 12 + 10);
-    let delta = come_back(&mut room, &mut session, "second");
+    let delta = come_back(&mut room, &mut peer, "second");
     println!("snapshot of 5,000 rows: {whole:?}; 10,010 versions behind: {delta:?}");
     assert_eq!((delta.rows, delta.gone, delta.resets), (10, 12, 0));
     assert!(delta.bytes < 1_500, "{delta:?}");
-    assert!(session.replica().rows::<Note>().unwrap() == room.rows::<Note>().unwrap());
+    assert!(peer.replica().rows::<Note>().unwrap() == room.rows::<Note>().unwrap());
 
     // And exactly twelve rows.
     for n in 0..10_000 {
         room.act(put(100 + n % 12, &n.to_string())).unwrap();
     }
-    let twelve = come_back(&mut room, &mut session, "third");
+    let twelve = come_back(&mut room, &mut peer, "third");
     println!("10,000 versions behind, 12 rows changed: {twelve:?}");
     assert_eq!((twelve.rows, twelve.gone, twelve.resets), (12, 0, 0));
-    assert!(session.replica().rows::<Note>().unwrap() == room.rows::<Note>().unwrap());
+    assert!(peer.replica().rows::<Note>().unwrap() == room.rows::<Note>().unwrap());
     // Nothing changed: nothing but the frame.
-    let nothing = come_back(&mut room, &mut session, "fourth");
+    let nothing = come_back(&mut room, &mut peer, "fourth");
     println!("nothing changed: {nothing:?}");
     assert_eq!((nothing.rows, nothing.gone, nothing.resets), (0, 0, 0));
 }
@@ -130,19 +140,19 @@ fn a_client_from_before_the_trim_point_starts_over_and_ends_equal() {
     for id in 0..1_000 {
         room.act(put(id, "here")).unwrap();
     }
-    let mut session = Session::new(Replica::new("c"), Timing::default(), 7, NOW);
-    come_back(&mut room, &mut session, "first");
+    let mut peer = peer();
+    come_back(&mut room, &mut peer, "first");
     for id in 0..990 {
         room.act(NoteAction::Drop { id }).unwrap();
     }
     room.advance_millis(10_000);
     room.alarm().unwrap();
-    let over = come_back(&mut room, &mut session, "second");
+    let over = come_back(&mut room, &mut peer, "second");
     println!("behind the trim point, 10 rows left: {over:?}");
     assert_eq!((over.rows, over.gone, over.resets), (10, 0, 1));
-    assert!(session.replica().rows::<Note>().unwrap() == room.rows::<Note>().unwrap());
+    assert!(peer.replica().rows::<Note>().unwrap() == room.rows::<Note>().unwrap());
     // It is in step again.
     room.act(put(0, "again")).unwrap();
-    let delta = come_back(&mut room, &mut session, "third");
+    let delta = come_back(&mut room, &mut peer, "third");
     assert_eq!((delta.rows, delta.resets), (1, 0));
 }

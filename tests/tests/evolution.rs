@@ -5,8 +5,9 @@ use partysync::sql::Sqlite;
 use partysync::testing::TestRoom;
 use partysync::{Action, Code, Protocol, Record, Result, Room, SyncServer, Timestamp};
 use partysync_client::store::MemoryStore;
-use partysync_client::{Effect, Phase, Replica, Session, Timing};
+use partysync_client::{Cause, Input, Now, Output, Peer, Phase, Timing};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// As it was first.
 mod first {
@@ -146,15 +147,15 @@ mod third {
     }
 }
 
-const NOW: Timestamp = Timestamp::from_millis(1_000);
+const NOW: Now = Now { monotonic: 1_000, wall: Timestamp::from_millis(1_000) };
 
 fn room<S: SyncServer + Default>(path: &Path) -> TestRoom<S> {
     TestRoom::with(S::default(), Sqlite::open(path).unwrap()).unwrap()
 }
 
-/// A session of any age with a store, on a socket to a room of any age.
+/// A client of any age with a store, on a socket to a room of any age.
 struct Client<A> {
-    session: Session<A>,
+    peer: Peer<A>,
     store: MemoryStore,
     socket: String,
     errors: Vec<Code>,
@@ -162,51 +163,69 @@ struct Client<A> {
 
 impl<A: Action> Client<A> {
     fn new<S: SyncServer>(store: &MemoryStore, room: &mut TestRoom<S>, socket: &str) -> Self {
+        static LIVES: AtomicU64 = AtomicU64::new(1);
         let store = store.clone();
-        let (replica, errors) = Replica::load(&store.load_now().unwrap(), socket);
-        let errors = errors.iter().map(|error| error.code()).collect();
-        let session = Session::new(replica, Timing::default(), 7, NOW);
-        room.connect(socket, Protocol::V2).unwrap();
-        let mut client = Self { session, store, socket: socket.to_owned(), errors };
-        client.session.opened(NOW);
-        client.run(room);
+        let life = LIVES.fetch_add(1, Ordering::Relaxed);
+        let peer = Peer::new([life, 7], Timing::default(), NOW);
+        let mut client = Self { peer, store, socket: socket.to_owned(), errors: Vec::new() };
+        client.connect(room, socket);
         client
+    }
+
+    fn connect<S: SyncServer>(&mut self, room: &mut TestRoom<S>, socket: &str) {
+        self.run(room);
+        room.connect(socket, Protocol::V2).unwrap();
+        socket.clone_into(&mut self.socket);
+        self.peer.handle(Input::Connected, NOW);
+        self.run(room);
     }
 
     /// Everything that is under way arrives.
     fn run<S: SyncServer>(&mut self, room: &mut TestRoom<S>) -> Vec<String> {
         let mut heard = Vec::new();
-        loop {
-            let client = self.session.replica().client().to_owned();
-            self.store.write_now(&client, self.session.take_writes()).unwrap();
-            self.errors.extend(self.session.take_errors().iter().map(|error| error.code()));
-            let effects = self.session.take_effects();
-            if effects.is_empty() {
-                return heard;
-            }
-            for effect in effects {
-                let Effect::Send(text) = effect else { continue };
-                for (to, text) in room.frame(&self.socket, &text).unwrap() {
-                    if to != self.socket {
-                        continue;
-                    }
-                    match text.strip_prefix("close ") {
-                        None => self.session.received(&text, NOW),
-                        Some(close) => self.session.closed(close[..4].parse().unwrap(), "", NOW),
-                    }
-                    heard.push(text);
+        while let Some(output) = self.peer.poll_output() {
+            match output {
+                Output::OpenStore(client) => {
+                    let opened = self.store.open_now(&client);
+                    self.peer.handle(Input::Opened(opened), NOW);
                 }
+                Output::Store(writes) => {
+                    let stored = self.store.write_now(writes);
+                    self.peer.handle(Input::Stored(stored), NOW);
+                }
+                Output::Error(error) => self.errors.push(error.code()),
+                Output::Send(text) => {
+                    for (to, text) in room.frame(&self.socket, &text).unwrap() {
+                        if to == self.socket {
+                            self.hear(&text);
+                            heard.push(text);
+                        }
+                    }
+                }
+                _ => {}
             }
         }
+        heard
+    }
+
+    fn hear(&mut self, text: &str) {
+        let input = match text.strip_prefix("close ") {
+            None => Input::Frame(text),
+            Some(close) => {
+                let (code, reason) = (close[..4].parse().unwrap(), String::new());
+                Input::Disconnected(Cause::Code { code, reason })
+            }
+        };
+        self.peer.handle(input, NOW);
     }
 
     fn act<S: SyncServer>(&mut self, room: &mut TestRoom<S>, action: A) -> Vec<String> {
-        self.session.act(action, NOW);
+        self.peer.act(action, NOW).unwrap();
         self.run(room)
     }
 
     fn is_live(&self) -> bool {
-        self.session.status().phase == Phase::Live && self.session.replica().pending() == 0
+        self.peer.status().phase == Phase::Live && self.peer.replica().pending() == 0
     }
 }
 
@@ -222,14 +241,14 @@ fn an_older_client_goes_on_when_columns_were_added() {
     let mut old = room::<first::Notes>(&path);
     let mut client = Client::new(&store, &mut old, "old");
     client.act(&mut old, add("a", "from before"));
-    let before = client.session.replica().rows::<first::Note>().unwrap();
+    let before = client.peer.replica().rows::<first::Note>().unwrap();
     drop((client, old));
 
     // The server was deployed anew; the client was not.
     let mut new = room::<second::Notes>(&path);
     let mut client = Client::<first::NoteAction>::new(&store, &mut new, "old");
-    assert!(client.is_live(), "{:?}", client.session.status());
-    assert_eq!(client.session.replica().rows::<first::Note>().unwrap(), before);
+    assert!(client.is_live(), "{:?}", client.peer.status());
+    assert_eq!(client.peer.replica().rows::<first::Note>().unwrap(), before);
     let stored: Vec<second::Note> = new.rows().unwrap();
     assert_eq!((stored[0].title.as_str(), stored[0].color.as_str()), ("from before", "white"));
 
@@ -239,12 +258,12 @@ fn an_older_client_goes_on_when_columns_were_added() {
     let paint = second::NoteAction::Paint { id: "a".into(), color: Some("red".into()) };
     new.act(paint).unwrap();
     let mut again = Client::<first::NoteAction>::new(&MemoryStore::new(), &mut new, "snapshot");
-    assert_eq!(again.session.replica().rows::<first::Note>().unwrap().len(), 2);
-    assert_eq!(again.session.replica().rows::<first::Note>().unwrap()[0], before[0]);
+    assert_eq!(again.peer.replica().rows::<first::Note>().unwrap().len(), 2);
+    assert_eq!(again.peer.replica().rows::<first::Note>().unwrap()[0], before[0]);
     drop(client);
     new.act(second::NoteAction::Drop { id: "b".into() }).unwrap();
     let client = Client::<first::NoteAction>::new(&store, &mut new, "delta");
-    assert_eq!(client.session.replica().rows::<first::Note>().unwrap(), before);
+    assert_eq!(client.peer.replica().rows::<first::Note>().unwrap(), before);
     let frames = again.act(&mut new, first::NoteAction::Drop { id: "a".into() });
     assert!(frames[0].contains(r#""gone":["a"]"#), "{frames:?}");
     assert_eq!(
@@ -260,23 +279,17 @@ fn old_and_new_clients_share_a_room() {
     let mut old = Client::<first::NoteAction>::new(&MemoryStore::new(), &mut new, "old");
     let mut young = Client::<second::NoteAction>::new(&MemoryStore::new(), &mut new, "young");
     old.act(&mut new, add("a", "hello"));
-    young.session.act(
-        second::NoteAction::Add {
-            id: "b".into(),
-            text: "hi".into(),
-            size: None,
-            color: Some("red".into()),
-        },
-        NOW,
-    );
+    let action = second::NoteAction::Add {
+        id: "b".into(),
+        text: "hi".into(),
+        size: None,
+        color: Some("red".into()),
+    };
+    young.peer.act(action, NOW).unwrap();
     // The young one lacks a's patch: it reconnects.
-    young.session.closed(1006, "", NOW);
-    new.connect("young again", Protocol::V2).unwrap();
-    young.socket = "young again".into();
-    young.session.reconnect(NOW);
-    young.session.opened(NOW);
-    young.run(&mut new);
-    let rows = young.session.replica().rows::<second::Note>().unwrap();
+    young.peer.reconnect(NOW);
+    young.connect(&mut new, "young again");
+    let rows = young.peer.replica().rows::<second::Note>().unwrap();
     assert_eq!(rows.iter().map(|n| n.color.as_str()).collect::<Vec<_>>(), ["white", "red"]);
 }
 
@@ -292,26 +305,24 @@ fn a_client_whose_columns_are_gone_is_told_to_reload_and_keeps_what_is_pending()
 
     let mut new = room::<third::Notes>(&path);
     let mut client = Client::<first::NoteAction>::new(&store, &mut new, "old");
-    let Phase::Refused(error) = client.session.status().phase else { panic!("{client:?}") };
+    let Phase::Refused(error) = client.peer.status().phase else { panic!("{client:?}") };
     assert_eq!(error.code(), Code::SchemaMismatch);
     client.act(&mut new, add("b", "not understood any more"));
     client.act(&mut new, first::NoteAction::Drop { id: "a".into() });
-    assert_eq!(client.session.status().pending, 2);
+    assert_eq!(client.peer.status().pending, 2);
     drop(client);
 
     // The app is reloaded: rows are fetched anew, what is still understood is done, and what is
     // not is answered by the server.
     let mut client = Client::<third::NoteAction>::new(&store, &mut new, "new");
-    assert!(client.is_live(), "{:?}", client.session.status());
-    assert_eq!(client.errors, [Code::UnknownAction], "told when it was read");
-    let answers = client.session.take_answers();
-    let codes: Vec<_> = answers.iter().map(|(_, a)| a.as_ref().err().map(|e| e.code())).collect();
-    assert_eq!(codes, [Some(Code::UnknownAction), None]);
-    assert!(client.session.replica().rows::<third::Note>().unwrap().is_empty());
+    assert!(client.is_live(), "{:?}", client.peer.status());
+    // Told when it was read, and by the server, since whoever made it is gone.
+    assert_eq!(client.errors, [Code::UnknownAction; 2]);
+    assert!(client.peer.replica().rows::<third::Note>().unwrap().is_empty());
     client.act(&mut new, third::NoteAction::Write { id: "c".into(), title: "new".into() });
-    assert_eq!(client.session.replica().rows::<third::Note>().unwrap().len(), 1);
+    assert_eq!(client.peer.replica().rows::<third::Note>().unwrap().len(), 1);
     drop(client);
-    assert!(store.load_now().unwrap().outbox.unwrap().pending.is_empty());
+    assert!(store.kept().unwrap().outboxes.is_empty());
 }
 
 #[test]
@@ -323,21 +334,23 @@ fn stored_rows_of_another_age_are_never_misread() {
     let mut client = Client::new(&store, &mut old, "old");
     client.act(&mut old, add("a", "from before"));
     drop((client, old));
-    let saved = store.clone().load_now().unwrap();
-    let (replica, errors) = Replica::<second::NoteAction>::load(&saved, "unused");
-    assert!(errors.is_empty());
-    assert!(replica.rows::<second::Note>().unwrap().is_empty());
-    let channel = &replica.subscriptions()[0];
-    assert_eq!((channel.since, channel.columns[1].as_str()), (None, "color:TEXT"));
+    let mut peer = Peer::<second::NoteAction>::new([9, 9], Timing::default(), NOW);
+    peer.handle(Input::Opened(store.clone().open_now("unused")), NOW);
+    peer.handle(Input::Connected, NOW);
+    assert!(peer.replica().rows::<second::Note>().unwrap().is_empty());
+    let outputs: Vec<_> = std::iter::from_fn(|| peer.poll_output()).collect();
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Error(_))));
+    let Some(Output::Send(hello)) = outputs.last() else { panic!("{outputs:?}") };
+    assert!(hello.contains(r#""since":null"#) && hello.contains(r#""color:TEXT""#), "{hello}");
 
     let mut new = room::<second::Notes>(&path);
     let client = Client::<second::NoteAction>::new(&store, &mut new, "new");
-    let rows = client.session.replica().rows::<second::Note>().unwrap();
+    let rows = client.peer.replica().rows::<second::Note>().unwrap();
     assert_eq!((rows[0].title.as_str(), rows[0].owner.as_deref()), ("from before", None));
     drop(client);
     // And back: the older app finds rows of the newer one.
     let client = Client::<first::NoteAction>::new(&store, &mut new, "old");
-    assert_eq!(client.session.replica().rows::<first::Note>().unwrap()[0].text, "from before");
+    assert_eq!(client.peer.replica().rows::<first::Note>().unwrap()[0].text, "from before");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use partysync::{Code, Result};
 use partysync_client::store::SqliteStore;
-use partysync_client::{Options, SyncClient};
+use partysync_client::{Options, Place, SyncClient, User};
 use partysync_tests::workerd::Server;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,8 @@ impl Actor {
     async fn client(&self) -> Result<Client> {
         let store = loop {
             // The one before may not have let go of it yet.
-            match SqliteStore::open(&self.store) {
+            let place = Place::new("todos", &self.name, User::anyone());
+            match SqliteStore::open(&self.store, &place) {
                 Ok(store) => break store,
                 Err(_) => tokio::task::yield_now().await,
             }

@@ -6,7 +6,8 @@ use partysync::wire::v2::ServerFrame;
 use partysync::{
     Action, Code, Limits, Protocol, Record, Result, Room, SyncServer, Timestamp, params,
 };
-use partysync_client::{Effect, Phase, Replica, Session, Timing};
+use partysync_client::store::Saved;
+use partysync_client::{Input, Now, Output, Peer, Phase, Timing};
 use std::collections::VecDeque;
 
 // No floats: these rows are aggregated by SQLite.
@@ -74,12 +75,12 @@ impl SyncServer for Notes {
     }
 }
 
-const NOW: Timestamp = Timestamp::from_millis(1_000);
+const NOW: Now = Now { monotonic: 1_000, wall: Timestamp::from_millis(1_000) };
 
 /// A client of the real kind, whose frames are delivered at once.
 struct Client {
     id: &'static str,
-    session: Session<NoteAction>,
+    peer: Peer<NoteAction>,
     /// The most bytes that one turn has sent it.
     most: usize,
 }
@@ -87,9 +88,10 @@ struct Client {
 impl Client {
     fn connect(room: &mut TestRoom<Notes>, id: &'static str) -> Self {
         room.connect(id, Protocol::V2).unwrap();
-        let mut session = Session::new(Replica::new(id), Timing::default(), 7, NOW);
-        session.opened(NOW);
-        let mut client = Self { id, session, most: 0 };
+        let mut peer = Peer::new([1, 7], Timing::default(), NOW);
+        peer.handle(Input::Opened(Ok(Saved::default())), NOW);
+        peer.handle(Input::Connected, NOW);
+        let mut client = Self { id, peer, most: 0 };
         client.deliver(room, Vec::new());
         client
     }
@@ -104,21 +106,25 @@ impl Client {
         };
         take(self.id, &mut self.most, &mut frames, sent);
         loop {
-            for effect in self.session.take_effects() {
-                if let Effect::Send(text) = effect {
-                    let sent = room.frame(self.id, &text).unwrap();
-                    take(self.id, &mut self.most, &mut frames, sent);
+            while let Some(output) = self.peer.poll_output() {
+                match output {
+                    Output::Send(text) => {
+                        let sent = room.frame(self.id, &text).unwrap();
+                        take(self.id, &mut self.most, &mut frames, sent);
+                    }
+                    Output::Store(_) => self.peer.handle(Input::Stored(Ok(())), NOW),
+                    _ => {}
                 }
             }
             let Some(text) = frames.pop_front() else { return };
             assert!(!text.starts_with("close"), "{text}");
-            self.session.received(&text, NOW);
+            self.peer.handle(Input::Frame(&text), NOW);
         }
     }
 
     fn rows(&self) -> Vec<Note> {
-        assert_eq!(self.session.status().phase, Phase::Live);
-        self.session.replica().rows().unwrap()
+        assert_eq!(self.peer.status().phase, Phase::Live);
+        self.peer.replica().rows().unwrap()
     }
 }
 
@@ -188,11 +194,10 @@ fn a_number_that_sqlite_cannot_hold_is_an_invalid_frame_and_nothing_of_it_is_don
     let mut room = TestRoom::new(Notes).unwrap();
     let mut other = Client::connect(&mut room, "other");
     room.connect("evil", Protocol::V2).unwrap();
-    let hello = |seq: &str| {
-        format!(r#"{{"type":"hello","client":"e","epoch":null,"seq":{seq},"channels":[]}}"#)
-    };
-    assert!(ask(&mut room, "evil", &hello("9223372036854775808"))[0].contains("invalid_frame"));
-    ask(&mut room, "evil", &hello("0"));
+    let hello = r#"{"type":"hello","client":"e","epoch":null,"channels":[]}"#;
+    ask(&mut room, "evil", hello);
+    let answered = r#"{"type":"push","answered":9223372036854775808,"actions":[]}"#;
+    assert!(ask(&mut room, "evil", answered)[0].contains("invalid_frame"));
     let action = r#"{"type":"put","payload":{"id":"a","text":"b"}}"#;
     let push = |second: &str| {
         format!(

@@ -2,7 +2,7 @@
 
 use partysync::{Code, Result};
 use partysync_client::store::{MemoryStore, SqliteStore, Store};
-use partysync_client::{Options, Phase, SyncClient, Update};
+use partysync_client::{Options, Phase, Place, SyncClient, Update, User};
 use partysync_tests::workerd::Server;
 use std::time::Duration;
 use todo_shared::{Todo, TodoAction};
@@ -159,10 +159,15 @@ async fn goes_on<S: Store + 'static>(
     Ok(())
 }
 
+/// Whether no client has what is kept here.
+fn is_free(store: &MemoryStore) -> bool {
+    store.clone().open_now("nobody").unwrap().others.is_empty()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_goes_on_from_a_store_in_memory() -> Result<()> {
     let store = MemoryStore::new();
-    let free = || store.clone().load_now().unwrap().outbox.is_some();
+    let free = || is_free(&store);
     goes_on("memory", || store.clone(), free).await
 }
 
@@ -170,8 +175,8 @@ async fn a_client_goes_on_from_a_store_in_memory() -> Result<()> {
 async fn a_client_goes_on_from_a_sqlite_file() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("replica.sqlite");
-    let free = || SqliteStore::open(&path).is_ok();
-    goes_on("sqlite", || SqliteStore::open(&path).unwrap(), free).await
+    let open = || SqliteStore::open(&path, &Place::new("todos", "sqlite", User::anyone()));
+    goes_on("sqlite", || open().unwrap(), || open().is_ok()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -215,14 +220,7 @@ async fn a_living_client_takes_over_what_others_left_behind() -> Result<()> {
     }
     assert_eq!(errors.iter().map(|e| e.code()).collect::<Vec<_>>(), [Code::Rejected]);
     drop(third);
-    let free = || store.clone().load_now().unwrap().outbox.is_some();
-    within("the store is let go", async {
-        while !free() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    assert!(store.orphan_now()?.is_none(), "an answered action is still there");
+    assert_eq!(store.kept()?.outboxes.len(), 0, "an answered action is still there");
     Ok(())
 }
 
@@ -233,6 +231,7 @@ async fn an_action_that_traps_is_given_up_and_the_queue_goes_on() -> Result<()> 
     let mut options = Options::default();
     options.timing.answer_ms = 1_000;
     options.timing.retry_ms = 50;
+    options.timing.give_up_ms = 1_000;
     let client = SyncClient::<LabAction>::with(&server.url("trap"), options).await?;
     within("live", client.ready()).await?;
     let create = |id: &str| {

@@ -1,25 +1,19 @@
-//! Every store keeps what the one in memory keeps, for any writes; and a replica comes out of each
-//! as it went in.
+//! Every store keeps what the one in memory keeps, for any writes.
 
-use partysync::{Action, Record, Timestamp};
-use partysync_client::Replica;
-use partysync_client::store::{MemoryStore, RowsWrite, SqliteStore, Write};
+use futures::{FutureExt, StreamExt};
+use partysync::{Code, Result, Timestamp};
+use partysync_client::store::{
+    Abandoned, MemoryStore, Outbox, RowsWrite, SavedAction, SqliteStore, Store, StoreEvent,
+    Suspicion, Write,
+};
+use partysync_client::{Place, User};
 use proptest::prelude::*;
 use serde_json::json;
+use std::path::Path;
+use std::sync::Arc;
 
-#[derive(Record, Clone, PartialEq, Debug)]
-#[record(table = "notes")]
-struct Note {
-    #[record(key)]
-    id: i64,
-    text: String,
-}
-
-#[derive(Action, Clone, PartialEq, Debug)]
-#[action(record = Note)]
-enum NoteAction {
-    #[action(upsert)]
-    Put { id: i64, text: String },
+fn open(path: &Path) -> Result<SqliteStore> {
+    SqliteStore::open(path, &Place::new("notes", "mine", User::anyone()))
 }
 
 fn rows() -> impl Strategy<Value = Write> {
@@ -37,15 +31,47 @@ fn rows() -> impl Strategy<Value = Write> {
     )
 }
 
+fn action() -> impl Strategy<Value = SavedAction> {
+    (any::<i64>(), 0..3_u32).prop_map(|(millis, points)| SavedAction {
+        channel: "notes".into(),
+        action: json!({"type": "put", "payload": {"id": 1, "text": "x"}}),
+        made_at: Timestamp::from_millis(millis),
+        suspicion: Suspicion { points, millis: 7 },
+    })
+}
+
 fn write() -> impl Strategy<Value = Write> {
+    let client = || prop_oneof![Just("one"), Just("two")];
+    let name = || client().prop_map(Arc::<str>::from);
+    let seq = || 1..5_u64;
+    let at = Timestamp::from_millis(9);
+    let pending = proptest::collection::btree_map(seq(), action(), 0..3);
+    let outbox = (client(), seq(), pending).prop_map(move |(client, pushed, pending)| Outbox {
+        client: client.into(),
+        pushed,
+        pushed_at: Some(at),
+        pending,
+    });
+    let abandoned = action().prop_map(|saved| Abandoned {
+        channel: saved.channel,
+        action: saved.action,
+        made_at: saved.made_at,
+        code: "abandoned".into(),
+        message: "it is".into(),
+    });
     prop_oneof![
         6 => rows(),
         1 => prop_oneof![Just("notes"), Just("others")].prop_map(Write::Stale),
-        1 => "[a-z]{0,4}".prop_map(Write::Epoch),
-        1 => (0..6_u64).prop_map(Write::Answered),
-        1 => (0..6_u64).prop_map(Write::Pushed),
-        1 => (0..6_u64, 0..4_u32).prop_map(|(seq, n)| Write::Blame(seq, n)),
-        1 => "[a-z]{1,4}".prop_map(Write::Client),
+        1 => outbox.prop_map(Write::Outbox),
+        6 => (name(), seq(), action()).prop_map(|(client, seq, action)| Write::Act { client, seq, action }),
+        2 => (name(), seq(), seq()).prop_map(|(client, from, to)| Write::Answered { client, from, to }),
+        2 => (name(), seq(), seq()).prop_map(|(client, seq, points)| Write::Suspect {
+            client,
+            seq,
+            suspicion: Suspicion { points: points as u32, millis: 8 },
+        }),
+        1 => ("[ab]", abandoned).prop_map(|(id, abandoned)| Write::Abandon { id, abandoned }),
+        1 => "[ab]".prop_map(Write::Discard),
     ]
 }
 
@@ -57,38 +83,20 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("replica.sqlite");
         let memory = MemoryStore::new();
-        let mut seq = 0;
-        for (mut writes, acts) in batches {
-            if acts {
-                seq += 1;
-                let action = json!({"type": "put", "payload": {"id": 1, "text": "x"}});
-                let made_at = Timestamp::from_millis(7);
-                writes.push(Write::Act { seq, channel: "notes".into(), action, made_at });
+        for (mut writes, pushes) in batches {
+            // What is pushed is in the outbox.
+            if pushes && let Some(outbox) = memory.kept().unwrap().outboxes.values().next() {
+                let (client, at) = (Arc::from(outbox.client.as_str()), Timestamp::from_millis(3));
+                writes.insert(0, Write::Pushed { client, seq: 3, at });
             }
-            // A replica's outbox begins with its first word to the room.
-            writes.insert(0, Write::Answered(0));
-            memory.write_now("client", writes.clone()).unwrap();
+            memory.write_now(writes.clone()).unwrap();
             // Opened anew each time: nothing is kept but in the file.
-            SqliteStore::open(&path).unwrap().write_now("client", &writes).unwrap();
-            let kept = SqliteStore::open(&path).unwrap().load_now().unwrap();
-            prop_assert_eq!(kept, memory.load_now().unwrap());
+            open(&path).unwrap().write_now(&writes).unwrap();
+            let kept = open(&path).unwrap().read().unwrap();
+            let saved = memory.clone().open_now("another").unwrap();
+            prop_assert_eq!(kept, saved);
         }
     }
-}
-
-#[test]
-fn a_replica_comes_out_as_it_went_in() {
-    let store = SqliteStore::in_memory().unwrap();
-    let mut replica = Replica::<NoteAction>::new("client");
-    for id in [1, i64::MAX] {
-        let action = NoteAction::Put { id, text: "pending".into() };
-        replica.act(action, Timestamp::from_millis(5)).unwrap();
-    }
-    store.write_now("client", &replica.take_writes()).unwrap();
-    let (loaded, lost) = Replica::<NoteAction>::load(&store.load_now().unwrap(), "another");
-    assert!(lost.is_empty());
-    assert_eq!(loaded.rows::<Note>().unwrap(), replica.rows::<Note>().unwrap());
-    assert_eq!((loaded.pending(), loaded.client()), (2, "client"));
 }
 
 #[test]
@@ -96,42 +104,72 @@ fn a_file_that_is_no_database_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("garbage");
     std::fs::write(&path, "not a database, but long enough to look at ".repeat(100)).unwrap();
-    assert!(SqliteStore::open(&path).is_err());
+    assert!(open(&path).is_err());
+}
+
+#[test]
+fn a_file_is_one_rooms_and_one_users() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("replica.sqlite");
+    drop(open(&path).unwrap());
+    for other in [
+        Place::new("notes", "theirs", User::anyone()),
+        Place::new("notes", "mine", User::new("ada")),
+        Place::new("notes", "mine", User::anyone()).app("another"),
+    ] {
+        assert_eq!(SqliteStore::open(&path, &other).unwrap_err().code(), Code::Store, "{other}");
+    }
+    // Until it is deleted.
+    let store = open(&path).unwrap();
+    store.delete().now_or_never().unwrap().unwrap();
+    drop(store);
+    assert!(SqliteStore::open(&path, &Place::new("notes", "theirs", User::anyone())).is_ok());
 }
 
 #[test]
 fn a_file_is_one_programs_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("replica.sqlite");
-    let first = SqliteStore::open(&path).unwrap();
-    assert!(SqliteStore::open(&path).unwrap_err().message().contains("locked"));
+    let first = open(&path).unwrap();
+    assert!(open(&path).unwrap_err().message().contains("locked"));
     drop(first);
-    assert!(SqliteStore::open(&path).is_ok());
+    assert!(open(&path).is_ok());
 }
 
 #[test]
 fn an_outbox_in_memory_is_one_clients_at_a_time() {
     let store = MemoryStore::new();
-    let act = |seq| Write::Act {
+    let act = |client: &str, seq| Write::Act {
+        client: client.into(),
         seq,
-        channel: "notes".into(),
-        action: json!({"type": "put", "payload": {"id": 1, "text": "x"}}),
-        made_at: Timestamp::from_millis(7),
+        action: SavedAction {
+            channel: "notes".into(),
+            action: json!({"type": "put", "payload": {"id": 1, "text": "x"}}),
+            made_at: Timestamp::from_millis(7),
+            suspicion: Suspicion::default(),
+        },
     };
-    let (first, second) = (store.clone(), store.clone());
-    first.write_now("first", vec![act(1)]).unwrap();
-    second.write_now("second", vec![act(1), act(2)]).unwrap();
-    assert_eq!(store.load_now().unwrap().outbox, None, "both are taken");
+    let clients = |outboxes: &[Outbox]| -> Vec<String> {
+        outboxes.iter().map(|outbox| outbox.client.clone()).collect()
+    };
+    let (first, second, third) = (store.clone(), store.clone(), store.clone());
+    let mut events = third.events();
+    first.open_now("first").unwrap();
+    first.write_now(vec![act("first", 1)]).unwrap();
+    let saved = second.open_now("second").unwrap();
+    assert_eq!((saved.outboxes, clients(&saved.others)), (vec![], vec!["first".to_owned()]));
+    second.write_now(vec![act("second", 1), act("second", 2)]).unwrap();
+    third.open_now("third").unwrap();
     drop(second);
-    let orphan = store.orphan_now().unwrap().expect("the second left two actions");
-    assert_eq!((orphan.outbox.client.as_str(), orphan.outbox.pending.len()), ("second", 2));
-    assert!(store.orphan_now().unwrap().is_none(), "it is taken");
-    drop(orphan);
+    let Some(Some(StoreEvent::Orphan(orphan))) = events.next().now_or_never() else {
+        panic!("the second left two actions");
+    };
+    assert_eq!((orphan.client.as_str(), orphan.pending.len()), ("second", 2));
+    assert_eq!(clients(&store.clone().open_now("fourth").unwrap().others).len(), 2, "it is taken");
+    drop((first, third));
     let heir = store.clone();
-    assert_eq!(heir.load_now().unwrap().outbox.unwrap().client, "second");
-    heir.remove_now().unwrap();
-    drop((heir, first));
-    assert_eq!(store.load_now().unwrap().outbox.unwrap().client, "first");
+    assert_eq!(clients(&heir.open_now("fifth").unwrap().outboxes), ["first", "second"]);
+    assert_eq!(heir.open_now("fifth").unwrap().outboxes, [], "once");
 }
 
 #[test]
@@ -141,8 +179,8 @@ fn rows_that_another_client_has_kept_already_are_left_as_they_are() {
         let (epoch, schema) = ("e".to_owned(), "s".to_owned());
         let rows = vec![("1".to_owned(), Some(json!([row])))];
         let rows = RowsWrite { channel: "notes", schema, epoch, from, to, rows };
-        store.write_now("c", vec![Write::Rows(rows)]).unwrap();
-        let channel = store.load_now().unwrap().channels["notes"].clone();
+        store.write_now(vec![Write::Rows(rows)]).unwrap();
+        let channel = store.kept().unwrap().channels["notes"].clone();
         (channel.version, channel.rows["1"][0].as_i64())
     };
     assert_eq!(rows(None, 5, 50), (Some(5), Some(50)));
@@ -151,7 +189,7 @@ fn rows_that_another_client_has_kept_already_are_left_as_they_are() {
     assert_eq!(rows(None, 7, 71), (Some(7), Some(70)), "as old");
     assert_eq!(rows(Some(8), 9, 90), (Some(7), Some(70)), "not what it goes on from");
     assert_eq!(rows(Some(6), 9, 91), (Some(9), Some(91)), "from before, to after");
-    store.write_now("c", vec![Write::Stale("notes")]).unwrap();
+    store.write_now(vec![Write::Stale("notes")]).unwrap();
     assert_eq!(rows(Some(9), 10, 100), (None, Some(91)), "not to be built on");
     assert_eq!(rows(None, 4, 40), (Some(4), Some(40)), "the room was set back");
 }

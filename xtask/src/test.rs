@@ -182,7 +182,7 @@ pub(crate) fn simulate(arguments: impl IntoIterator<Item = String>) -> Result<()
 }
 
 /// What the simulation has to notice the lack of.
-const PROTECTIONS: [&str; 10] = [
+const PROTECTIONS: [&str; 16] = [
     // The client's and the room's.
     "dedupe",
     "version",
@@ -197,6 +197,12 @@ const PROTECTIONS: [&str; 10] = [
     "seq",
     "floor",
     "page",
+    "forgotten",
+    "waited",
+    "stored",
+    "reopen",
+    "footprint",
+    "settled",
 ];
 
 /// Runs the simulation once for each protection, built without it: each run has to fail.

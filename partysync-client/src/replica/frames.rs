@@ -1,19 +1,33 @@
 //! What a server's frames do to a replica: catch-up, patches, and the step in which confirmed rows
 //! take the place of optimistic ones.
 
+use super::overlay::NewRows;
+use super::pending::Whose;
 use super::{Changes, Replica, Row, Table};
-use crate::store::{RowsWrite, Write};
+use crate::store::{RowsWrite, SavedAction, Write};
 use partysync::sql::Value;
 use partysync::wire::v2::{Ack, CatchUp, Patch};
 use partysync::{Action, Code, Error, Key, Result, Schema};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// An action that was answered.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) client: Arc<str>,
+    pub(crate) seq: u64,
+    /// Whether this client has made it.
+    pub(crate) own: bool,
+    pub(crate) outcome: Result<()>,
+    pub(crate) action: SavedAction,
+}
 
 /// What a frame did to the replica.
 #[derive(Debug, Default)]
 pub(crate) struct Applied {
     pub(crate) changes: Changes,
-    pub(crate) answers: Vec<(u64, Result<()>)>,
+    pub(crate) answers: Vec<Answered>,
 }
 
 impl<A: Action> Replica<A> {
@@ -52,7 +66,8 @@ impl<A: Action> Replica<A> {
         let stored = rows.iter().filter(|(_, row)| !whole || row.is_some());
         let stored = stored.map(|(key, row)| RowsWrite::row(schema, key, row.as_deref())).collect();
         self.set_version(channel, from, to, stored);
-        Ok((true, self.confirm([(channel, rows)].into(), &[])))
+        let gone = self.held_by_rows();
+        Ok((true, self.confirm([(channel, rows)].into(), gone)))
     }
 
     /// A patch, with its answers.
@@ -74,7 +89,7 @@ impl<A: Action> Replica<A> {
             return Ok(Applied::default());
         }
         self.pages = 0;
-        let mut rows: BTreeMap<&'static str, BTreeMap<Key, Option<Row>>> = BTreeMap::new();
+        let mut rows = NewRows::new();
         for change in std::mem::take(&mut self.partial) {
             let schema = self.table(&change.channel)?.schema;
             let changed = rows.entry(schema.table).or_default();
@@ -88,9 +103,43 @@ impl<A: Action> Replica<A> {
                 self.set_version(schema.table, Some(patch.from), patch.to, stored.collect());
             }
         }
-        let changes = self.confirm(rows, &patch.acks);
-        let answers = patch.acks.iter().map(|ack| (ack.seq, ack.outcome())).collect();
+        let mut gone = Vec::new();
+        let mut answers = Vec::new();
+        for ack in &patch.acks {
+            self.answered(ack, &mut gone, &mut answers);
+        }
+        gone.extend(self.held_by_rows());
+        let changes = self.confirm(rows, gone);
         Ok(Applied { changes, answers })
+    }
+
+    /// An answer to an action of this client's, or to one that it has adopted. One that came twice
+    /// was heard the first time.
+    fn answered(
+        &mut self,
+        ack: &Ack,
+        gone: &mut Vec<super::Pending<A>>,
+        answers: &mut Vec<Answered>,
+    ) {
+        let whose = |queue: &&mut super::Queue<A>| match &ack.client {
+            None => queue.whose == Whose::Own,
+            Some(client) => queue.whose == Whose::Adopted && *queue.client == **client,
+        };
+        let Some(queue) = self.queues.iter_mut().find(whose) else { return };
+        let Some(pending) = queue.take(ack.seq) else { return };
+        let (client, own) = (queue.client.clone(), queue.whose == Whose::Own);
+        let (action, outcome) = (pending.saved(), ack.outcome());
+        gone.push(pending);
+        let write = Write::Answered { client: client.clone(), from: ack.seq, to: ack.seq };
+        match self.writes.last_mut() {
+            Some(Write::Answered { client: last, to, .. })
+                if *last == client && to.checked_add(1) == Some(ack.seq) =>
+            {
+                *to = ack.seq;
+            }
+            _ => self.writes.push(write),
+        }
+        answers.push(Answered { client, seq: ack.seq, own, outcome, action });
     }
 
     fn table(&mut self, channel: &str) -> Result<&mut Table> {
@@ -113,35 +162,6 @@ impl<A: Action> Replica<A> {
             let (schema, epoch) = (table.schema.hash(), self.epoch.clone().unwrap_or_default());
             self.writes.push(Write::Rows(RowsWrite { channel, schema, epoch, from, to, rows }));
         }
-    }
-
-    /// Puts confirmed rows in, drops answered actions and replays the rest: one step.
-    fn confirm(
-        &mut self,
-        rows: BTreeMap<&'static str, BTreeMap<Key, Option<Row>>>,
-        acks: &[Ack],
-    ) -> Changes {
-        let touched = rows
-            .iter()
-            .flat_map(|(channel, rows)| rows.keys().map(move |key| (*channel, key.clone())))
-            .collect();
-        let before = self.snapshot_of(&touched);
-        for (channel, rows) in rows {
-            let Some(table) = self.tables.get_mut(channel) else { continue };
-            for (key, row) in rows {
-                match row {
-                    Some(row) => table.confirmed.insert(key, row),
-                    None => table.confirmed.remove(&key),
-                };
-            }
-        }
-        if !acks.is_empty() {
-            self.pending.retain(|pending| !acks.iter().any(|ack| ack.seq == pending.seq));
-            self.writes.extend(acks.iter().map(|ack| Write::Answered(ack.seq)));
-        }
-        self.drop_guests();
-        self.replay();
-        self.changes_since(before)
     }
 }
 

@@ -1,23 +1,35 @@
-//! What one action's reducer works on: the view, with its own writes apart until it succeeds.
+//! What one action's reducer works on: the view, with its own writes apart until it succeeds, and
+//! a note of what it has read.
 
+use super::pending::Footprint;
 use super::{Row, Table};
 use partysync::{Key, Tables, Timestamp};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+
+pub(super) type Written = BTreeMap<(&'static str, Key), Option<Row>>;
 
 pub(super) struct Scratch<'a> {
     tables: &'a BTreeMap<&'static str, Table>,
-    rows: BTreeMap<(&'static str, Key), Option<Row>>,
+    rows: Written,
+    read: RefCell<Footprint>,
     now: Timestamp,
 }
 
 impl<'a> Scratch<'a> {
     pub(super) fn new(tables: &'a BTreeMap<&'static str, Table>, now: Timestamp) -> Self {
-        Self { tables, rows: BTreeMap::new(), now }
+        Self { tables, rows: BTreeMap::new(), read: RefCell::default(), now }
     }
 
-    /// What the reducer wrote.
-    pub(super) fn into_rows(self) -> BTreeMap<(&'static str, Key), Option<Row>> {
-        self.rows
+    /// What the reducer wrote, if it succeeded, and what it has looked at.
+    pub(super) fn end(self, succeeded: bool) -> (Written, Footprint) {
+        let mut footprint = self.read.into_inner();
+        footprint.touched.extend(self.rows.keys().cloned());
+        if !succeeded {
+            return (Written::new(), footprint);
+        }
+        footprint.written = self.rows.keys().cloned().collect();
+        (self.rows, footprint)
     }
 
     fn channel(&self, channel: &str) -> Option<(&'static str, &Table)> {
@@ -32,9 +44,11 @@ impl Tables for Scratch<'_> {
 
     fn get(&self, channel: &str, key: &Key) -> Option<Row> {
         let (channel, table) = self.channel(channel)?;
-        if let Some(row) = self.rows.get(&(channel, key.clone())) {
+        let at = (channel, key.clone());
+        if let Some(row) = self.rows.get(&at) {
             return row.clone();
         }
+        self.read.borrow_mut().touched.insert(at);
         table.row(key).cloned()
     }
 
@@ -49,6 +63,7 @@ impl Tables for Scratch<'_> {
 
     fn keys(&self, channel: &str) -> Vec<Key> {
         let Some((channel, table)) = self.channel(channel) else { return Vec::new() };
+        self.read.borrow_mut().scanned.insert(channel);
         let own = self.rows.iter().filter(|((c, _), _)| *c == channel).map(|((_, k), r)| (k, r));
         table.keys(own)
     }

@@ -1,44 +1,52 @@
 //! [`MemoryStore`]: replicas that outlive their clients, but not the process.
 
-use super::{Orphan, Orphans, Outbox, Saved, SavedChannel, Store, Stored, Write};
+use super::{Events, Kept, Outbox, Saved, Store, StoreEvent, Stored, Write};
+use crate::peer::Note;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
-use futures::{StreamExt, future};
+use futures::future;
 use partysync::{Code, Error, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Keeps replicas in memory. Clones share what they keep: one may be used for each client, and a
-/// client that is made when another is gone goes on where that one ended.
+/// Keeps replicas in memory. Clones share what they keep: use one for each client. A client that
+/// is made when another is gone goes on with what that one left behind.
+///
+/// ```
+/// use partysync_client::store::{MemoryStore, Saved};
+///
+/// let store = MemoryStore::new();
+/// assert_eq!(store.open_now("a client")?, Saved::default());
+/// # Ok::<(), partysync::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    kept: Arc<Mutex<Kept>>,
-    /// The outbox that this handle has taken.
-    mine: Mutex<Option<u64>>,
+    shared: Arc<Mutex<Shared>>,
+    /// What tells this handle from others.
+    handle: Mutex<Option<u64>>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
-    channels: BTreeMap<String, SavedChannel>,
-    outboxes: BTreeMap<u64, Outbox>,
-    taken: BTreeSet<u64>,
-    last: u64,
-    /// Told when an outbox is let go.
-    waiting: Vec<UnboundedSender<()>>,
+struct Shared {
+    kept: Kept,
+    /// Which handle has the outbox of a client.
+    owners: BTreeMap<String, u64>,
+    /// What handles are told.
+    listeners: BTreeMap<u64, UnboundedSender<StoreEvent>>,
+    handles: u64,
 }
 
 impl Clone for MemoryStore {
     fn clone(&self) -> Self {
-        Self { kept: self.kept.clone(), mine: Mutex::default() }
+        Self { shared: self.shared.clone(), handle: Mutex::default() }
     }
 }
 
 impl Drop for MemoryStore {
     fn drop(&mut self) {
-        if let (Ok(mut kept), Ok(mine)) = (self.kept.lock(), self.mine.lock())
-            && let Some(mine) = *mine
+        if let (Ok(mut shared), Ok(Some(handle))) =
+            (self.shared.lock(), self.handle.lock().map(|handle| *handle))
         {
-            kept.taken.remove(&mine);
-            kept.waiting.retain(|waiting| waiting.unbounded_send(()).is_ok());
+            shared.release(handle);
         }
     }
 }
@@ -47,13 +55,31 @@ fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
     mutex.lock().map_err(|_| Error::new(Code::Store, "the store broke in another thread"))
 }
 
-impl Kept {
-    /// Takes an outbox that nobody has.
-    fn take(&mut self, fits: impl Fn(&Outbox) -> bool) -> Option<u64> {
-        let free = |(slot, outbox): &(&u64, &Outbox)| !self.taken.contains(slot) && fits(outbox);
-        let slot = self.outboxes.iter().find(free).map(|(slot, _)| *slot)?;
-        self.taken.insert(slot);
-        Some(slot)
+impl Shared {
+    /// Lets go of what a handle has; another one that lives gets it.
+    fn release(&mut self, handle: u64) {
+        self.listeners.remove(&handle);
+        let owned = self.owners.iter().filter(|(_, owner)| **owner == handle);
+        let owned: Vec<_> = owned.map(|(client, _)| client.clone()).collect();
+        for client in owned {
+            self.owners.remove(&client);
+            match self.kept.outboxes.get(&client) {
+                None => {
+                    let gone = StoreEvent::Orphan(Outbox::new(client));
+                    self.listeners.retain(|_, told| told.unbounded_send(gone.clone()).is_ok());
+                }
+                Some(outbox) => {
+                    let orphan = StoreEvent::Orphan(outbox.clone());
+                    let heir = self
+                        .listeners
+                        .iter()
+                        .find(|(_, told)| told.unbounded_send(orphan.clone()).is_ok());
+                    if let Some((heir, _)) = heir {
+                        self.owners.insert(client, *heir);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -64,93 +90,103 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// What is kept: the rows, and an outbox that nobody has, which is taken.
-    ///
-    /// # Errors
-    /// [`Code::Store`] after a panic in another thread.
-    pub fn load_now(&self) -> Result<Saved> {
-        let (mut kept, mut mine) = (lock(&self.kept)?, lock(&self.mine)?);
-        if mine.is_none() {
-            *mine = kept.take(|_| true);
-        }
-        let outbox = mine.and_then(|mine| kept.outboxes.get(&mine)).cloned();
-        Ok(Saved { outbox, channels: kept.channels.clone() })
+    fn handle(&self, shared: &mut Shared) -> Result<u64> {
+        let mut handle = lock(&self.handle)?;
+        Ok(*handle.get_or_insert_with(|| {
+            shared.handles += 1;
+            shared.handles
+        }))
     }
 
-    /// Keeps these writes.
+    /// [`Store::open`], at once.
     ///
     /// # Errors
     /// [`Code::Store`] after a panic in another thread.
-    pub fn write_now(&self, client: &str, writes: Vec<Write>) -> Result<()> {
-        let (mut kept, mut mine) = (lock(&self.kept)?, lock(&self.mine)?);
-        let slot = mine.unwrap_or(kept.last + 1);
+    pub fn open_now(&self, client: &str) -> Result<Saved> {
+        let mut shared = lock(&self.shared)?;
+        let handle = self.handle(&mut shared)?;
+        let Shared { kept, owners, .. } = &mut *shared;
+        owners.insert(client.to_owned(), handle);
         let mut saved = Saved {
-            outbox: kept.outboxes.remove(&slot),
-            channels: std::mem::take(&mut kept.channels),
+            channels: kept.channels.clone(),
+            abandoned: kept.abandoned.clone(),
+            ..Saved::default()
         };
-        writes.into_iter().for_each(|write| saved.apply(client, write));
-        kept.channels = saved.channels;
-        if let Some(outbox) = saved.outbox {
-            kept.last = kept.last.max(slot);
-            kept.taken.insert(slot);
-            kept.outboxes.insert(slot, outbox);
-            *mine = Some(slot);
+        for outbox in kept.outboxes.values() {
+            match owners.get(&outbox.client) {
+                None => {
+                    owners.insert(outbox.client.clone(), handle);
+                    saved.outboxes.push(outbox.clone());
+                }
+                Some(owner) if *owner != handle => saved.others.push(outbox.clone()),
+                Some(_) => {}
+            }
         }
+        Ok(saved)
+    }
+
+    /// [`Store::write`], at once.
+    ///
+    /// # Errors
+    /// [`Code::Store`] after a panic in another thread.
+    pub fn write_now(&self, writes: Vec<Write>) -> Result<()> {
+        let mut shared = lock(&self.shared)?;
+        writes.into_iter().for_each(|write| shared.kept.apply(write));
         Ok(())
     }
 
-    /// An outbox with pending actions whose client is gone, if there is one.
+    /// What is kept.
     ///
     /// # Errors
     /// [`Code::Store`] after a panic in another thread.
-    pub fn orphan_now(&self) -> Result<Option<Orphan>> {
-        let mut kept = lock(&self.kept)?;
-        let Some(slot) = kept.take(|outbox| !outbox.pending.is_empty()) else { return Ok(None) };
-        let outbox = kept.outboxes.get(&slot).cloned().unwrap_or_default();
-        let store = Self { kept: self.kept.clone(), mine: Mutex::new(Some(slot)) };
-        Ok(Some(Orphan { outbox, store: Box::new(store) }))
+    pub fn kept(&self) -> Result<Kept> {
+        Ok(lock(&self.shared)?.kept.clone())
     }
 
-    /// Forgets the outbox that this handle has.
+    /// Keeps this in place of what was kept, as a copy that is played back does.
     ///
     /// # Errors
     /// [`Code::Store`] after a panic in another thread.
-    pub fn remove_now(&self) -> Result<()> {
-        let (mut kept, mut mine) = (lock(&self.kept)?, lock(&self.mine)?);
-        if let Some(slot) = mine.take() {
-            kept.outboxes.remove(&slot);
-            kept.taken.remove(&slot);
-        }
+    pub fn set_kept(&self, kept: Kept) -> Result<()> {
+        lock(&self.shared)?.kept = kept;
+        Ok(())
+    }
+
+    fn others(&self, told: impl Fn(&UnboundedSender<StoreEvent>)) -> Result<()> {
+        let mut shared = lock(&self.shared)?;
+        let own = self.handle(&mut shared)?;
+        shared.listeners.iter().filter(|(handle, _)| **handle != own).for_each(|(_, l)| told(l));
         Ok(())
     }
 }
 
 impl Store for MemoryStore {
-    fn load(&self) -> Stored<'_, Saved> {
-        Box::pin(future::ready(self.load_now()))
+    fn open<'a>(&'a self, client: &'a str) -> Stored<'a, Saved> {
+        Box::pin(future::ready(self.open_now(client)))
     }
 
-    fn write<'a>(&'a self, client: &'a str, writes: Vec<Write>) -> Stored<'a, ()> {
-        Box::pin(future::ready(self.write_now(client, writes)))
+    fn write(&self, writes: Vec<Write>) -> Stored<'_, ()> {
+        Box::pin(future::ready(self.write_now(writes)))
     }
 
-    fn orphans(&self) -> Orphans {
-        let (waiting, woken) = unbounded();
-        // One may be there already.
-        let told = waiting.unbounded_send(()).is_ok();
-        if let Ok(mut kept) = self.kept.lock()
-            && told
+    fn events(&self) -> Events {
+        let (told, events) = unbounded();
+        if let Ok(mut shared) = lock(&self.shared)
+            && let Ok(handle) = self.handle(&mut shared)
         {
-            kept.waiting.push(waiting);
+            shared.listeners.insert(handle, told);
         }
-        let store = self.clone();
-        Box::pin(woken.flat_map(move |()| {
-            let found = std::iter::from_fn(|| store.orphan_now().ok().flatten());
-            futures::stream::iter(found.collect::<Vec<_>>())
-        }))
+        Box::pin(events)
     }
 
-    fn remove(&self) -> Stored<'_, ()> {
-        Box::pin(future::ready(self.remove_now()))
+    fn tell(&self, note: &Note) {
+        // After a panic in another thread nothing works any more, and opening says so.
+        let _ = self.others(|told| drop(told.unbounded_send(StoreEvent::Note(note.clone()))));
+    }
+
+    fn delete(&self) -> Stored<'_, ()> {
+        let deleted = lock(&self.shared).map(|mut shared| shared.kept = Kept::default());
+        let told = self.others(|told| drop(told.unbounded_send(StoreEvent::Deleted)));
+        Box::pin(future::ready(deleted.and(told)))
     }
 }

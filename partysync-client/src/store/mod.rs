@@ -10,12 +10,15 @@ mod sqlite;
 #[cfg(all(feature = "web", target_arch = "wasm32"))]
 pub use indexed_db::IndexedDbStore;
 pub use memory::MemoryStore;
-pub use saved::{Fit, Outbox, RowsWrite, Saved, SavedAction, SavedChannel, Write};
+pub use saved::{
+    Abandoned, Fit, Kept, Outbox, RowsWrite, Saved, SavedAction, SavedChannel, Suspicion, Write,
+};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
+use crate::peer::Note;
 use futures::Stream;
-use partysync::Result;
+use partysync::{Error, Result};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -26,12 +29,12 @@ pub type Stored<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 #[cfg(target_arch = "wasm32")]
 pub type Stored<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + 'a>>;
 
-/// Outboxes that others left behind, as they are found.
+/// What a store tells.
 #[cfg(not(target_arch = "wasm32"))]
-pub type Orphans = Pin<Box<dyn Stream<Item = Orphan> + Send>>;
-/// Outboxes that others left behind, as they are found.
+pub type Events = Pin<Box<dyn Stream<Item = StoreEvent> + Send>>;
+/// What a store tells.
 #[cfg(target_arch = "wasm32")]
-pub type Orphans = Pin<Box<dyn Stream<Item = Orphan>>>;
+pub type Events = Pin<Box<dyn Stream<Item = StoreEvent>>>;
 
 /// What native programs need of a store: its client is driven on any thread.
 #[cfg(not(target_arch = "wasm32"))]
@@ -44,49 +47,50 @@ pub trait Shareable {}
 #[cfg(target_arch = "wasm32")]
 impl<T> Shareable for T {}
 
-/// A place to keep a replica: the confirmed rows of a room, and the outbox of one client.
+/// Something that happens to what is kept, from outside.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StoreEvent {
+    /// The outbox of a client that is gone; the store has it now, and nobody else gets it before
+    /// the store is dropped. It may be empty.
+    Orphan(Outbox),
+    /// A living client of the same replica tells the others.
+    Note(Note),
+    /// The store broke, and has to be opened again.
+    Broke(Error),
+    /// Somebody has deleted what is kept, as when a user logs out.
+    Deleted,
+}
+
+/// A place to keep a replica: the confirmed rows of a room, and the outboxes of its clients.
 ///
 /// Several clients at a time may share a place, as the tabs of an app do. They share its rows;
 /// each has an outbox of its own, which is handed on when its client is gone.
 pub trait Store: Shareable {
-    /// Takes an outbox that nobody uses, if there is one, and reads it with the rows. Nobody else
-    /// gets it before this store is dropped. Called once.
+    /// Opens the place for the client with this id, and reads it. Outboxes that nobody uses are
+    /// taken: nobody else gets them before this store is dropped. Called again after a failure;
+    /// what was taken before stays taken, and is not read again.
     ///
     /// # Errors
-    /// When it cannot be read: the client goes on without.
-    fn load(&self) -> Stored<'_, Saved>;
+    /// When it cannot be read: the client goes on without, and asks again later.
+    fn open<'a>(&'a self, client: &'a str) -> Stored<'a, Saved>;
 
-    /// Keeps these writes: all of them, or none. `client` is the replica's id.
+    /// Keeps these writes: all of them, or none.
     ///
     /// # Errors
-    /// When they cannot be kept: the client goes on without.
-    fn write<'a>(&'a self, client: &'a str, writes: Vec<Write>) -> Stored<'a, ()>;
+    /// When they cannot be kept: the client goes on without, and opens it again later.
+    fn write(&self, writes: Vec<Write>) -> Stored<'_, ()>;
 
-    /// Outboxes with pending actions whose clients are gone, now and later. Whoever takes one
-    /// pushes them.
-    fn orphans(&self) -> Orphans {
+    /// What happens to it from outside, from now on. Called once, before it is opened.
+    fn events(&self) -> Events {
         Box::pin(futures::stream::pending())
     }
 
-    /// Forgets the outbox: all in it was answered, and no client goes on with it.
+    /// Tells the other clients of the same place.
+    fn tell(&self, _note: &Note) {}
+
+    /// Deletes all that is kept in this place; clients that use it end.
     ///
     /// # Errors
-    /// When it cannot be done; then the outbox is found again, empty.
-    fn remove(&self) -> Stored<'_, ()> {
-        Box::pin(futures::future::ready(Ok(())))
-    }
-}
-
-/// An outbox whose client is gone.
-pub struct Orphan {
-    /// What is in it.
-    pub outbox: Outbox,
-    /// Where it is kept; nobody else gets it before this is dropped.
-    pub store: Box<dyn Store>,
-}
-
-impl std::fmt::Debug for Orphan {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Orphan").field("outbox", &self.outbox).finish_non_exhaustive()
-    }
+    /// When it cannot be done.
+    fn delete(&self) -> Stored<'_, ()>;
 }

@@ -1,32 +1,41 @@
 //! What is kept of a replica, and the changes to it.
 
 use partysync::sql::Value;
-use partysync::{Key, Schema, Timestamp};
+use partysync::{Code, Error, Key, Schema, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A replica as it is kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
-    /// What its client made and may go on with; `None` when there is none that is free.
-    pub outbox: Option<Outbox>,
     /// Confirmed rows by channel.
+    #[serde(default)]
     pub channels: BTreeMap<String, SavedChannel>,
+    /// What clients that are gone left behind: the store has them for whoever opened it.
+    #[serde(default)]
+    pub outboxes: Vec<Outbox>,
+    /// The outboxes of other clients that are alive.
+    #[serde(default)]
+    pub others: Vec<Outbox>,
+    /// Actions that were given up, by their id.
+    #[serde(default)]
+    pub abandoned: BTreeMap<String, Abandoned>,
 }
 
-/// What one client made.
+/// What one client made. A client's id is used by one process in one life only, and whoever finds
+/// its outbox adds nothing to it: an id and a seq name one action for ever, whatever a store loses.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outbox {
     /// The client's id.
     pub client: String,
-    /// The epoch of the room that `pushed` is about.
-    pub epoch: Option<String>,
-    /// The seq of the next action.
-    pub next_seq: u64,
-    /// The highest seq that was ever pushed under this id.
+    /// The highest seq that was ever pushed.
     #[serde(default)]
     pub pushed: u64,
+    /// When the first of the actions that were pushed and have no answer was pushed first.
+    #[serde(default)]
+    pub pushed_at: Option<Timestamp>,
     /// Actions without an answer by seq.
     pub pending: BTreeMap<u64, SavedAction>,
 }
@@ -40,9 +49,41 @@ pub struct SavedAction {
     pub action: Json,
     /// When it was made.
     pub made_at: Timestamp,
-    /// What is held against it for pushes without an answer.
+    /// What is held against it.
     #[serde(default)]
-    pub blame: u32,
+    pub suspicion: Suspicion,
+}
+
+/// How often a push that began with this action got no answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspicion {
+    /// How much: more for a server that was there and failed than for a connection that broke.
+    pub points: u32,
+    /// For how long it was tried, ms; not counting the time when nothing was.
+    pub millis: u64,
+}
+
+/// An action that was given up: nobody knows whether the room has done it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Abandoned {
+    /// The record's table.
+    pub channel: String,
+    /// `{"type", "payload"}`.
+    pub action: Json,
+    /// When it was made.
+    pub made_at: Timestamp,
+    /// [`Code::as_str`] of why it was given up.
+    pub code: String,
+    /// Why, for people.
+    pub message: String,
+}
+
+impl Abandoned {
+    /// Why it was given up: [`Code::Abandoned`] or [`Code::ClientForgotten`].
+    #[must_use]
+    pub fn error(&self) -> Error {
+        Error::new(Code::from_name(&self.code), self.message.clone())
+    }
 }
 
 /// One channel as it is kept.
@@ -65,27 +106,54 @@ pub enum Write {
     Rows(RowsWrite),
     /// A channel's rows are no longer to be built on.
     Stale(&'static str),
-    /// The epoch of the room that the outbox is pushed to.
-    Epoch(String),
+    /// A client's outbox as a whole, in place of what is kept of it.
+    Outbox(Outbox),
     /// A new pending action.
     Act {
+        /// Whose it is.
+        client: Arc<str>,
         /// Its seq.
         seq: u64,
-        /// The record's table.
-        channel: String,
-        /// `{"type", "payload"}`.
-        action: Json,
-        /// When it was made.
-        made_at: Timestamp,
+        /// The action.
+        action: SavedAction,
     },
-    /// An action was answered.
-    Answered(u64),
-    /// Actions up to this seq were pushed.
-    Pushed(u64),
-    /// So much is held against a pending action for pushes without an answer.
-    Blame(u64, u32),
-    /// The outbox goes on under this client id, under which nothing was pushed.
-    Client(String),
+    /// A client's actions from one seq to another have their answers. An outbox in which none is
+    /// left need not be kept.
+    Answered {
+        /// Whose they are.
+        client: Arc<str>,
+        /// The first.
+        from: u64,
+        /// The last.
+        to: u64,
+    },
+    /// A client's actions up to this seq were pushed.
+    Pushed {
+        /// Whose they are.
+        client: Arc<str>,
+        /// The last of them.
+        seq: u64,
+        /// [`Outbox::pushed_at`].
+        at: Timestamp,
+    },
+    /// What is held against a pending action.
+    Suspect {
+        /// Whose it is.
+        client: Arc<str>,
+        /// Its seq.
+        seq: u64,
+        /// How much.
+        suspicion: Suspicion,
+    },
+    /// An action was given up; it is [`Answered`](Self::Answered), too.
+    Abandon {
+        /// The id that it has among these.
+        id: String,
+        /// The action.
+        abandoned: Abandoned,
+    },
+    /// An action that was given up is not wanted any more.
+    Discard(String),
 }
 
 /// What changed in a channel between two versions.
@@ -165,46 +233,76 @@ impl Outbox {
     /// One in which nothing is.
     #[must_use]
     pub fn new(client: impl Into<String>) -> Self {
-        Self { client: client.into(), next_seq: 1, ..Self::default() }
+        Self { client: client.into(), ..Self::default() }
+    }
+
+    /// When the first of its actions was made: what was made earlier is done earlier.
+    #[must_use]
+    pub fn began(&self) -> Option<Timestamp> {
+        self.pending.values().next().map(|action| action.made_at)
     }
 }
 
-impl Saved {
-    /// Does a write to what is kept, for stores that keep all of it in one piece; `client` is for
-    /// the outbox when there is none yet.
-    pub fn apply(&mut self, client: &str, write: Write) {
-        let channels = &mut self.channels;
+/// What is kept, for stores that keep all of it in one piece.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Kept {
+    /// Confirmed rows by channel.
+    pub channels: BTreeMap<String, SavedChannel>,
+    /// The outboxes by client id.
+    pub outboxes: BTreeMap<String, Outbox>,
+    /// Actions that were given up, by their id.
+    pub abandoned: BTreeMap<String, Abandoned>,
+}
+
+impl Kept {
+    fn outbox(&mut self, client: &str) -> &mut Outbox {
+        let fresh = || Outbox::new(client);
+        self.outboxes.entry(client.to_owned()).or_insert_with(fresh)
+    }
+
+    /// Does a write to what is kept.
+    pub fn apply(&mut self, write: Write) {
         match write {
-            Write::Rows(rows) => return rows.apply(channels),
+            Write::Rows(rows) => rows.apply(&mut self.channels),
             Write::Stale(channel) => {
-                if let Some(channel) = channels.get_mut(channel) {
+                if let Some(channel) = self.channels.get_mut(channel) {
                     channel.version = None;
                 }
-                return;
             }
-            _ => {}
-        }
-        let outbox = self.outbox.get_or_insert_with(|| Outbox::new(client));
-        match write {
-            Write::Rows(_) | Write::Stale(_) => {}
-            Write::Epoch(epoch) => outbox.epoch = Some(epoch),
-            Write::Act { seq, channel, action, made_at } => {
-                outbox.next_seq = outbox.next_seq.max(seq.saturating_add(1));
-                let saved = SavedAction { channel, action, made_at, blame: 0 };
-                outbox.pending.insert(seq, saved);
-            }
-            Write::Answered(seq) => {
-                outbox.pending.remove(&seq);
-            }
-            Write::Pushed(seq) => outbox.pushed = seq,
-            Write::Blame(seq, blame) => {
-                if let Some(pending) = outbox.pending.get_mut(&seq) {
-                    pending.blame = blame;
+            Write::Outbox(outbox) => {
+                if outbox.pending.is_empty() {
+                    self.outboxes.remove(&outbox.client);
+                } else {
+                    self.outboxes.insert(outbox.client.clone(), outbox);
                 }
             }
-            Write::Client(client) => {
-                outbox.client = client;
-                outbox.pushed = 0;
+            Write::Act { client, seq, action } => {
+                self.outbox(&client).pending.insert(seq, action);
+            }
+            Write::Answered { client, from, to } => {
+                if let Some(outbox) = self.outboxes.get_mut(&*client) {
+                    outbox.pending.retain(|seq, _| !(from..=to).contains(seq));
+                    if outbox.pending.is_empty() {
+                        self.outboxes.remove(&*client);
+                    }
+                }
+            }
+            Write::Pushed { client, seq, at } => {
+                if let Some(outbox) = self.outboxes.get_mut(&*client) {
+                    (outbox.pushed, outbox.pushed_at) = (seq, Some(at));
+                }
+            }
+            Write::Suspect { client, seq, suspicion } => {
+                let outbox = self.outboxes.get_mut(&*client);
+                if let Some(action) = outbox.and_then(|outbox| outbox.pending.get_mut(&seq)) {
+                    action.suspicion = suspicion;
+                }
+            }
+            Write::Abandon { id, abandoned } => {
+                self.abandoned.insert(id, abandoned);
+            }
+            Write::Discard(id) => {
+                self.abandoned.remove(&id);
             }
         }
     }

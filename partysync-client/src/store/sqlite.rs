@@ -1,27 +1,36 @@
 //! [`SqliteStore`]: a replica in a SQLite file, for desktop and command-line programs.
 
 use super::saved::Fit;
-use super::{Outbox, RowsWrite, Saved, SavedAction, SavedChannel, Store, Stored, Write};
+use super::{
+    Abandoned, Outbox, RowsWrite, Saved, SavedAction, SavedChannel, Store, Stored, Suspicion, Write,
+};
+use crate::place::Place;
 use futures::future;
 use partysync::sql::{Sql, Sqlite, Value};
-use partysync::{Code, Error, Result, params};
+use partysync::{Code, Error, Result, Timestamp, params};
 use serde_json::Value as Json;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-const TABLES: [&str; 4] = [
-    "CREATE TABLE IF NOT EXISTS partysync_replica (
-        id INTEGER PRIMARY KEY CHECK (id = 1), client TEXT NOT NULL, epoch TEXT,
-        next_seq INTEGER NOT NULL, pushed INTEGER NOT NULL) STRICT",
+const TABLES: [&str; 6] = [
+    "CREATE TABLE IF NOT EXISTS partysync_place (name TEXT NOT NULL PRIMARY KEY) STRICT",
+    "CREATE TABLE IF NOT EXISTS partysync_outbox (
+        client TEXT NOT NULL PRIMARY KEY, pushed INTEGER NOT NULL, pushed_at INTEGER) STRICT",
+    "CREATE TABLE IF NOT EXISTS partysync_pending (
+        client TEXT NOT NULL, seq INTEGER NOT NULL, channel TEXT NOT NULL, action TEXT NOT NULL,
+        made_at INTEGER NOT NULL, points INTEGER NOT NULL, millis INTEGER NOT NULL,
+        PRIMARY KEY (client, seq)) STRICT, WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS partysync_channel (
         channel TEXT NOT NULL PRIMARY KEY, epoch TEXT NOT NULL, version INTEGER,
         schema TEXT NOT NULL) STRICT",
     "CREATE TABLE IF NOT EXISTS partysync_row (
         channel TEXT NOT NULL, key TEXT NOT NULL, row TEXT NOT NULL,
         PRIMARY KEY (channel, key)) STRICT, WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS partysync_pending (
-        seq INTEGER PRIMARY KEY, channel TEXT NOT NULL, action TEXT NOT NULL,
-        made_at INTEGER NOT NULL, blame INTEGER NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS partysync_abandoned (
+        id TEXT NOT NULL PRIMARY KEY, channel TEXT NOT NULL, action TEXT NOT NULL,
+        made_at INTEGER NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL) STRICT",
 ];
 
 /// Keeps a replica in a SQLite database. Each batch of writes is one transaction: a program that
@@ -31,24 +40,47 @@ const TABLES: [&str; 4] = [
 ///
 /// ```
 /// # fn main() -> partysync::Result<()> {
-/// use partysync_client::store::SqliteStore;
+/// use partysync_client::store::{Saved, SqliteStore};
 ///
 /// let store = SqliteStore::in_memory()?;
-/// assert_eq!(store.load_now()?.outbox, None);
+/// assert_eq!(store.read()?, Saved::default());
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
 pub struct SqliteStore {
     db: Mutex<Sqlite>,
+    /// Whether its outboxes were handed out.
+    opened: AtomicBool,
 }
 
 impl SqliteStore {
-    /// The replica in this file, made if it is not there.
+    /// The replica of a place in this file, made if it is not there.
     ///
     /// # Errors
-    /// [`Code::Sql`] when the file cannot be opened, is no database, or is in use.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::of(Sqlite::open(path)?)
+    /// [`Code::Sql`] when the file cannot be opened, is no database, or is in use by another
+    /// program, for which it waits some seconds; [`Code::Storage`] when the disk is full;
+    /// [`Code::Store`] when it keeps the replica of another place. A program that is to work all
+    /// the same goes on with a [`MemoryStore`](super::MemoryStore).
+    pub fn open(path: impl AsRef<Path>, place: &Place) -> Result<Self> {
+        let store = Self::of(Sqlite::open(path)?)?;
+        store.is_of(place)?;
+        Ok(store)
+    }
+
+    /// What was made in one room is not to be sent to another, nor what one user made in the name
+    /// of the next.
+    fn is_of(&self, place: &Place) -> Result<()> {
+        let (db, wanted) = (self.lock()?, place.to_string());
+        let sql: &dyn Sql = &*db;
+        let kept = "SELECT name FROM partysync_place";
+        match sql.query_opt(kept, [], |row| row.get::<String>(0))? {
+            None => run(sql, "INSERT INTO partysync_place VALUES (?)", &params![wanted]),
+            Some(kept) if kept == wanted => Ok(()),
+            Some(kept) => {
+                let message = format!("the file keeps `{kept}`: use another for `{wanted}`");
+                Err(Error::new(Code::Store, message))
+            }
+        }
     }
 
     /// A replica that ends with the store; for tests.
@@ -65,8 +97,8 @@ impl SqliteStore {
         run(sql, "PRAGMA locking_mode = EXCLUSIVE", &[])?;
         sql.transaction(&mut || TABLES.iter().try_for_each(|table| run(sql, table, &[])))?;
         // A transaction that writes nothing takes no lock.
-        run(sql, "DELETE FROM partysync_replica WHERE FALSE", &[])?;
-        Ok(Self { db: Mutex::new(db) })
+        run(sql, "DELETE FROM partysync_outbox WHERE FALSE", &[])?;
+        Ok(Self { db: Mutex::new(db), opened: AtomicBool::new(false) })
     }
 
     fn lock(&self) -> Result<MutexGuard<'_, Sqlite>> {
@@ -78,20 +110,10 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`Code::Sql`], or [`Code::InvalidValue`] when it is not what a store has written.
-    pub fn load_now(&self) -> Result<Saved> {
+    pub fn read(&self) -> Result<Saved> {
         let db = self.lock()?;
         let sql: &dyn Sql = &*db;
         let mut saved = Saved::default();
-        let replica = "SELECT client, epoch, next_seq, pushed FROM partysync_replica";
-        saved.outbox = sql.query_opt(replica, [], |row| {
-            Ok(Outbox {
-                client: row.get(0)?,
-                epoch: row.get(1)?,
-                next_seq: row.get::<i64>(2)?.unsigned_abs(),
-                pushed: row.get::<i64>(3)?.unsigned_abs(),
-                ..Outbox::default()
-            })
-        })?;
         sql.run(
             "SELECT channel, epoch, version, schema FROM partysync_channel",
             &[],
@@ -107,22 +129,70 @@ impl SqliteStore {
                 Ok(())
             },
         )?;
+        let mut unreadable = BTreeSet::new();
         sql.run("SELECT channel, key, row FROM partysync_row", &[], &mut |row| {
             let channel: String = row.get(0)?;
-            let json = parse(&row.get::<String>(2)?)?;
-            saved.channels.entry(channel).or_default().rows.insert(row.get(1)?, json);
+            // Rows that cannot be read are fetched anew, with all of their channel.
+            match parse(&row.get::<String>(2)?) {
+                Ok(json) => {
+                    let channel = saved.channels.entry(channel).or_default();
+                    channel.rows.insert(row.get(1)?, json);
+                }
+                Err(_) => drop(unreadable.insert(channel)),
+            }
             Ok(())
         })?;
-        let Some(outbox) = &mut saved.outbox else { return Ok(saved) };
-        let pending = "SELECT seq, channel, action, made_at, blame FROM partysync_pending";
+        for channel in &unreadable {
+            run(sql, "DELETE FROM partysync_row WHERE channel = ?", &params![channel.as_str()])?;
+            run(
+                sql,
+                "DELETE FROM partysync_channel WHERE channel = ?",
+                &params![channel.as_str()],
+            )?;
+            saved.channels.remove(channel);
+        }
+        let mut outboxes: BTreeMap<String, Outbox> = BTreeMap::new();
+        let heads = "SELECT client, pushed, pushed_at FROM partysync_outbox";
+        sql.run(heads, &[], &mut |row| {
+            let outbox = Outbox {
+                client: row.get(0)?,
+                pushed: row.get::<i64>(1)?.unsigned_abs(),
+                pushed_at: row.get(2)?,
+                ..Outbox::default()
+            };
+            outboxes.insert(outbox.client.clone(), outbox);
+            Ok(())
+        })?;
+        let pending =
+            "SELECT client, seq, channel, action, made_at, points, millis FROM partysync_pending";
         sql.run(pending, &[], &mut |row| {
             let action = SavedAction {
-                channel: row.get(1)?,
-                action: parse(&row.get::<String>(2)?)?,
-                made_at: row.get(3)?,
-                blame: row.get(4)?,
+                channel: row.get(2)?,
+                // What cannot be read the server answers, and its seq is not missed.
+                action: parse(&row.get::<String>(3)?).unwrap_or_default(),
+                made_at: row.get(4)?,
+                suspicion: Suspicion {
+                    points: row.get(5)?,
+                    millis: row.get::<i64>(6)?.unsigned_abs(),
+                },
             };
-            outbox.pending.insert(row.get::<i64>(0)?.unsigned_abs(), action);
+            let client: String = row.get(0)?;
+            let outbox = outboxes.entry(client.clone()).or_insert_with(|| Outbox::new(client));
+            outbox.pending.insert(row.get::<i64>(1)?.unsigned_abs(), action);
+            Ok(())
+        })?;
+        saved.outboxes = outboxes.into_values().filter(|o| !o.pending.is_empty()).collect();
+        let abandoned =
+            "SELECT id, channel, action, made_at, code, message FROM partysync_abandoned";
+        sql.run(abandoned, &[], &mut |row| {
+            let abandoned = Abandoned {
+                channel: row.get(1)?,
+                action: parse(&row.get::<String>(2)?).unwrap_or_default(),
+                made_at: row.get(3)?,
+                code: row.get(4)?,
+                message: row.get(5)?,
+            };
+            saved.abandoned.insert(row.get(0)?, abandoned);
             Ok(())
         })?;
         Ok(saved)
@@ -132,25 +202,74 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`Code::Sql`].
-    pub fn write_now(&self, client: &str, writes: &[Write]) -> Result<()> {
+    pub fn write_now(&self, writes: &[Write]) -> Result<()> {
         let db = self.lock()?;
         let sql: &dyn Sql = &*db;
-        sql.transaction(&mut || {
-            let fresh = "INSERT OR IGNORE INTO partysync_replica VALUES (1, ?, NULL, 1, 0)";
-            run(sql, fresh, &params![client])?;
-            writes.iter().try_for_each(|write| apply(sql, write))
-        })
+        sql.transaction(&mut || writes.iter().try_for_each(|write| apply(sql, write)))
     }
 }
 
 impl Store for SqliteStore {
-    fn load(&self) -> Stored<'_, Saved> {
-        Box::pin(future::ready(self.load_now()))
+    fn open<'a>(&'a self, _: &'a str) -> Stored<'a, Saved> {
+        let saved = self.read().map(|mut saved| {
+            if self.opened.swap(true, Ordering::Relaxed) {
+                saved.outboxes.clear();
+            }
+            saved
+        });
+        Box::pin(future::ready(saved))
     }
 
-    fn write<'a>(&'a self, client: &'a str, writes: Vec<Write>) -> Stored<'a, ()> {
-        Box::pin(future::ready(self.write_now(client, &writes)))
+    fn write(&self, writes: Vec<Write>) -> Stored<'_, ()> {
+        Box::pin(future::ready(self.write_now(&writes)))
     }
+
+    fn delete(&self) -> Stored<'_, ()> {
+        let tables = ["place", "outbox", "pending", "channel", "row", "abandoned"];
+        let deleted = self.lock().and_then(|db| {
+            let sql: &dyn Sql = &*db;
+            sql.transaction(&mut || {
+                let delete = |table| run(sql, &format!("DELETE FROM partysync_{table}"), &[]);
+                tables.into_iter().try_for_each(delete)
+            })
+        });
+        Box::pin(future::ready(deleted))
+    }
+}
+
+fn insert_action(sql: &dyn Sql, client: &str, seq: u64, saved: &SavedAction) -> Result<()> {
+    let SavedAction { channel, action, made_at, suspicion } = saved;
+    run(
+        sql,
+        "INSERT OR REPLACE INTO partysync_pending VALUES (?, ?, ?, ?, ?, ?, ?)",
+        &params![
+            client,
+            integer(seq)?,
+            channel.as_str(),
+            action.to_string(),
+            *made_at,
+            suspicion.points,
+            integer(suspicion.millis)?
+        ],
+    )
+}
+
+fn set_pushed(sql: &dyn Sql, client: &str, seq: u64, at: Option<Timestamp>) -> Result<()> {
+    run(
+        sql,
+        "INSERT OR REPLACE INTO partysync_outbox VALUES (?, ?, ?)",
+        &params![client, integer(seq)?, at],
+    )
+}
+
+/// Lets go of an outbox in which nothing is left.
+fn remove_if_empty(sql: &dyn Sql, client: &str) -> Result<()> {
+    run(
+        sql,
+        "DELETE FROM partysync_outbox WHERE client = ?1 \
+         AND NOT EXISTS (SELECT 1 FROM partysync_pending WHERE client = ?1)",
+        &params![client],
+    )
 }
 
 fn apply(sql: &dyn Sql, write: &Write) -> Result<()> {
@@ -161,34 +280,46 @@ fn apply(sql: &dyn Sql, write: &Write) -> Result<()> {
             "UPDATE partysync_channel SET version = NULL WHERE channel = ?",
             &params![*channel],
         ),
-        Write::Epoch(epoch) => {
-            run(sql, "UPDATE partysync_replica SET epoch = ?", &params![epoch.as_str()])
+        Write::Outbox(Outbox { client, pushed, pushed_at, pending }) => {
+            let client = client.as_str();
+            run(sql, "DELETE FROM partysync_pending WHERE client = ?", &params![client])?;
+            pending.iter().try_for_each(|(seq, saved)| insert_action(sql, client, *seq, saved))?;
+            set_pushed(sql, client, *pushed, *pushed_at)?;
+            remove_if_empty(sql, client)
         }
-        Write::Act { seq, channel, action, made_at } => {
-            let seq = integer(*seq)?;
+        Write::Act { client, seq, action } => insert_action(sql, client, *seq, action),
+        Write::Answered { client, from, to } => {
             run(
                 sql,
-                "INSERT INTO partysync_pending VALUES (?, ?, ?, ?, 0)",
-                &params![seq, channel.as_str(), action.to_string(), *made_at],
+                "DELETE FROM partysync_pending WHERE client = ? AND seq BETWEEN ? AND ?",
+                &params![&**client, integer(*from)?, integer(*to)?],
             )?;
-            run(sql, "UPDATE partysync_replica SET next_seq = ?", &params![seq + 1])
+            remove_if_empty(sql, client)
         }
-        Write::Answered(seq) => {
-            run(sql, "DELETE FROM partysync_pending WHERE seq = ?", &params![integer(*seq)?])
-        }
-        Write::Pushed(seq) => {
-            run(sql, "UPDATE partysync_replica SET pushed = ?", &params![integer(*seq)?])
-        }
-        Write::Blame(seq, blame) => run(
+        Write::Pushed { client, seq, at } => set_pushed(sql, client, *seq, Some(*at)),
+        Write::Suspect { client, seq, suspicion } => run(
             sql,
-            "UPDATE partysync_pending SET blame = ? WHERE seq = ?",
-            &params![*blame, integer(*seq)?],
+            "UPDATE partysync_pending SET points = ?, millis = ? WHERE client = ? AND seq = ?",
+            &params![suspicion.points, integer(suspicion.millis)?, &**client, integer(*seq)?],
         ),
-        Write::Client(client) => run(
-            sql,
-            "UPDATE partysync_replica SET client = ?, pushed = 0",
-            &params![client.as_str()],
-        ),
+        Write::Abandon { id, abandoned } => {
+            let Abandoned { channel, action, made_at, code, message } = abandoned;
+            run(
+                sql,
+                "INSERT OR REPLACE INTO partysync_abandoned VALUES (?, ?, ?, ?, ?, ?)",
+                &params![
+                    id.as_str(),
+                    channel.as_str(),
+                    action.to_string(),
+                    *made_at,
+                    code.as_str(),
+                    message.as_str()
+                ],
+            )
+        }
+        Write::Discard(id) => {
+            run(sql, "DELETE FROM partysync_abandoned WHERE id = ?", &params![id.as_str()])
+        }
     }
 }
 

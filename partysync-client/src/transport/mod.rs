@@ -14,11 +14,22 @@ pub use no_page::{WebTransport, room_url};
 #[cfg(all(feature = "web", target_arch = "wasm32"))]
 pub use web::{WebTransport, room_url};
 
+use crate::endpoint::Address;
+use crate::peer::{Cause, Now};
+use futures::Stream;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender};
-use partysync::Timestamp;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
+
+/// Where a place's room is: on the server that the page came from.
+#[cfg(any(feature = "leptos", all(feature = "web", target_arch = "wasm32")))]
+pub(crate) fn page_endpoint(place: &crate::place::Place) -> crate::endpoint::Endpoint {
+    let (party, room) = (place.party().to_owned(), place.room().to_owned());
+    crate::endpoint::Endpoint::new(move || {
+        std::future::ready(room_url(&party, &room).map(Address::new))
+    })
+}
 
 /// What a socket tells.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,12 +39,7 @@ pub enum Event {
     /// A text frame.
     Text(String),
     /// It has closed, or could not be opened; nothing follows.
-    Closed {
-        /// The close code; 1006 where there is none.
-        code: u16,
-        /// The reason.
-        reason: String,
-    },
+    Closed(Cause),
 }
 
 /// A socket, open or about to be. It closes when it is dropped.
@@ -52,14 +58,25 @@ pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[cfg(target_arch = "wasm32")]
 pub type Sleep = Pin<Box<dyn Future<Output = ()>>>;
 
+/// Tells when the network is back, or the page is seen again.
+#[cfg(not(target_arch = "wasm32"))]
+pub type Nudges = Pin<Box<dyn Stream<Item = ()> + Send>>;
+/// Tells when the network is back, or the page is seen again.
+#[cfg(target_arch = "wasm32")]
+pub type Nudges = Pin<Box<dyn Stream<Item = ()>>>;
+
 /// What a client stands on.
 pub trait Transport: 'static {
-    /// Opens a socket to this URL with the subprotocol of the wire.
-    fn open(&self, url: &str) -> Link;
+    /// Opens a socket with the subprotocol of the wire.
+    fn open(&self, address: &Address) -> Link;
     /// Waits.
     fn sleep(&self, time: Duration) -> Sleep;
-    /// The time.
-    fn now(&self) -> Timestamp;
+    /// The moment.
+    fn now(&self) -> Now;
+    /// When it is worth trying again at once.
+    fn nudges(&self) -> Nudges {
+        Box::pin(futures::stream::pending())
+    }
     /// Something random.
     fn random(&self) -> u64;
 }

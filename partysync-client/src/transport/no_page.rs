@@ -2,8 +2,10 @@
 //! connects, and what is shown is what the store holds.
 
 use super::{Link, Sleep, Transport};
+use crate::endpoint::Address;
+use crate::peer::Now;
 use futures::channel::mpsc::unbounded;
-use partysync::{Code, Error, Result, Timestamp};
+use partysync::{Code, Error, Result};
 use std::time::Duration;
 
 /// The WebSocket, clock and timers of a page; without a page it never connects.
@@ -19,7 +21,7 @@ pub fn room_url(_party: &str, _room: &str) -> Result<String> {
 }
 
 impl Transport for WebTransport {
-    fn open(&self, _url: &str) -> Link {
+    fn open(&self, _address: &Address) -> Link {
         Link { outgoing: unbounded().0, incoming: unbounded().1 }
     }
 
@@ -27,8 +29,8 @@ impl Transport for WebTransport {
         Box::pin(std::future::pending())
     }
 
-    fn now(&self) -> Timestamp {
-        Timestamp::default()
+    fn now(&self) -> Now {
+        Now::default()
     }
 
     fn random(&self) -> u64 {

@@ -1,13 +1,23 @@
 //! The WebSocket of a page.
 
-use super::{Event, Link, Sleep, Transport};
-use futures::StreamExt;
-use futures::channel::mpsc::{UnboundedSender, unbounded};
+use super::{Event, Link, Nudges, Sleep, Transport};
+use crate::endpoint::Address;
+use crate::peer::{Cause, Now};
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::{Stream, StreamExt};
 use partysync::{Code, Error, Result, Timestamp, wire};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
-use wasm_bindgen::JsCast;
 use wasm_bindgen::closure::Closure;
-use web_sys::{CloseEvent, MessageEvent, WebSocket};
+use wasm_bindgen::{JsCast, JsValue};
+use web_sys::{
+    CloseEvent, DomException, EventTarget, MessageEvent, PageTransitionEvent, VisibilityState,
+    WebSocket,
+};
+
+/// The longest wait of `setTimeout`, ms; a longer one would end at once.
+const LONGEST_SLEEP: u32 = i32::MAX as u32;
 
 /// The WebSocket, clock and timers of a page.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,7 +31,7 @@ pub fn room_url(party: &str, room: &str) -> Result<String> {
     let location = web_sys::window()
         .map(|window| window.location())
         .ok_or_else(|| Error::new(Code::Internal, "there is no window here"))?;
-    let part = |value: std::result::Result<String, wasm_bindgen::JsValue>| {
+    let part = |value: std::result::Result<String, JsValue>| {
         value.map_err(|_| Error::new(Code::Internal, "the page has no address"))
     };
     let scheme = if part(location.protocol())? == "https:" { "wss" } else { "ws" };
@@ -30,11 +40,11 @@ pub fn room_url(party: &str, room: &str) -> Result<String> {
 }
 
 impl Transport for WebTransport {
-    fn open(&self, url: &str) -> Link {
+    fn open(&self, address: &Address) -> Link {
         let (outgoing, mut to_send) = unbounded::<String>();
         let (told, incoming) = unbounded();
-        match WebSocket::new_with_str(url, wire::SUBPROTOCOL) {
-            Err(_) => tell(&told, Event::Closed { code: 1006, reason: "not a URL".to_owned() }),
+        match WebSocket::new_with_str(address.url(), wire::SUBPROTOCOL) {
+            Err(error) => tell(&told, Event::Closed(refused(&error))),
             Ok(socket) => {
                 let handlers = Handlers::on(&socket, &told);
                 wasm_bindgen_futures::spawn_local(async move {
@@ -50,19 +60,48 @@ impl Transport for WebTransport {
         Link { outgoing, incoming }
     }
 
+    /// Ends early when it is longer than a browser can wait.
     fn sleep(&self, time: Duration) -> Sleep {
-        Box::pin(gloo_timers::future::sleep(time))
+        let millis = u32::try_from(time.as_millis()).unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
+        Box::pin(gloo_timers::future::TimeoutFuture::new(millis))
     }
 
-    #[allow(clippy::cast_possible_truncation)]
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(js_sys::Date::now() as i64)
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn now(&self) -> Now {
+        // A worker has no window, and its clock under the same name.
+        let performance = js_sys::Reflect::get(&js_sys::global(), &"performance".into());
+        let performance = performance.ok().and_then(|p| p.dyn_into::<web_sys::Performance>().ok());
+        Now {
+            monotonic: performance.map_or(0.0, |performance| performance.now()) as u64,
+            wall: Timestamp::from_millis(js_sys::Date::now() as i64),
+        }
+    }
+
+    fn nudges(&self) -> Nudges {
+        Box::pin(PageNudges::listen())
     }
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn random(&self) -> u64 {
+        let mut bytes = [0; 8];
+        let crypto = web_sys::window().and_then(|window| window.crypto().ok());
+        if crypto.is_some_and(|c| c.get_random_values_with_u8_array(&mut bytes).is_ok()) {
+            return u64::from_le_bytes(bytes);
+        }
         let half = || (js_sys::Math::random() * 4_294_967_296.0) as u64;
         half() << 32 | half()
+    }
+}
+
+/// Why a browser does not even try to connect.
+fn refused(error: &JsValue) -> Cause {
+    let error = error.dyn_ref::<DomException>();
+    let message = error.map_or_else(|| "no socket".to_owned(), DomException::message);
+    match error {
+        Some(error) if error.name() == "SyntaxError" => {
+            Cause::Address(Error::new(Code::InvalidValue, format!("no address: {message}")))
+        }
+        _ => Cause::Unreachable(message),
     }
 }
 
@@ -90,7 +129,8 @@ impl Handlers {
         });
         let sender = told.clone();
         let close = Closure::<dyn FnMut(CloseEvent)>::new(move |event: CloseEvent| {
-            tell(&sender, Event::Closed { code: event.code(), reason: event.reason() });
+            let (code, reason) = (event.code(), event.reason());
+            tell(&sender, Event::Closed(Cause::Code { code, reason }));
         });
         socket.set_onopen(Some(open.as_ref().unchecked_ref()));
         socket.set_onmessage(Some(message.as_ref().unchecked_ref()));
@@ -102,5 +142,80 @@ impl Handlers {
         socket.set_onopen(None);
         socket.set_onmessage(None);
         socket.set_onclose(None);
+    }
+}
+
+/// Tells when the network is back, or the page is seen or runs again.
+struct PageNudges {
+    events: UnboundedReceiver<()>,
+    _listeners: Vec<Listener>,
+}
+
+impl Stream for PageNudges {
+    type Item = ();
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<()>> {
+        self.events.poll_next_unpin(context)
+    }
+}
+
+impl PageNudges {
+    fn listen() -> Self {
+        let (nudge, events) = unbounded();
+        let mut listeners = Vec::new();
+        let Some(window) = web_sys::window() else {
+            return Self { events, _listeners: listeners };
+        };
+        let mut on = |target: &EventTarget, event, when: fn(&web_sys::Event) -> bool| {
+            let nudge = nudge.clone();
+            listeners.extend(Listener::on(target, event, move |event| {
+                if when(event) {
+                    // A client that has ended is not told.
+                    let _ = nudge.unbounded_send(());
+                }
+            }));
+        };
+        on(&window, "online", |_| true);
+        // The page comes out of the back/forward cache.
+        on(&window, "pageshow", |event| {
+            event.dyn_ref::<PageTransitionEvent>().is_some_and(PageTransitionEvent::persisted)
+        });
+        if let Some(document) = window.document() {
+            // It was frozen.
+            on(&document, "resume", |_| true);
+            on(&document, "visibilitychange", |_| {
+                let document = web_sys::window().and_then(|window| window.document());
+                document.is_some_and(|d| d.visibility_state() == VisibilityState::Visible)
+            });
+        }
+        Self { events, _listeners: listeners }
+    }
+}
+
+/// An event listener; it is removed when it is dropped.
+struct Listener {
+    target: EventTarget,
+    event: &'static str,
+    handler: Closure<dyn FnMut(web_sys::Event)>,
+}
+
+impl Listener {
+    fn on(
+        target: &EventTarget,
+        event: &'static str,
+        mut heard: impl FnMut(&web_sys::Event) + 'static,
+    ) -> Option<Self> {
+        let handler = Closure::<dyn FnMut(web_sys::Event)>::new(move |event| heard(&event));
+        let function = handler.as_ref().unchecked_ref();
+        target.add_event_listener_with_callback(event, function).ok()?;
+        Some(Self { target: target.clone(), event, handler })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let function = self.handler.as_ref().unchecked_ref();
+        // One that is not there need not be removed.
+        let _ = self.target.remove_event_listener_with_callback(self.event, function);
     }
 }

@@ -45,14 +45,8 @@ impl<S: SyncServer> Machine<S> {
     fn trim(&mut self, sql: &dyn Sql) -> Result<()> {
         let (mut meta, limits) = (self.meta.clone(), self.limits);
         let stamped = self.stamped(sql);
-        let trimmed = stamped.transaction(&mut || {
-            // Who is there is not forgotten, however long it says nothing.
-            let stale = self.client_stale();
-            for (client, _) in self.clients.iter().filter(|(_, client)| client.connections > 0) {
-                store::set_seen(&stamped, client, self.meta.now, stale)?;
-            }
-            store::trim(&stamped, Self::SCHEMAS, &limits, &mut meta)
-        });
+        let trimmed =
+            stamped.transaction(&mut || store::trim(&stamped, Self::SCHEMAS, &limits, &mut meta));
         if let Some(error) = self.written.failure() {
             return Err(error);
         }
@@ -70,11 +64,6 @@ impl<S: SyncServer> Machine<S> {
         }
         self.cache.clear();
         Ok(())
-    }
-
-    /// A client that was seen before is noted again as being there.
-    pub(super) fn client_stale(&self) -> Timestamp {
-        self.meta.now.plus_millis(-self.limits.client_retention_ms / 8)
     }
 
     /// Whether the history lacks changes, as it does when it was switched on in a room with rows.

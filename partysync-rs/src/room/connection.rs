@@ -1,7 +1,7 @@
 //! One client's socket, as the room remembers it through hibernation.
 
 use super::project::Followed;
-use crate::{Code, Error, Result};
+use crate::{Code, Error, Result, store};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
 
@@ -67,11 +67,13 @@ impl Connection {
         self.protocol
     }
 
-    /// The id of the replica behind it; one stays the same over reconnects. `None` before
-    /// `hello`, and for v1.
+    /// A name for the client behind it, which stays the same over reconnects; `None` before
+    /// `hello`, and for v1. It is made of the client's id, which is a secret: whoever knows that can
+    /// push in the client's name.
     #[must_use]
-    pub fn client(&self) -> Option<&str> {
-        self.client.as_deref()
+    pub fn client(&self) -> Option<String> {
+        let id = self.client.as_ref()?;
+        Some(format!("{:08x}{:08x}", store::hash(id), store::hash(&format!("{id}/"))))
     }
 
     /// The tags given to it.

@@ -1,12 +1,11 @@
-//! `hello`: who a client is, whether the room still knows it, and what it lacks.
+//! `hello`: who a client is, what it follows, and what it lacks of that.
 
 use super::feed::Feed;
-use super::machine::{Seq, storage_of};
 use super::project::Followed;
 use super::{Machine, Slot};
 use crate::sql::Sql;
 use crate::wire::v2::{Hello, Reset, ServerFrame, Welcome};
-use crate::{Code, Error, Result, SyncServer, store, wire};
+use crate::{Code, Error, Result, SyncServer, wire};
 use std::collections::BTreeSet;
 
 impl<S: SyncServer> Machine<S> {
@@ -36,14 +35,10 @@ impl<S: SyncServer> Machine<S> {
                 }
             }
         }
-        let Some(seq) = self.recognize(sql, slot, &hello)? else { return Ok(()) };
-        let client = self.clients.entry(hello.client.as_str().into()).or_default();
-        client.seq = Seq::At(seq);
-        client.connections += 1;
+        self.clients.entry(hello.client.as_str().into()).or_default().connections += 1;
         let welcome = ServerFrame::Welcome(Welcome {
             epoch: self.meta.epoch.clone(),
             version: self.flushed,
-            seq,
             connection: id,
             read: Some(self.limits.page_bytes as u64),
         });
@@ -75,54 +70,6 @@ impl<S: SyncServer> Machine<S> {
         self.dirty.insert(slot);
         self.hungry.insert(slot);
         Ok(())
-    }
-
-    /// The last action of this client that has its answer; `None` when the two do not agree on
-    /// what was done, and the client was told to go on under another id.
-    fn recognize(&mut self, sql: &dyn Sql, slot: Slot, hello: &Hello) -> Result<Option<u64>> {
-        let stored = store::client_seq(sql, &hello.client)?;
-        // What this turn has done is written at its end.
-        let known = match (self.clients.get(hello.client.as_str()).map(|client| client.seq), stored)
-        {
-            (Some(Seq::At(seq)), Some((_, seen_at))) => Some((seq, seen_at)),
-            (_, stored) => stored,
-        };
-        // Without its seq a resent action could be done twice. In other storage none was done.
-        let epoch = hello.epoch.as_deref();
-        let elsewhere = epoch.is_some_and(|e| storage_of(e) != storage_of(&self.meta.epoch));
-        let set_back = epoch.is_some_and(|epoch| epoch != self.meta.epoch);
-        let wrong = match known {
-            None if hello.pushed > 0 && !elsewhere => {
-                Some("this client was away for so long that the room has forgotten it")
-            }
-            // What it makes now would count as what it made then.
-            Some((seq, _)) if seq > hello.pushed.max(hello.seq) => {
-                Some("this client's store is older than what it has sent")
-            }
-            // What it does next would leave a gap.
-            Some((seq, _)) if seq < hello.seq && !set_back => {
-                Some("the room's storage is older than what this client was answered")
-            }
-            _ => None,
-        };
-        if let Some(message) = wrong {
-            let error = Error::new(Code::ClientForgotten, message);
-            self.tell_and_close(slot, wire::CLOSE_FORGOTTEN, &error);
-            return Ok(None);
-        }
-        // A new client, or one of another epoch, goes on counting from where it is.
-        let seq = known.map_or(hello.seq, |(seq, _)| seq.max(hello.seq));
-        let stale = self.client_stale();
-        if known.is_none_or(|(known, seen_at)| known < seq || seen_at < stale) {
-            store::set_client_seq(sql, &hello.client, seq, self.meta.now)?;
-        }
-        // It has the answers up to its seq.
-        let refused = self.clients.get(hello.client.as_str()).is_none_or(|c| c.connections == 0);
-        if refused && known.is_some_and(|(seq, _)| seq > 0) {
-            store::forget_rejects(sql, &hello.client, hello.seq)?;
-        }
-        self.plan_trim();
-        Ok(Some(seq))
     }
 
     /// Why the client's rows are of no use, if they are not.

@@ -41,6 +41,14 @@ pub struct Limits {
     pub client_retention_ms: i64,
 }
 
+impl Limits {
+    /// A client whose actions were done less long ago than this is known. Half of how long one is
+    /// remembered: how long it was, the client's clock says.
+    pub(crate) fn surely_known_ms(&self) -> u64 {
+        u64::try_from(self.client_retention_ms / 2).unwrap_or(0).max(1)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         const DAY: i64 = 24 * 60 * 60 * 1000;

@@ -55,11 +55,6 @@ pub struct Machine<S: SyncServer> {
     effects: VecDeque<Effect<S::Action>>,
 }
 
-/// Which storage an epoch is of: one that was set back has another epoch, and is the same.
-pub(super) fn storage_of(epoch: &str) -> &str {
-    epoch.split_once('.').map_or(epoch, |(storage, _)| storage)
-}
-
 /// What of a room's meta row was written last.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Stored {
@@ -75,7 +70,7 @@ impl Stored {
     }
 }
 
-/// A client that is connected.
+/// A client that is connected, or whose actions were done in this turn.
 #[derive(Debug, Default)]
 pub(super) struct Client {
     pub(super) seq: Seq,
@@ -90,8 +85,8 @@ pub(super) enum Seq {
     /// It was not looked up in this life of the room.
     #[default]
     Unknown,
-    /// The room has forgotten the client.
-    Forgotten,
+    /// The room does not know the client.
+    Nowhere,
     /// This one.
     At(u64),
 }
@@ -318,9 +313,7 @@ impl<S: SyncServer> Machine<S> {
 
     /// Gives the storage another epoch.
     pub(super) fn renew_epoch(&mut self, sql: &dyn Sql) -> Result<()> {
-        // It says that the storage is the same: what was done in it may still be there.
-        let (storage, fresh) = (storage_of(&self.meta.epoch), &self.fresh_epoch);
-        let epoch = format!("{storage}.{fresh}-{}", self.meta.now.as_millis());
+        let epoch = format!("{}-{}", self.fresh_epoch, self.meta.now.as_millis());
         store::set_epoch(sql, &epoch)?;
         self.meta.epoch = epoch;
         let open: Vec<_> = self.slots.open(Protocol::V2).map(|(slot, _)| slot).collect();

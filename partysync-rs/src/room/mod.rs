@@ -35,6 +35,8 @@ mod v1;
 mod view;
 
 pub use connection::{Connection, Protocol};
+#[cfg(feature = "worker")]
+pub(crate) use event::close_reason;
 pub use event::{Effect, Event, Hook, HookDone, Incoming, Level, Opening, Slot, refusal};
 pub use limits::Limits;
 pub use machine::Machine;

@@ -6,7 +6,7 @@ use super::feed::Feed;
 use super::machine::Seq;
 use super::{Effect, Machine, Slot, v1};
 use crate::sql::Sql;
-use crate::wire::v2::{Ack, Push};
+use crate::wire::v2::{Ack, Push, PushAction};
 use crate::{Action, Code, Error, Result, SyncServer, store, wire};
 use serde_json::value::RawValue;
 use std::rc::Rc;
@@ -21,8 +21,8 @@ pub(super) struct Pending {
 
 #[derive(Debug)]
 enum Origin {
-    /// A push: the client, and the seq of each action.
-    V2(Rc<str>, Vec<u64>),
+    /// A push: the client, up to which seq it has its answers, and the seq of each action.
+    V2(Rc<str>, u64, Vec<u64>),
     V1(v1::Call),
 }
 
@@ -37,6 +37,9 @@ struct Notes<A> {
 /// Actions that share a savepoint. SQLite keeps the pages that a savepoint touches in memory up to
 /// 64 KiB, sixteen pages, and in a file beyond that.
 const GROUP: usize = 8;
+
+/// For so many clients that the room does not know a connection may push.
+const STRANGERS: u32 = 256;
 
 impl<S: SyncServer> Machine<S> {
     /// The place of a channel among the room's.
@@ -58,27 +61,36 @@ impl<S: SyncServer> Machine<S> {
         S::Action::from_json(channel, action.get())
     }
 
-    /// The last seq of a client that was answered.
-    fn seq(&mut self, sql: &dyn Sql, client: &Rc<str>) -> Result<Seq> {
+    /// The last seq of a client that was answered; at least `answered`, up to which it says that it
+    /// has all answers: in another storage, or an older state of this one, it goes on from there.
+    fn seq(&mut self, sql: &dyn Sql, client: &Rc<str>, answered: u64) -> Result<Seq> {
         let known = self.clients.entry(client.clone()).or_default();
         if known.seq == Seq::Unknown {
-            known.seq = match store::client_seq(sql, client)? {
-                Some((seq, _)) => Seq::At(seq),
-                None => Seq::Forgotten,
-            };
+            known.seq = store::client_seq(sql, client)?.map_or(Seq::Nowhere, Seq::At);
         }
-        Ok(known.seq)
+        Ok(match known.seq {
+            Seq::At(seq) => Seq::At(seq.max(answered)),
+            Seq::Unknown | Seq::Nowhere => Seq::Nowhere,
+        })
+    }
+
+    /// Lets go of what is known of clients that are not connected; it may be asked for again.
+    fn forget_client(&mut self, client: &str) {
+        if self.clients.get(client).is_some_and(|c| c.connections == 0 && !c.unsaved) {
+            self.clients.remove(client);
+        }
     }
 
     /// A v2 client pushes actions.
-    pub(super) fn push(&mut self, sql: &dyn Sql, slot: Slot, pushes: Vec<Push>) -> Result<()> {
+    pub(super) fn push(&mut self, sql: &dyn Sql, slot: Slot, push: Push) -> Result<()> {
         let Some(entry) = self.slots.get(slot) else { return Ok(()) };
-        let (serial, client) = (entry.serial, entry.connection.client.as_deref());
-        let Some(client) = client.map(Rc::<str>::from) else {
+        let (serial, own) = (entry.serial, entry.connection.client.as_deref());
+        let Some(own) = own else {
             let error = Error::new(Code::HelloFirst, "say `hello` before `push`");
             self.tell(slot, &error);
             return Ok(());
         };
+        let client = Rc::<str>::from(push.client.as_deref().unwrap_or(own));
         if entry.feed.as_ref().is_some_and(Feed::is_greeting) {
             let error = Error::new(Code::HelloFirst, "push when the catch-up is complete");
             self.tell_and_close(slot, wire::CLOSE_PROTOCOL, &error);
@@ -89,28 +101,69 @@ impl<S: SyncServer> Machine<S> {
             self.tell_and_close(slot, wire::CLOSE_BUSY, &error);
             return Ok(());
         }
-        let (found, limit) = (pushes.len(), self.limits.push_actions);
+        let (found, limit) = (push.actions.len(), self.limits.push_actions);
         if found > limit {
             let message = format!("a push of {found} actions; the limit is {limit}");
             let error = Error::new(Code::TooManyActions, message);
             self.tell_and_close(slot, wire::CLOSE_PROTOCOL, &error);
             return Ok(());
         }
-        let last = match self.seq(sql, &client)? {
-            Seq::At(last) => last,
-            Seq::Unknown | Seq::Forgotten => 0,
-        };
-        let parse = |push: &Push| {
+        let last = self.seq(sql, &client, push.answered)?;
+        self.forget_client(&client);
+        // A client that is not known was never here, or so long ago that it was forgotten.
+        let unknown = last == Seq::Nowhere && push.waited >= self.limits.surely_known_ms();
+        if last == Seq::Nowhere && push.client.is_some() && !self.admits_stranger(slot) {
+            return Ok(());
+        }
+        if unknown && !crate::__mutated("forgotten") {
+            self.answer_unknown(slot, &client, &push.actions);
+            return Ok(());
+        }
+        let last = if let Seq::At(last) = last { last } else { push.answered };
+        let parse = |push: &PushAction| {
             // What has its answer is not asked about again.
             if push.seq <= last && !crate::__mutated("dedupe") {
                 return Err(Error::new(Code::Internal, "answered before"));
             }
             Self::parse_action(&push.channel, &push.action)
         };
-        let actions = pushes.iter().map(parse).collect();
-        let seqs = pushes.iter().map(|push| push.seq).collect();
-        self.ask(slot, Pending { slot, serial, from: Origin::V2(client, seqs) }, actions);
+        let actions = push.actions.iter().map(parse).collect();
+        let seqs = push.actions.iter().map(|push| push.seq).collect();
+        let from = Origin::V2(client, push.answered, seqs);
+        self.ask(slot, Pending { slot, serial, from }, actions);
         Ok(())
+    }
+
+    /// Whether a connection may push for one client more that the room does not know: each is
+    /// remembered for a long time.
+    fn admits_stranger(&mut self, slot: Slot) -> bool {
+        let Some(entry) = self.slots.get_mut(slot) else { return false };
+        entry.strangers += 1;
+        if entry.strangers <= STRANGERS {
+            return true;
+        }
+        let message = "actions of too many clients on one connection: come again";
+        self.tell_and_close(slot, wire::CLOSE_BUSY, &Error::new(Code::RateLimited, message));
+        false
+    }
+
+    /// Actions that were pushed so long ago that the room may have done and forgotten them: they
+    /// are not done again, and whoever made them hears that their end is unknown.
+    fn answer_unknown(&mut self, slot: Slot, client: &Rc<str>, actions: &[PushAction]) {
+        let message = "sent so long ago that the room has forgotten whether it was done";
+        let outcome = Err(Error::new(Code::ClientForgotten, message));
+        let acks = actions.iter().map(|action| Ack::new(action.seq, &outcome)).collect();
+        self.answer(slot, client, acks);
+    }
+
+    /// Has these answers sent with the turn's changes.
+    fn answer(&mut self, slot: Slot, client: &Rc<str>, mut acks: Vec<Ack>) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        if entry.connection.client.as_deref() != Some(&**client) {
+            acks.iter_mut().for_each(|ack| ack.client = Some(client.to_string()));
+        }
+        entry.acks.append(&mut acks);
+        self.acked.insert(slot);
     }
 
     /// A v1 client calls an action.
@@ -151,8 +204,9 @@ impl<S: SyncServer> Machine<S> {
             return Ok(());
         }
         match from {
-            Origin::V2(client, seqs) => {
-                self.commit_push(server, sql, slot, &client, seqs.into_iter().zip(done.actions))?;
+            Origin::V2(client, answered, seqs) => {
+                let actions = seqs.into_iter().zip(done.actions);
+                self.commit_push(server, sql, slot, (&client, answered), actions)?;
             }
             Origin::V1(call) => {
                 if let Some(action) = done.actions.into_iter().next() {
@@ -170,35 +224,34 @@ impl<S: SyncServer> Machine<S> {
         server: &S,
         sql: &dyn Sql,
         slot: Slot,
-        client: &Rc<str>,
+        (client, answered): (&Rc<str>, u64),
         actions: impl Iterator<Item = (u64, Result<S::Action>)>,
     ) -> Result<()> {
         let mut actions = actions.peekable();
         let mut notes = Notes { committed: Vec::new(), acks: Vec::new(), refused: false };
         while actions.peek().is_some() {
-            // It is known since its `hello`, unless a hook took longer than rooms remember.
-            let last = match self.seq(sql, client)? {
-                Seq::At(last) => Some(last),
-                Seq::Unknown | Seq::Forgotten => None,
+            let last = match self.seq(sql, client, answered)? {
+                Seq::At(last) => last,
+                Seq::Unknown | Seq::Nowhere => answered,
             };
-            let mut next = last.map(|last| last + 1);
+            let mut next = last + 1;
             let group = std::iter::from_fn(|| {
-                let fresh = |(seq, _): &_| Some(*seq) == next || crate::__mutated("dedupe");
+                let fresh = |(seq, _): &_| *seq == next || crate::__mutated("dedupe");
                 let (seq, action) = actions.next_if(fresh)?;
-                next = Some(seq + 1);
+                next = seq + 1;
                 Some((seq, action))
             });
             let group: Vec<_> = group.take(GROUP).collect();
             if !group.is_empty() {
+                let client = (client, answered);
                 if !self.commit_group(server, sql, slot, client, group, &mut notes)? {
                     break;
                 }
             } else if let Some((seq, _)) = actions.next() {
-                if last.is_some_and(|last| seq <= last) {
+                if seq <= last {
                     notes.acks.push(Ack::new(seq, &store::outcome(sql, client, seq)?));
                     continue;
                 }
-                let last = last.unwrap_or_default();
                 let message = format!("action {seq} came after {last}: one is missing");
                 let error = Error::new(Code::SequenceGap, message);
                 self.tell_and_close(slot, wire::CLOSE_PROTOCOL, &error);
@@ -206,11 +259,9 @@ impl<S: SyncServer> Machine<S> {
             }
         }
         self.unsaved.insert(client.clone());
+        self.forget_client(client);
         self.after(slot, notes.committed);
-        if let Some(entry) = self.slots.get_mut(slot) {
-            entry.acks.append(&mut notes.acks);
-            self.acked.insert(slot);
-        }
+        self.answer(slot, client, notes.acks);
         Ok(())
     }
 
@@ -221,7 +272,7 @@ impl<S: SyncServer> Machine<S> {
         server: &S,
         sql: &dyn Sql,
         slot: Slot,
-        client: &Rc<str>,
+        (client, answered): (&Rc<str>, u64),
         group: Vec<(u64, Result<S::Action>)>,
         notes: &mut Notes<S::Action>,
     ) -> Result<bool> {
@@ -243,7 +294,8 @@ impl<S: SyncServer> Machine<S> {
                     if !notes.refused {
                         // A client pushes on when it has its answers: what is older it has.
                         let most = self.limits.push_actions as u64;
-                        store::forget_rejects(sql, client, seq.saturating_sub(most.max(1)))?;
+                        let older = seq.saturating_sub(most.max(1)).max(answered);
+                        store::forget_rejects(sql, client, older)?;
                         notes.refused = true;
                     }
                     store::add_reject(sql, client, seq, error)?;
@@ -299,12 +351,15 @@ impl<S: SyncServer> Machine<S> {
                 continue;
             };
             client.unsaved = false;
+            let connected = client.connections > 0;
             if let Seq::At(seq) = client.seq
                 && !crate::__mutated("seq")
             {
                 store::set_client_seq(sql, &id, seq, self.meta.now)?;
+                // It is forgotten some day.
+                self.plan_trim();
             }
-            if client.connections == 0 {
+            if !connected {
                 self.clients.remove(&id);
             }
         }

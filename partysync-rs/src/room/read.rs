@@ -124,7 +124,7 @@ impl<S: SyncServer> Machine<S> {
         use wire::v2::ClientFrame;
         let frame = ClientFrame::parse(text);
         let actions = match &frame {
-            Ok(ClientFrame::Push(actions)) => actions.len(),
+            Ok(ClientFrame::Push(push)) => push.actions.len(),
             _ => 0,
         };
         if !self.takes(slot, actions, text.len()) {
@@ -136,7 +136,7 @@ impl<S: SyncServer> Machine<S> {
                 self.flush(sql, None)?;
                 self.hello(sql, slot, hello)?;
             }
-            Ok(ClientFrame::Push(actions)) => self.push(sql, slot, actions)?,
+            Ok(ClientFrame::Push(push)) => self.push(sql, slot, push)?,
             Ok(ClientFrame::Read(bytes)) => {
                 if let Some(entry) = self.slots.get_mut(slot) {
                     entry.unread = entry.unread.saturating_sub(bytes);

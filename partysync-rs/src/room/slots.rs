@@ -19,6 +19,8 @@ pub(crate) struct Entry {
     pub(crate) feed: Option<Feed>,
     /// Answers that go out with its next patch.
     pub(crate) acks: Vec<Ack>,
+    /// Clients that the room did not know and that it has pushed for.
+    pub(crate) strangers: u32,
     /// Bytes that it was sent and has not read, as far as it has said. Forgotten in hibernation,
     /// when nothing is under way.
     pub(crate) unread: u64,
@@ -72,6 +74,7 @@ impl Slots {
             view: None,
             feed: None,
             acks: Vec::new(),
+            strangers: 0,
             unread: 0,
             rate: Rate::default(),
             awaits: false,

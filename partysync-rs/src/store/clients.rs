@@ -4,13 +4,10 @@ use super::integer;
 use crate::sql::Sql;
 use crate::{Code, Error, Result, Timestamp, params};
 
-/// The last seq of a client that was answered, and when it was seen; `None` for one that the
-/// room does not know.
-pub(crate) fn client_seq(sql: &dyn Sql, client: &str) -> Result<Option<(u64, Timestamp)>> {
-    let known = "SELECT seq, seen_at FROM _partysync_client WHERE client = ?";
-    sql.query_opt(known, params![client], |row| {
-        Ok((row.get::<i64>(0)?.unsigned_abs(), row.get(1)?))
-    })
+/// The last seq of a client that was answered; `None` for one that the room does not know.
+pub(crate) fn client_seq(sql: &dyn Sql, client: &str) -> Result<Option<u64>> {
+    let known = "SELECT seq FROM _partysync_client WHERE client = ?";
+    sql.query_opt(known, params![client], |row| Ok(row.get::<i64>(0)?.unsigned_abs()))
 }
 
 /// Notes the last seq of a client that was answered.
@@ -20,17 +17,6 @@ pub(crate) fn set_client_seq(sql: &dyn Sql, client: &str, seq: u64, now: Timesta
          ON CONFLICT (client) DO UPDATE SET seq = excluded.seq, seen_at = excluded.seen_at",
         &params![client, integer(seq), now],
     )
-}
-
-/// Notes that a client is still there, if that was long ago.
-pub(crate) fn set_seen(
-    sql: &dyn Sql,
-    client: &str,
-    now: Timestamp,
-    stale: Timestamp,
-) -> Result<()> {
-    let seen = "UPDATE _partysync_client SET seen_at = ? WHERE client = ? AND seen_at < ?";
-    sql.exec(seen, &params![now, client, stale])
 }
 
 /// Remembers that an action was refused, so that a resend is answered the same.

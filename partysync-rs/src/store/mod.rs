@@ -17,9 +17,7 @@ mod rows;
 mod triggers;
 mod trim;
 
-pub(crate) use clients::{
-    add_reject, client_seq, forget_rejects, outcome, set_client_seq, set_seen,
-};
+pub(crate) use clients::{add_reject, client_seq, forget_rejects, outcome, set_client_seq};
 pub(crate) use log::{
     changed_after, last_before, next_versions, set_alarm, set_now, set_trim, unsent,
 };

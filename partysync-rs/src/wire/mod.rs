@@ -22,10 +22,12 @@ pub const READ_BYTES: u64 = 256 * 1024;
 pub const CLOSE_PROTOCOL: u16 = 4400;
 /// Close code: refused by `on_connect`; trying again with the same credentials does not help.
 pub const CLOSE_REFUSED: u16 = 4403;
+/// Close code: no credentials, or credentials that are not good any more.
+pub const CLOSE_UNAUTHORIZED: u16 = 4401;
+/// Close code: there is no such room.
+pub const CLOSE_NOT_FOUND: u16 = 4404;
 /// Close code: the client was built for other columns; reload it.
 pub const CLOSE_SCHEMA: u16 = 4409;
-/// Close code: the room has forgotten the client, which goes on under a new id.
-pub const CLOSE_FORGOTTEN: u16 = 4410;
 /// Close code: over a limit that time cures; the reason is the error's code.
 pub const CLOSE_BUSY: u16 = 4429;
 /// Close code: the room cannot start; the reason is the error's code.

@@ -81,6 +81,9 @@ impl PatchPage<'_> {
         for ack in self.acks {
             separate(&mut acks);
             let mut out = Object::new();
+            if let Some(client) = &ack.client {
+                out.text("client", client);
+            }
             out.number("seq", ack.seq);
             if let Some(code) = &ack.code {
                 out.text("code", code).text("message", ack.message.as_deref().unwrap_or_default());
@@ -109,7 +112,8 @@ mod tests {
         let mut rows = Rows::default();
         rows.add(r#"["a",1]"#, false);
         rows.add(r#""b""#, true);
-        let acks = [Ack::new(1, &Ok(())), Ack::new(2, &Err(Error::reject("\"no\"")))];
+        let other = Ack { client: Some("other".into()), ..Ack::new(7, &Ok(())) };
+        let acks = [Ack::new(1, &Ok(())), Ack::new(2, &Err(Error::reject("\"no\""))), other];
         let mut changes = Changes::default();
         changes.add("todos", &rows);
         let text =

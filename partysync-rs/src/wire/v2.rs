@@ -16,7 +16,7 @@ pub enum ClientFrame {
     /// Who the client is and what it holds.
     Hello(Hello),
     /// Actions, in the order in which they were made.
-    Push(Vec<Push>),
+    Push(Push),
     /// This many bytes of frames were read since the last one of these.
     Read(u64),
     /// A message of the application's own.
@@ -26,16 +26,10 @@ pub enum ClientFrame {
 /// The first frame of a connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
-    /// The replica's id; one for each store, kept with it.
+    /// The client's id; a new one for each life of a replica.
     pub client: String,
     /// The epoch that the rows are of; `None` when the replica is empty.
     pub epoch: Option<String>,
-    /// The highest seq below which every action has its answer.
-    #[serde(default)]
-    pub seq: u64,
-    /// The highest seq that was ever pushed under this client id; 0 for none.
-    #[serde(default)]
-    pub pushed: u64,
     /// The channels to follow.
     pub channels: Vec<Subscription>,
 }
@@ -55,9 +49,30 @@ pub struct Subscription {
     pub columns: Vec<String>,
 }
 
+/// Actions of one client: the one that said `hello`, or one that is gone and left them behind.
+#[derive(Clone, Debug, Serialize)]
+pub struct Push {
+    /// Whose actions they are; `None` for the client of `hello`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// Every action of that client up to this one has its answer.
+    pub answered: u64,
+    /// How long ago the first of these actions was pushed for the first time, ms; 0 for actions
+    /// that never were.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub waited: u64,
+    /// The actions.
+    pub actions: Vec<PushAction>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 /// One action of a push.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Push {
+pub struct PushAction {
     /// The client's count of its actions, from 1.
     pub seq: u64,
     /// The record's table.
@@ -75,13 +90,13 @@ struct ClientEnvelope<'a> {
     #[serde(default)]
     epoch: Option<String>,
     #[serde(default)]
-    seq: u64,
+    answered: u64,
     #[serde(default)]
-    pushed: u64,
+    waited: u64,
     #[serde(default)]
     channels: Option<Vec<Subscription>>,
     #[serde(default)]
-    actions: Option<Vec<Push>>,
+    actions: Option<Vec<PushAction>>,
     #[serde(default)]
     bytes: Option<u64>,
     #[serde(default)]
@@ -101,6 +116,15 @@ fn number(name: &str, n: u64) -> Result<u64> {
 
 fn invalid(message: impl Into<String>) -> Error {
     Error::new(Code::InvalidFrame, message)
+}
+
+/// A client's id.
+fn client(frame: &str, id: String) -> Result<String> {
+    if id.is_empty() || id.len() > 64 || !id.chars().all(|c| c.is_ascii_graphic()) {
+        let message = format!("`client` of `{frame}` is not 1 to 64 printable ASCII characters");
+        return Err(invalid(message));
+    }
+    Ok(id)
 }
 
 /// Channels and columns are named once each, versions are numbers that a room can have.
@@ -130,17 +154,11 @@ impl ClientFrame {
         let missing = |frame, field| invalid(format!("`{frame}` needs the field `{field}`"));
         Ok(match &*envelope.r#type {
             "hello" => Self::Hello(Hello {
-                client: envelope
-                    .client
-                    .filter(|id| {
-                        !id.is_empty() && id.len() <= 64 && id.chars().all(|c| c.is_ascii_graphic())
-                    })
-                    .ok_or_else(|| {
-                        invalid("`hello` needs `client`: 1 to 64 printable ASCII characters")
-                    })?,
+                client: client(
+                    "hello",
+                    envelope.client.ok_or_else(|| missing("hello", "client"))?,
+                )?,
                 epoch: envelope.epoch,
-                seq: number("seq", envelope.seq)?,
-                pushed: number("pushed", envelope.pushed)?,
                 channels: distinct(envelope.channels.ok_or_else(|| missing("hello", "channels"))?)?,
             }),
             "push" => {
@@ -148,7 +166,12 @@ impl ClientFrame {
                 for push in &actions {
                     number("seq", push.seq)?;
                 }
-                Self::Push(actions)
+                Self::Push(Push {
+                    client: envelope.client.map(|id| client("push", id)).transpose()?,
+                    answered: number("answered", envelope.answered)?,
+                    waited: envelope.waited,
+                    actions,
+                })
             }
             "read" => Self::Read(envelope.bytes.ok_or_else(|| missing("read", "bytes"))?),
             "message" => Self::Message(envelope.data.ok_or_else(|| missing("message", "data"))?),
@@ -167,16 +190,11 @@ impl ClientFrame {
     pub fn to_text(&self) -> String {
         match self {
             Self::Hello(hello) => tagged("hello", hello),
-            Self::Push(actions) => tagged("push", PushBody { actions }),
+            Self::Push(push) => tagged("push", push),
             Self::Read(bytes) => tagged("read", ReadBody { bytes: *bytes }),
             Self::Message(data) => tagged("message", DataBody { data }),
         }
     }
-}
-
-#[derive(Serialize)]
-struct PushBody<'a> {
-    actions: &'a [Push],
 }
 
 #[derive(Serialize)]
@@ -225,8 +243,6 @@ pub struct Welcome {
     pub epoch: String,
     /// The room's version.
     pub version: u64,
-    /// The last seq of this client that the room has answered.
-    pub seq: u64,
     /// The connection's id.
     pub connection: String,
     /// After how many bytes the client has to say what it has read (`read`);
@@ -277,16 +293,11 @@ pub struct Patch {
     #[serde(default)]
     pub acks: Vec<Ack>,
     /// How many frames with the same versions came before this one.
-    #[serde(default, skip_serializing_if = "is_first")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub page: u64,
     /// Whether the next frame goes on with the same versions.
     #[serde(default)]
     pub more: bool,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_first(page: &u64) -> bool {
-    *page == 0
 }
 
 /// What changed in one channel.
@@ -303,6 +314,9 @@ pub struct Change {
 /// The answer to one action: without `code` it was committed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ack {
+    /// Whose action it is; `None` for the client of `hello`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
     /// The action's seq.
     pub seq: u64,
     /// The error's code, when it was rejected.
@@ -319,6 +333,7 @@ impl Ack {
     pub fn new(seq: u64, outcome: &Result<()>) -> Self {
         let error = outcome.as_ref().err();
         Self {
+            client: None,
             seq,
             code: error.map(|e| e.code().as_str().to_owned()),
             message: error.map(|e| e.message().to_owned()),
@@ -412,7 +427,6 @@ mod tests {
             ServerFrame::Welcome(Welcome {
                 epoch: "e".into(),
                 version: 3,
-                seq: 2,
                 connection: "c".into(),
                 read: Some(7),
             }),

@@ -1,12 +1,13 @@
 //! [`Router`]: from `/parties/{party}/{room}` to the room's object, and to that of streams.
 
 use super::http::url;
-use crate::{Code, Error, Result};
+use crate::room::close_reason;
+use crate::{Code, Error, Result, wire};
 use js_sys::{Function, Reflect};
 use std::future::Future;
 use std::pin::Pin;
 use wasm_bindgen::{JsCast, JsValue};
-use worker::{Env, Method, ObjectNamespace, Request, Response};
+use worker::{Env, Method, ObjectNamespace, Request, Response, ResponseBuilder, WebSocketPair};
 
 /// Where a request leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +74,8 @@ type HookFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 ///                 let token = url.query_pairs().find(|(name, _)| name == "token");
 ///                 match token {
 ///                     Some((_, token)) if token == "open sesame" => Ok(()),
-///                     Some(_) => Err(Error::new(Code::Forbidden, "the token is not valid")),
+///                     // `Forbidden` would have clients stop; these get another token.
+///                     Some(_) => Err(Error::new(Code::Unauthorized, "the token is not valid")),
 ///                     None => Err(Error::new(Code::Unauthorized, "a token is needed")),
 ///                 }
 ///             })
@@ -199,6 +201,9 @@ impl Router {
     /// Asked before a WebSocket: the place to check a token. An error refuses it, and the room's
     /// object is not woken: [`Code::Unauthorized`] is 401, [`Code::Forbidden`] (or
     /// [`Error::reject`]) 403, [`Code::NotFound`] 404, any other 500.
+    ///
+    /// A browser does not tell its page of such a status: a v2 client is let in and told by a close
+    /// code instead, 4401, 4403, 4404 or 1011, with the error's message.
     #[must_use]
     pub fn on_before_connect(
         mut self,
@@ -272,6 +277,9 @@ impl Router {
         if let Some(hook) = hook
             && let Err(error) = hook(&request, &route, env).await
         {
+            if connects && offers_v2(&request)? {
+                return refuse(&error).map(Some);
+            }
             let response = Response::error(error.message().to_owned(), status(&error))?;
             return Ok(Some(self.with_cors(response, asked)?));
         }
@@ -352,6 +360,27 @@ impl Router {
         }
         Ok(response.with_headers(headers))
     }
+}
+
+fn offers_v2(request: &Request) -> worker::Result<bool> {
+    let offered = request.headers().get("sec-websocket-protocol")?.unwrap_or_default();
+    Ok(offered.split(',').any(|protocol| protocol.trim() == wire::SUBPROTOCOL))
+}
+
+/// Closes a socket that is not let in, so that its client hears why.
+fn refuse(error: &Error) -> worker::Result<Response> {
+    let code = match status(error) {
+        401 => wire::CLOSE_UNAUTHORIZED,
+        403 => wire::CLOSE_REFUSED,
+        404 => wire::CLOSE_NOT_FOUND,
+        _ => wire::CLOSE_FAILED,
+    };
+    let pair = WebSocketPair::new()?;
+    pair.server.accept()?;
+    pair.server.close(Some(code), Some(close_reason(error.message())))?;
+    let response =
+        ResponseBuilder::new().with_header("sec-websocket-protocol", wire::SUBPROTOCOL)?;
+    Ok(response.with_status(101).with_websocket(pair.client).empty())
 }
 
 fn status(error: &Error) -> u16 {

@@ -11,8 +11,13 @@ type Checked = std::result::Result<(), Violation>;
 impl World {
     /// What has to hold after each step.
     pub(crate) fn check(&mut self) -> Checked {
+        if let Some(wrong) = self.wrong.take() {
+            return Err(self.violation(wrong));
+        }
         for index in 0..self.tabs.len() {
-            if let Some(what) = self.wrong_with(&self.tabs[index]) {
+            if let Some(tab) = &self.tabs[index]
+                && let Some(what) = self.wrong_with(tab)
+            {
                 return Err(self.violation(format!("tab {index}: {what}")));
             }
         }
@@ -24,29 +29,39 @@ impl World {
         Ok(())
     }
 
-    fn shown(tab: &Tab) -> Result<Option<Rows>> {
-        let Some(main) = tab.main() else { return Ok(None) };
-        let replica = main.session.replica();
+    fn shown(tab: &Tab) -> Result<Rows> {
+        let replica = tab.peer.replica();
         let (things, accounts, cells) = (replica.rows()?, replica.rows()?, replica.rows()?);
-        Ok(Some(Rows { things, accounts, cells }))
+        Ok(Rows { things, accounts, cells })
     }
 
     fn wrong_with(&self, tab: &Tab) -> Option<String> {
-        let replica = tab.main()?.session.replica();
+        let replica = tab.peer.replica();
         let shown = match Self::shown(tab) {
-            Ok(shown) => shown?,
+            Ok(shown) => shown,
             Err(error) => return Some(format!("its rows cannot be read: {error}")),
         };
-        let none = BTreeMap::new();
-        let made = |end: &crate::tab::End| self.made.get(&end.client).unwrap_or(&none);
         // Nothing unacknowledged is forgotten.
-        let waiting = tab.ends.iter().map(|end| made(end).len()).sum();
-        if replica.pending() < waiting {
-            return Some(format!("{} pending of {waiting}", replica.pending()));
+        let none = BTreeMap::new();
+        let made = self.made.get(&tab.client).unwrap_or(&none);
+        if replica.pending() < made.len() {
+            return Some(format!("{} pending of {}", replica.pending(), made.len()));
+        }
+        // With a store that works, and was not asked for anything, all of it is stored.
+        if tab.asked.is_none()
+            && replica.epoch().is_some()
+            && tab.peer.status().warning.is_none()
+            && let Ok(kept) = tab.store.kept()
+        {
+            let outbox = kept.outboxes.get(&tab.client);
+            let is_stored = |seq: &u64| outbox.is_some_and(|o| o.pending.contains_key(seq));
+            if let Some(seq) = made.keys().find(|seq| !is_stored(seq)) {
+                return Some(format!("action {seq} is not stored"));
+            }
         }
         // With nothing pending it shows the server's rows of its version, at any time.
         let version = replica.version("things");
-        if replica.pending() == 0
+        if replica.pending() + replica.pending_elsewhere() == 0
             && replica.epoch() == Some(self.epoch.as_str())
             && ["accounts", "cells"].iter().all(|other| version == replica.version(other))
             && let Some(past) = version.and_then(|version| self.past.get(&version))
@@ -56,20 +71,8 @@ impl World {
             }
             return None;
         }
-        // No flicker: what a pending action wrote is shown until its answer comes. Outboxes that
-        // were taken over are shown below the tab's own.
-        let couriers = tab.ends.get(1..).unwrap_or_default();
-        let one = couriers.first().filter(|_| couriers.len() == 1);
-        let open = one.into_iter().chain(tab.main()).flat_map(|end| made(end).values());
-        if tab.adopted > 1 {
-            return flickers(open, &shown);
-        }
-        // What a courier heard of is shown on, until the tab's own session has it.
-        let lacks = |(epoch, done, _): &&(String, u64, AppAction)| {
-            replica.epoch() == Some(epoch) && version.is_none_or(|version| version < *done)
-        };
-        let done = tab.done.iter().filter(lacks).map(|(_, _, action)| action);
-        flickers(done.chain(open), &shown)
+        // No flicker: what a tab's own pending action wrote is shown until its answer comes.
+        flickers(made.values(), &shown)
     }
 
     /// What has to hold when the faults are over.
@@ -77,8 +80,8 @@ impl World {
         self.check()?;
         let rows = self.server_rows().map_err(|e| self.violation(e.to_string()))?;
         for index in 0..self.tabs.len() {
-            let shown = Self::shown(&self.tabs[index]);
-            if shown.as_ref().ok().and_then(Option::as_ref) != Some(&rows) {
+            let Some(shown) = self.tabs[index].as_ref().map(Self::shown) else { continue };
+            if shown.as_ref().ok() != Some(&rows) {
                 return Err(
                     self.violation(format!("tab {index} shows {shown:?}, the server has {rows:?}"))
                 );
@@ -101,8 +104,9 @@ impl World {
                 Known::Committed if times == 0 && !self.wiped => {
                     Some("was acknowledged and is not there")
                 }
-                Known::Rejected | Known::Lost if times > 0 => {
-                    Some("was rejected or never made, and done")
+                // Storage that is set back has forgotten the rejection, and so may a store.
+                Known::Rejected if times > 0 && !(self.wiped && self.store_faults) => {
+                    Some("was rejected, and done")
                 }
                 _ if times > 1 => Some("was done more than once"),
                 _ => None,
@@ -111,20 +115,18 @@ impl World {
                 return Err(self.violation(format!("action {token} of client {client} {wrong}")));
             }
         }
-        let mut orders: BTreeMap<usize, Vec<i64>> = BTreeMap::new();
+        let mut orders: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
         for token in done {
             if let Some((client, _)) = self.known.get(&token) {
-                orders.entry(*client).or_default().push(token);
+                orders.entry(client).or_default().push(token);
             }
         }
         // Tokens rise in the order in which actions are made.
-        match orders.into_iter().find(|(_, order)| !order.is_sorted()) {
-            Some((client, order)) => {
-                let what = format!("client {client}'s actions were done in the order {order:?}");
-                Err(self.violation(what))
-            }
-            None => Ok(()),
-        }
+        let wrong = orders.into_iter().find(|(_, order)| !order.is_sorted());
+        let what = wrong.map(|(client, order)| {
+            format!("client {client}'s actions were done in the order {order:?}")
+        });
+        what.map_or(Ok(()), |what| Err(self.violation(what)))
     }
 }
 

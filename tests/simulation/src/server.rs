@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 /// What the server sends.
 #[derive(Debug)]
-pub enum Output {
+pub enum FromServer {
     /// A frame for a connection.
     Send {
         /// The connection's id.
@@ -127,7 +127,7 @@ impl Server {
     }
 
     /// Takes the room through a turn. `None` when its sockets are gone after it.
-    fn turn(&mut self, now: Timestamp, events: Vec<Happens>) -> Result<Option<Vec<Output>>> {
+    fn turn(&mut self, now: Timestamp, events: Vec<Happens>) -> Result<Option<Vec<FromServer>>> {
         let config = self.config;
         let mut process = self.process.take().unwrap_or_else(|| match self.next {
             true => AnyProcess::Next(Process::new(App::new(config))),
@@ -147,7 +147,7 @@ impl Server {
         process: &mut Process<S>,
         now: Timestamp,
         events: Vec<Happens>,
-    ) -> Result<Option<Vec<Output>>> {
+    ) -> Result<Option<Vec<FromServer>>> {
         let Process { room, hooks } = process;
         let request = http::Request::new(());
         let disk = &self.disk;
@@ -190,7 +190,7 @@ impl Server {
         &mut self,
         hooks: &mut Vec<LocalBoxFuture<'static, HookDone<S::Action>>>,
         turn: Turn<S>,
-    ) -> Option<Vec<Output>> {
+    ) -> Option<Vec<FromServer>> {
         if turn.aborted.is_some() {
             self.sockets = Sockets::default();
             hooks.clear();
@@ -207,12 +207,12 @@ impl Server {
                 Effect::SetAlarm(at) => self.alarm = at,
                 Effect::Send { slots, frame } => {
                     for to in slots.iter().filter_map(|slot| ids.get(slot)) {
-                        out.push(Output::Send { to: to.clone(), text: frame.to_string() });
+                        out.push(FromServer::Send { to: to.clone(), text: frame.to_string() });
                     }
                 }
                 Effect::Close { slot, code, reason } => {
                     let to = ids.get(&slot).cloned().unwrap_or_default();
-                    out.push(Output::Close { to, code, reason });
+                    out.push(FromServer::Close { to, code, reason });
                 }
                 Effect::StoreAttachment { slot, attachment } => {
                     assert!(attachment.len() <= 16_384, "the runtime does not keep it");
@@ -285,19 +285,19 @@ impl Server {
     }
 
     /// A client connects.
-    pub fn connect(&mut self, id: &str, now: Timestamp) -> Result<Option<Vec<Output>>> {
+    pub fn connect(&mut self, id: &str, now: Timestamp) -> Result<Option<Vec<FromServer>>> {
         self.turn(now, vec![Happens::Connect(id.to_owned())])
     }
 
     /// A client's socket is gone.
-    pub fn close(&mut self, id: &str, now: Timestamp) -> Result<Option<Vec<Output>>> {
+    pub fn close(&mut self, id: &str, now: Timestamp) -> Result<Option<Vec<FromServer>>> {
         let out = self.turn(now, vec![Happens::Closed(id.to_owned())]);
         self.sockets.remove(id);
         out
     }
 
     /// The alarm rings, if it is time.
-    pub fn alarm(&mut self, now: Timestamp) -> Result<Option<Vec<Output>>> {
+    pub fn alarm(&mut self, now: Timestamp) -> Result<Option<Vec<FromServer>>> {
         let Some(at) = self.alarm.take_if(|at| *at <= now) else { return Ok(Some(Vec::new())) };
         let out = self.turn(now, vec![Happens::Alarm])?;
         if out.is_none() {
@@ -312,7 +312,7 @@ impl Server {
         &mut self,
         frames: Vec<(String, String)>,
         now: Timestamp,
-    ) -> Result<Option<Vec<Output>>> {
+    ) -> Result<Option<Vec<FromServer>>> {
         let frames = frames.into_iter().map(|(id, text)| Happens::Frame(id, text));
         self.turn(now, frames.collect())
     }
@@ -323,7 +323,7 @@ impl Server {
     }
 
     /// One of the hooks that are awaited goes on.
-    pub fn resume(&mut self, which: usize, now: Timestamp) -> Result<Option<Vec<Output>>> {
+    pub fn resume(&mut self, which: usize, now: Timestamp) -> Result<Option<Vec<FromServer>>> {
         self.turn(now, vec![Happens::Hook(which)])
     }
 }

@@ -36,8 +36,31 @@ pub enum Step {
     CloseTab(usize),
     /// A tab is opened where there is none.
     OpenTab(usize),
-    /// A tab takes over what one that is gone left behind.
-    Adopt(usize),
+    /// A tab hears what the others of its browser tell, and takes over what they left behind.
+    Hear(usize),
+    /// So many answers of a tab's store are failures; with `true`, what it says has failed was
+    /// done.
+    StoreFails(usize, u32, bool),
+    /// A tab's store answers when it is told to.
+    StoreSlow(usize),
+    /// A tab's store answers.
+    StoreAnswers(usize),
+    /// A tab's store says that it broke.
+    StoreBreaks(usize),
+    /// What a tab's browser keeps is copied.
+    StoreBackUp(usize),
+    /// The power of a tab's browser fails, and it keeps what was copied.
+    StoreSetBack(usize),
+    /// Another tab may have a tab's outbox, though it lives.
+    LoseLock(usize),
+    /// A tab does nothing.
+    Freeze(usize),
+    /// A tab goes on.
+    Thaw(usize),
+    /// The clients' time of day is off by this, ms.
+    WallSkew(i64),
+    /// Something on the way closes the connection, or does not let it open.
+    Refuse(usize, u8),
     /// The server dies between two events.
     ServerCrash,
     /// The server will die after this many statements.
@@ -79,6 +102,9 @@ pub struct Schedule {
     pub slow_hooks: bool,
     /// Whether the server's pages hold a row or two.
     pub small_pages: bool,
+    /// Whether the clients' stores have faults. A store that has lost count of what was sent and a
+    /// room that has forgotten the client are too much for anybody: then rooms forget none.
+    pub store_faults: bool,
     /// What happens, in this order.
     pub steps: Vec<Step>,
 }
@@ -95,13 +121,26 @@ impl Schedule {
         let tabs = random.usize(1..=clients);
         let slow_hooks = random.u8(..3) == 0;
         let small_pages = random.u8(..2) == 0;
+        let store_faults = random.bool();
         let length = random.usize(20..160);
         let mut token = 0;
         let mut steps = Vec::with_capacity(length);
         while steps.len() < length {
             let client = random.usize(..clients);
             if random.u32(..100) < faults {
-                steps.push(match random.u8(..22) {
+                let kinds = if store_faults { 34 } else { 29 };
+                steps.push(match random.u8(..kinds) {
+                    22 => Step::Freeze(client),
+                    23 => Step::Thaw(client),
+                    24 => Step::WallSkew(random.i64(-30_000..30_000)),
+                    25 | 26 => Step::Refuse(client, random.u8(..)),
+                    27 | 28 => Step::StoreSlow(client),
+                    29 | 30 => Step::StoreFails(client, random.u32(1..4), random.bool()),
+                    31 => Step::StoreBreaks(client),
+                    32 if random.bool() => Step::StoreBackUp(client),
+                    32 => Step::StoreSetBack(client),
+                    33 if random.u8(..4) == 0 => Step::LoseLock(client),
+                    33 => Step::StoreAnswers(client),
                     18 | 19 => Step::DiskFails(random.u32(0..25), random.u32(1..4)),
                     20 if random.u8(..4) == 0 => Step::Restore,
                     20 => Step::BackUp,
@@ -121,7 +160,7 @@ impl Schedule {
                     13 => Step::CloseTab(client),
                     14 | 15 => Step::OpenTab(client),
                     16 if random.u8(..4) == 0 => Step::Upgrade,
-                    16 => Step::Adopt(client),
+                    16 => Step::Hear(client),
                     _ => {
                         token += 1;
                         Step::ActAndDie(client, AppAction::random(&mut random, token))
@@ -129,7 +168,9 @@ impl Schedule {
                 });
                 continue;
             }
-            steps.push(match random.u8(..25) {
+            steps.push(match random.u8(..27) {
+                25 => Step::StoreAnswers(client),
+                26 => Step::Thaw(client),
                 24 => Step::UpAll,
                 0..=5 => {
                     token += 1;
@@ -142,13 +183,13 @@ impl Schedule {
                 16 | 17 => Step::Wait(random.i64(1..2_000)),
                 18 => Step::Wait(random.i64(1..2 * crate::app::RETENTION)),
                 19 => Step::Alarm,
-                20 if tabs > 1 => Step::Adopt(client),
+                20 if tabs > 1 => Step::Hear(client),
                 21 | 22 if slow_hooks => Step::Resume(client),
                 21 | 22 => Step::Up(client),
                 _ => Step::Settle,
             });
         }
-        Self { clients, tabs, slow_hooks, small_pages, steps }
+        Self { clients, tabs, slow_hooks, small_pages, store_faults, steps }
     }
 }
 

@@ -1,9 +1,13 @@
-//! A tab: its session with store and socket, and the couriers for outboxes that it took over.
+//! The driver of a client in the simulation: a tab with its machine, its socket, and a handle to
+//! its browser's store, which may be slow or fail.
 
 use crate::app::AppAction;
-use partysync_client::Session;
-use partysync_client::store::Store;
-use std::collections::VecDeque;
+use futures::{FutureExt, StreamExt};
+use partysync::Result;
+use partysync::wire::v2::ClientFrame;
+use partysync_client::store::{Events, MemoryStore, Saved, Store, Write};
+use partysync_client::{Input, Now, Peer};
+use std::collections::{BTreeSet, VecDeque};
 
 /// A socket as the network sees it.
 pub(crate) struct Link {
@@ -25,30 +29,101 @@ impl Link {
     }
 }
 
-/// A session with its store and its socket.
-pub(crate) struct End {
-    /// The client id under which its actions are noted.
-    pub(crate) client: String,
-    pub(crate) session: Session<AppAction>,
-    pub(crate) store: Box<dyn Store>,
-    pub(crate) link: Option<Link>,
-    /// For a courier: the number of the outbox that its tab adopted.
-    pub(crate) adopted: Option<u64>,
+/// What a store is asked for.
+pub(crate) enum Ask {
+    Open(String),
+    Write(Vec<Write>),
 }
 
-/// A tab of a browser, open or not: the first end is its own, the others are couriers.
-#[derive(Default)]
+/// What it answers.
+pub(crate) enum Told {
+    Opened(Result<Saved>),
+    Stored(Result<()>),
+}
+
+/// How a store is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Health {
+    /// It answers when it is told to.
+    pub(crate) slow: bool,
+    /// So many of its next answers are failures.
+    pub(crate) fails: u32,
+    /// What it says has failed was done nonetheless.
+    pub(crate) lies: bool,
+}
+
+/// A tab that is open.
 pub(crate) struct Tab {
     pub(crate) browser: usize,
-    pub(crate) ends: Vec<End>,
-    /// How many outboxes it took over.
-    pub(crate) adopted: u64,
-    /// Actions of these that were done, and whose rows its own session lacks: epoch, version.
-    pub(crate) done: Vec<(String, u64, AppAction)>,
+    pub(crate) client: String,
+    pub(crate) peer: Peer<AppAction>,
+    pub(crate) store: MemoryStore,
+    pub(crate) events: Events,
+    pub(crate) health: Health,
+    pub(crate) asked: Option<Ask>,
+    pub(crate) link: Option<Link>,
+    /// The page does nothing.
+    pub(crate) frozen: bool,
+    /// Clients whose outboxes it took over.
+    pub(crate) adopted: BTreeSet<String>,
+}
+
+fn broken() -> partysync::Error {
+    partysync::Error::new(partysync::Code::Store, "the disk is gone")
 }
 
 impl Tab {
-    pub(crate) fn main(&self) -> Option<&End> {
-        self.ends.first()
+    /// The store answers; `None` when it was not asked, or is slow and not forced.
+    pub(crate) fn answer(&mut self, forced: bool) -> Option<Told> {
+        if self.health.slow && !forced {
+            return None;
+        }
+        let ask = self.asked.take()?;
+        let fails = self.health.fails > 0;
+        self.health.fails = self.health.fails.saturating_sub(1);
+        Some(match ask {
+            // A disk that is full can be read.
+            Ask::Open(_) if fails && !self.health.lies => Told::Opened(Err(broken())),
+            Ask::Open(client) => Told::Opened(self.store.open_now(&client)),
+            Ask::Write(writes) => {
+                let done = !fails || self.health.lies;
+                let written = if done { self.store.write_now(writes) } else { Ok(()) };
+                Told::Stored(if fails { Err(broken()) } else { written })
+            }
+        })
+    }
+
+    /// Whether the actions of this frame are stored as pushed, unless the client has said that its
+    /// store does not work.
+    pub(crate) fn has_stored(&self, frame: &str) -> bool {
+        let Ok(ClientFrame::Push(push)) = ClientFrame::parse(frame) else { return true };
+        if self.peer.status().warning.is_some() {
+            return true;
+        }
+        let client = push.client.unwrap_or_else(|| self.client.clone());
+        let Ok(kept) = self.store.kept() else { return false };
+        let Some(outbox) = kept.outboxes.get(&client) else { return false };
+        let is_stored = |seq| outbox.pushed >= seq && outbox.pending.contains_key(&seq);
+        push.actions.iter().all(|action| is_stored(action.seq))
+    }
+
+    /// What the store tells next.
+    pub(crate) fn event(&mut self) -> Option<partysync_client::store::StoreEvent> {
+        self.events.next().now_or_never().flatten()
+    }
+
+    /// Another tab may have its outboxes, though it lives.
+    pub(crate) fn lose_lock(&mut self, browser: &MemoryStore) {
+        self.store = browser.clone();
+        self.events = self.store.events();
+    }
+
+    /// Its timers ring, if it is time.
+    pub(crate) fn time(&mut self, now: Now) -> bool {
+        let due = self.peer.timeout().is_some_and(|at| at <= now.monotonic);
+        if due && !self.frozen {
+            self.peer.handle(Input::Time, now);
+        }
+        due && !self.frozen
     }
 }

@@ -1,11 +1,13 @@
-//! The session against a real room, with the network in between under the test's control: what
+//! The client's machine against a real room, with the network in between under the test's control: what
 //! is sent when, what is resent, what is shown meanwhile.
 
 mod lost;
+mod store;
 mod world;
 
-use partysync::{Code, Error, Timestamp};
-use partysync_client::{Phase, Replica, Session, Timing};
+use partysync::{Code, Error};
+use partysync_client::store::Saved;
+use partysync_client::{Cause, Input, Now, Peer, Phase, Timing};
 use world::{NoteAction, World, pairs, put};
 
 #[test]
@@ -16,7 +18,7 @@ fn an_action_is_shown_at_once_and_confirmed_in_one_step() {
     assert_eq!(world.shown(), pairs(&[("a", "one")]));
     assert!(world.is_pending("a"));
     world.deliver();
-    assert_eq!(world.session.take_answers(), [(seq, Ok(()))]);
+    assert_eq!(world.answers(), [(seq, Ok(()))]);
     assert!(!world.is_pending("a"));
     assert_eq!(world.shown(), world.stored());
 }
@@ -27,11 +29,11 @@ fn a_rejected_action_goes_back_and_its_caller_hears_why() {
     world.live();
     world.act(put("a", "good"));
     world.deliver();
-    world.session.take_answers();
+    world.answers();
     let seq = world.act(put("a", "refuse"));
     assert_eq!(world.shown(), pairs(&[("a", "refuse")]));
     world.deliver();
-    assert_eq!(world.session.take_answers(), [(seq, Err(Error::reject("refused")))]);
+    assert_eq!(world.answers(), [(seq, Err(Error::reject("refused")))]);
     assert_eq!(world.shown(), pairs(&[("a", "good")]));
 }
 
@@ -48,7 +50,7 @@ fn what_is_made_while_a_push_is_under_way_goes_in_one_frame() {
     world.deliver();
     assert_eq!(pushes(&world), 2);
     assert_eq!(world.stored().len(), 10);
-    assert_eq!(world.session.replica().pending(), 0);
+    assert_eq!(world.peer.replica().pending(), 0);
 }
 
 #[test]
@@ -58,15 +60,15 @@ fn actions_made_offline_are_sent_when_the_connection_is_back() {
     world.live();
     world.deliver();
     world.cut();
-    assert!(matches!(world.session.status().phase, Phase::Offline { .. }));
+    assert!(matches!(world.phase(), Phase::Offline { .. }));
     world.act(put("b", "offline"));
     world.act(NoteAction::Delete { id: "a".into() });
     assert_eq!(world.shown(), pairs(&[("b", "offline")]));
-    assert_eq!(world.session.status().pending, 2);
+    assert_eq!(world.peer.status().pending, 2);
     world.reconnect();
     world.deliver();
     assert_eq!(world.stored(), pairs(&[("b", "offline")]));
-    assert_eq!(world.session.status().pending, 0);
+    assert_eq!(world.peer.status().pending, 0);
 }
 
 #[test]
@@ -81,7 +83,7 @@ fn an_action_whose_answer_was_lost_is_resent_and_done_once() {
     world.room.act(put("a", "later")).unwrap();
     world.reconnect();
     world.deliver();
-    assert_eq!(world.session.take_answers().len(), 1);
+    assert_eq!(world.answers().len(), 1);
     assert_eq!(world.room.version(), version + 1);
     assert_eq!(world.shown(), pairs(&[("a", "later")]));
 }
@@ -94,7 +96,7 @@ fn a_rejection_that_was_lost_is_heard_again() {
     world.cut();
     world.reconnect();
     world.deliver();
-    assert_eq!(world.session.take_answers(), [(seq, Err(Error::reject("refused")))]);
+    assert_eq!(world.answers(), [(seq, Err(Error::reject("refused")))]);
     assert_eq!(world.shown(), []);
 }
 
@@ -129,9 +131,8 @@ fn a_lost_frame_is_noticed_and_made_good() {
     world.room.act(put("b", "from elsewhere")).unwrap();
     // A patch that does not go on from here.
     let patch = r#"{"type":"patch","from":5,"to":6,"changes":[],"acks":[],"more":false}"#;
-    world.session.received(patch, world.now);
-    world.effects();
-    assert!(matches!(world.session.status().phase, Phase::Offline { .. }));
+    world.receive(patch);
+    assert!(matches!(world.phase(), Phase::Offline { .. }));
     world.reconnect();
     world.deliver();
     assert_eq!(world.shown(), world.stored());
@@ -144,28 +145,28 @@ fn a_frame_that_comes_twice_changes_nothing() {
     world.act(put("a", "1"));
     let twice = world.frames.clone();
     world.deliver();
-    world.session.take_changes();
+    world.changes.clear();
     for frame in twice {
-        world.session.received(&frame, world.now);
+        world.receive(&frame);
     }
-    assert_eq!(world.session.status().phase, Phase::Live);
-    assert!(world.session.take_changes().is_empty());
+    assert_eq!(world.phase(), Phase::Live);
+    assert!(world.changes.is_empty());
     assert_eq!(world.shown(), world.stored());
 }
 
 #[test]
 fn waits_between_attempts_double_and_differ_between_clients() {
-    let waits = |seed| {
-        let mut now = Timestamp::from_millis(0);
-        let mut session =
-            Session::new(Replica::<NoteAction>::new("c"), Timing::default(), seed, now);
+    let waits = |random| {
+        let mut now = Now::default();
+        let mut peer = Peer::<NoteAction>::new([random, 1], Timing::default(), now);
+        peer.handle(Input::Opened(Ok(Saved::default())), now);
         let mut waits = Vec::new();
         for _ in 0..10 {
-            session.closed(1006, "", now);
-            let at = session.wake_at().unwrap();
-            waits.push(at.as_millis() - now.as_millis());
-            now = at;
-            session.tick(now);
+            peer.handle(Input::Disconnected(Cause::gone()), now);
+            let at = peer.timeout().unwrap();
+            waits.push(at - now.monotonic);
+            now.monotonic = at;
+            peer.handle(Input::Time, now);
         }
         waits
     };
@@ -183,9 +184,9 @@ fn a_silent_server_is_given_up_and_asked_again() {
     world.live();
     world.act(put("a", "1"));
     world.frames.clear();
-    world.wait(10_000);
-    assert!(matches!(world.session.status().phase, Phase::Offline { .. }));
-    world.reconnect();
+    world.wait(60_000);
+    assert_eq!(world.phase(), Phase::Connecting);
+    world.live();
     world.deliver();
     assert_eq!(world.shown(), world.stored());
     // A quiet connection is pinged, and given up when there is no pong.
@@ -193,18 +194,33 @@ fn a_silent_server_is_given_up_and_asked_again() {
     world.wait(20_000);
     assert_eq!(world.sent, ["ping"]);
     world.deliver();
-    assert_eq!(world.session.status().phase, Phase::Live);
+    assert_eq!(world.phase(), Phase::Live);
     world.wait(20_000);
     world.frames.clear();
-    world.wait(10_000);
-    assert!(matches!(world.session.status().phase, Phase::Offline { .. }));
-    // So is a socket that never opens.
-    world.wait(60_000);
-    assert_eq!(world.session.status().phase, Phase::Connecting);
     let connects = world.connects;
-    world.wait(10_000);
     world.wait(60_000);
-    assert_eq!(world.connects, connects + 1);
+    // So is a socket that never opens.
+    assert_eq!((world.phase(), world.connects), (Phase::Connecting, connects + 1));
+    world.wait(20_000);
+    assert_eq!(world.connects, connects + 2);
+}
+
+#[test]
+fn a_page_that_slept_asks_before_it_lets_go_of_its_connection() {
+    let mut world = World::new();
+    world.live();
+    world.act(put("a", "1"));
+    // An hour passes before a timer rings; what came meanwhile is still to be read.
+    world.sleep(60 * 60 * 1000);
+    assert_eq!(world.phase(), Phase::Live);
+    world.deliver();
+    assert_eq!((world.phase(), world.answers().len()), (Phase::Live, 1));
+    // A second time nothing was heard in between.
+    world.sleep(60 * 60 * 1000);
+    assert_eq!(world.phase(), Phase::Live);
+    world.frames.clear();
+    world.sleep(60 * 60 * 1000);
+    assert!(matches!(world.phase(), Phase::Offline { .. }), "{:?}", world.phase());
 }
 
 #[test]
@@ -212,16 +228,13 @@ fn a_refusal_is_final_until_the_user_asks_again() {
     for (code, expected) in [(4409, Code::SchemaMismatch), (4403, Code::Forbidden)] {
         let mut world = World::new();
         world.live();
-        world.session.closed(code, "no", world.now);
-        world.effects();
-        let Phase::Refused(error) = world.session.status().phase else {
-            panic!("{:?}", world.session.status())
-        };
+        world.close(code, "no");
+        let Phase::Refused(error) = world.phase() else { panic!("{:?}", world.peer.status()) };
         assert_eq!(error.code(), expected);
-        assert_eq!(world.session.wake_at(), None);
+        assert_eq!(world.peer.timeout(), None);
         world.act(put("a", "kept"));
-        world.session.reconnect(world.now);
-        world.effects();
+        world.peer.reconnect(world.now);
+        world.outputs();
         world.live();
         world.deliver();
         assert_eq!(world.stored(), pairs(&[("a", "kept")]));
@@ -237,9 +250,8 @@ fn a_server_that_talks_nonsense_is_left_and_tried_again() {
     ] {
         let mut world = World::new();
         world.live();
-        world.session.received(nonsense, world.now);
-        assert_eq!(world.session.take_errors().len(), 1);
-        world.effects();
+        world.receive(nonsense);
+        assert_eq!(world.errors.len(), 1);
         world.reconnect();
     }
 }
@@ -251,10 +263,10 @@ fn only_what_is_shown_otherwise_is_told() {
     world.act(put("a", "1"));
     world.act(put("b", "1"));
     world.deliver();
-    world.session.take_changes();
+    world.changes.clear();
     world.act(put("a", "2"));
     let keys = |world: &mut World| -> Vec<String> {
-        let changes = world.session.take_changes();
+        let changes = std::mem::take(&mut world.changes);
         changes.into_values().flatten().map(|key| key.to_string()).collect()
     };
     assert_eq!(keys(&mut world), ["a"]);
@@ -266,6 +278,18 @@ fn only_what_is_shown_otherwise_is_told() {
     assert_eq!(keys(&mut world), Vec::<String>::new());
 }
 
+/// A server that dies of an action each time that it is pushed, until this much time has passed.
+fn dies_of(world: &mut World, millis: u64) {
+    let end = world.now.monotonic + millis;
+    while world.now.monotonic < end {
+        world.deliver();
+        world.wait(60_000);
+        if world.phase() == Phase::Connecting {
+            world.open();
+        }
+    }
+}
+
 #[test]
 fn an_action_that_the_server_cannot_bear_is_given_up_and_the_queue_goes_on() {
     let mut world = World::new();
@@ -275,22 +299,56 @@ fn an_action_that_the_server_cannot_bear_is_given_up_and_the_queue_goes_on() {
     let deadly = world.act(put("a", "deadly"));
     let good = world.act(put("b", "good"));
     world.deliver();
-    world.session.take_answers();
-    for _ in 0..3 {
-        assert!(world.is_pending("a") && world.is_pending("b"));
-        world.deliver();
-        world.wait(10_000);
-        assert!(matches!(world.session.status().phase, Phase::Offline { .. }));
-        world.reconnect();
-    }
+    world.answers();
+    dies_of(&mut world, 59 * 60 * 1000);
+    assert!(world.is_pending("a") && world.is_pending("b"), "given up too early");
+    dies_of(&mut world, 3 * 60 * 1000);
     world.deliver();
-    let answers = world.session.take_answers();
+    let answers = world.answers();
     assert_eq!(answers.len(), 2);
     assert_eq!(answers[0].0, deadly);
     assert_eq!(answers[0].1.as_ref().unwrap_err().code(), Code::Abandoned);
     assert_eq!(answers[1], (good, Ok(())));
     assert_eq!(world.shown(), pairs(&[("b", "good"), ("z", "first")]));
     assert_eq!(world.stored(), world.shown());
+
+    // It is kept, over a restart too, until somebody says what is to become of it.
+    world.restart();
+    let abandoned: Vec<_> = world.peer.abandoned().keys().cloned().collect();
+    assert_eq!((abandoned.len(), world.peer.status().abandoned), (1, 1));
+    world.poison = None;
+    let retried = world.peer.retry(&abandoned[0], world.now).unwrap();
+    world.outputs();
+    assert_eq!(world.shown()[0], ("a".into(), "deadly".into()));
+    world.live();
+    world.deliver();
+    assert_eq!(world.answers(), [(retried, Ok(()))]);
+    world.restart();
+    assert!(world.peer.abandoned().is_empty());
+    assert_eq!(world.peer.retry("nothing", world.now).unwrap_err().code(), Code::NotFound);
+}
+
+#[test]
+fn a_minute_in_which_the_server_fails_costs_nothing() {
+    let mut world = World::new();
+    world.live();
+    for n in 0..100 {
+        world.act(put(&format!("{n:03}"), "x"));
+    }
+    let end = world.now.monotonic + 60_000;
+    while world.now.monotonic < end {
+        world.close(1011, "internal");
+        world.wait(60_000);
+        world.open();
+        let pushed = world.sent.len();
+        // What it answers to a push is that it failed.
+        world.deliver();
+        assert!(world.sent.len() >= pushed);
+    }
+    world.deliver();
+    assert_eq!(world.peer.abandoned().len(), 0);
+    assert_eq!((world.peer.status().pending, world.stored().len()), (0, 100));
+    assert!(world.answers().iter().all(|(_, answer)| answer.is_ok()));
 }
 
 #[test]
@@ -301,16 +359,17 @@ fn an_action_that_the_server_wants_later_is_never_given_up_and_asked_about_less_
     let mut waits = Vec::new();
     world.deliver();
     for _ in 0..20 {
-        let Phase::Offline { retry_at } = world.session.status().phase else {
-            panic!("{:?}", world.session.status());
+        let Phase::Offline { retry_at, error } = world.phase() else {
+            panic!("{:?}", world.peer.status());
         };
-        waits.push(retry_at.as_millis() - world.now.as_millis());
+        assert_eq!(error.message(), "unavailable");
+        waits.push(retry_at.as_millis() - world.now.wall.as_millis());
         world.wait(60_000);
         world.open();
         world.deliver();
     }
     assert!(world.is_pending("a"));
-    assert_eq!(world.session.take_answers(), []);
+    assert_eq!(world.answers(), []);
     assert!(waits.last() > Some(&5_000), "{waits:?}");
 }
 
@@ -320,49 +379,130 @@ fn an_action_that_was_done_after_all_is_not_given_up() {
     world.live();
     let seq = world.act(put("a", "done"));
     // Each time the room answers, and each time the answer is lost.
-    for _ in 0..3 {
-        world.frames.retain(|frame| frame == "pong");
+    world.frames.clear();
+    world.loses = Some(r#""acks":[{"#);
+    let end = world.now.monotonic + 2 * 60 * 60 * 1000;
+    while world.now.monotonic < end {
         world.deliver();
-        world.wait(10_000);
         world.wait(60_000);
-        world.open();
-        let answers = std::mem::take(&mut world.frames);
-        for frame in answers.into_iter().filter(|frame| !frame.contains(r#""acks":[{"#)) {
-            world.session.received(&frame, world.now);
-            world.effects();
+        if world.phase() == Phase::Connecting {
+            world.open();
         }
     }
     assert!(world.sent.iter().any(|sent| sent.contains(r#""action":null"#)));
-    world.deliver();
-    assert_eq!(world.session.take_answers(), [(seq, Ok(()))]);
+    world.loses = None;
+    while world.answers.is_empty() {
+        world.deliver();
+        world.wait(60_000);
+        if world.phase() == Phase::Connecting {
+            world.open();
+        }
+    }
+    assert_eq!(world.answers(), [(seq, Ok(()))]);
     assert_eq!(world.stored(), pairs(&[("a", "done")]));
 }
 
+const DAYS: i64 = 24 * 60 * 60 * 1000;
+
 #[test]
-fn a_client_that_was_forgotten_is_told_so_and_does_nothing_twice() {
-    const DAYS: i64 = 24 * 60 * 60 * 1000;
+fn what_was_sent_so_long_ago_that_the_room_forgot_is_told_and_not_done_twice() {
     let mut world = World::new();
     world.live();
     let sent = world.act(put("a", "sent"));
     // The room has done it; the answer is lost, and the client is away for long.
     world.cut();
     let never_sent = world.act(put("b", "never sent"));
-    let id = world.session.replica().client().to_owned();
     world.room.advance_millis(91 * DAYS);
     world.room.alarm().unwrap();
     let version = world.room.version();
+    world.now.wall = world.now.wall.plus_millis(91 * DAYS);
 
     world.wait(60_000);
-    world.open();
-    world.deliver();
-    let answers = world.session.take_answers();
-    assert_eq!(answers.len(), 1);
-    assert_eq!(answers[0].0, sent);
-    assert_eq!(answers[0].1.as_ref().unwrap_err().code(), Code::ClientForgotten);
-    assert_ne!(world.session.replica().client(), id);
     world.live();
     world.deliver();
-    assert_eq!(world.session.take_answers(), [(never_sent, Ok(()))]);
+    let answers = world.answers();
+    assert_eq!(answers[0].0, sent);
+    assert_eq!(answers[0].1.as_ref().unwrap_err().code(), Code::ClientForgotten);
+    assert_eq!(answers[1..], [(never_sent, Ok(()))]);
     assert_eq!(world.room.version(), version + 1);
     assert_eq!(world.shown(), pairs(&[("a", "sent"), ("b", "never sent")]));
+    // The user may look at it and decide.
+    let abandoned: Vec<_> = world.peer.abandoned().values().cloned().collect();
+    assert_eq!(abandoned[0].action["payload"]["text"], "sent");
+}
+
+#[test]
+fn what_never_arrived_is_sent_again_after_weeks() {
+    let mut world = World::new();
+    world.live();
+    world.poison = Some("put");
+    let seq = world.act(put("a", "never arrived"));
+    world.cut();
+    world.poison = None;
+    world.now.wall = world.now.wall.plus_millis(30 * DAYS);
+    world.wait(60_000);
+    world.live();
+    world.deliver();
+    assert_eq!(world.answers(), [(seq, Ok(()))]);
+}
+
+#[test]
+fn a_reducer_that_panics_leaves_everything_as_it_was() {
+    let mut world = World::new();
+    world.live();
+    world.act(put("a", "1"));
+    world.deliver();
+    let panics = std::panic::AssertUnwindSafe(|| world.act(NoteAction::Panic));
+    assert!(std::panic::catch_unwind(panics).is_err());
+    assert_eq!((world.shown(), world.peer.status().pending), (pairs(&[("a", "1")]), 0));
+    // The next one has the seq that this one did not take.
+    let seq = world.act(put("b", "3"));
+    world.deliver();
+    assert_eq!(seq, 2);
+    assert_eq!(world.stored(), pairs(&[("a", "1"), ("b", "3")]));
+}
+
+#[test]
+fn progress_goes_on_over_all_channels() {
+    let mut peer = Peer::<lab_shared::LabAction>::new([1, 2], Timing::default(), Now::default());
+    peer.handle(Input::Opened(Ok(Saved::default())), Now::default());
+    peer.handle(Input::Connected, Now::default());
+    let mut frame = |text: &str| {
+        peer.handle(Input::Frame(text), Now::default());
+        peer.status().phase
+    };
+    frame(r#"{"type":"welcome","epoch":"e","version":9,"connection":"c"}"#);
+    let page = |channel, rows: &str, sent, total, more| {
+        format!(
+            r#"{{"type":"catch_up","channel":"{channel}","from":null,"to":9,"rows":[{rows}],"gone":[],"sent":{sent},"total":{total},"more":{more}}}"#
+        )
+    };
+    let at = |received, total| Phase::CatchingUp { received, total };
+    let note = |number| format!(r#"[{number},"text"]"#);
+    assert_eq!(frame(&page("notes", &note(1), 1, 2, true)), at(1, 2));
+    assert_eq!(frame(&page("notes", &note(2), 2, 2, false)), at(2, 2));
+    let item = r#"["id",1,1,null,"very_high",[],null,1,1,null]"#;
+    assert_eq!(frame(&page("items", item, 1, 3, true)), at(3, 5));
+}
+
+#[test]
+fn a_server_that_lets_a_client_in_and_closes_is_asked_less_and_less() {
+    for code in [1006, 1011, 4401] {
+        let mut world = World::new();
+        let mut waits = Vec::new();
+        for _ in 0..10 {
+            world.live();
+            world.close(code, "");
+            let Phase::Offline { retry_at, .. } = world.phase() else { panic!("{code}") };
+            waits.push(retry_at.as_millis() - world.now.wall.as_millis());
+            world.wait(60_000);
+        }
+        assert!(waits.last() > Some(&5_000), "{code}: {waits:?}");
+        // One that is there for a while is well again.
+        world.live();
+        world.wait(15_000);
+        world.close(code, "");
+        let Phase::Offline { retry_at, .. } = world.phase() else { panic!("{code}") };
+        assert!(retry_at.as_millis() - world.now.wall.as_millis() <= 250);
+    }
 }

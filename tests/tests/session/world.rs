@@ -1,8 +1,12 @@
-//! A session and a room, with the frames between them in the test's hands.
+//! A client and a room, with the frames and the store between them in the test's hands.
 
 use partysync::testing::TestRoom;
-use partysync::{Action, Error, Key, Protocol, Record, Result, Room, SyncServer, Timestamp};
-use partysync_client::{Effect, Phase, Replica, Session, Timing};
+use partysync::{
+    Action, Code, Draft, Error, Key, Protocol, Record, Reduce, Result, Room, SyncServer, Timestamp,
+};
+use partysync_client::store::{MemoryStore, Write};
+use partysync_client::{Cause, Changes, Input, Now, Output, Peer, Phase, Timing};
+use std::collections::VecDeque;
 
 #[derive(Record, Clone, PartialEq, Debug)]
 #[record(table = "notes")]
@@ -19,6 +23,14 @@ pub enum NoteAction {
     Put { id: String, text: String },
     #[action(delete)]
     Delete { id: String },
+    #[action(custom)]
+    Panic,
+}
+
+impl Reduce for NoteAction {
+    fn reduce_custom(&self, _: &mut Draft<'_, Note>) -> Result<()> {
+        panic!("a reducer's own fault")
+    }
 }
 
 #[derive(Default)]
@@ -42,11 +54,11 @@ pub fn put(id: &str, text: &str) -> NoteAction {
     NoteAction::Put { id: id.into(), text: text.into() }
 }
 
-/// A session and the room, with the frames between them in the test's hands.
+/// A client and the room, with the frames and the store between them in the test's hands.
 pub struct World {
     pub room: TestRoom<Notes>,
-    pub session: Session<NoteAction>,
-    pub now: Timestamp,
+    pub peer: Peer<NoteAction>,
+    pub now: Now,
     pub socket: Option<String>,
     pub sockets: u32,
     pub sent: Vec<String>,
@@ -54,15 +66,39 @@ pub struct World {
     pub connects: u32,
     /// A push that holds this text kills the server before it does anything.
     pub poison: Option<&'static str>,
+    /// Frames that hold this text are lost on the way to the client.
+    pub loses: Option<&'static str>,
+    pub store: MemoryStore,
+    /// What the store was asked for, and has not answered.
+    pub asked: VecDeque<Asked>,
+    pub disk: Disk,
+    pub answers: Vec<(u64, Result<()>)>,
+    pub errors: Vec<Error>,
+    pub changes: Changes,
+    pub notes: Vec<partysync_client::Note>,
+    lives: u64,
+}
+
+/// How the store is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Disk {
+    Works,
+    /// It answers when the test says so.
+    Slow,
+    Fails,
+}
+
+pub enum Asked {
+    Open(String),
+    Write(Vec<Write>),
 }
 
 impl World {
     pub fn new() -> Self {
-        let now = Timestamp::from_millis(1_000);
-        let session = Session::new(Replica::new("client"), Timing::default(), 7, now);
+        let now = Now { monotonic: 1_000, wall: Timestamp::from_millis(1_000) };
         let mut world = Self {
             room: TestRoom::new(Notes).unwrap(),
-            session,
+            peer: Peer::new([1, 7], Timing::default(), now),
             now,
             socket: None,
             sockets: 0,
@@ -70,29 +106,85 @@ impl World {
             frames: Vec::new(),
             connects: 0,
             poison: None,
+            loses: None,
+            store: MemoryStore::new(),
+            asked: VecDeque::new(),
+            disk: Disk::Works,
+            answers: Vec::new(),
+            errors: Vec::new(),
+            changes: Changes::new(),
+            notes: Vec::new(),
+            lives: 1,
         };
-        world.effects();
+        world.outputs();
         world
     }
 
-    pub fn effects(&mut self) {
-        for effect in self.session.take_effects() {
-            match effect {
-                Effect::Connect => self.connects += 1,
-                Effect::Send(text) => {
-                    if let Some(socket) = &self.socket {
-                        self.sent.push(text.clone());
-                        if self.poison.is_some_and(|poison| text.contains(poison)) {
-                            continue;
-                        }
-                        let answers = self.room.frame(socket, &text).unwrap();
-                        let own = answers.into_iter().filter(|(to, _)| to == socket);
-                        self.frames.extend(own.map(|(_, text)| text));
+    /// The program ends, and starts anew with what its store holds.
+    pub fn restart(&mut self) {
+        self.cut_server();
+        self.asked.clear();
+        self.lives += 1;
+        self.store = self.store.clone();
+        self.peer = Peer::new([self.lives, 7], Timing::default(), self.now);
+        self.outputs();
+    }
+
+    pub fn store_answers(&mut self) {
+        let failed = || Error::new(Code::Store, "the disk is full");
+        while let Some(asked) = self.asked.pop_front() {
+            let input = match (asked, self.disk) {
+                (Asked::Open(_), Disk::Fails) => Input::Opened(Err(failed())),
+                (Asked::Open(client), _) => Input::Opened(self.store.open_now(&client)),
+                (Asked::Write(_), Disk::Fails) => Input::Stored(Err(failed())),
+                (Asked::Write(writes), _) => Input::Stored(self.store.write_now(writes)),
+            };
+            self.handle(input);
+        }
+    }
+
+    pub fn handle(&mut self, input: Input<'_>) {
+        self.peer.handle(input, self.now);
+        self.outputs();
+    }
+
+    pub fn outputs(&mut self) {
+        while let Some(output) = self.peer.poll_output() {
+            match output {
+                Output::OpenStore(client) => self.asked.push_back(Asked::Open(client)),
+                Output::Store(writes) => self.asked.push_back(Asked::Write(writes)),
+                Output::Tell(note) => self.notes.push(note),
+                Output::Connect => {
+                    self.cut_server();
+                    self.connects += 1;
+                }
+                Output::Send(text) => self.send(&text),
+                Output::Disconnect => self.cut_server(),
+                Output::Changed(changes) => {
+                    for (channel, keys) in changes {
+                        self.changes.entry(channel).or_default().extend(keys);
                     }
                 }
-                Effect::Disconnect => self.cut_server(),
+                Output::Answer(seq, outcome) => self.answers.push((seq, outcome)),
+                Output::Message(_) => {}
+                Output::Error(error) => self.errors.push(error),
             }
         }
+        if self.disk != Disk::Slow && !self.asked.is_empty() {
+            self.store_answers();
+        }
+    }
+
+    fn send(&mut self, text: &str) {
+        let Some(socket) = &self.socket else { return };
+        self.sent.push(text.to_owned());
+        if self.poison.is_some_and(|poison| text.contains(poison)) {
+            return;
+        }
+        let answers = self.room.frame(socket, text).unwrap();
+        let lost = |text: &str| self.loses.is_some_and(|loses| text.contains(loses));
+        let own = answers.into_iter().filter(|(to, text)| to == socket && !lost(text));
+        self.frames.extend(own.map(|(_, text)| text));
     }
 
     pub fn cut_server(&mut self) {
@@ -108,8 +200,15 @@ impl World {
         let id = format!("socket-{}", self.sockets);
         self.room.connect(&id, Protocol::V2).unwrap();
         self.socket = Some(id);
-        self.session.opened(self.now);
-        self.effects();
+        self.handle(Input::Connected);
+    }
+
+    pub fn receive(&mut self, frame: &str) {
+        self.handle(Input::Frame(frame));
+    }
+
+    pub fn close(&mut self, code: u16, reason: &str) {
+        self.handle(Input::Disconnected(Cause::Code { code, reason: reason.to_owned() }));
     }
 
     /// All frames under way arrive.
@@ -117,26 +216,22 @@ impl World {
         while !self.frames.is_empty() {
             let frame = self.frames.remove(0);
             match frame.strip_prefix("close ").and_then(|close| close.split_once(' ')) {
-                Some((code, reason)) => {
-                    self.session.closed(code.parse().unwrap(), reason, self.now);
-                }
-                None => self.session.received(&frame, self.now),
+                Some((code, reason)) => self.close(code.parse().unwrap(), reason),
+                None => self.receive(&frame),
             }
-            self.effects();
         }
     }
 
     /// The connection breaks: what is under way is lost.
     pub fn cut(&mut self) {
         self.cut_server();
-        self.session.closed(1006, "", self.now);
-        self.effects();
+        self.handle(Input::Disconnected(Cause::gone()));
     }
 
     pub fn live(&mut self) {
         self.open();
         self.deliver();
-        assert_eq!(self.session.status().phase, Phase::Live);
+        assert_eq!(self.phase(), Phase::Live);
     }
 
     pub fn reconnect(&mut self) {
@@ -144,20 +239,51 @@ impl World {
         self.live();
     }
 
-    pub fn wait(&mut self, millis: i64) {
-        self.now = self.now.plus_millis(millis);
-        self.session.tick(self.now);
-        self.effects();
+    /// Time passes; timers ring when they are due.
+    pub fn wait(&mut self, millis: u64) {
+        let end = self.now.monotonic + millis;
+        while let Some(at) = self.peer.timeout().filter(|at| *at <= end)
+            && (self.phase() != Phase::Connecting || at <= self.now.monotonic + millis)
+        {
+            self.set_time(at);
+            self.handle(Input::Time);
+            if self.phase() == Phase::Connecting {
+                break;
+            }
+        }
+        if self.phase() != Phase::Connecting {
+            self.set_time(end);
+        }
+    }
+
+    /// The page sleeps: no timer rings before it is over.
+    pub fn sleep(&mut self, millis: u64) {
+        self.set_time(self.now.monotonic + millis);
+        self.handle(Input::Time);
+    }
+
+    fn set_time(&mut self, monotonic: u64) {
+        let passed = monotonic.saturating_sub(self.now.monotonic);
+        self.now.monotonic += passed;
+        self.now.wall = self.now.wall.plus_millis(i64::try_from(passed).unwrap());
     }
 
     pub fn act(&mut self, action: NoteAction) -> u64 {
-        let seq = self.session.act(action, self.now);
-        self.effects();
+        let seq = self.peer.act(action, self.now).unwrap();
+        self.outputs();
         seq
     }
 
+    pub fn phase(&self) -> Phase {
+        self.peer.status().phase
+    }
+
+    pub fn answers(&mut self) -> Vec<(u64, Result<()>)> {
+        std::mem::take(&mut self.answers)
+    }
+
     pub fn shown(&self) -> Vec<(String, String)> {
-        let rows: Vec<Note> = self.session.replica().rows().unwrap();
+        let rows: Vec<Note> = self.peer.replica().rows().unwrap();
         rows.into_iter().map(|note| (note.id, note.text)).collect()
     }
 
@@ -167,7 +293,7 @@ impl World {
     }
 
     pub fn is_pending(&self, id: &str) -> bool {
-        self.session.replica().is_pending("notes", &Key::from(id))
+        self.peer.replica().is_pending("notes", &Key::from(id))
     }
 }
 

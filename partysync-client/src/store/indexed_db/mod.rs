@@ -1,59 +1,47 @@
 //! [`IndexedDbStore`]: a replica in the browser's storage, shared by the tabs of an app.
 //!
-//! The rows of a room are kept once, whichever tab hears of them first. Each tab has an outbox of
-//! its own and holds a Web Lock with its name: the browser lets go of it however the tab ends,
-//! and then a living tab, or the next one to open, takes the outbox over.
+//! The rows of a room are kept once, whichever tab hears of them first. Each client has an outbox
+//! of its own and holds a Web Lock with its name: the browser lets go of it however the tab ends,
+//! and then a living tab, or the next one to open, gets the lock and with it the outbox.
 
+mod database;
 mod locks;
+mod read;
 mod tabs;
+mod write;
 
-use super::saved::Fit;
-use super::{Orphans, Outbox, RowsWrite, Saved, SavedAction, SavedChannel, Store, Stored, Write};
+use super::{Events, Outbox, Saved, SavedChannel, Store, StoreEvent, Stored, Write};
+use crate::peer::Note;
+use crate::place::{Place, User};
 use crate::transport::{Transport, WebTransport};
+use database::{ABANDONED, CHANNEL, Database, Ended, OUTBOX, PENDING, ROW, store_error};
+use futures::channel::mpsc::{UnboundedSender, unbounded};
+use futures::channel::oneshot;
 use futures::future::{Either, select};
-use idb::{Database, Factory, KeyRange, ObjectStore, Transaction, TransactionMode};
-use js_sys::Array;
 use locks::Lock;
-use partysync::{Code, Error, Result};
-use serde::de::DeserializeOwned;
-use std::cell::RefCell;
+use partysync::Result;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
-use wasm_bindgen::JsValue;
+use tabs::{Channel, Heard, Message};
+use wasm_bindgen_futures::spawn_local;
+use web_sys::AbortController;
 
-const OUTBOX: &str = "outbox";
-const PENDING: &str = "pending";
-const CHANNEL: &str = "channel";
-const ROW: &str = "row";
-const ALL: [&str; 4] = [OUTBOX, PENDING, CHANNEL, ROW];
-
-/// A storage that takes longer is taken for blocked, ms.
-const PATIENCE: u64 = 5_000;
+/// For so long a deletion waits for tabs that use the database, ms.
+const DELETE_MS: u64 = 10_000;
 
 /// Keeps a replica in IndexedDB. Each batch of writes is one transaction: a tab that is killed at
 /// any moment is opened again with what once was whole.
 ///
-/// What is kept stays on the machine until [`delete`](Self::delete) is called: do so when a user
-/// logs out.
-#[derive(Clone)]
+/// What is kept stays on the machine until it is deleted: by
+/// [`SyncClient::forget`](crate::SyncClient::forget), by [`delete_place`](Self::delete_place), or
+/// for all rooms of a user by [`delete_user`](Self::delete_user). A browser may evict it when the
+/// disk is full or, in Safari, when the site was not visited for a week; the first action that is
+/// kept asks it not to.
 pub struct IndexedDbStore {
     shared: Rc<Shared>,
-}
-
-struct Shared {
-    /// Of the database, and of the locks.
-    name: String,
-    /// The open database, with the outbox that this store has taken.
-    open: RefCell<Option<Open>>,
-}
-
-struct Open {
-    db: Rc<Database>,
-    /// What is kept of the outbox beside its pending actions.
-    head: Outbox,
-    /// The outbox's name; its lock is held as long as it is used.
-    lock: Lock,
 }
 
 impl std::fmt::Debug for IndexedDbStore {
@@ -63,345 +51,358 @@ impl std::fmt::Debug for IndexedDbStore {
 }
 
 impl IndexedDbStore {
-    /// The replica with this name, one for each room and user: [`SyncClient::connect`] takes the
-    /// room's URL. Nothing is opened before it is used.
-    ///
-    /// [`SyncClient::connect`]: crate::SyncClient::connect
+    /// The replica of this place. Nothing is opened before it is used.
     #[must_use]
-    pub fn new(name: &str) -> Self {
-        let name = format!("partysync/{name}");
-        Self { shared: Rc::new(Shared { name, open: RefCell::new(None) }) }
+    pub fn new(place: &Place) -> Self {
+        let shared = Shared {
+            name: place.to_string(),
+            db: RefCell::default(),
+            outboxes: RefCell::default(),
+            awaited: RefCell::default(),
+            events: RefCell::default(),
+            channel: RefCell::default(),
+            waits: AbortController::new().ok(),
+            asked_to_persist: Cell::new(false),
+            deleted: Cell::new(false),
+        };
+        Self { shared: Rc::new(shared) }
     }
 
-    /// Deletes what is kept under this name. Tabs that use it go on in memory.
+    /// Deletes what is kept of a place. Clients that use it, in any tab, are closed.
     ///
     /// # Errors
-    /// [`Code::Store`] when the browser refuses.
-    pub async fn delete(name: &str) -> Result<()> {
-        let deleting = Factory::new().and_then(|f| f.delete(&format!("partysync/{name}")));
-        in_time(async { failed(deleting)?.await.map_err(store_error) }).await
+    /// [`Code::Store`](partysync::Code::Store) when the browser refuses, or when a tab that does
+    /// not answer keeps the database open: then it is deleted when that tab ends.
+    pub async fn delete_place(place: &Place) -> Result<()> {
+        delete(&place.to_string(), Channel::open(&place.to_string()).as_ref()).await
     }
 
-    /// Takes an outbox that nobody uses, or begins one.
-    async fn open(&self) -> Result<Saved> {
-        let name = &self.shared.name;
-        let db = Rc::new(open_database(name).await?);
-        let mut lock = None;
-        for slot in slots(&db).await? {
-            lock = Lock::try_take(name, &slot).await?;
-            if lock.is_some() {
-                break;
-            }
-        }
-        let lock = match lock {
-            Some(lock) => lock,
-            None => {
-                let slot = random_id();
-                // Nobody else has heard of it.
-                Lock::wait(name, &slot).await?
-            }
-        };
-        let tx = Tx::begin(&db, &ALL, TransactionMode::ReadWrite)?;
-        let outbox = match read_outbox(&tx, lock.slot()).await? {
-            Some(outbox) => outbox,
-            None => {
-                // It is there before others are told of it.
-                let outbox = Outbox::new(random_id());
-                put(&tx.store(OUTBOX)?, &lock.slot().into(), &outbox)?;
-                outbox
-            }
-        };
-        let mut saved = Saved { outbox: None, ..Saved::default() };
-        let channels = tx.store(CHANNEL)?;
-        let names = failed(failed(channels.get_all_keys(None, None))?.await)?;
-        for name in names.iter().filter_map(JsValue::as_string) {
-            // Rows that cannot be read are fetched anew.
-            if let Ok(Some(channel)) = read_channel(&tx, &name).await {
-                saved.channels.insert(name, channel);
-            }
-        }
-        tx.commit().await?;
-        tabs::announce(name, lock.slot());
-        let head = Outbox { pending: Default::default(), ..outbox.clone() };
-        *self.shared.open.borrow_mut() = Some(Open { db, head, lock });
-        saved.outbox = Some(outbox);
-        Ok(saved)
+    /// Deletes what is kept of all rooms of a user, as when the user logs out. `app` is the one of
+    /// the [`Place`]s: `"app"` where they name none. Clients that use any of it are closed.
+    ///
+    /// # Errors
+    /// As [`delete_place`](Self::delete_place); the others are deleted nevertheless.
+    pub async fn delete_user(app: &str, user: &User) -> Result<()> {
+        let prefix = Place::prefix(app, user);
+        let names = database::database_names().await?;
+        let deletions = names
+            .iter()
+            .filter(|name| name.starts_with(&prefix))
+            .map(|name| async { delete(name, Channel::open(name).as_ref()).await });
+        futures::future::join_all(deletions).await.into_iter().collect()
     }
+}
 
-    /// A store over an outbox whose lock is held.
-    fn over(&self, db: Rc<Database>, outbox: &Outbox, lock: Lock) -> Self {
-        let head = Outbox { pending: Default::default(), ..outbox.clone() };
-        let open = RefCell::new(Some(Open { db, head, lock }));
-        Self { shared: Rc::new(Shared { name: self.shared.name.clone(), open }) }
-    }
+struct Shared {
+    /// Of the database, of the channel, and what the names of the locks begin with.
+    name: String,
+    db: RefCell<Option<Database>>,
+    /// The outboxes that this store has, by client.
+    outboxes: RefCell<BTreeMap<String, Held>>,
+    /// The outboxes of others, whose locks are waited for.
+    awaited: RefCell<BTreeSet<String>>,
+    events: RefCell<Option<UnboundedSender<StoreEvent>>>,
+    channel: RefCell<Option<Channel>>,
+    /// Ends the waits for locks.
+    waits: Option<AbortController>,
+    asked_to_persist: Cell<bool>,
+    /// It is not opened again, which would make it anew.
+    deleted: Cell<bool>,
+}
 
-    /// A store of the same name without an outbox: it does not keep this one's lock.
-    fn name_only(&self) -> Self {
-        Self {
-            shared: Rc::new(Shared { name: self.shared.name.clone(), open: RefCell::default() }),
+/// An outbox whose lock is held.
+struct Held {
+    _lock: Lock,
+    whose: Whose,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Whose {
+    /// The store's own client's.
+    Own,
+    /// That of a client that is gone; the own one has not got it yet.
+    Taken,
+    /// That of a client that is gone; the own one has it.
+    Given,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(waits) = &self.waits {
+            waits.abort();
         }
-    }
-
-    /// The database and the outbox's head and name.
-    fn opened(&self) -> Result<(Rc<Database>, Outbox, String)> {
-        let open = self.shared.open.borrow();
-        let open = open.as_ref().ok_or_else(|| Error::new(Code::Store, "it is not open"))?;
-        Ok((open.db.clone(), open.head.clone(), open.lock.slot().to_owned()))
-    }
-
-    async fn keep(&self, writes: Vec<Write>) -> Result<()> {
-        let (db, mut head, slot) = self.opened()?;
-        let tx = Tx::begin(&db, &ALL, TransactionMode::ReadWrite)?;
-        let (before, pending) = (head.clone(), tx.store(PENDING)?);
-        for write in writes {
-            match write {
-                Write::Rows(rows) => keep_rows(&tx, rows).await?,
-                Write::Stale(name) => {
-                    let channels = tx.store(CHANNEL)?;
-                    let kept: Option<SavedChannel> = get(&channels, name.into()).await?;
-                    if let Some(mut channel) = kept {
-                        channel.version = None;
-                        put(&channels, &name.into(), &channel)?;
-                    }
-                }
-                Write::Epoch(epoch) => head.epoch = Some(epoch),
-                Write::Act { seq, channel, action, made_at } => {
-                    head.next_seq = head.next_seq.max(seq.saturating_add(1));
-                    let action = SavedAction { channel, action, made_at, blame: 0 };
-                    put(&pending, &key(&slot, seq), &action)?;
-                }
-                Write::Answered(seq) => {
-                    failed(pending.delete(key(&slot, seq)))?;
-                }
-                Write::Pushed(seq) => head.pushed = seq,
-                Write::Blame(seq, blame) => {
-                    let key = key(&slot, seq);
-                    let kept: Option<SavedAction> = get(&pending, key.clone()).await?;
-                    if let Some(mut action) = kept {
-                        action.blame = blame;
-                        put(&pending, &key, &action)?;
-                    }
-                }
-                Write::Client(client) => {
-                    head.client = client;
-                    head.pushed = 0;
-                }
-            }
-        }
-        if head != before {
-            put(&tx.store(OUTBOX)?, &slot.as_str().into(), &head)?;
-        }
-        tx.commit().await?;
-        if let Some(open) = &mut *self.shared.open.borrow_mut() {
-            open.head = head;
-        }
-        Ok(())
-    }
-
-    async fn forget(&self) -> Result<()> {
-        let (db, _, slot) = self.opened()?;
-        remove(&db, &slot).await?;
-        *self.shared.open.borrow_mut() = None;
-        Ok(())
     }
 }
 
 impl Store for IndexedDbStore {
-    fn load(&self) -> Stored<'_, Saved> {
-        Box::pin(in_time(self.open()))
+    fn open<'a>(&'a self, client: &'a str) -> Stored<'a, Saved> {
+        let (shared, client) = (self.shared.clone(), client.to_owned());
+        to_the_end(async move { shared.open(&client).await })
     }
 
-    fn write<'a>(&'a self, _: &'a str, writes: Vec<Write>) -> Stored<'a, ()> {
-        Box::pin(in_time(self.keep(writes)))
+    fn write(&self, writes: Vec<Write>) -> Stored<'_, ()> {
+        let shared = self.shared.clone();
+        to_the_end(async move { shared.write(writes).await })
     }
 
-    fn orphans(&self) -> Orphans {
-        tabs::orphans(self)
+    fn events(&self) -> Events {
+        let (tell, events) = unbounded();
+        self.shared.events.replace(Some(tell));
+        let weak = Rc::downgrade(&self.shared);
+        let channel = Channel::listen(&self.shared.name, move |heard| {
+            let Some(shared) = weak.upgrade() else { return };
+            match heard {
+                Heard::Opened(client) => shared.wait_for(client),
+                Heard::Event(event) => shared.tell_client(event),
+            }
+        });
+        self.shared.channel.replace(channel);
+        Box::pin(events)
     }
 
-    fn remove(&self) -> Stored<'_, ()> {
-        Box::pin(in_time(self.forget()))
+    fn tell(&self, note: &Note) {
+        if let Some(channel) = &*self.shared.channel.borrow() {
+            channel.tell(note);
+        }
+    }
+
+    fn delete(&self) -> Stored<'_, ()> {
+        // Its own connection would hold it up.
+        drop(self.shared.db.take());
+        self.shared.deleted.set(true);
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            let channel = shared.channel.take();
+            delete(&shared.name, channel.as_ref()).await
+        })
     }
 }
 
-async fn keep_rows(tx: &Tx, write: RowsWrite) -> Result<()> {
-    let (channels, rows) = (tx.store(CHANNEL)?, tx.store(ROW)?);
-    let kept: Option<SavedChannel> = get(&channels, write.channel.into()).await?;
-    let kept = kept.unwrap_or_default();
-    match write.fits(&kept.epoch, &kept.schema, kept.version) {
-        Fit::Not => return Ok(()),
-        Fit::Over => {}
-        Fit::Instead => {
-            failed(rows.delete(range(write.channel)?))?;
-        }
-    }
-    let RowsWrite { channel, schema, epoch, to, rows: changed, .. } = write;
-    let kept = SavedChannel { epoch, version: Some(to), schema, ..SavedChannel::default() };
-    put(&channels, &channel.into(), &kept)?;
-    for (key, row) in changed {
-        let key = Array::of2(&channel.into(), &key.into()).into();
-        match row {
-            Some(row) => put(&rows, &key, &row)?,
-            None => failed(rows.delete(key)).map(drop)?,
-        }
-    }
-    Ok(())
-}
-
-async fn open_database(name: &str) -> Result<Database> {
-    let mut request = failed(Factory::new().and_then(|factory| factory.open(name, Some(1))))?;
-    request.on_upgrade_needed(|event| {
-        use idb::DatabaseEvent;
-        let Ok(db) = event.database() else { return };
-        for name in ALL {
-            // What fails here fails the opening.
-            let _ = db.create_object_store(name, idb::ObjectStoreParams::new());
-        }
+/// Work that is not left half done when nobody waits for it any more.
+fn to_the_end<T: 'static>(work: impl Future<Output = Result<T>> + 'static) -> Stored<'static, T> {
+    let (tell, told) = oneshot::channel();
+    spawn_local(async move {
+        // The client may have ended.
+        let _ = tell.send(work.await);
     });
-    let mut db = failed(request.await)?;
-    // Whoever deletes it need not wait for this tab, which goes on in memory.
-    db.on_version_change(|event| {
-        use idb::event::DatabaseEvent as _;
-        if let Ok(db) = event.database() {
-            db.close();
+    Box::pin(async move { told.await.unwrap_or_else(|_| Err(store_error("the page has ended"))) })
+}
+
+async fn delete(name: &str, channel: Option<&Channel>) -> Result<()> {
+    if let Some(channel) = channel {
+        channel.tell(&Message::Deleted);
+    }
+    let timer = WebTransport.sleep(Duration::from_millis(DELETE_MS));
+    match select(std::pin::pin!(database::delete_database(name)), timer).await {
+        Either::Left((deleted, _)) => deleted,
+        Either::Right(_) => Err(store_error("a tab that does not answer keeps it open")),
+    }
+}
+
+impl Shared {
+    fn tell_client(&self, event: StoreEvent) {
+        if event == StoreEvent::Deleted {
+            self.deleted.set(true);
         }
-    });
-    Ok(db)
-}
-
-/// The names of all outboxes.
-async fn slots(db: &Database) -> Result<Vec<String>> {
-    let tx = Tx::begin(db, &[OUTBOX], TransactionMode::ReadOnly)?;
-    let keys = failed(failed(tx.store(OUTBOX)?.get_all_keys(None, None))?.await)?;
-    Ok(keys.iter().filter_map(JsValue::as_string).collect())
-}
-
-async fn read_channel(tx: &Tx, name: &str) -> Result<Option<SavedChannel>> {
-    let head: Option<SavedChannel> = get(&tx.store(CHANNEL)?, name.into()).await?;
-    let Some(mut channel) = head else { return Ok(None) };
-    for (key, value) in entries(&tx.store(ROW)?, name).await? {
-        if let Some(key) = key.as_string() {
-            channel.rows.insert(key, parse(&value)?);
+        if let Some(events) = &*self.events.borrow() {
+            // A client that has ended is not told.
+            let _ = events.unbounded_send(event);
         }
     }
-    Ok(Some(channel))
-}
 
-async fn read_outbox(tx: &Tx, slot: &str) -> Result<Option<Outbox>> {
-    let head: Option<Outbox> = get(&tx.store(OUTBOX)?, slot.into()).await?;
-    let Some(mut outbox) = head else { return Ok(None) };
-    for (key, value) in entries(&tx.store(PENDING)?, slot).await? {
-        let Some(seq) = key.as_f64() else { continue };
-        // What cannot be read is given up by its client, and its seq is not missed.
-        let unreadable = |_| SavedAction {
-            channel: String::new(),
-            action: serde_json::Value::Null,
-            made_at: partysync::Timestamp::from_millis(0),
-            blame: 0,
+    fn lock_name(&self, client: &str) -> String {
+        format!("{}/{client}", self.name)
+    }
+
+    fn with_db<T>(&self, use_it: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+        let db = self.db.borrow();
+        use_it(db.as_ref().ok_or_else(|| store_error("it is not open"))?)
+    }
+
+    async fn open(self: Rc<Self>, client: &str) -> Result<Saved> {
+        if !self.has(client) {
+            // Nobody else knows of it: it is free.
+            let lock = Lock::try_take(&self.lock_name(client)).await?;
+            let lock = lock.ok_or_else(|| store_error("another tab has this client's id"))?;
+            self.outboxes
+                .borrow_mut()
+                .insert(client.to_owned(), Held { _lock: lock, whose: Whose::Own });
+            if let Some(channel) = &*self.channel.borrow() {
+                channel.tell(&Message::Opened { client: client.to_owned() });
+            }
+        }
+        self.connect().await?;
+        self.take_free_outboxes().await?;
+        // What was taken before it is read is not changed by others.
+        let taken: Vec<String> = self.taken();
+        let tx = self.with_db(|db| db.read(&[OUTBOX, PENDING, ABANDONED]))?;
+        let mut outboxes = BTreeMap::new();
+        for client in read::clients(&tx).await? {
+            let outbox = read::outbox(&tx, &client).await?;
+            outboxes.insert(client, outbox);
+        }
+        let mut saved = Saved { abandoned: read::abandoned(&tx).await?, ..Saved::default() };
+        tx.commit().await?;
+        // After the outboxes: what is pending no more is in the rows.
+        saved.channels = self.read_channels().await?;
+        for client in taken {
+            let outbox = outboxes.remove(&client).unwrap_or_else(|| Outbox::new(client));
+            if self.give(&outbox) {
+                saved.outboxes.push(outbox);
+            }
+        }
+        let others = outboxes.into_values().filter(|outbox| !self.has(&outbox.client));
+        saved.others = others.collect();
+        for outbox in &saved.others {
+            self.wait_for(outbox.client.clone());
+        }
+        Ok(saved)
+    }
+
+    /// Opens the database, anew if it is open.
+    async fn connect(self: &Rc<Self>) -> Result<()> {
+        drop(self.db.take());
+        if self.deleted.get() {
+            return Err(store_error("it was deleted"));
+        }
+        let weak = Rc::downgrade(self);
+        let ended = move |ended| {
+            if let Some(shared) = Weak::upgrade(&weak) {
+                shared.tell_client(match ended {
+                    Ended::Broke(error) => StoreEvent::Broke(error),
+                    Ended::Deleted => StoreEvent::Deleted,
+                });
+            }
         };
-        // Written by `key`, from a seq.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        outbox.pending.insert(seq as u64, parse(&value).unwrap_or_else(unreadable));
-    }
-    Ok(Some(outbox))
-}
-
-/// What is kept under keys of two parts: the second part and the value of each with this first.
-async fn entries(store: &ObjectStore, first: &str) -> Result<Vec<(JsValue, JsValue)>> {
-    let range = range(first)?;
-    let keys = failed(store.get_all_keys(Some(range.clone().into()), None))?;
-    let values = failed(store.get_all(Some(range.into()), None))?;
-    let keys = failed(keys.await)?.into_iter().map(|key| Array::from(&key).get(1));
-    Ok(keys.zip(failed(values.await)?).collect())
-}
-
-/// Deletes an outbox with all that is in it.
-async fn remove(db: &Database, slot: &str) -> Result<()> {
-    let tx = Tx::begin(db, &[OUTBOX, PENDING], TransactionMode::ReadWrite)?;
-    failed(tx.store(OUTBOX)?.delete(JsValue::from(slot)))?;
-    failed(tx.store(PENDING)?.delete(range(slot)?))?;
-    tx.commit().await
-}
-
-/// A transaction: aborted when it is dropped, so that a batch that fails leaves nothing.
-struct Tx(Option<Transaction>);
-
-impl Tx {
-    fn begin(db: &Database, stores: &[&str], mode: TransactionMode) -> Result<Self> {
-        Ok(Self(Some(failed(db.transaction(stores, mode))?)))
+        let db = Database::open(&self.name, ended).await?;
+        self.db.replace(Some(db));
+        Ok(())
     }
 
-    fn store(&self, name: &str) -> Result<ObjectStore> {
-        let tx = self.0.as_ref().ok_or_else(|| Error::new(Code::Store, "it has ended"))?;
-        failed(tx.object_store(name))
+    /// Takes the outboxes that nobody has, and waits for the others.
+    async fn take_free_outboxes(self: &Rc<Self>) -> Result<()> {
+        let tx = self.with_db(|db| db.read(&[PENDING]))?;
+        let stored = read::clients(&tx).await?;
+        tx.commit().await?;
+        for client in stored {
+            if self.has(&client) || self.awaited.borrow().contains(&client) {
+                continue;
+            }
+            if let Some(lock) = Lock::try_take(&self.lock_name(&client)).await? {
+                self.outboxes
+                    .borrow_mut()
+                    .insert(client, Held { _lock: lock, whose: Whose::Taken });
+            }
+        }
+        // Those that live may have nothing stored yet.
+        let prefix = self.lock_name("");
+        for name in locks::held().await? {
+            if let Some(client) = name.strip_prefix(&prefix) {
+                self.wait_for(client.to_owned());
+            }
+        }
+        Ok(())
     }
 
-    async fn commit(mut self) -> Result<()> {
-        let Some(tx) = self.0.take() else { return Ok(()) };
-        let done = failed(failed(tx.commit())?.await)?;
-        if done.is_committed() { Ok(()) } else { Err(Error::new(Code::Store, "it is full")) }
+    /// The rows. Those that cannot be read are deleted: they are fetched anew.
+    async fn read_channels(&self) -> Result<BTreeMap<String, SavedChannel>> {
+        let tx = self.with_db(|db| db.read(&[CHANNEL, ROW]))?;
+        let (channels, unreadable) = read::channels(&tx).await?;
+        tx.commit().await?;
+        if !unreadable.is_empty() {
+            let tx = self.with_db(|db| db.write(&[CHANNEL, ROW]))?;
+            unreadable.iter().try_for_each(|name| write::delete_channel(&tx, name))?;
+            tx.commit().await?;
+        }
+        Ok(channels)
     }
-}
 
-impl Drop for Tx {
-    fn drop(&mut self) {
-        if let Some(tx) = self.0.take() {
-            // One that has aborted already says so; that is what is wanted.
-            let _ = tx.abort();
+    fn has(&self, client: &str) -> bool {
+        self.outboxes.borrow().contains_key(client)
+    }
+
+    fn taken(&self) -> Vec<String> {
+        let outboxes = self.outboxes.borrow();
+        let taken = outboxes.iter().filter(|(_, held)| held.whose == Whose::Taken);
+        taken.map(|(client, _)| client.clone()).collect()
+    }
+
+    /// Whether the client is to get this outbox now: it gets it once. The lock of an empty one is
+    /// let go.
+    fn give(&self, outbox: &Outbox) -> bool {
+        let mut outboxes = self.outboxes.borrow_mut();
+        let held = outboxes.get_mut(&outbox.client);
+        let Some(held) = held.filter(|held| held.whose == Whose::Taken) else { return false };
+        held.whose = Whose::Given;
+        if outbox.pending.is_empty() {
+            outboxes.remove(&outbox.client);
+        }
+        true
+    }
+
+    /// Waits until the client with this outbox is gone.
+    fn wait_for(self: &Rc<Self>, client: String) {
+        let Some(signal) = self.waits.as_ref().map(AbortController::signal) else { return };
+        if self.has(&client) || !self.awaited.borrow_mut().insert(client.clone()) {
+            return;
+        }
+        let (weak, name) = (Rc::downgrade(self), self.lock_name(&client));
+        spawn_local(async move {
+            let lock = Lock::wait(&name, &signal).await;
+            // A store that is gone lets go again.
+            let Some(shared) = Weak::upgrade(&weak) else { return };
+            shared.awaited.borrow_mut().remove(&client);
+            let Ok(lock) = lock else { return };
+            let held = Held { _lock: lock, whose: Whose::Taken };
+            shared.outboxes.borrow_mut().insert(client.clone(), held);
+            match shared.read_outbox(&client).await {
+                Ok(outbox) if shared.give(&outbox) => {
+                    shared.tell_client(StoreEvent::Orphan(outbox));
+                }
+                Ok(_) => {}
+                // It is given when the database is opened the next time.
+                Err(error) => shared.tell_client(StoreEvent::Broke(error)),
+            }
+        });
+    }
+
+    async fn read_outbox(&self, client: &str) -> Result<Outbox> {
+        let tx = self.with_db(|db| db.read(&[OUTBOX, PENDING]))?;
+        let outbox = read::outbox(&tx, client).await?;
+        tx.commit().await?;
+        Ok(outbox)
+    }
+
+    async fn write(&self, writes: Vec<Write>) -> Result<()> {
+        let scope: Vec<_> = write::scope(&writes).into_iter().collect();
+        if scope.is_empty() {
+            return Ok(());
+        }
+        if writes.iter().any(|write| matches!(write, Write::Act { .. })) {
+            self.ask_to_persist();
+        }
+        let tx = self.with_db(|db| db.write(&scope))?;
+        let emptied = write::write(&tx, writes).await?;
+        tx.commit().await?;
+        for client in emptied {
+            let mut outboxes = self.outboxes.borrow_mut();
+            // Its own client's is filled again.
+            if outboxes.get(&*client).is_some_and(|held| held.whose == Whose::Given) {
+                outboxes.remove(&*client);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the browser, once, not to evict what is kept.
+    fn ask_to_persist(&self) {
+        if self.asked_to_persist.replace(true) {
+            return;
+        }
+        let storage = web_sys::window().map(|window| window.navigator().storage());
+        // It does as it likes.
+        if let Some(Ok(asked)) = storage.map(|storage| storage.persist()) {
+            spawn_local(async move { drop(wasm_bindgen_futures::JsFuture::from(asked).await) });
         }
     }
-}
-
-/// The key of a pending action.
-fn key(slot: &str, seq: u64) -> JsValue {
-    // Seqs count one client's actions: they stay far below 2^53.
-    #[allow(clippy::cast_precision_loss)]
-    Array::of2(&slot.into(), &JsValue::from_f64(seq as f64)).into()
-}
-
-/// All keys whose first part is this.
-fn range(first: &str) -> Result<KeyRange> {
-    let lower = Array::of1(&first.into());
-    // Arrays come after all numbers and strings.
-    let upper = Array::of2(&first.into(), &Array::new());
-    failed(KeyRange::bound(&lower, &upper, None, None))
-}
-
-fn put(store: &ObjectStore, key: &JsValue, value: &impl serde::Serialize) -> Result<()> {
-    // As text: 64-bit integers stay whole.
-    let text =
-        serde_json::to_string(value).map_err(|e| Error::new(Code::InvalidValue, e.to_string()))?;
-    failed(store.put(&text.into(), Some(key))).map(drop)
-}
-
-async fn get<T: DeserializeOwned>(store: &ObjectStore, key: JsValue) -> Result<Option<T>> {
-    let value = failed(failed(store.get(key))?.await)?;
-    value.as_ref().map(parse).transpose()
-}
-
-fn parse<T: DeserializeOwned>(value: &JsValue) -> Result<T> {
-    let text = value.as_string().unwrap_or_default();
-    serde_json::from_str(&text)
-        .map_err(|e| Error::new(Code::Store, format!("what it holds cannot be read: {e}")))
-}
-
-fn failed<T>(result: std::result::Result<T, idb::Error>) -> Result<T> {
-    result.map_err(store_error)
-}
-
-#[allow(clippy::needless_pass_by_value)]
-fn store_error(error: idb::Error) -> Error {
-    Error::new(Code::Store, format!("the browser's storage: {error}"))
-}
-
-async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let timer = WebTransport.sleep(Duration::from_millis(PATIENCE));
-    match select(std::pin::pin!(work), timer).await {
-        Either::Left((result, _)) => result,
-        Either::Right(_) => Err(Error::new(Code::Store, "the browser's storage is blocked")),
-    }
-}
-
-fn random_id() -> String {
-    format!("{:016x}{:016x}", WebTransport.random(), WebTransport.random())
 }

@@ -63,6 +63,8 @@ pub struct Config {
     pub slow: bool,
     /// Whether its pages are so small that nearly everything takes several.
     pub small: bool,
+    /// Whether clients that were not seen for a while are forgotten.
+    pub forgets: bool,
 }
 
 const DONE: &str =
@@ -77,7 +79,8 @@ impl<A: Version> SyncServer for App<A> {
     fn limits(&self) -> Limits {
         let page_bytes = if self.config.small { 64 } else { Limits::default().page_bytes };
         let pending_bytes = page_bytes as u64 * 8;
-        let (retention_ms, client_retention_ms) = (RETENTION, 3 * RETENTION);
+        let clients = if self.config.forgets { 3 } else { 1_000_000 };
+        let (retention_ms, client_retention_ms) = (RETENTION, clients * RETENTION);
         Limits { retention_ms, client_retention_ms, page_bytes, pending_bytes, ..Limits::default() }
     }
 

@@ -1,0 +1,511 @@
+//! The connection of a peer: connect, say hello, catch up, keep alive, back off.
+
+use super::{Cause, Now, Output, Peer, Phase, Timing};
+use crate::replica::PushLimits;
+use partysync::wire::v2::{ClientFrame, Hello, ServerFrame};
+use partysync::wire::{
+    CLOSE_BUSY, CLOSE_NOT_FOUND, CLOSE_REFUSED, CLOSE_RESTART, CLOSE_SCHEMA, CLOSE_UNAUTHORIZED,
+    PING, PONG, READ_BYTES,
+};
+use partysync::{Action, Code, Error, Result, Timestamp};
+use std::collections::BTreeSet;
+
+/// What is held against the first action of a push that got no answer: the server was there, and
+/// did not answer or failed.
+const SURE: u32 = 4;
+/// The connection broke, as connections do; but a server that dies of an action looks the same.
+const MAYBE: u32 = 1;
+/// A connection that was live for so long was a good one, ms.
+const STEADY: u64 = 10_000;
+/// A timer that rings so much too late has slept with its page, ms.
+const SLEPT: u64 = 2_000;
+
+#[derive(Debug, PartialEq)]
+enum State {
+    /// The store is not open yet.
+    Loading,
+    /// No socket; the next attempt at this time.
+    Waiting {
+        at: u64,
+        wall: Timestamp,
+        error: Error,
+    },
+    /// A socket was asked for.
+    Opening,
+    /// `hello` was said; catch-ups of this many channels are missing.
+    Greeting {
+        /// Without the room's epoch, rows are of no use.
+        welcomed: bool,
+        missing: usize,
+        /// Rows of channels that are complete.
+        before: u64,
+        received: u64,
+        total: u64,
+    },
+    Live,
+    Refused(Error),
+    Closed,
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    state: State,
+    /// When waiting for what `state` waits for ends.
+    deadline: u64,
+    attempt: u32,
+    /// How often in turn something took too long.
+    slow: u32,
+    /// Whether the server has refused the credentials once already.
+    unauthorized: bool,
+    random: u64,
+    /// When the answer to a push is overdue.
+    answer_by: Option<u64>,
+    /// Pings that were sent on this connection, and their answers.
+    pings: u64,
+    pongs: u64,
+    /// Which of them was sent behind the push: when it is answered, the push was there, too.
+    push_ping: u64,
+    /// Bytes read since the server was last told.
+    read: u64,
+    /// How many it wants to be told of at once.
+    read_bytes: u64,
+    /// When a frame last came.
+    heard_at: u64,
+    /// When the answer to a ping is overdue.
+    pong_by: Option<u64>,
+    /// Whether a timer rang late, and nothing was heard since.
+    slept: bool,
+    /// Since when it is live.
+    live_since: Option<u64>,
+}
+
+impl Connection {
+    pub(super) fn new(random: u64) -> Self {
+        Self {
+            state: State::Loading,
+            deadline: 0,
+            attempt: 0,
+            slow: 0,
+            unauthorized: false,
+            // xorshift stays at 0 for ever.
+            random: if random == 0 { 0x9e37_79b9_7f4a_7c15 } else { random },
+            answer_by: None,
+            pings: 0,
+            pongs: 0,
+            push_ping: 0,
+            read: 0,
+            read_bytes: READ_BYTES,
+            heard_at: 0,
+            pong_by: None,
+            slept: false,
+            live_since: None,
+        }
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.state == State::Live
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    pub(super) fn close(&mut self) {
+        self.state = State::Closed;
+    }
+
+    /// Whether a push has no answer yet.
+    pub(super) fn waits(&self) -> bool {
+        self.answer_by.is_some()
+    }
+
+    /// A push is sent.
+    pub(super) fn pushed(&mut self, timing: &Timing, now: Now) {
+        self.answer_by = Some(now.monotonic.saturating_add(self.patient(timing.answer_ms)));
+        self.pings += 1;
+        self.push_ping = self.pings;
+    }
+
+    /// A slow line is given more time.
+    fn patient(&self, millis: u64) -> u64 {
+        millis.saturating_mul(1 << self.slow.min(4))
+    }
+
+    /// A slow line is given smaller pushes.
+    pub(super) fn smaller(&self, limits: PushLimits) -> PushLimits {
+        let halves = self.slow.min(8);
+        PushLimits { actions: (limits.actions >> halves).max(1), bytes: limits.bytes >> halves }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match &self.state {
+            State::Loading => Phase::Loading,
+            State::Waiting { wall, error, .. } => {
+                Phase::Offline { retry_at: *wall, error: error.clone() }
+            }
+            State::Opening => Phase::Connecting,
+            State::Greeting { total: 0, .. } => Phase::Connecting,
+            State::Greeting { received, total, .. } => {
+                Phase::CatchingUp { received: *received, total: *total }
+            }
+            State::Live => Phase::Live,
+            State::Refused(error) => Phase::Refused(error.clone()),
+            State::Closed => Phase::Closed,
+        }
+    }
+
+    pub(super) fn timeout(&self, timing: &Timing) -> Option<u64> {
+        match &self.state {
+            State::Waiting { at, .. } => Some(*at),
+            State::Opening | State::Greeting { .. } => Some(self.deadline),
+            State::Live => {
+                let ping = self.heard_at.saturating_add(timing.ping_ms);
+                let quiet = self.pong_by.unwrap_or(ping);
+                Some(self.answer_by.map_or(quiet, |at| at.min(quiet)))
+            }
+            State::Loading | State::Refused(_) | State::Closed => None,
+        }
+    }
+
+    /// xorshift64: good enough to spread clients.
+    fn next_random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+}
+
+impl<A: Action> Peer<A> {
+    /// The store was read, or cannot be.
+    pub(super) fn start(&mut self, now: Now) {
+        if self.connection.state == State::Loading {
+            self.connect(now);
+        }
+    }
+
+    /// Tries again at once, with an address and credentials that are asked for anew.
+    pub fn reconnect(&mut self, now: Now) {
+        if matches!(self.connection.state, State::Loading | State::Closed) {
+            return;
+        }
+        self.connection.attempt = 0;
+        self.connection.unauthorized = false;
+        self.disconnect();
+        self.lose(0, now);
+        self.connect(now);
+        self.go_on(now);
+    }
+
+    /// The network is back, or the page is seen again.
+    pub(super) fn nudge(&mut self, now: Now) {
+        match self.connection.state {
+            State::Waiting { .. } => {
+                self.connection.attempt = 0;
+                self.connect(now);
+            }
+            State::Live => self.ping(now),
+            _ => {}
+        }
+    }
+
+    fn ping(&mut self, now: Now) {
+        if self.connection.pong_by.is_none() {
+            self.connection.pong_by = Some(now.monotonic.saturating_add(self.timing.pong_ms));
+            self.connection.pings += 1;
+            self.send(PING.to_owned());
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn time(&mut self, now: Now) {
+        let Some(due) = self.connection.timeout(&self.timing) else { return };
+        if now.monotonic < due {
+            return;
+        }
+        // What came while the page slept is still to be read: a timer that rings late says nothing
+        // about the server, unless nothing was heard since the last that did.
+        if now.monotonic - due > SLEPT && !std::mem::replace(&mut self.connection.slept, true) {
+            match self.connection.state {
+                State::Opening | State::Greeting { .. } => {
+                    self.connection.deadline = now.monotonic.saturating_add(self.timing.pong_ms);
+                    return;
+                }
+                State::Live => {
+                    let grace = now.monotonic.saturating_add(self.timing.pong_ms);
+                    if self.connection.answer_by.is_some() {
+                        self.connection.answer_by = Some(grace);
+                    }
+                    self.connection.pong_by = None;
+                    self.ping(now);
+                    return;
+                }
+                _ => {}
+            }
+        }
+        match self.connection.state {
+            State::Waiting { .. } => self.connect(now),
+            State::Opening | State::Greeting { .. } => {
+                self.connection.slow += 1;
+                self.lost(&unanswered(), MAYBE, now);
+            }
+            State::Live => {
+                let over = |at: Option<u64>| at.is_some_and(|at| now.monotonic >= at);
+                if over(self.connection.answer_by) {
+                    self.connection.slow += 1;
+                    let reached = self.connection.pongs >= self.connection.push_ping;
+                    let blame = if reached { SURE } else { MAYBE };
+                    self.lost(&unanswered(), blame, now);
+                } else if over(self.connection.pong_by) {
+                    self.lost(&unanswered(), MAYBE, now);
+                } else {
+                    self.ping(now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The socket is open.
+    pub(super) fn connected(&mut self, now: Now) {
+        if self.connection.state != State::Opening {
+            return;
+        }
+        let channels = self.replica.subscriptions();
+        let missing = channels.len();
+        let hello = Hello {
+            client: self.replica.client().to_owned(),
+            epoch: self.replica.epoch().map(str::to_owned),
+            channels,
+        };
+        self.send(ClientFrame::Hello(hello).to_text());
+        self.connection.state =
+            State::Greeting { welcomed: false, missing, before: 0, received: 0, total: 0 };
+        self.expect(now);
+    }
+
+    /// Something has come: what is missing is given as much time again.
+    fn expect(&mut self, now: Now) {
+        let patience = self.connection.patient(self.timing.connect_ms);
+        self.connection.deadline = now.monotonic.saturating_add(patience);
+    }
+
+    /// A frame came.
+    pub(super) fn received(&mut self, text: &str, now: Now) {
+        self.connection.heard_at = now.monotonic;
+        (self.connection.pong_by, self.connection.slept) = (None, false);
+        if text == PONG {
+            self.connection.pongs += 1;
+            return;
+        }
+        self.connection.read += text.len() as u64;
+        let result = ServerFrame::parse(text).and_then(|frame| match frame {
+            Some(frame) => self.frame(frame, now),
+            None => Ok(()),
+        });
+        if let Err(error) = result {
+            // Start over from what is known to be right.
+            self.report(error.clone());
+            self.lost(&error, MAYBE, now);
+        }
+        let connected = matches!(self.connection.state, State::Greeting { .. } | State::Live);
+        if connected && self.connection.read >= self.connection.read_bytes {
+            let read = ClientFrame::Read(std::mem::take(&mut self.connection.read));
+            self.send(read.to_text());
+        }
+    }
+
+    fn frame(&mut self, frame: ServerFrame, now: Now) -> Result<()> {
+        match frame {
+            ServerFrame::Welcome(welcome) => {
+                self.replica.set_epoch(&welcome.epoch);
+                self.connection.read_bytes = welcome.read.unwrap_or(READ_BYTES).max(1);
+                self.connection.unauthorized = false;
+                if let State::Greeting { welcomed, missing, .. } = &mut self.connection.state {
+                    *welcomed = true;
+                    let done = *missing == 0;
+                    self.expect(now);
+                    if done {
+                        self.live(now);
+                    }
+                }
+            }
+            ServerFrame::Reset(_) => self.replica.reset(),
+            ServerFrame::CatchUp(_)
+                if matches!(self.connection.state, State::Greeting { welcomed: false, .. }) =>
+            {
+                return Err(Error::new(Code::InvalidFrame, "rows came before `welcome`"));
+            }
+            ServerFrame::CatchUp(page) => {
+                let (sent, all) = (page.sent, page.total);
+                let (complete, changes) = self.replica.catch_up(page)?;
+                self.change(changes);
+                if let State::Greeting { missing, before, received, total, .. } =
+                    &mut self.connection.state
+                {
+                    *received = before.saturating_add(sent);
+                    *total = before.saturating_add(all.max(sent));
+                    if complete {
+                        *before = *received;
+                    }
+                    *missing -= usize::from(complete && *missing > 0);
+                    let done = *missing == 0;
+                    self.expect(now);
+                    if done {
+                        self.live(now);
+                    }
+                }
+            }
+            ServerFrame::Patch(patch) => {
+                let (to, answered) = (patch.to, !patch.acks.is_empty());
+                let applied = self.replica.patch(patch)?;
+                self.change(applied.changes);
+                let clients: BTreeSet<_> =
+                    applied.answers.iter().map(|answer| answer.client.clone()).collect();
+                for answer in applied.answers {
+                    self.answer(answer, to);
+                }
+                let mut settled = self.replica.settled();
+                settled.retain(|client, _| clients.contains(client.as_str()));
+                self.tell_settled(settled);
+                if answered {
+                    (self.connection.attempt, self.connection.slow) = (0, 0);
+                    let waits = self.replica.waits();
+                    let patience = self.connection.patient(self.timing.answer_ms);
+                    self.connection.answer_by =
+                        waits.then_some(now.monotonic.saturating_add(patience));
+                    self.push(now);
+                }
+            }
+            ServerFrame::Message(message) => self.outputs.push_back(Output::Message(message)),
+            ServerFrame::Error(error) => {
+                self.report(Error::new(Code::from_name(&error.code), error.message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is missing any more.
+    fn live(&mut self, now: Now) {
+        self.connection.state = State::Live;
+        self.connection.live_since = Some(now.monotonic);
+        self.connection.answer_by = None;
+        self.push(now);
+    }
+
+    /// The socket has closed, or did not open.
+    pub(super) fn disconnected(&mut self, cause: Cause, now: Now) {
+        if !matches!(self.connection.state, State::Opening | State::Greeting { .. } | State::Live) {
+            return;
+        }
+        let provider = matches!(cause, Cause::Provider(_));
+        let (error, blame, refused) = judge(cause);
+        match error.code() {
+            // Whoever gives the address may know better later.
+            _ if provider => self.lost(&error, 0, now),
+            // The credentials may have been renewed meanwhile; they are asked for at each attempt.
+            Code::Unauthorized if !self.connection.unauthorized => {
+                self.connection.unauthorized = true;
+                self.lost(&error, 0, now);
+            }
+            Code::Unauthorized => self.refuse(error, now),
+            _ if refused => self.refuse(error, now),
+            _ => self.lost(&error, blame, now),
+        }
+    }
+
+    fn refuse(&mut self, error: Error, now: Now) {
+        self.lose(0, now);
+        self.outputs.push_back(Output::Disconnect);
+        self.connection.state = State::Refused(error);
+    }
+
+    fn connect(&mut self, now: Now) {
+        self.connection.state = State::Opening;
+        self.connection.heard_at = now.monotonic;
+        (self.connection.pong_by, self.connection.slept) = (None, false);
+        self.connection.read = 0;
+        (self.connection.pings, self.connection.pongs) = (0, 0);
+        self.expect(now);
+        self.outputs.push_back(Output::Connect);
+    }
+
+    /// Closes the socket, if there is one.
+    pub(super) fn disconnect(&mut self) {
+        let socket =
+            matches!(self.connection.state, State::Opening | State::Greeting { .. } | State::Live);
+        if socket {
+            self.outputs.push_back(Output::Disconnect);
+        }
+    }
+
+    /// What was under way on the connection is not any more.
+    fn lose(&mut self, blame: u32, now: Now) {
+        self.replica.interrupt();
+        // A push that waited for the store was not sent: nothing is to blame.
+        let sent = self.held.take().is_none() && self.connection.answer_by.is_some();
+        self.connection.answer_by = None;
+        self.replica.unanswered(if sent { blame } else { 0 }, now.monotonic);
+    }
+
+    fn lost(&mut self, error: &Error, blame: u32, now: Now) {
+        self.disconnect();
+        self.lose(blame, now);
+        // A server that is there for a moment is not well yet.
+        let since = self.connection.live_since.take();
+        if since.is_some_and(|since| now.monotonic.saturating_sub(since) >= STEADY) {
+            (self.connection.attempt, self.connection.slow) = (0, 0);
+        }
+        let attempt = self.connection.attempt;
+        let longest = (self.timing.retry_ms.saturating_mul(1 << attempt.min(16)))
+            .min(self.timing.retry_max_ms);
+        self.connection.attempt += 1;
+        // Between half of it and all of it, so that clients of one server do not come at once.
+        let wait = longest / 2 + (self.connection.next_random() % 1024) * longest / 2048;
+        let wall = now.wall.plus_millis(i64::try_from(wait).unwrap_or(i64::MAX));
+        let error = error.clone();
+        self.connection.state = State::Waiting { at: now.monotonic + wait, wall, error };
+    }
+}
+
+fn unanswered() -> Error {
+    Error::new(Code::Unavailable, "the server does not answer")
+}
+
+/// What is wrong, what is held against a push that was under way, and whether trying again does
+/// not help.
+fn judge(cause: Cause) -> (Error, u32, bool) {
+    match cause {
+        Cause::Code { code, reason } => {
+            let say = |code, words: &str| {
+                let reason = if reason.is_empty() { words } else { &reason };
+                Error::new(code, reason)
+            };
+            match code {
+                CLOSE_SCHEMA => {
+                    let message = "the app is outdated: reload it";
+                    (Error::new(Code::SchemaMismatch, message), 0, true)
+                }
+                CLOSE_REFUSED => (say(Code::Forbidden, "the server refused"), 0, true),
+                CLOSE_NOT_FOUND => (say(Code::NotFound, "there is no such room"), 0, false),
+                CLOSE_UNAUTHORIZED => (say(Code::Unauthorized, "who are you?"), 0, false),
+                // The server was there and wants it later: no action is to blame.
+                CLOSE_BUSY | CLOSE_RESTART => (say(Code::Unavailable, "come again"), 0, false),
+                // An error came out of the server's handler.
+                1011 => (say(Code::Unavailable, "the server failed"), SURE, false),
+                1009 => (say(Code::TooLarge, "the server does not take so much"), SURE, false),
+                _ => (say(Code::Unavailable, "the connection broke"), MAYBE, false),
+            }
+        }
+        Cause::Status(401) => {
+            (Error::new(Code::Unauthorized, "the server wants other credentials"), 0, false)
+        }
+        Cause::Status(403) => (Error::new(Code::Forbidden, "the server refused (403)"), 0, true),
+        Cause::Status(status) => {
+            (Error::new(Code::Unavailable, format!("the server answered {status}")), 0, false)
+        }
+        Cause::Unreachable(why) => (Error::new(Code::Unavailable, why), MAYBE, false),
+        Cause::Address(error) => (error, 0, true),
+        Cause::Provider(error) => (error, 0, false),
+    }
+}

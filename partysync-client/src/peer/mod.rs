@@ -1,0 +1,330 @@
+//! [`Peer`]: the client's machine. It owns the replica, the connection, the outboxes and what is
+//! known of the store; it has no IO, clock or random source of its own.
+//!
+//! A driver hands in what happens ([`Input`]) with the time, and carries out what comes of it
+//! ([`Output`]), in that order, until there is nothing more:
+//!
+//! ```
+//! # use partysync::{Action, Record};
+//! # #[derive(Record, Clone, Debug, PartialEq)] #[record(table = "notes")]
+//! # struct Note { #[record(key)] id: String, text: String }
+//! # #[derive(Action, Clone, Debug)] #[action(record = Note)]
+//! # enum NoteAction { #[action(insert)] Create { id: String, text: String } }
+//! use partysync_client::store::Saved;
+//! use partysync_client::{Input, Now, Output, Peer, Timing};
+//!
+//! let now = Now::default();
+//! let mut peer = Peer::<NoteAction>::new([1, 2], Timing::default(), now);
+//! assert!(matches!(peer.poll_output(), Some(Output::OpenStore(_))));
+//! peer.handle(Input::Opened(Ok(Saved::default())), now);
+//! assert_eq!(peer.poll_output(), Some(Output::Connect));
+//!
+//! let seq = peer.act(NoteAction::Create { id: "a".into(), text: "hi".into() }, now)?;
+//! assert_eq!(peer.replica().rows::<Note>()?[0].text, "hi");
+//! assert!(matches!(peer.poll_output(), Some(Output::Changed(_))));
+//! assert!(matches!(peer.poll_output(), Some(Output::Store(_))));
+//! # assert_eq!(seq, 1); Ok::<(), partysync::Error>(())
+//! ```
+
+mod connection;
+mod event;
+mod status;
+mod storage;
+
+pub use event::{Cause, Input, Note, Now, Output};
+pub use status::{Phase, Status, Timing};
+
+use crate::replica::{Answered, Changes, Patience, PushLimits, Replica, merge};
+use crate::store::{Abandoned, Write};
+use connection::Connection;
+use partysync::wire::v2::ClientFrame;
+use partysync::{Action, Code, Error, Result};
+use serde_json::Value as Json;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use storage::Storage;
+
+/// The largest action, in bytes of its JSON: a room reads frames of 1 MiB.
+const ACTION_BYTES: usize = 1024 * 1024 - 1024;
+/// About how large a push may get.
+const PUSH: PushLimits = PushLimits { actions: 256, bytes: 256 * 1024 };
+/// So much has to be held against an action before it is given up.
+const POINTS: u32 = 12;
+
+/// A client of a room: what it shows, and what it does about it.
+#[derive(Debug)]
+pub struct Peer<A> {
+    replica: Replica<A>,
+    connection: Connection,
+    storage: Storage,
+    timing: Timing,
+    abandoned: BTreeMap<String, Abandoned>,
+    /// Those that are not wanted any more.
+    discarded: BTreeSet<String>,
+    /// A push that waits for the store, with the mark that it waits for.
+    held: Option<(u64, String)>,
+    outputs: VecDeque<Output>,
+}
+
+impl<A: Action> Peer<A> {
+    /// A client that begins by opening its store. `random` is random: the client's id is made of
+    /// it, and nobody has had it before.
+    #[must_use]
+    pub fn new(random: [u64; 2], timing: Timing, now: Now) -> Self {
+        let client = format!("{:016x}{:016x}", random[0], random[1]);
+        Self {
+            replica: Replica::new(client.as_str().into()),
+            connection: Connection::new(random[0] ^ random[1].rotate_left(17)),
+            storage: Storage::new(now),
+            timing,
+            abandoned: BTreeMap::new(),
+            discarded: BTreeSet::new(),
+            held: None,
+            outputs: [Output::OpenStore(client)].into(),
+        }
+    }
+
+    /// The rows.
+    pub fn replica(&self) -> &Replica<A> {
+        &self.replica
+    }
+
+    /// Where it stands.
+    pub fn status(&self) -> Status {
+        let mut status = Status {
+            phase: self.connection.phase(),
+            pending: self.replica.pending(),
+            abandoned: 0,
+            warning: None,
+        };
+        self.status_of_store(&mut status);
+        status
+    }
+
+    /// What the driver has to do next; to be asked until there is nothing more, after everything
+    /// that was done to the peer.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Input::Time`] is due: on the monotonic clock, ms.
+    pub fn timeout(&self) -> Option<u64> {
+        let connection = self.connection.timeout(&self.timing);
+        connection.into_iter().chain(self.storage.timeout(self.timing.store_ms)).min()
+    }
+
+    /// Something happens.
+    pub fn handle(&mut self, input: Input<'_>, now: Now) {
+        if self.connection.is_closed() {
+            return self.handle_closed(input, now);
+        }
+        match input {
+            Input::Opened(opened) => self.store_opened(opened, now),
+            Input::Stored(result) => self.stored(result, now),
+            Input::Store(event) => self.store_event(event, now),
+            Input::Connected => self.connected(now),
+            Input::Frame(text) => self.received(text, now),
+            Input::Disconnected(cause) => self.disconnected(cause, now),
+            Input::Nudge => self.nudge(now),
+            Input::Time => {
+                self.storage_time(now);
+                self.time(now);
+            }
+        }
+        self.go_on(now);
+    }
+
+    /// Makes an action: shown at once, sent as soon as may be. Returns its seq, by which its
+    /// [`Output::Answer`] is known.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when it has no JSON form, [`Code::TooLarge`] when no room would read
+    /// it, [`Code::Closed`] when the client is closed: nothing has happened.
+    pub fn act(&mut self, action: A, now: Now) -> Result<u64> {
+        let seq = self.make(action, now)?;
+        self.go_on(now);
+        Ok(seq)
+    }
+
+    fn make(&mut self, action: A, now: Now) -> Result<u64> {
+        if self.connection.is_closed() {
+            return Err(Error::new(Code::Closed, "the client is closed"));
+        }
+        let json = action.to_json()?;
+        let size = json.to_string().len();
+        if size > ACTION_BYTES {
+            let message = format!("an action of {size} bytes; the limit is {ACTION_BYTES}");
+            return Err(Error::new(Code::TooLarge, message));
+        }
+        let made = self.replica.act(action, json, now.wall);
+        self.change(made.changes);
+        let client = self.replica.client().to_owned();
+        self.tell_others(Note::Acted { client, seq: made.seq, action: made.saved });
+        self.push(now);
+        Ok(made.seq)
+    }
+
+    /// Sends a message of the application's own; `false` when there is no live connection.
+    pub fn message(&mut self, message: Json) -> bool {
+        let live = self.connection.is_live();
+        if live {
+            self.send(ClientFrame::Message(message).to_text());
+        }
+        live
+    }
+
+    /// Ends the client. Pending actions stay in the store: the driver goes on until it
+    /// [is done](Self::is_done).
+    pub fn close(&mut self) {
+        self.disconnect();
+        self.connection.close();
+        self.held = None;
+    }
+
+    /// Whether it is closed, and all that it has written is stored, or cannot be.
+    pub fn is_done(&self) -> bool {
+        self.connection.is_closed() && self.storage.is_done()
+    }
+
+    /// What is on its way to the store when the client ends still gets there.
+    fn handle_closed(&mut self, input: Input<'_>, now: Now) {
+        match input {
+            Input::Opened(opened) => self.storage.opened_late(opened.is_ok()),
+            Input::Stored(result) => self.stored(result, now),
+            _ => {}
+        }
+        self.storage_goes_on(now);
+    }
+
+    /// Actions that were given up, by an id; nobody knows whether the room has done them.
+    pub fn abandoned(&self) -> &BTreeMap<String, Abandoned> {
+        &self.abandoned
+    }
+
+    /// Does an action that was given up as a new one.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] when there is none with this id, and what is wrong with it when this
+    /// version of the application cannot read it.
+    pub fn retry(&mut self, id: &str, now: Now) -> Result<u64> {
+        let abandoned = self.abandoned.get(id).ok_or_else(|| not_abandoned(id))?;
+        let action = A::from_json(&abandoned.channel, &abandoned.action.to_string())?;
+        // Both are stored, or none.
+        let seq = self.make(action, now)?;
+        self.discard(id, now)?;
+        Ok(seq)
+    }
+
+    /// Lets go of an action that was given up.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] when there is none with this id.
+    pub fn discard(&mut self, id: &str, now: Now) -> Result<Abandoned> {
+        let abandoned = self.abandoned.remove(id).ok_or_else(|| not_abandoned(id))?;
+        self.discarded.insert(id.to_owned());
+        self.take_writes();
+        self.write([Write::Discard(id.to_owned())]);
+        self.tell_others(Note::Abandoned { added: BTreeMap::new(), removed: vec![id.to_owned()] });
+        self.go_on(now);
+        Ok(abandoned)
+    }
+
+    /// What was done so far is stored when [`is_stored`](Self::is_stored) says so of this.
+    pub fn mark(&mut self) -> u64 {
+        self.take_writes();
+        self.storage.mark()
+    }
+
+    /// Whether what was done before a [`mark`](Self::mark) is stored, or cannot be: the status
+    /// has a warning then.
+    pub fn is_stored(&self, mark: u64) -> bool {
+        self.storage.has(mark)
+    }
+
+    fn change(&mut self, changes: Changes) {
+        if changes.is_empty() {
+            return;
+        }
+        if let Some(Output::Changed(last)) = self.outputs.back_mut() {
+            merge(last, changes);
+        } else {
+            self.outputs.push_back(Output::Changed(changes));
+        }
+    }
+
+    fn report(&mut self, error: Error) {
+        self.outputs.push_back(Output::Error(error));
+    }
+
+    fn send(&mut self, text: String) {
+        self.outputs.push_back(Output::Send(text));
+    }
+
+    /// What comes after everything: what was written is stored, what waited for that is sent.
+    fn go_on(&mut self, now: Now) {
+        self.storage_goes_on(now);
+        if let Some((mark, text)) = self.held.take() {
+            if self.storage.has(mark) || partysync::__mutated("stored") {
+                self.send(text);
+                self.send(partysync::wire::PING.to_owned());
+                self.connection.pushed(&self.timing, now);
+            } else {
+                self.held = Some((mark, text));
+            }
+        }
+    }
+
+    /// Prepares the next push, unless one is under way: what comes meanwhile goes in one frame
+    /// when that one is answered. It is sent when the store has what it holds.
+    fn push(&mut self, now: Now) {
+        if !self.connection.is_live() || self.held.is_some() || self.connection.waits() {
+            return;
+        }
+        let patience = Patience { points: POINTS, millis: self.timing.give_up_ms };
+        match self.replica.next_push(self.connection.smaller(PUSH), patience, now.wall) {
+            Ok(Some(push)) => {
+                let text = ClientFrame::Push(push).to_text();
+                let mark = self.mark();
+                self.held = Some((mark, text));
+            }
+            Ok(None) => {}
+            Err(error) => self.report(error),
+        }
+    }
+
+    /// An action has its answer.
+    fn answer(&mut self, answered: Answered, to: u64) {
+        let Answered { client, seq, own, outcome, action } = answered;
+        let given_up =
+            |error: &Error| matches!(error.code(), Code::Abandoned | Code::ClientForgotten);
+        if let Some(error) = outcome.as_ref().err().filter(|error| given_up(error)) {
+            let abandoned = Abandoned {
+                channel: action.channel,
+                action: action.action,
+                made_at: action.made_at,
+                code: error.code().as_str().to_owned(),
+                message: error.message().to_owned(),
+            };
+            let id = format!("{client}-{seq}");
+            self.abandoned.insert(id.clone(), abandoned.clone());
+            self.take_writes();
+            self.write([Write::Abandon { id: id.clone(), abandoned: abandoned.clone() }]);
+            let added = [(id, abandoned)].into();
+            self.tell_others(Note::Abandoned { added, removed: Vec::new() });
+        }
+        let epoch = self.replica.epoch().unwrap_or_default().to_owned();
+        let held_by = outcome.is_ok().then_some((epoch, to));
+        // The others show it from then on as it is in the rows.
+        let note = Note::Answered { client: client.to_string(), seq, held_by };
+        self.outputs.push_back(Output::Tell(note));
+        if own {
+            self.outputs.push_back(Output::Answer(seq, outcome));
+        } else if let Err(error) = outcome {
+            // Whoever made it is gone.
+            self.report(error);
+        }
+    }
+}
+
+fn not_abandoned(id: &str) -> Error {
+    Error::new(Code::NotFound, format!("no action `{id}` was given up"))
+}

@@ -1,0 +1,374 @@
+//! What a peer knows of its store: what is on its way there, what waits for it, and when it is
+//! opened again after a failure.
+
+use super::{Note, Now, Output, Peer, Status};
+use crate::replica::merge;
+use crate::store::{Outbox, Saved, StoreEvent, Write};
+use partysync::{Action, Code, Error, Result};
+use std::collections::{BTreeMap, VecDeque};
+
+/// The first wait before a store that failed is opened again, ms; doubles up to the longest.
+const REOPEN_MS: u64 = 250;
+const REOPEN_MAX_MS: u64 = 30_000;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    /// It is being opened, since this moment.
+    Opening { since: u64 },
+    /// It works.
+    Idle,
+    /// A batch is on its way, since this moment.
+    Writing { since: u64 },
+    /// It failed, and is opened again at this moment.
+    Failed { retry_at: u64 },
+}
+
+#[derive(Debug)]
+pub(super) struct Storage {
+    state: State,
+    /// What goes into the next batch.
+    next: Vec<Write>,
+    /// How many batches were made, with the next one.
+    batch: u64,
+    /// How many of them are stored.
+    stored: u64,
+    attempt: u32,
+    /// Whether it was opened once, or could not be.
+    started: bool,
+    /// Whether it lost what it was given, and has to be given all.
+    lost: bool,
+    /// Whether it is being given all.
+    rewriting: bool,
+    /// It broke when it was writing: it is opened again after that.
+    broke: Option<Error>,
+    /// What the others are told when this many batches are stored.
+    notes: VecDeque<(u64, Note)>,
+    /// What others told as long as the store was read: it may have read what was there before.
+    early: Vec<Note>,
+    warning: Option<Error>,
+}
+
+impl Storage {
+    pub(super) fn new(now: Now) -> Self {
+        Self {
+            state: State::Opening { since: now.monotonic },
+            next: Vec::new(),
+            batch: 1,
+            stored: 0,
+            attempt: 0,
+            started: false,
+            lost: false,
+            rewriting: false,
+            broke: None,
+            notes: VecDeque::new(),
+            early: Vec::new(),
+            warning: None,
+        }
+    }
+
+    pub(super) fn warning(&self) -> Option<&Error> {
+        self.warning.as_ref()
+    }
+
+    /// The batch that what is written now goes into.
+    pub(super) fn mark(&self) -> u64 {
+        if self.next.is_empty() { self.batch - 1 } else { self.batch }
+    }
+
+    /// Whether there is nothing to wait for: it is stored up to this mark, or cannot be.
+    pub(super) fn has(&self, mark: u64) -> bool {
+        let works = !self.lost && !self.rewriting && self.warning.is_none();
+        !works || mark <= self.stored
+    }
+
+    pub(super) fn timeout(&self, store_ms: u64) -> Option<u64> {
+        match self.state {
+            State::Failed { retry_at } => Some(retry_at),
+            State::Opening { since } if !self.started => Some(since.saturating_add(store_ms)),
+            State::Writing { since } if self.warning.is_none() => {
+                Some(since.saturating_add(store_ms))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether nothing is on its way to the store, or can be.
+    pub(super) fn is_done(&self) -> bool {
+        match self.state {
+            State::Writing { .. } => false,
+            State::Failed { .. } => true,
+            State::Idle | State::Opening { .. } => self.next.is_empty(),
+        }
+    }
+
+    /// It was opened when the client had ended.
+    pub(super) fn opened_late(&mut self, works: bool) {
+        // What it lost before is not known any more.
+        let works = works && !self.lost && !self.rewriting;
+        self.state = if works { State::Idle } else { State::Failed { retry_at: 0 } };
+    }
+
+    /// What is kept was deleted: nothing is to be kept any more.
+    fn delete(&mut self) {
+        self.next.clear();
+        self.notes.clear();
+        self.state = State::Failed { retry_at: 0 };
+    }
+
+    fn warn(&mut self, error: &Error) {
+        let message = format!("what is not saved is lost when this ends: {}", error.message());
+        self.warning = Some(Error::new(Code::Store, message));
+    }
+}
+
+impl<A: Action> Peer<A> {
+    /// The store was opened and read, or it was not.
+    pub(super) fn store_opened(&mut self, opened: Result<Saved>, now: Now) {
+        let first = !std::mem::replace(&mut self.storage.started, true);
+        let early = std::mem::take(&mut self.storage.early);
+        match opened {
+            Ok(mut saved) => {
+                self.storage.state = State::Idle;
+                if !self.storage.lost {
+                    self.storage.warning = None;
+                }
+                saved.outboxes.sort_by_key(|outbox| outbox.began());
+                let outboxes = std::mem::take(&mut saved.outboxes);
+                let others = std::mem::take(&mut saved.others);
+                for (id, abandoned) in std::mem::take(&mut saved.abandoned) {
+                    if !self.discarded.contains(&id) {
+                        self.abandoned.entry(id).or_insert(abandoned);
+                    }
+                }
+                // Rows that came in the meantime are newer than those that were stored.
+                let mut changes = if self.replica.epoch().is_none() {
+                    let (changes, errors) = self.replica.load_rows(saved);
+                    errors.into_iter().for_each(|error| self.report(error));
+                    changes
+                } else {
+                    Default::default()
+                };
+                for outbox in &others {
+                    merge(&mut changes, self.replica.show_other(outbox));
+                }
+                self.change(changes);
+                for outbox in &outboxes {
+                    self.adopt(outbox);
+                }
+                for note in early {
+                    self.hear(note);
+                }
+                self.write_all_if_lost();
+                if !outboxes.is_empty() {
+                    self.push(now);
+                }
+            }
+            Err(error) => self.store_failed(&error, now),
+        }
+        if first {
+            self.start(now);
+        }
+    }
+
+    /// A batch was stored, or was not.
+    pub(super) fn stored(&mut self, result: Result<()>, now: Now) {
+        if !matches!(self.storage.state, State::Writing { .. }) {
+            return;
+        }
+        match result {
+            Ok(()) => {
+                self.storage.state = State::Idle;
+                self.storage.stored = self.storage.batch - 1;
+                self.storage.rewriting = false;
+                self.storage.attempt = 0;
+                if self.storage.warning.take().is_some() {
+                    // What they were told meanwhile was not in the store, and who opened it since
+                    // has read what was there before.
+                    self.tell_settled(self.replica.settled());
+                }
+                match self.storage.broke.take() {
+                    Some(error) => self.store_failed(&error, now),
+                    None => self.write_all_if_lost(),
+                }
+            }
+            Err(error) => self.store_failed(&error, now),
+        }
+    }
+
+    /// It holds less than it was given: it is given all.
+    fn write_all_if_lost(&mut self) {
+        if !std::mem::take(&mut self.storage.lost) || partysync::__mutated("reopen") {
+            return;
+        }
+        self.storage.rewriting = true;
+        self.replica.write_all();
+        let abandoned = self.abandoned.iter();
+        let abandoned =
+            abandoned.map(|(id, a)| Write::Abandon { id: id.clone(), abandoned: a.clone() });
+        let discarded = self.discarded.iter().cloned().map(Write::Discard);
+        self.storage.next = abandoned.chain(discarded).collect();
+        self.tell_settled(self.replica.settled());
+    }
+
+    /// It does not work: what is pending ends with the page or program until it is opened again.
+    /// What it was taken for stays taken.
+    fn store_failed(&mut self, error: &Error, now: Now) {
+        self.storage.warn(error);
+        (self.storage.lost, self.storage.rewriting) = (true, false);
+        self.storage.broke = None;
+        self.storage.next.clear();
+        let wait = (REOPEN_MS << self.storage.attempt.min(16)).min(REOPEN_MAX_MS);
+        let wait = if self.storage.attempt == 0 { 0 } else { wait };
+        self.storage.attempt += 1;
+        self.storage.state = State::Failed { retry_at: now.monotonic + wait };
+    }
+
+    /// The store tells.
+    pub(super) fn store_event(&mut self, event: StoreEvent, now: Now) {
+        match event {
+            StoreEvent::Orphan(outbox) => {
+                self.adopt(&outbox);
+                self.push(now);
+            }
+            StoreEvent::Note(note) => {
+                // What is being read may be older than this.
+                if matches!(self.storage.state, State::Opening { .. }) {
+                    self.storage.early.push(note.clone());
+                }
+                self.hear(note);
+            }
+            StoreEvent::Broke(error) => match self.storage.state {
+                State::Idle => self.store_failed(&error, now),
+                State::Writing { .. } => self.storage.broke = Some(error),
+                State::Opening { .. } | State::Failed { .. } => {}
+            },
+            StoreEvent::Deleted => {
+                self.close();
+                self.replica.take_writes();
+                self.storage.delete();
+            }
+        }
+    }
+
+    /// Takes over what a client that is gone left behind.
+    fn adopt(&mut self, outbox: &Outbox) {
+        let (changes, errors) = self.replica.adopt(outbox);
+        errors.into_iter().for_each(|error| self.report(error));
+        self.change(changes);
+        if let Some(settled) = self.replica.settled().remove(&outbox.client) {
+            let (client, (before, last)) = (outbox.client.clone(), settled);
+            self.outputs.push_back(Output::Tell(Note::Settled { client, before, last }));
+        }
+    }
+
+    /// Another client of the same place tells.
+    fn hear(&mut self, note: Note) {
+        match note {
+            Note::Acted { client, seq, action } => {
+                let changes = self.replica.other_acted(&client, seq, &action);
+                self.change(changes);
+            }
+            Note::Answered { client, seq, held_by } => {
+                let changes = self.replica.other_answered(&client, seq, held_by);
+                self.change(changes);
+            }
+            Note::Settled { .. } if partysync::__mutated("settled") => {}
+            Note::Settled { client, before, last } => {
+                let changes = self.replica.other_settled(&client, before, last);
+                self.change(changes);
+            }
+            Note::Abandoned { added, removed } => {
+                self.abandoned.extend(added);
+                removed.iter().for_each(|id| drop(self.abandoned.remove(id)));
+            }
+        }
+    }
+
+    /// Tells the others, when it is stored, before which seq clients' actions have their answers.
+    pub(super) fn tell_settled(&mut self, settled: BTreeMap<String, (u64, Option<u64>)>) {
+        for (client, (before, last)) in settled {
+            self.tell_others(Note::Settled { client, before, last });
+        }
+    }
+
+    /// Tells the others when all that was written so far is stored.
+    pub(super) fn tell_others(&mut self, note: Note) {
+        self.take_writes();
+        self.storage.notes.push_back((self.storage.mark(), note));
+    }
+
+    /// Time has passed.
+    pub(super) fn storage_time(&mut self, now: Now) {
+        match self.storage.state {
+            State::Failed { retry_at } if now.monotonic >= retry_at => {
+                self.storage.state = State::Opening { since: now.monotonic };
+                let client = self.replica.client().to_owned();
+                self.outputs.push_back(Output::OpenStore(client));
+            }
+            State::Opening { since }
+                if !self.storage.started
+                    && now.monotonic >= since.saturating_add(self.timing.store_ms) =>
+            {
+                // It goes on without; what it holds is shown when it is open.
+                self.storage.warn(&Error::new(Code::Store, "the store takes long to open"));
+                (self.storage.started, self.storage.lost) = (true, true);
+                self.storage.next.clear();
+                self.start(now);
+            }
+            State::Writing { since }
+                if now.monotonic >= since.saturating_add(self.timing.store_ms) =>
+            {
+                self.storage.warn(&Error::new(Code::Store, "the store takes long"));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn take_writes(&mut self) {
+        let writes = self.replica.take_writes();
+        self.write(writes);
+    }
+
+    pub(super) fn write(&mut self, writes: impl IntoIterator<Item = Write>) {
+        let hangs =
+            matches!(self.storage.state, State::Writing { .. }) && self.storage.warning.is_some();
+        if hangs {
+            // It is given all when it works again.
+            if writes.into_iter().next().is_some() {
+                self.storage.lost = true;
+                self.storage.next.clear();
+            }
+        } else if !matches!(self.storage.state, State::Failed { .. }) && !self.storage_reopens() {
+            self.storage.next.extend(writes);
+        }
+    }
+
+    /// Whether it is being opened anew: what it is to hold is taken when it is open.
+    fn storage_reopens(&self) -> bool {
+        self.storage.started && matches!(self.storage.state, State::Opening { .. })
+    }
+
+    /// Sends the next batch on its way, and what waited for the last one.
+    pub(super) fn storage_goes_on(&mut self, now: Now) {
+        self.take_writes();
+        if self.storage.state == State::Idle && !self.storage.next.is_empty() {
+            let batch = std::mem::take(&mut self.storage.next);
+            self.storage.batch += 1;
+            self.storage.state = State::Writing { since: now.monotonic };
+            self.outputs.push_back(Output::Store(batch));
+        }
+        while let Some((mark, _)) = self.storage.notes.front() {
+            if !self.storage.has(*mark) {
+                break;
+            }
+            if let Some((_, note)) = self.storage.notes.pop_front() {
+                self.outputs.push_back(Output::Tell(note));
+            }
+        }
+    }
+
+    pub(super) fn status_of_store(&self, status: &mut Status) {
+        status.warning = self.storage.warning().cloned();
+        status.abandoned = self.abandoned.len();
+    }
+}

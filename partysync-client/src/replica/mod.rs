@@ -1,0 +1,299 @@
+//! [`Replica`]: confirmed rows, the pending actions over them, and the view that is both. No IO.
+//!
+//! The view is the confirmed rows with an overlay: the rows that pending actions touch. A patch
+//! changes confirmed rows and drops the answered actions in one step: an optimistic row goes in
+//! the same step in which its confirmed row comes. Pending actions are done again only if the
+//! patch touches what one of them has read or written; the cost is that of the rows touched.
+
+mod frames;
+mod outboxes;
+mod overlay;
+mod pending;
+mod scratch;
+
+pub(crate) use frames::Answered;
+pub(crate) use pending::{Patience, PushLimits};
+
+use crate::store::{RowsWrite, Saved, Write};
+use overlay::Index;
+use partysync::sql::Value;
+use partysync::wire::v2::{CatchUp, Change, Subscription};
+use partysync::{Action, Error, Key, Record, Result, Schema};
+use pending::{Pending, Queue, Whose};
+use serde_json::Value as Json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+type Row = Vec<Value>;
+
+/// The keys whose row, or whose being pending, changed; by channel.
+pub type Changes = BTreeMap<&'static str, BTreeSet<Key>>;
+
+/// A client's copy of a room, to be read. `A` is the server's action type.
+#[derive(Debug)]
+pub struct Replica<A> {
+    epoch: Option<String>,
+    tables: BTreeMap<&'static str, Table>,
+    /// Pending actions in the order in which they are shown; this client's own are the last.
+    queues: Vec<Queue<A>>,
+    /// What pending actions have touched.
+    index: Index,
+    /// Clients whose outboxes were adopted and are empty now, with their last seq.
+    emptied: Vec<(Arc<str>, u64)>,
+    next_seq: u64,
+    /// Rows of a patch that goes on in the next frame.
+    partial: Vec<Change>,
+    /// Frames of the patch that has begun.
+    pages: u64,
+    writes: Vec<Write>,
+}
+
+#[derive(Debug)]
+struct Table {
+    schema: &'static Schema,
+    /// The version that the confirmed rows are of.
+    version: Option<u64>,
+    confirmed: BTreeMap<Key, Row>,
+    /// Rows that pending actions wrote; `None` for one that they deleted.
+    overlay: BTreeMap<Key, Option<Row>>,
+    /// Pages of a catch-up that is not complete.
+    staged: Vec<CatchUp>,
+}
+
+impl<A: Action> Replica<A> {
+    /// An empty replica. `client` is the id of its client: random, at most 64 characters, and
+    /// never used before.
+    pub(crate) fn new(client: Arc<str>) -> Self {
+        let table = |schema: &&'static Schema| {
+            let table = Table {
+                schema,
+                version: None,
+                confirmed: BTreeMap::new(),
+                overlay: BTreeMap::new(),
+                staged: Vec::new(),
+            };
+            (schema.table, table)
+        };
+        Self {
+            epoch: None,
+            tables: A::CHANNELS.iter().map(table).collect(),
+            queues: vec![Queue::new(client, Whose::Own)],
+            index: Index::default(),
+            emptied: Vec::new(),
+            next_seq: 1,
+            partial: Vec::new(),
+            pages: 0,
+            writes: Vec::new(),
+        }
+    }
+
+    /// The rows that were stored; what cannot be used is given back as errors, and fetched anew.
+    pub(crate) fn load_rows(&mut self, saved: Saved) -> (Changes, Vec<Error>) {
+        let mut errors = Vec::new();
+        let mut channels = saved.channels;
+        for table in self.tables.values_mut() {
+            let Some(stored) = channels.remove(table.schema.table) else { continue };
+            if stored.schema != table.schema.hash() {
+                continue;
+            }
+            match table.read(stored.rows.into_values()) {
+                Ok(rows) => table.confirmed = rows,
+                Err(error) => {
+                    errors.push(error.context(format_args!("stored `{}`", table.schema.table)));
+                    continue;
+                }
+            }
+            // Rows of another epoch are shown until those of the room's are here.
+            let epoch = self.epoch.get_or_insert_with(|| stored.epoch.clone());
+            table.version = stored.version.filter(|_| *epoch == stored.epoch);
+        }
+        let mut changes = Changes::new();
+        for (channel, table) in &self.tables {
+            if !table.confirmed.is_empty() {
+                changes.insert(*channel, table.confirmed.keys().cloned().collect());
+            }
+        }
+        merge(&mut changes, self.replay(&[]));
+        (changes, errors)
+    }
+
+    /// The epoch of the confirmed rows.
+    #[must_use]
+    pub fn epoch(&self) -> Option<&str> {
+        self.epoch.as_deref()
+    }
+
+    /// The version that a channel's confirmed rows are of.
+    #[must_use]
+    pub fn version(&self, channel: &str) -> Option<u64> {
+        self.tables.get(channel).and_then(|table| table.version)
+    }
+
+    /// Whether the row's shown state is not the server's word yet.
+    #[must_use]
+    pub fn is_pending(&self, channel: &str, key: &Key) -> bool {
+        self.tables.get(channel).is_some_and(|table| table.overlay.contains_key(key))
+    }
+
+    /// A row as it is shown.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`](partysync::Code::InvalidValue) when the row does not fit the type.
+    pub fn get<R: Record>(&self, key: &Key) -> Result<Option<R>> {
+        self.row(R::SCHEMA.table, key).cloned().map(R::from_row).transpose()
+    }
+
+    /// All rows as they are shown, by key.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`](partysync::Code::InvalidValue) when a row does not fit the type.
+    pub fn rows<R: Record>(&self) -> Result<Vec<R>> {
+        let channel = R::SCHEMA.table;
+        let keys = self.keys(channel);
+        keys.iter().filter_map(|key| self.row(channel, key)).cloned().map(R::from_row).collect()
+    }
+
+    /// The keys of all rows as they are shown, in order.
+    #[must_use]
+    pub fn keys(&self, channel: &str) -> Vec<Key> {
+        let Some(table) = self.tables.get(channel) else { return Vec::new() };
+        table.keys(std::iter::empty())
+    }
+
+    fn row(&self, channel: &str, key: &Key) -> Option<&Row> {
+        self.tables.get(channel)?.row(key)
+    }
+
+    /// The channels to follow, for `hello`.
+    pub(crate) fn subscriptions(&self) -> Vec<Subscription> {
+        let subscription = |table: &Table| Subscription {
+            channel: table.schema.table.to_owned(),
+            since: table.version,
+            schema: table.schema.hash(),
+            columns: table.schema.signature(),
+        };
+        self.tables.values().map(subscription).collect()
+    }
+
+    /// The room's epoch, from `welcome`. Rows of another one are of no use any more, whether or
+    /// not the `reset` that follows arrives.
+    pub(crate) fn set_epoch(&mut self, epoch: &str) {
+        if self.epoch.as_deref() != Some(epoch) {
+            if self.epoch.is_some() {
+                self.reset();
+            }
+            self.epoch = Some(epoch.to_owned());
+        }
+        self.forget_other_epochs(epoch);
+    }
+
+    /// Confirmed rows are of no use any more: they stay in view until the snapshot is complete.
+    pub(crate) fn reset(&mut self) {
+        for table in self.tables.values_mut() {
+            table.version = None;
+            self.writes.push(Write::Stale(table.schema.table));
+        }
+        self.interrupt();
+    }
+
+    /// The connection was lost: what is not complete begins anew.
+    pub(crate) fn interrupt(&mut self) {
+        self.partial.clear();
+        self.pages = 0;
+        for table in self.tables.values_mut() {
+            table.staged.clear();
+        }
+    }
+
+    /// What has to be stored since the last call.
+    pub(crate) fn take_writes(&mut self) -> Vec<Write> {
+        std::mem::take(&mut self.writes)
+    }
+
+    /// All that a store has to hold: for one that has lost count.
+    pub(crate) fn write_all(&mut self) {
+        self.writes.clear();
+        for table in self.tables.values() {
+            let (Some(to), Some(epoch)) = (table.version, &self.epoch) else { continue };
+            let schema = table.schema;
+            let row = |(key, row): (&Key, &Row)| RowsWrite::row(schema, key, Some(row));
+            self.writes.push(Write::Rows(RowsWrite {
+                channel: schema.table,
+                schema: schema.hash(),
+                epoch: epoch.clone(),
+                from: None,
+                to,
+                rows: table.confirmed.iter().map(row).collect(),
+            }));
+        }
+        // What was adopted is in the store, with what was answered meanwhile, and nothing else
+        // that this client knows better.
+        let adopted = self.queues.iter().filter(|queue| queue.whose == Whose::Adopted);
+        let adopted = adopted.map(|queue| (&queue.client, queue.answered));
+        let emptied = self.emptied.iter().map(|(client, answered)| (client, *answered));
+        for (client, to) in adopted.chain(emptied) {
+            self.writes.push(Write::Answered { client: client.clone(), from: 0, to });
+        }
+        for queue in self.queues.iter().filter(|queue| queue.whose != Whose::Other) {
+            if queue.whose == Whose::Own {
+                self.writes.push(Write::Outbox(queue.saved()));
+                continue;
+            }
+            // A store that was emptied has not even these.
+            let client = || queue.client.clone();
+            let acts = queue.pending.iter().map(|pending| (pending.seq, pending.saved()));
+            self.writes.extend(acts.map(|(seq, action)| Write::Act {
+                client: client(),
+                seq,
+                action,
+            }));
+            let (seq, at) = queue.pushed();
+            if seq > 0 {
+                self.writes.push(Write::Pushed { client: client(), seq, at });
+            }
+        }
+    }
+}
+
+/// Adds changes to others.
+pub(crate) fn merge(into: &mut Changes, changes: Changes) {
+    for (channel, keys) in changes {
+        into.entry(channel).or_default().extend(keys);
+    }
+}
+
+impl Table {
+    /// Rows as they were stored.
+    fn read(&self, rows: impl Iterator<Item = Json>) -> Result<BTreeMap<Key, Row>> {
+        rows.map(|row| {
+            let row = self.schema.row_from_json(&row)?;
+            Ok((self.schema.key_of(&row)?, row))
+        })
+        .collect()
+    }
+
+    /// A row as it is shown.
+    fn row(&self, key: &Key) -> Option<&Row> {
+        match self.overlay.get(key) {
+            Some(row) => row.as_ref(),
+            None => self.confirmed.get(key),
+        }
+    }
+
+    /// The keys of the rows as they are shown, with these changes over them; in order.
+    fn keys<'a>(&'a self, over: impl Iterator<Item = (&'a Key, &'a Option<Row>)>) -> Vec<Key> {
+        let mut over = self.overlay.iter().chain(over).peekable();
+        if over.peek().is_none() {
+            return self.confirmed.keys().cloned().collect();
+        }
+        let mut keys: BTreeSet<&Key> = self.confirmed.keys().collect();
+        for (key, row) in over {
+            if row.is_some() {
+                keys.insert(key)
+            } else {
+                keys.remove(key)
+            };
+        }
+        keys.into_iter().cloned().collect()
+    }
+}

@@ -1,0 +1,268 @@
+//! The queues of pending actions of a replica: its own, those that it has adopted and those of
+//! other living clients.
+
+use super::pending::{Patience, Pending, PushLimits, Queue, Whose};
+use super::{Changes, Replica, merge};
+use crate::store::{Outbox, SavedAction, Write};
+use partysync::wire::v2::Push;
+use partysync::{Action, Error, Result, Timestamp};
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// An action of this client as it was made.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) seq: u64,
+    pub(crate) saved: SavedAction,
+    pub(crate) changes: Changes,
+}
+
+impl<A: Action> Replica<A> {
+    /// The client's id.
+    #[must_use]
+    pub fn client(&self) -> &str {
+        self.own().map_or("", |own| &own.client)
+    }
+
+    /// How many actions have no answer yet; with those that other clients left behind.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        let mine = self.queues.iter().filter(|queue| queue.whose != Whose::Other);
+        mine.map(|queue| queue.pending.len()).sum()
+    }
+
+    /// How many actions of other living clients of the same place are shown.
+    #[must_use]
+    pub fn pending_elsewhere(&self) -> usize {
+        let others = self.queues.iter().filter(|queue| queue.whose == Whose::Other);
+        others.map(|queue| queue.pending.len()).sum()
+    }
+
+    fn own(&self) -> Option<&Queue<A>> {
+        self.queues.last()
+    }
+
+    /// Makes an action: shown at once, to be pushed.
+    pub(crate) fn act(&mut self, action: A, json: Json, now: Timestamp) -> Made {
+        let seq = self.next_seq;
+        let (pending, changes) = self.show(Pending::new(seq, action, json, now));
+        let saved = pending.saved();
+        self.next_seq += 1;
+        if let Some(own) = self.queues.last_mut() {
+            own.pending.push_back(pending);
+            let (client, action) = (own.client.clone(), saved.clone());
+            if !partysync::__mutated("outbox") {
+                self.writes.push(Write::Act { client, seq, action });
+            }
+        }
+        Made { seq, saved, changes }
+    }
+
+    fn place(&self, client: &str) -> Option<usize> {
+        self.queues.iter().position(|queue| *queue.client == *client)
+    }
+
+    /// Takes over what a client that is gone left behind. What it was seen to have made as long
+    /// as it lived is replaced by what it has stored.
+    pub(crate) fn adopt(&mut self, outbox: &Outbox) -> (Changes, Vec<Error>) {
+        let mine =
+            |queue: &Queue<A>| *queue.client == *outbox.client && queue.whose != Whose::Other;
+        if self.queues.iter().any(mine) {
+            // It is there already; a store gives none twice.
+            return (Changes::new(), Vec::new());
+        }
+        let mut changes = Changes::new();
+        let mut place = self.queues.len().saturating_sub(1);
+        if let Some(shown) = self.place(&outbox.client)
+            && let Some(queue) = self.queues.get_mut(shown)
+        {
+            // What was committed is shown until the rows hold it.
+            let stays =
+                |seq: &u64| queue.committed.contains_key(seq) && !outbox.pending.contains_key(seq);
+            let seqs: Vec<_> = queue.pending.iter().map(|pending| pending.seq).collect();
+            let seqs: Vec<_> = seqs.into_iter().filter(|seq| !stays(seq)).collect();
+            queue.committed.retain(|seq, _| !seqs.contains(seq));
+            let mut gone: Vec<_> = seqs.into_iter().filter_map(|seq| queue.take(seq)).collect();
+            place = shown + usize::from(!queue.pending.is_empty());
+            gone.extend(self.held_by_rows());
+            changes = self.confirm(Default::default(), gone);
+        }
+        if outbox.pending.is_empty() {
+            return (changes, Vec::new());
+        }
+        let place = place.min(self.queues.len().saturating_sub(1));
+        let (queue, errors) = Queue::load(outbox, Whose::Adopted);
+        let mut all = changes;
+        merge(&mut all, self.show_queue(place, queue));
+        (all, errors)
+    }
+
+    /// Shows what another living client has made; errors in it are that client's to tell.
+    pub(crate) fn show_other(&mut self, outbox: &Outbox) -> Changes {
+        if self.place(&outbox.client).is_some() || outbox.pending.is_empty() {
+            return Changes::new();
+        }
+        let place = self.queues.len().saturating_sub(1);
+        self.show_queue(place, Queue::load(outbox, Whose::Other).0)
+    }
+
+    /// Another living client has made an action.
+    pub(crate) fn other_acted(&mut self, client: &str, seq: u64, action: &SavedAction) -> Changes {
+        let Some(place) = self.place(client) else {
+            let mut outbox = Outbox::new(client);
+            outbox.pending.insert(seq, action.clone());
+            return self.show_other(&outbox);
+        };
+        let Some(queue) = self.queues.get_mut(place).filter(|q| q.whose == Whose::Other) else {
+            return Changes::new();
+        };
+        if queue.pending.back().is_some_and(|last| last.seq >= seq) {
+            return Changes::new();
+        }
+        let (pending, changes) = self.show_below(Pending::load(seq, action).0);
+        if let Some(queue) = self.queues.get_mut(place) {
+            queue.pending.push_back(pending);
+        }
+        match changes {
+            Some(changes) => changes,
+            None => self.replay(&[]),
+        }
+    }
+
+    /// Another living client's action was answered: with the epoch and the version that hold its
+    /// outcome, or with `None` when it was not done.
+    pub(crate) fn other_answered(
+        &mut self,
+        client: &str,
+        seq: u64,
+        held_by: Option<(String, u64)>,
+    ) -> Changes {
+        let place = self.place(client);
+        let Some(queue) = place.and_then(|place| self.queues.get_mut(place)) else {
+            return Changes::new();
+        };
+        if queue.whose != Whose::Other {
+            return Changes::new();
+        }
+        let mut gone = Vec::new();
+        match held_by {
+            Some(held_by) => drop(queue.committed.insert(seq, held_by)),
+            None => gone.extend(queue.take(seq)),
+        }
+        gone.extend(self.held_by_rows());
+        self.confirm(Default::default(), gone)
+    }
+
+    /// Before which seq the actions of this client, and of those whose outboxes it has adopted,
+    /// have their answers, and which is the last of the latter.
+    pub(crate) fn settled(&self) -> BTreeMap<String, (u64, Option<u64>)> {
+        let mine = self.queues.iter().filter(|queue| queue.whose != Whose::Other);
+        let mine = mine.map(|queue| {
+            let last = queue.pending.back().map_or(queue.answered, |last| last.seq);
+            let last = (queue.whose == Whose::Adopted).then_some(last);
+            (queue.client.to_string(), (queue.answered.saturating_add(1), last))
+        });
+        let emptied = self
+            .emptied
+            .iter()
+            .map(|(client, last)| (client.to_string(), (last.saturating_add(1), Some(*last))));
+        mine.chain(emptied).collect()
+    }
+
+    /// Another client's actions before this seq have their answers, and there are none beyond the
+    /// last.
+    pub(crate) fn other_settled(
+        &mut self,
+        client: &str,
+        before: u64,
+        last: Option<u64>,
+    ) -> Changes {
+        let place = self.place(client);
+        let Some(queue) = place.and_then(|place| self.queues.get_mut(place)) else {
+            return Changes::new();
+        };
+        if queue.whose != Whose::Other {
+            return Changes::new();
+        }
+        // What was committed is shown until the rows hold it.
+        let here = before..=last.unwrap_or(u64::MAX);
+        let seqs = queue.pending.iter().map(|pending| pending.seq);
+        let seqs: Vec<_> =
+            seqs.filter(|seq| !here.contains(seq) && !queue.committed.contains_key(seq)).collect();
+        let mut gone: Vec<_> = seqs.into_iter().filter_map(|seq| queue.take(seq)).collect();
+        gone.extend(self.held_by_rows());
+        self.confirm(Default::default(), gone)
+    }
+
+    /// Takes out other clients' actions whose outcome is in the rows.
+    pub(super) fn held_by_rows(&mut self) -> Vec<Pending<A>> {
+        let here = self.tables.values().map(|table| table.version).min().flatten();
+        let epoch = self.epoch.as_ref();
+        let mut gone = Vec::new();
+        for queue in &mut self.queues {
+            let done = |held_by: &(String, u64)| {
+                epoch == Some(&held_by.0) && here.is_some_and(|here| held_by.1 <= here)
+            };
+            let seqs: Vec<_> =
+                queue.committed.iter().filter(|(_, by)| done(by)).map(|(seq, _)| *seq).collect();
+            for seq in seqs {
+                queue.committed.remove(&seq);
+                gone.extend(queue.take(seq));
+            }
+        }
+        let emptied = |queue: &&Queue<A>| queue.whose == Whose::Adopted && queue.pending.is_empty();
+        let emptied = self.queues.iter().filter(emptied);
+        self.emptied.extend(emptied.map(|queue| (queue.client.clone(), queue.answered)));
+        self.queues.retain(|queue| queue.whose == Whose::Own || !queue.pending.is_empty());
+        gone
+    }
+
+    /// This is the room's epoch now: what was done in another is gone.
+    pub(super) fn forget_other_epochs(&mut self, epoch: &str) {
+        for held_by in self.queues.iter_mut().flat_map(|queue| queue.committed.values_mut()) {
+            if held_by.0 != epoch {
+                *held_by = (epoch.to_owned(), 0);
+            }
+        }
+    }
+
+    /// The next push, unless one is under way. What was left behind is older than what is made
+    /// here, and goes first.
+    pub(crate) fn next_push(
+        &mut self,
+        limits: PushLimits,
+        patience: Patience,
+        now: Timestamp,
+    ) -> Result<Option<Push>> {
+        // One that begins with what the server may not bear keeps no other from being pushed.
+        let mut order: Vec<_> =
+            self.queues.iter_mut().filter(|queue| queue.whose != Whose::Other).collect();
+        order.sort_by_key(|queue| queue.is_suspect());
+        for queue in order {
+            let Some((push, noted)) = queue.next_push(limits, patience, now)? else { continue };
+            if noted {
+                let (client, (seq, at)) = (queue.client.clone(), queue.pushed());
+                self.writes.push(Write::Pushed { client, seq, at });
+            }
+            return Ok(Some(push));
+        }
+        Ok(None)
+    }
+
+    /// Whether a push of this connection has no answer.
+    pub(crate) fn waits(&self) -> bool {
+        self.queues.iter().any(Queue::waits)
+    }
+
+    /// The connection was lost with a push on its way: what it began with may be what the server
+    /// cannot bear.
+    pub(crate) fn unanswered(&mut self, points: u32, now: u64) {
+        for queue in &mut self.queues {
+            if let Some((seq, suspicion)) = queue.interrupt(points, now) {
+                let client: Arc<str> = queue.client.clone();
+                self.writes.push(Write::Suspect { client, seq, suspicion });
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Keeping what changed: a batch is one transaction.
+
+use super::database::{
+    ABANDONED, CHANNEL, OUTBOX, PENDING, Put, ROW, Records, Tx, action_key, range, seqs,
+};
+use super::read::Head;
+use crate::store::saved::Fit;
+use crate::store::{Outbox, RowsWrite, SavedAction, SavedChannel, Write};
+use crate::transport::{Transport, WebTransport};
+use partysync::Result;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use wasm_bindgen::JsValue;
+
+/// For so long the page is kept busy at a time, ms.
+const BUSY: u64 = 12;
+
+/// The object stores that a batch is for: others can be used by other tabs meanwhile.
+pub(super) fn scope(writes: &[Write]) -> BTreeSet<&'static str> {
+    let stores = writes.iter().flat_map(|write| match write {
+        Write::Rows(_) | Write::Stale(_) => [CHANNEL, ROW],
+        Write::Outbox(_)
+        | Write::Act { .. }
+        | Write::Answered { .. }
+        | Write::Pushed { .. }
+        | Write::Suspect { .. } => [OUTBOX, PENDING],
+        Write::Abandon { .. } | Write::Discard(_) => [ABANDONED; 2],
+    });
+    stores.collect()
+}
+
+/// Does these writes. Returns the clients of whose outboxes nothing is left.
+pub(super) async fn write(tx: &Tx, writes: Vec<Write>) -> Result<BTreeSet<Arc<str>>> {
+    let mut batch = Batch { tx, changed: BTreeSet::new(), pace: Pace::new() };
+    for write in writes {
+        batch.write(write).await?;
+    }
+    let mut emptied = BTreeSet::new();
+    for client in batch.changed {
+        if tx.store(PENDING)?.count(&range(&client)?).await? == 0 {
+            tx.store(OUTBOX)?.delete(&JsValue::from(&*client))?;
+            emptied.insert(client);
+        }
+    }
+    Ok(emptied)
+}
+
+/// Deletes a channel with its rows.
+pub(super) fn delete_channel(tx: &Tx, name: &str) -> Result<()> {
+    tx.store(CHANNEL)?.delete(&name.into())?;
+    tx.store(ROW)?.delete(&range(name)?)
+}
+
+struct Batch<'a> {
+    tx: &'a Tx,
+    /// Whose outboxes may be empty now.
+    changed: BTreeSet<Arc<str>>,
+    pace: Pace,
+}
+
+impl Batch<'_> {
+    async fn write(&mut self, write: Write) -> Result<()> {
+        match write {
+            Write::Rows(rows) => self.rows(rows).await,
+            Write::Stale(name) => {
+                let (channels, name) = (self.tx.store(CHANNEL)?, JsValue::from(name));
+                if let Some(mut channel) = channels.get::<SavedChannel>(&name).await? {
+                    channel.version = None;
+                    channels.put(&name, &channel)?;
+                }
+                Ok(())
+            }
+            Write::Outbox(outbox) => self.outbox(outbox).await,
+            Write::Act { client, seq, action } => {
+                let put = self.pending()?.put(&action_key(&client, seq), &action)?;
+                self.pace.rest(&put).await
+            }
+            Write::Answered { client, from, to } => {
+                self.pending()?.delete(&seqs(&client, from, to)?)?;
+                self.changed.insert(client);
+                Ok(())
+            }
+            Write::Pushed { client, seq, at } => {
+                let head = Head { pushed: seq, pushed_at: Some(at) };
+                self.tx.store(OUTBOX)?.put(&JsValue::from(&*client), &head)?;
+                self.changed.insert(client);
+                Ok(())
+            }
+            Write::Suspect { client, seq, suspicion } => {
+                let (pending, key) = (self.pending()?, action_key(&client, seq));
+                if let Some(action) = pending.get::<SavedAction>(&key).await? {
+                    pending.put(&key, &SavedAction { suspicion, ..action })?;
+                }
+                Ok(())
+            }
+            Write::Abandon { id, abandoned } => {
+                self.tx.store(ABANDONED)?.put(&id.into(), &abandoned).map(drop)
+            }
+            Write::Discard(id) => self.tx.store(ABANDONED)?.delete(&id.into()),
+        }
+    }
+
+    fn pending(&self) -> Result<Records> {
+        self.tx.store(PENDING)
+    }
+
+    async fn outbox(&mut self, outbox: Outbox) -> Result<()> {
+        let Outbox { client, pushed, pushed_at, pending } = outbox;
+        let records = self.pending()?;
+        records.delete(&range(&client)?)?;
+        for (seq, action) in &pending {
+            let put = records.put(&action_key(&client, *seq), action)?;
+            self.pace.rest(&put).await?;
+        }
+        let key = JsValue::from(client.as_str());
+        self.tx.store(OUTBOX)?.put(&key, &Head { pushed, pushed_at })?;
+        self.changed.insert(client.into());
+        Ok(())
+    }
+
+    async fn rows(&mut self, write: RowsWrite) -> Result<()> {
+        let (channels, rows) = (self.tx.store(CHANNEL)?, self.tx.store(ROW)?);
+        let name = JsValue::from(write.channel);
+        // One that cannot be read is replaced as one that is not there.
+        let kept = channels.get::<SavedChannel>(&name).await.ok().flatten().unwrap_or_default();
+        match write.fits(&kept.epoch, &kept.schema, kept.version) {
+            Fit::Not => return Ok(()),
+            Fit::Over => {}
+            Fit::Instead => rows.delete(&range(write.channel)?)?,
+        }
+        let RowsWrite { schema, epoch, to, rows: changed, .. } = write;
+        let kept = SavedChannel { epoch, version: Some(to), schema, ..SavedChannel::default() };
+        channels.put(&name, &kept)?;
+        for (key, row) in changed {
+            let key = js_sys::Array::of2(&name, &key.into()).into();
+            match row {
+                Some(row) => self.pace.rest(&rows.put(&key, &row)?).await?,
+                None => rows.delete(&key)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lets the page go on at times while a large batch is given to the database.
+struct Pace {
+    since: u64,
+    count: u32,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { since: WebTransport.now().monotonic, count: 0 }
+    }
+
+    /// Waits for the last value, if the page was kept busy for long enough. The transaction lives
+    /// on: a request of it is pending.
+    async fn rest(&mut self, last: &Put) -> Result<()> {
+        self.count += 1;
+        if self.count.is_multiple_of(16) && WebTransport.now().monotonic - self.since > BUSY {
+            last.done().await?;
+            self.since = WebTransport.now().monotonic;
+        }
+        Ok(())
+    }
+}

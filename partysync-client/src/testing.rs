@@ -1,0 +1,458 @@
+//! A room and its clients in one process, for the tests of an application: [`World`].
+
+use crate::peer::{Cause, Input, Now, Output, Peer, Status, Timing};
+use crate::store::{Events, MemoryStore, Saved, Write};
+use futures::{FutureExt, StreamExt};
+use partysync::testing::TestRoom;
+use partysync::{Code, Error, Key, Protocol, Record, Result, SyncServer, Timestamp};
+use std::collections::{BTreeMap, VecDeque};
+
+/// A room and its clients. Nothing moves by itself: frames arrive when they are
+/// [delivered](Self::deliver), time passes when it is [advanced](Self::advance).
+///
+/// ```
+/// # use partysync::{Action, Error, Record, Result, Room, SyncServer};
+/// # #[derive(Record, Clone, Debug, PartialEq)] #[record(table = "notes")]
+/// # struct Note { #[record(key)] id: String, text: String }
+/// # #[derive(Action, Clone, Debug)] #[action(record = Note)]
+/// # enum NoteAction { #[action(upsert)] Put { id: String, text: String } }
+/// # struct Notes;
+/// # impl SyncServer for Notes {
+/// #     type Action = NoteAction;
+/// #     fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+/// #         if matches!(&action, NoteAction::Put { text, .. } if text.is_empty()) {
+/// #             return Err(Error::reject("write something"));
+/// #         }
+/// #         action.apply(room.sql())
+/// #     }
+/// # }
+/// use partysync_client::testing::World;
+///
+/// let mut world = World::new(Notes)?;
+/// let (ada, bob) = (world.client(), world.client());
+/// world.deliver()?;
+/// world.cut(ada)?;
+/// let seq = world.act(ada, NoteAction::Put { id: "1".into(), text: "hi".into() })?;
+/// assert!(world.is_pending::<Note>(ada, "1"));
+/// world.advance(60_000)?; // it comes back
+/// world.deliver()?;
+/// assert_eq!(world.answer(ada, seq), Some(&Ok(())));
+/// assert_eq!(world.rows::<Note>(bob)?, world.rows::<Note>(ada)?);
+/// # Ok::<(), partysync::Error>(())
+/// ```
+pub struct World<S: SyncServer> {
+    room: TestRoom<S>,
+    clients: Vec<Client<S>>,
+    now: Now,
+    timing: Timing,
+    lives: u64,
+    sockets: u64,
+}
+
+/// One of the clients of a [`World`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientId(usize);
+
+struct Client<S: SyncServer> {
+    peer: Peer<S::Action>,
+    store: MemoryStore,
+    events: Events,
+    fails: bool,
+    offline: bool,
+    /// The socket's id in the room, once it is open.
+    socket: Option<String>,
+    connects: bool,
+    up: VecDeque<String>,
+    down: VecDeque<String>,
+    answers: BTreeMap<u64, Result<()>>,
+    errors: Vec<Error>,
+}
+
+impl<S: SyncServer> std::fmt::Debug for World<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("clients", &self.clients.len()).finish_non_exhaustive()
+    }
+}
+
+impl<S: SyncServer> World<S> {
+    /// A new room, without clients.
+    ///
+    /// # Errors
+    /// As [`TestRoom::new`].
+    pub fn new(server: S) -> Result<Self> {
+        Self::with(server, Timing::default())
+    }
+
+    /// A new room whose clients wait as long as this.
+    ///
+    /// # Errors
+    /// As [`TestRoom::new`].
+    pub fn with(server: S, timing: Timing) -> Result<Self> {
+        let now = Now { monotonic: 0, wall: Timestamp::from_millis(1_000_000) };
+        let (lives, sockets) = (0, 0);
+        Ok(Self { room: TestRoom::new(server)?, clients: Vec::new(), now, timing, lives, sockets })
+    }
+
+    /// The room. What [`TestRoom::act`] does in it reaches the clients when frames are
+    /// [delivered](Self::deliver); what other calls return is not delivered.
+    pub fn room(&mut self) -> &mut TestRoom<S> {
+        &mut self.room
+    }
+
+    /// Another client, with a store of its own. It connects when frames are delivered.
+    pub fn client(&mut self) -> ClientId {
+        self.client_with(MemoryStore::new())
+    }
+
+    /// Another client that shares its store with this one, as two tabs of a browser do.
+    pub fn tab_of(&mut self, client: ClientId) -> ClientId {
+        let store = self.clients.get(client.0).map(|client| client.store.clone());
+        self.client_with(store.unwrap_or_default())
+    }
+
+    fn client_with(&mut self, store: MemoryStore) -> ClientId {
+        let client = self.life(store);
+        self.clients.push(client);
+        let id = ClientId(self.clients.len() - 1);
+        self.outputs(id.0);
+        id
+    }
+
+    fn life(&mut self, store: MemoryStore) -> Client<S> {
+        use crate::store::Store as _;
+        self.lives += 1;
+        Client {
+            peer: Peer::new([self.lives, 0x5eed], self.timing, self.now),
+            events: store.events(),
+            store,
+            fails: false,
+            offline: false,
+            socket: None,
+            connects: false,
+            up: VecDeque::new(),
+            down: VecDeque::new(),
+            answers: BTreeMap::new(),
+            errors: Vec::new(),
+        }
+    }
+
+    /// Whether a client has no network: it is cut off, and does not come back before it has.
+    ///
+    /// # Errors
+    /// As [`deliver`](Self::deliver).
+    pub fn set_offline(&mut self, client: ClientId, offline: bool) -> Result<()> {
+        if let Some(client) = self.clients.get_mut(client.0) {
+            client.offline = offline;
+        }
+        if offline { self.cut(client) } else { Ok(()) }
+    }
+
+    /// The program or page of a client ends and begins anew, with what its store holds. Answers
+    /// to what it made before are told by [`errors`](Self::errors) only, if they are rejections.
+    ///
+    /// # Errors
+    /// As [`deliver`](Self::deliver).
+    pub fn restart(&mut self, client: ClientId) -> Result<()> {
+        self.disconnect(client.0)?;
+        let Some(old) = self.clients.get_mut(client.0) else { return Ok(()) };
+        // It lets go of what it has before the next one looks.
+        let store = old.store.clone();
+        drop(std::mem::replace(&mut old.store, store.clone()));
+        let (fails, offline) = (old.fails, old.offline);
+        let life = Client { fails, offline, ..self.life(store) };
+        if let Some(client) = self.clients.get_mut(client.0) {
+            *client = life;
+        }
+        self.outputs(client.0);
+        Ok(())
+    }
+
+    /// Does an action; see [`SyncClient::send`](crate::SyncClient::send). Returns its seq, for
+    /// [`answer`](Self::answer).
+    ///
+    /// # Errors
+    /// As [`Peer::act`].
+    pub fn act(&mut self, client: ClientId, action: S::Action) -> Result<u64> {
+        let now = self.now;
+        let peer = self.clients.get_mut(client.0).ok_or_else(nobody)?;
+        let seq = peer.peer.act(action, now)?;
+        self.outputs(client.0);
+        Ok(seq)
+    }
+
+    /// Everything that is under way arrives, for all clients: connections open, frames reach the
+    /// room and its answers the clients, stores answer.
+    ///
+    /// # Errors
+    /// When the room's storage fails; a frame that the room refuses is answered to its client.
+    pub fn deliver(&mut self) -> Result<()> {
+        loop {
+            let mut moved = false;
+            for (to, text) in self.room.take_sent() {
+                self.send_down(&to, text);
+            }
+            for index in 0..self.clients.len() {
+                moved |= self.step(index)?;
+            }
+            if !moved {
+                return Ok(());
+            }
+        }
+    }
+
+    fn step(&mut self, index: usize) -> Result<bool> {
+        let Some(client) = self.clients.get_mut(index) else { return Ok(false) };
+        if let Some(event) = client.events.next().now_or_never().flatten() {
+            self.handle(index, Input::Store(event));
+            return Ok(true);
+        }
+        if !client.offline && std::mem::take(&mut client.connects) {
+            self.sockets += 1;
+            let socket = format!("socket-{}", self.sockets);
+            client.socket = Some(socket.clone());
+            self.room.connect(&socket, Protocol::V2)?;
+            self.handle(index, Input::Connected);
+            return Ok(true);
+        }
+        if let Some(socket) = client.socket.clone()
+            && let Some(text) = client.up.pop_front()
+        {
+            for (to, text) in self.room.frame(&socket, &text)? {
+                self.send_down(&to, text);
+            }
+            return Ok(true);
+        }
+        let Some(text) = client.down.pop_front() else { return Ok(false) };
+        let close = text.strip_prefix("close ").and_then(|close| close.split_once(' '));
+        match close.and_then(|(code, reason)| Some((code.parse().ok()?, reason))) {
+            Some((code, reason)) => {
+                self.disconnect(index)?;
+                let cause = Cause::Code { code, reason: reason.to_owned() };
+                self.handle(index, Input::Disconnected(cause));
+            }
+            None => self.handle(index, Input::Frame(&text)),
+        }
+        Ok(true)
+    }
+
+    fn send_down(&mut self, to: &str, text: String) {
+        let to = |client: &&mut Client<S>| client.socket.as_deref() == Some(to);
+        if let Some(client) = self.clients.iter_mut().find(to) {
+            client.down.push_back(text);
+        }
+    }
+
+    fn disconnect(&mut self, index: usize) -> Result<()> {
+        let Some(client) = self.clients.get_mut(index) else { return Ok(()) };
+        client.up.clear();
+        client.down.clear();
+        client.connects = false;
+        match client.socket.take() {
+            Some(socket) => self.room.disconnect(&socket).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The connection of a client breaks: what is under way is lost. It comes back when time is
+    /// advanced.
+    ///
+    /// # Errors
+    /// As [`deliver`](Self::deliver).
+    pub fn cut(&mut self, client: ClientId) -> Result<()> {
+        self.disconnect(client.0)?;
+        self.handle(client.0, Input::Disconnected(Cause::gone()));
+        Ok(())
+    }
+
+    /// So many milliseconds pass, for the room and its clients; timers ring when they are due.
+    /// Frames that are under way stay there.
+    ///
+    /// # Errors
+    /// When the room's storage fails.
+    pub fn advance(&mut self, millis: u64) -> Result<()> {
+        let end = self.now.monotonic.saturating_add(millis);
+        for _ in 0..10_000 {
+            let next = self.clients.iter().filter_map(|client| client.peer.timeout()).min();
+            let Some(at) = next.filter(|at| *at <= end) else { break };
+            self.set_time(at.max(self.now.monotonic));
+            for index in 0..self.clients.len() {
+                let due = self.clients.get(index).and_then(|client| client.peer.timeout());
+                if due.is_some_and(|due| due <= self.now.monotonic) {
+                    self.handle(index, Input::Time);
+                }
+            }
+        }
+        self.set_time(end);
+        Ok(())
+    }
+
+    fn set_time(&mut self, monotonic: u64) {
+        let passed = monotonic.saturating_sub(self.now.monotonic);
+        let passed = i64::try_from(passed).unwrap_or(i64::MAX);
+        self.now = Now { monotonic, wall: self.now.wall.plus_millis(passed) };
+        self.room.advance_millis(passed);
+    }
+
+    /// Whether the store of a client fails, whatever it is asked for.
+    pub fn store_fails(&mut self, client: ClientId, fails: bool) {
+        if let Some(client) = self.clients.get_mut(client.0) {
+            client.fails = fails;
+        }
+    }
+
+    /// All rows as a client shows them.
+    ///
+    /// # Errors
+    /// As [`SyncClient::rows`](crate::SyncClient::rows).
+    pub fn rows<R: Record>(&self, client: ClientId) -> Result<Vec<R>> {
+        self.clients.get(client.0).ok_or_else(nobody)?.peer.replica().rows()
+    }
+
+    /// Whether a row that a client shows is not the room's word yet.
+    #[must_use]
+    pub fn is_pending<R: Record>(&self, client: ClientId, key: impl Into<Key>) -> bool {
+        let client = self.clients.get(client.0);
+        client.is_some_and(|c| c.peer.replica().is_pending(R::SCHEMA.table, &key.into()))
+    }
+
+    /// Where a client stands.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] for a client of another world.
+    pub fn status(&self, client: ClientId) -> Result<Status> {
+        Ok(self.clients.get(client.0).ok_or_else(nobody)?.peer.status())
+    }
+
+    /// What an action of a client was answered; `None` as long as it was not.
+    #[must_use]
+    pub fn answer(&self, client: ClientId, seq: u64) -> Option<&Result<()>> {
+        self.clients.get(client.0)?.answers.get(&seq)
+    }
+
+    /// Errors that no action's answer told, since the last call.
+    pub fn errors(&mut self, client: ClientId) -> Vec<Error> {
+        self.clients.get_mut(client.0).map(|c| std::mem::take(&mut c.errors)).unwrap_or_default()
+    }
+
+    fn handle(&mut self, index: usize, input: Input<'_>) {
+        let now = self.now;
+        if let Some(client) = self.clients.get_mut(index) {
+            client.peer.handle(input, now);
+        }
+        self.outputs(index);
+    }
+
+    fn outputs(&mut self, index: usize) {
+        use crate::store::Store as _;
+        let now = self.now;
+        let Some(client) = self.clients.get_mut(index) else { return };
+        while let Some(output) = client.peer.poll_output() {
+            match output {
+                Output::OpenStore(id) => {
+                    let opened = client.open(&id);
+                    client.peer.handle(Input::Opened(opened), now);
+                }
+                Output::Store(writes) => {
+                    let stored = client.store(writes);
+                    client.peer.handle(Input::Stored(stored), now);
+                }
+                Output::Tell(note) => client.store.tell(&note),
+                Output::Connect => client.connects = true,
+                Output::Send(text) => client.up.push_back(text),
+                // The room notices when the next one connects, or never, as it does.
+                Output::Disconnect => {
+                    client.connects = false;
+                    client.up.clear();
+                    client.down.clear();
+                    if let Some(socket) = client.socket.take() {
+                        // What fails here fails the next turn of the room, which says so.
+                        let _ = self.room.disconnect(&socket);
+                    }
+                }
+                Output::Answer(seq, answer) => drop(client.answers.insert(seq, answer)),
+                Output::Error(error) => client.errors.push(error),
+                Output::Changed(_) | Output::Message(_) => {}
+            }
+        }
+    }
+}
+
+impl<S: SyncServer> Client<S> {
+    fn open(&self, id: &str) -> Result<Saved> {
+        if self.fails { Err(failed()) } else { self.store.open_now(id) }
+    }
+
+    fn store(&self, writes: Vec<Write>) -> Result<()> {
+        if self.fails { Err(failed()) } else { self.store.write_now(writes) }
+    }
+}
+
+fn failed() -> Error {
+    Error::new(Code::Store, "the store fails, as the test wants it to")
+}
+
+fn nobody() -> Error {
+    Error::new(Code::NotFound, "this client is of another world")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use partysync::{Action, Room};
+
+    #[derive(Record, Clone, Debug, PartialEq)]
+    #[record(table = "notes")]
+    struct Note {
+        #[record(key)]
+        id: String,
+    }
+
+    #[derive(Action, Clone, Debug)]
+    #[action(record = Note)]
+    enum NoteAction {
+        #[action(upsert)]
+        Put { id: String },
+    }
+
+    struct Notes;
+
+    impl SyncServer for Notes {
+        type Action = NoteAction;
+        fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+            action.apply(room.sql())
+        }
+    }
+
+    fn put(id: &str) -> NoteAction {
+        NoteAction::Put { id: id.into() }
+    }
+
+    #[test]
+    fn a_client_that_begins_anew_offline_shows_what_its_store_holds() -> Result<()> {
+        let mut world = World::new(Notes)?;
+        let (ada, bob) = (world.client(), world.client());
+        world.deliver()?;
+        world.set_offline(ada, true)?;
+        world.act(ada, put("hers"))?;
+        world.restart(ada)?;
+        assert_eq!((world.rows::<Note>(ada)?.len(), world.status(ada)?.pending), (1, 1));
+        world.advance(60 * 60 * 1000)?;
+        world.deliver()?;
+        assert_eq!(world.rows::<Note>(bob)?, []);
+        world.set_offline(ada, false)?;
+        for _ in 0..3 {
+            world.advance(20_000)?;
+            world.deliver()?;
+        }
+        assert_eq!(world.rows::<Note>(bob)?.len(), 1);
+        // What the room does by itself reaches both.
+        world.room().act(put("the room's"))?;
+        world.deliver()?;
+        assert_eq!((world.rows::<Note>(ada)?.len(), world.rows::<Note>(bob)?.len()), (2, 2));
+        // A store that fails goes on failing.
+        world.store_fails(ada, true);
+        world.restart(ada)?;
+        assert!(world.status(ada)?.warning.is_some());
+        Ok(())
+    }
+}
