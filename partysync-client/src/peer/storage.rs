@@ -43,8 +43,8 @@ pub(super) struct Storage {
     broke: Option<Error>,
     /// What the others are told when this many batches are stored.
     notes: VecDeque<(u64, Note)>,
-    /// What others told as long as the store was read: it may have read what was there before.
-    early: Vec<Note>,
+    /// What was told as long as the store was read: it may have read what was there before.
+    early: Vec<StoreEvent>,
     warning: Option<Error>,
 }
 
@@ -155,8 +155,12 @@ impl<A: Action> Peer<A> {
                 for outbox in &outboxes {
                     self.adopt(outbox);
                 }
-                for note in early {
-                    self.hear(note);
+                for event in early {
+                    match event {
+                        StoreEvent::Note(note) => self.hear(note),
+                        StoreEvent::Orphan(outbox) => self.adopt(&outbox),
+                        StoreEvent::Broke(_) | StoreEvent::Deleted => {}
+                    }
                 }
                 self.write_all_if_lost();
                 if !outboxes.is_empty() {
@@ -225,18 +229,16 @@ impl<A: Action> Peer<A> {
 
     /// The store tells.
     pub(super) fn store_event(&mut self, event: StoreEvent, now: Now) {
+        // What is being read may be older than this.
+        if matches!(self.storage.state, State::Opening { .. }) {
+            self.storage.early.push(event.clone());
+        }
         match event {
             StoreEvent::Orphan(outbox) => {
                 self.adopt(&outbox);
                 self.push(now);
             }
-            StoreEvent::Note(note) => {
-                // What is being read may be older than this.
-                if matches!(self.storage.state, State::Opening { .. }) {
-                    self.storage.early.push(note.clone());
-                }
-                self.hear(note);
-            }
+            StoreEvent::Note(note) => self.hear(note),
             StoreEvent::Broke(error) => match self.storage.state {
                 State::Idle => self.store_failed(&error, now),
                 State::Writing { .. } => self.storage.broke = Some(error),

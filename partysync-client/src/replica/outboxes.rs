@@ -68,8 +68,12 @@ impl<A: Action> Replica<A> {
     pub(crate) fn adopt(&mut self, outbox: &Outbox) -> (Changes, Vec<Error>) {
         let mine =
             |queue: &Queue<A>| *queue.client == *outbox.client && queue.whose != Whose::Other;
-        if self.queues.iter().any(mine) {
-            // It is there already; a store gives none twice.
+        let last = outbox.pending.last_key_value().map(|(seq, _)| *seq);
+        let done = |(client, answered): &(Arc<str>, u64)| {
+            **client == *outbox.client && last.is_some_and(|last| last <= *answered)
+        };
+        if self.queues.iter().any(mine) || self.emptied.iter().any(done) {
+            // It is there already, or was.
             return (Changes::new(), Vec::new());
         }
         let mut changes = Changes::new();

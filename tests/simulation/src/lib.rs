@@ -11,9 +11,11 @@
 pub mod app;
 mod check;
 mod disk;
+mod network;
 pub mod server;
 pub mod step;
 mod tab;
+mod tabs;
 pub mod world;
 
 pub use step::{Schedule, Step, shrink};
