@@ -77,7 +77,7 @@ impl Storage {
 
     /// Whether there is nothing to wait for: it is stored up to this mark, or cannot be.
     pub(super) fn has(&self, mark: u64) -> bool {
-        let works = !self.lost && !self.rewriting && self.warning.is_none();
+        let works = !self.lost && self.warning.is_none();
         !works || mark <= self.stored
     }
 
