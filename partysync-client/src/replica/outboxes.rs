@@ -113,6 +113,12 @@ impl<A: Action> Replica<A> {
 
     /// Another living client has made an action.
     pub(crate) fn other_acted(&mut self, client: &str, seq: u64, action: &SavedAction) -> Changes {
+        let adopted = |queue: &Queue<A>| *queue.client == *client && queue.whose != Whose::Other;
+        let emptied = self.emptied.iter().any(|(emptied, _)| **emptied == *client);
+        if emptied || self.queues.iter().any(adopted) {
+            // It is gone: what it left behind is all that there is.
+            return Changes::new();
+        }
         let Some(place) = self.place(client) else {
             let mut outbox = Outbox::new(client);
             outbox.pending.insert(seq, action.clone());

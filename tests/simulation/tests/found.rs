@@ -9,6 +9,7 @@ fn schedules_that_found_a_fault_hold() {
         (2_428, "a store that was given all again lost what another client had put there"),
         (3_903, "what was told before a store failed was told again when it was open"),
         (6_169_070, "a slow store let others read what had its answer"),
+        (9_049_087, "what a client had made was shown beside what was taken over from it"),
         (8_009_896, "a store that had been slow was not waited for"),
         (7_006_105, "a tab that was gone before a store was read was shown after it"),
     ] {
