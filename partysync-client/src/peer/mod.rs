@@ -108,6 +108,9 @@ impl<A: Action> Peer<A> {
 
     /// When [`Input::Time`] is due: on the monotonic clock, ms.
     pub fn timeout(&self) -> Option<u64> {
+        if self.is_done() {
+            return None;
+        }
         let connection = self.connection.timeout(&self.timing);
         connection.into_iter().chain(self.storage.timeout(self.timing.store_ms)).min()
     }
@@ -185,11 +188,12 @@ impl<A: Action> Peer<A> {
         self.connection.is_closed() && self.storage.is_done()
     }
 
-    /// What is on its way to the store when the client ends still gets there.
+    /// What is on its way to the store when the client ends still gets there, unless it takes long.
     fn handle_closed(&mut self, input: Input<'_>, now: Now) {
         match input {
             Input::Opened(opened) => self.storage.opened_late(opened.is_ok()),
             Input::Stored(result) => self.stored(result, now),
+            Input::Time => self.storage.give_up(now, self.timing.store_ms),
             _ => {}
         }
         self.storage_goes_on(now);

@@ -108,6 +108,17 @@ impl Storage {
         self.state = if works { State::Idle } else { State::Failed { retry_at: 0 } };
     }
 
+    /// The client has ended: what takes so long is not waited for any more.
+    pub(super) fn give_up(&mut self, now: Now, store_ms: u64) {
+        let since = match self.state {
+            State::Opening { since } | State::Writing { since } => since,
+            State::Idle | State::Failed { .. } => return,
+        };
+        if now.monotonic >= since.saturating_add(store_ms) {
+            self.state = State::Failed { retry_at: 0 };
+        }
+    }
+
     /// What is kept was deleted: nothing is to be kept any more.
     fn delete(&mut self) {
         self.next.clear();

@@ -244,3 +244,17 @@ fn what_is_on_its_way_to_the_store_when_a_client_is_closed_still_gets_there() {
     world.store_answers();
     assert!(world.peer.is_done() && !kept(&world).contains(&"2".to_owned()));
 }
+
+#[test]
+fn a_client_that_is_closed_does_not_wait_for_ever_for_a_store_that_hangs() {
+    let mut world = World::new();
+    world.disk = Disk::Slow;
+    world.act(put("a", "1"));
+    world.peer.close();
+    assert!(!world.peer.is_done());
+    let due = world.peer.timeout().expect("it is waited for, for a while");
+    world.now.monotonic = due;
+    world.handle(Input::Time);
+    // Nothing rings again and again.
+    assert_eq!((world.peer.is_done(), world.peer.timeout()), (true, None));
+}
