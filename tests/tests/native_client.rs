@@ -219,6 +219,7 @@ async fn a_living_client_takes_over_what_others_left_behind() -> Result<()> {
         errors.extend(update.errors);
     }
     assert_eq!(errors.iter().map(|e| e.code()).collect::<Vec<_>>(), [Code::Rejected]);
+    within("stored", third.stored()).await?;
     drop(third);
     assert_eq!(store.kept()?.outboxes.len(), 0, "an answered action is still there");
     Ok(())
