@@ -80,7 +80,7 @@ codes! {
     /// The room has forgotten this client, which was away for too long: what became of the
     /// actions that it had sent cannot be known.
     ClientForgotten = "client_forgotten",
-    /// The action was given up by its client: the server did not answer it in three attempts.
+    /// The action was given up by its client: for an hour and many attempts it had no answer.
     Abandoned = "abandoned",
     /// The client's store cannot be read or written: what it holds ends with the process.
     Store = "store",

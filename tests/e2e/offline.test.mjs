@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
 import { Server, until } from "./harness.mjs";
 import {
-  add, database, item, launch, onServer as rowsOnServer, openPage, pending, phase, profile as profileIn, rename, shows,
+  add, database, item, launch, offline as serverGone, onServer as rowsOnServer, openPage, pending, phase, profile as profileIn, rename, shows,
   stored, storedAll, texts, unsaved, warning,
 } from "./page.mjs";
 
@@ -23,10 +23,7 @@ after(async () => {
 
 const profile = (room) => profileIn(browser, server, room);
 const onServer = (text) => rowsOnServer(server, text);
-const offline = async (...pages) => {
-  await server.down("SIGKILL");
-  for (const page of pages) await phase(page, "offline");
-};
+const offline = (...pages) => serverGone(server, ...pages);
 
 test("ten todos are added and edited offline, and the tab is closed and reopened before they are sent", async () => {
   const { context, page } = await profile("ten");

@@ -38,6 +38,12 @@ export async function profile(browser, server, room, user) {
   return { context, page };
 }
 
+/** The server is gone, and the pages have noticed. */
+export async function offline(server, ...pages) {
+  await server.down("SIGKILL");
+  for (const page of pages) await phase(page, "offline");
+}
+
 /** How many actions the tabs of a profile have stored and not been answered. */
 export const stored = (page, room, user) =>
   page.evaluate(

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
 import { Server, until } from "./harness.mjs";
 import {
-  add, database, launch, nothingPending, onServer, openPage, pending, phase, profile, shows, storedAll, texts, unsaved,
+  add, database, launch, nothingPending, offline as serverGone, onServer, openPage, pending, phase, profile, shows, storedAll, texts, unsaved,
   warning,
 } from "./page.mjs";
 
@@ -21,10 +21,7 @@ after(async () => {
   await server?.stop();
 });
 
-const offline = async (...pages) => {
-  await server.down("SIGKILL");
-  for (const page of pages) await phase(page, "offline");
-};
+const offline = (...pages) => serverGone(server, ...pages);
 
 const databases = (page) => page.evaluate(async () => (await indexedDB.databases()).map(({ name }) => name).sort());
 

@@ -365,6 +365,13 @@ mod handles {
     fn kept(store: &MemoryStore) -> usize {
         store.kept().unwrap().outboxes.values().map(|o| o.pending.len()).sum()
     }
+    /// A client without a network, its store, and what drives it.
+    fn client() -> (MemoryStore, SyncClient<NoteAction>, impl Future<Output = ()>) {
+        let store = MemoryStore::new();
+        let options = Options::new(store.clone());
+        let (client, driver) = SyncClient::make("ws://x".into(), options, Nowhere);
+        (store, client, driver)
+    }
     fn rt() -> tokio::runtime::Runtime {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
     }
@@ -372,12 +379,7 @@ mod handles {
     #[test]
     fn closing_keeps_pending_actions_in_the_store() {
         rt().block_on(async {
-            let store = MemoryStore::new();
-            let (client, driver) = SyncClient::<NoteAction>::make(
-                "ws://x".into(),
-                Options::new(store.clone()),
-                Nowhere,
-            );
+            let (store, client, driver) = client();
             let task = tokio::spawn(driver);
             client.loaded().await.unwrap();
             drop(client.send(put("a", "1")));
@@ -390,12 +392,7 @@ mod handles {
     #[test]
     fn closing_before_the_store_is_open_keeps_them_too() {
         rt().block_on(async {
-            let store = MemoryStore::new();
-            let (client, driver) = SyncClient::<NoteAction>::make(
-                "ws://x".into(),
-                Options::new(store.clone()),
-                Nowhere,
-            );
+            let (store, client, driver) = client();
             drop(client.send(put("a", "1")));
             client.close();
             tokio::spawn(driver).await.unwrap();
@@ -405,12 +402,7 @@ mod handles {
     #[test]
     fn so_does_dropping_the_last_handle() {
         rt().block_on(async {
-            let store = MemoryStore::new();
-            let (client, driver) = SyncClient::<NoteAction>::make(
-                "ws://x".into(),
-                Options::new(store.clone()),
-                Nowhere,
-            );
+            let (store, client, driver) = client();
             let task = tokio::spawn(driver);
             client.loaded().await.unwrap();
             drop(client.send(put("a", "1")));
@@ -428,19 +420,18 @@ mod handles {
                     std::sync::Arc::new(std::sync::OnceLock::<SyncClient<NoteAction>>::new());
                 let seen = slot.clone();
                 let endpoint = Endpoint::new(move || {
+                    // It is asked for by the driver, when the client is there.
                     let _ = seen.get().map(|client| client.status());
+                    let _ = tell.send(());
                     async { Ok(Address::new("ws://x")) }
                 });
                 let (client, driver) =
                     SyncClient::<NoteAction>::make(endpoint, Options::default(), Nowhere);
                 let _ = slot.set(client.clone());
-                tokio::spawn(driver);
-                client.loaded().await.unwrap();
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                tell.send(()).unwrap();
+                driver.await;
             })
         });
-        told.recv_timeout(Duration::from_secs(5))
+        told.recv_timeout(Duration::from_secs(60))
             .expect("deadlock: the endpoint is asked under the lock");
     }
 }

@@ -360,15 +360,13 @@ impl<A: Action> Peer<A> {
                 let (to, answered) = (patch.to, !patch.acks.is_empty());
                 let applied = self.replica.patch(patch)?;
                 self.change(applied.changes);
-                let clients: BTreeSet<_> =
-                    applied.answers.iter().map(|answer| answer.client.clone()).collect();
-                for answer in applied.answers {
-                    self.answer(answer, to);
-                }
-                let mut settled = self.replica.settled();
-                settled.retain(|client, _| clients.contains(client.as_str()));
-                self.tell_settled(settled);
                 if answered {
+                    let clients: BTreeSet<_> =
+                        applied.answers.iter().map(|answer| answer.client.clone()).collect();
+                    for answer in applied.answers {
+                        self.answer(answer, to);
+                    }
+                    self.tell_settled(self.replica.settled(|client| clients.contains(client)));
                     (self.connection.attempt, self.connection.slow) = (0, 0);
                     let waits = self.replica.waits();
                     let patience = self.connection.patient(self.timing.answer_ms);

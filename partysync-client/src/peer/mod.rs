@@ -90,14 +90,12 @@ impl<A: Action> Peer<A> {
 
     /// Where it stands.
     pub fn status(&self) -> Status {
-        let mut status = Status {
+        Status {
             phase: self.connection.phase(),
             pending: self.replica.pending(),
-            abandoned: 0,
-            warning: None,
-        };
-        self.status_of_store(&mut status);
-        status
+            abandoned: self.abandoned.len(),
+            warning: self.storage.warning().cloned(),
+        }
     }
 
     /// What the driver has to do next; to be asked until there is nothing more, after everything

@@ -1,7 +1,7 @@
 //! What a peer knows of its store: what is on its way there, what waits for it, and when it is
 //! opened again after a failure.
 
-use super::{Note, Now, Output, Peer, Status};
+use super::{Note, Now, Output, Peer};
 use crate::replica::merge;
 use crate::store::{Outbox, Saved, StoreEvent, Write};
 use partysync::{Action, Code, Error, Result};
@@ -138,22 +138,21 @@ impl<A: Action> Peer<A> {
         let first = !std::mem::replace(&mut self.storage.started, true);
         let early = std::mem::take(&mut self.storage.early);
         match opened {
-            Ok(mut saved) => {
+            Ok(saved) => {
+                let Saved { channels, mut outboxes, others, abandoned } = saved;
                 self.storage.state = State::Idle;
                 if !self.storage.lost {
                     self.storage.warning = None;
                 }
-                saved.outboxes.sort_by_key(|outbox| outbox.began());
-                let outboxes = std::mem::take(&mut saved.outboxes);
-                let others = std::mem::take(&mut saved.others);
-                for (id, abandoned) in std::mem::take(&mut saved.abandoned) {
+                outboxes.sort_by_key(|outbox| outbox.began());
+                for (id, abandoned) in abandoned {
                     if !self.discarded.contains(&id) {
                         self.abandoned.entry(id).or_insert(abandoned);
                     }
                 }
                 // Rows that came in the meantime are newer than those that were stored.
                 let mut changes = if self.replica.epoch().is_none() {
-                    let (changes, errors) = self.replica.load_rows(saved);
+                    let (changes, errors) = self.replica.load_rows(channels);
                     errors.into_iter().for_each(|error| self.report(error));
                     changes
                 } else {
@@ -199,7 +198,7 @@ impl<A: Action> Peer<A> {
                 if self.storage.warning.take().is_some() {
                     // What they were told meanwhile was not in the store, and who opened it since
                     // has read what was there before.
-                    self.tell_settled(self.replica.settled());
+                    self.tell_settled(self.replica.settled(|_| true));
                 }
                 match self.storage.broke.take() {
                     Some(error) => self.store_failed(&error, now),
@@ -222,7 +221,7 @@ impl<A: Action> Peer<A> {
             abandoned.map(|(id, a)| Write::Abandon { id: id.clone(), abandoned: a.clone() });
         let discarded = self.discarded.iter().cloned().map(Write::Discard);
         self.storage.next = abandoned.chain(discarded).collect();
-        self.tell_settled(self.replica.settled());
+        self.tell_settled(self.replica.settled(|_| true));
     }
 
     /// It does not work: what is pending ends with the page or program until it is opened again.
@@ -268,8 +267,7 @@ impl<A: Action> Peer<A> {
         let (changes, errors) = self.replica.adopt(outbox);
         errors.into_iter().for_each(|error| self.report(error));
         self.change(changes);
-        if let Some(settled) = self.replica.settled().remove(&outbox.client) {
-            let (client, (before, last)) = (outbox.client.clone(), settled);
+        for (client, (before, last)) in self.replica.settled(|client| **client == *outbox.client) {
             self.outputs.push_back(Output::Tell(Note::Settled { client, before, last }));
         }
     }
@@ -312,28 +310,27 @@ impl<A: Action> Peer<A> {
 
     /// Time has passed.
     pub(super) fn storage_time(&mut self, now: Now) {
+        let due = self.storage.timeout(self.timing.store_ms);
+        if due.is_none_or(|due| now.monotonic < due) {
+            return;
+        }
         match self.storage.state {
-            State::Failed { retry_at } if now.monotonic >= retry_at => {
+            State::Failed { .. } => {
                 self.storage.state = State::Opening { since: now.monotonic };
                 let client = self.replica.client().to_owned();
                 self.outputs.push_back(Output::OpenStore(client));
             }
-            State::Opening { since }
-                if !self.storage.started
-                    && now.monotonic >= since.saturating_add(self.timing.store_ms) =>
-            {
+            State::Opening { .. } => {
                 // It goes on without; what it holds is shown when it is open.
                 self.storage.warn(&Error::new(Code::Store, "the store takes long to open"));
                 (self.storage.started, self.storage.lost) = (true, true);
                 self.storage.next.clear();
                 self.start(now);
             }
-            State::Writing { since }
-                if now.monotonic >= since.saturating_add(self.timing.store_ms) =>
-            {
+            State::Writing { .. } => {
                 self.storage.warn(&Error::new(Code::Store, "the store takes long"));
             }
-            _ => {}
+            State::Idle => {}
         }
     }
 
@@ -378,10 +375,5 @@ impl<A: Action> Peer<A> {
                 self.outputs.push_back(Output::Tell(note));
             }
         }
-    }
-
-    pub(super) fn status_of_store(&self, status: &mut Status) {
-        status.warning = self.storage.warning().cloned();
-        status.abandoned = self.abandoned.len();
     }
 }

@@ -14,7 +14,7 @@ mod scratch;
 pub(crate) use frames::Answered;
 pub(crate) use pending::{Patience, PushLimits};
 
-use crate::store::{RowsWrite, Saved, Write};
+use crate::store::{RowsWrite, SavedChannel, Write};
 use overlay::Index;
 use partysync::sql::Value;
 use partysync::wire::v2::{CatchUp, Change, Subscription};
@@ -88,9 +88,11 @@ impl<A: Action> Replica<A> {
     }
 
     /// The rows that were stored; what cannot be used is given back as errors, and fetched anew.
-    pub(crate) fn load_rows(&mut self, saved: Saved) -> (Changes, Vec<Error>) {
+    pub(crate) fn load_rows(
+        &mut self,
+        mut channels: BTreeMap<String, SavedChannel>,
+    ) -> (Changes, Vec<Error>) {
         let mut errors = Vec::new();
-        let mut channels = saved.channels;
         for table in self.tables.values_mut() {
             let Some(stored) = channels.remove(table.schema.table) else { continue };
             if stored.schema != table.schema.hash() {
@@ -113,7 +115,7 @@ impl<A: Action> Replica<A> {
                 changes.insert(*channel, table.confirmed.keys().cloned().collect());
             }
         }
-        merge(&mut changes, self.replay(&[]));
+        merge(&mut changes, self.replay());
         (changes, errors)
     }
 

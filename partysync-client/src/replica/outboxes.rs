@@ -66,13 +66,11 @@ impl<A: Action> Replica<A> {
     /// Takes over what a client that is gone left behind. What it was seen to have made as long
     /// as it lived is replaced by what it has stored.
     pub(crate) fn adopt(&mut self, outbox: &Outbox) -> (Changes, Vec<Error>) {
-        let mine =
-            |queue: &Queue<A>| *queue.client == *outbox.client && queue.whose != Whose::Other;
         let last = outbox.pending.last_key_value().map(|(seq, _)| *seq);
         let done = |(client, answered): &(Arc<str>, u64)| {
             **client == *outbox.client && last.is_some_and(|last| last <= *answered)
         };
-        if self.queues.iter().any(mine) || self.emptied.iter().any(done) {
+        if self.has_taken(&outbox.client) || self.emptied.iter().any(done) {
             // It is there already, or was.
             return (Changes::new(), Vec::new());
         }
@@ -87,10 +85,9 @@ impl<A: Action> Replica<A> {
             let seqs: Vec<_> = queue.pending.iter().map(|pending| pending.seq).collect();
             let seqs: Vec<_> = seqs.into_iter().filter(|seq| !stays(seq)).collect();
             queue.committed.retain(|seq, _| !seqs.contains(seq));
-            let mut gone: Vec<_> = seqs.into_iter().filter_map(|seq| queue.take(seq)).collect();
+            let gone: Vec<_> = seqs.into_iter().filter_map(|seq| queue.take(seq)).collect();
             place = shown + usize::from(!queue.pending.is_empty());
-            gone.extend(self.held_by_rows());
-            changes = self.confirm(Default::default(), gone);
+            changes = self.let_go(gone);
         }
         if outbox.pending.is_empty() {
             return (changes, Vec::new());
@@ -113,9 +110,8 @@ impl<A: Action> Replica<A> {
 
     /// Another living client has made an action.
     pub(crate) fn other_acted(&mut self, client: &str, seq: u64, action: &SavedAction) -> Changes {
-        let adopted = |queue: &Queue<A>| *queue.client == *client && queue.whose != Whose::Other;
         let emptied = self.emptied.iter().any(|(emptied, _)| **emptied == *client);
-        if emptied || self.queues.iter().any(adopted) {
+        if emptied || self.has_taken(client) {
             // It is gone: what it left behind is all that there is.
             return Changes::new();
         }
@@ -124,10 +120,8 @@ impl<A: Action> Replica<A> {
             outbox.pending.insert(seq, action.clone());
             return self.show_other(&outbox);
         };
-        let Some(queue) = self.queues.get_mut(place).filter(|q| q.whose == Whose::Other) else {
-            return Changes::new();
-        };
-        if queue.pending.back().is_some_and(|last| last.seq >= seq) {
+        let last = self.queues.get(place).and_then(|queue| queue.pending.back());
+        if last.is_some_and(|last| last.seq >= seq) {
             return Changes::new();
         }
         let (pending, changes) = self.show_below(Pending::load(seq, action).0);
@@ -136,7 +130,7 @@ impl<A: Action> Replica<A> {
         }
         match changes {
             Some(changes) => changes,
-            None => self.replay(&[]),
+            None => self.replay(),
         }
     }
 
@@ -148,27 +142,23 @@ impl<A: Action> Replica<A> {
         seq: u64,
         held_by: Option<(String, u64)>,
     ) -> Changes {
-        let place = self.place(client);
-        let Some(queue) = place.and_then(|place| self.queues.get_mut(place)) else {
-            return Changes::new();
-        };
-        if queue.whose != Whose::Other {
-            return Changes::new();
-        }
+        let Some(queue) = self.other(client) else { return Changes::new() };
         let mut gone = Vec::new();
         match held_by {
             Some(held_by) => drop(queue.committed.insert(seq, held_by)),
             None => gone.extend(queue.take(seq)),
         }
-        gone.extend(self.held_by_rows());
-        self.confirm(Default::default(), gone)
+        self.let_go(gone)
     }
 
-    /// Before which seq the actions of this client, and of those whose outboxes it has adopted,
-    /// have their answers, and which is the last of the latter.
-    pub(crate) fn settled(&self) -> BTreeMap<String, (u64, Option<u64>)> {
-        let mine = self.queues.iter().filter(|queue| queue.whose != Whose::Other);
-        let mine = mine.map(|queue| {
+    /// Before which seq the actions of these clients, this one and those whose outboxes it has
+    /// adopted, have their answers, and which is the last of the latter.
+    pub(crate) fn settled(
+        &self,
+        wanted: impl Fn(&Arc<str>) -> bool,
+    ) -> BTreeMap<String, (u64, Option<u64>)> {
+        let mine = |queue: &&Queue<A>| queue.whose != Whose::Other && wanted(&queue.client);
+        let mine = self.queues.iter().filter(mine).map(|queue| {
             let last = queue.pending.back().map_or(queue.answered, |last| last.seq);
             let last = (queue.whose == Whose::Adopted).then_some(last);
             (queue.client.to_string(), (queue.answered.saturating_add(1), last))
@@ -176,6 +166,7 @@ impl<A: Action> Replica<A> {
         let emptied = self
             .emptied
             .iter()
+            .filter(|(client, _)| wanted(client))
             .map(|(client, last)| (client.to_string(), (last.saturating_add(1), Some(*last))));
         mine.chain(emptied).collect()
     }
@@ -188,19 +179,30 @@ impl<A: Action> Replica<A> {
         before: u64,
         last: Option<u64>,
     ) -> Changes {
-        let place = self.place(client);
-        let Some(queue) = place.and_then(|place| self.queues.get_mut(place)) else {
-            return Changes::new();
-        };
-        if queue.whose != Whose::Other {
-            return Changes::new();
-        }
+        let Some(queue) = self.other(client) else { return Changes::new() };
         // What was committed is shown until the rows hold it.
         let here = before..=last.unwrap_or(u64::MAX);
         let seqs = queue.pending.iter().map(|pending| pending.seq);
         let seqs: Vec<_> =
             seqs.filter(|seq| !here.contains(seq) && !queue.committed.contains_key(seq)).collect();
-        let mut gone: Vec<_> = seqs.into_iter().filter_map(|seq| queue.take(seq)).collect();
+        let gone: Vec<_> = seqs.into_iter().filter_map(|seq| queue.take(seq)).collect();
+        self.let_go(gone)
+    }
+
+    /// The queue of another living client.
+    fn other(&mut self, client: &str) -> Option<&mut Queue<A>> {
+        let other = |queue: &&mut Queue<A>| *queue.client == *client && queue.whose == Whose::Other;
+        self.queues.iter_mut().find(other)
+    }
+
+    /// Whether a client's actions are this one's to push.
+    fn has_taken(&self, client: &str) -> bool {
+        let taken = |queue: &Queue<A>| *queue.client == *client && queue.whose != Whose::Other;
+        self.queues.iter().any(taken)
+    }
+
+    /// Shows these actions no more, nor those whose outcome is in the rows.
+    fn let_go(&mut self, mut gone: Vec<Pending<A>>) -> Changes {
         gone.extend(self.held_by_rows());
         self.confirm(Default::default(), gone)
     }

@@ -2,7 +2,7 @@
 //! grows with what changes.
 
 use super::pending::{Footprint, Pending, Queue};
-use super::scratch::Scratch;
+use super::scratch::{Scratch, Written};
 use super::{Changes, Replica, Row, Table};
 use partysync::{Action, Key, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,14 +59,14 @@ fn run<A: Action>(
     tables: &BTreeMap<&'static str, Table>,
     action: Option<&A>,
     made_at: Timestamp,
-) -> (BTreeMap<At, Option<Row>>, Footprint) {
+) -> (Written, Footprint) {
     let Some(action) = action else { return Default::default() };
     let mut scratch = Scratch::new(tables, made_at);
     let succeeded = action.reduce(&mut scratch).is_ok();
     scratch.end(succeeded)
 }
 
-fn put(tables: &mut BTreeMap<&'static str, Table>, written: BTreeMap<At, Option<Row>>) {
+fn put(tables: &mut BTreeMap<&'static str, Table>, written: Written) {
     for ((channel, key), row) in written {
         if let Some(table) = tables.get_mut(channel) {
             table.overlay.insert(key, row);
@@ -76,8 +76,16 @@ fn put(tables: &mut BTreeMap<&'static str, Table>, written: BTreeMap<At, Option<
 
 impl<A: Action> Replica<A> {
     /// Shows an action over all others. A reducer that panics leaves everything as it was.
-    pub(super) fn show(&mut self, mut pending: Pending<A>) -> (Pending<A>, Changes) {
-        let (written, footprint) = run(&self.tables, pending.action.as_ref(), pending.made_at);
+    pub(super) fn show(&mut self, pending: Pending<A>) -> (Pending<A>, Changes) {
+        let outcome = run(&self.tables, pending.action.as_ref(), pending.made_at);
+        self.show_outcome(pending, outcome)
+    }
+
+    fn show_outcome(
+        &mut self,
+        mut pending: Pending<A>,
+        (written, footprint): (Written, Footprint),
+    ) -> (Pending<A>, Changes) {
         let before = self.shown(footprint.written.iter());
         put(&mut self.tables, written);
         self.index.add(&footprint);
@@ -88,20 +96,21 @@ impl<A: Action> Replica<A> {
     /// Shows an action that is not the last one, if nothing that is shown depends on what it does,
     /// nor it on that; else all have to be done again.
     pub(super) fn show_below(&mut self, pending: Pending<A>) -> (Pending<A>, Option<Changes>) {
-        let (_, footprint) = run(&self.tables, pending.action.as_ref(), pending.made_at);
+        let outcome = run(&self.tables, pending.action.as_ref(), pending.made_at);
+        let footprint = &outcome.1;
         let alone = footprint.scanned.is_empty()
             && !footprint.touched.iter().any(|at| self.index.depends_on(at));
         if !alone {
             return (pending, None);
         }
-        let (pending, changes) = self.show(pending);
+        let (pending, changes) = self.show_outcome(pending, outcome);
         (pending, Some(changes))
     }
 
-    /// Shows a queue's actions; over all others if it is the last one, and otherwise all again.
+    /// Shows a queue's actions at this place among the others.
     pub(super) fn show_queue(&mut self, place: usize, queue: Queue<A>) -> Changes {
         self.queues.insert(place, queue);
-        self.replay(&[])
+        self.replay()
     }
 
     /// Puts confirmed rows in and drops actions that have their answer, in one step; what may
@@ -121,8 +130,7 @@ impl<A: Action> Replica<A> {
         }
         let before = self.shown(touched.iter());
         if depends && !partysync::__mutated("footprint") {
-            let all = self.replay_over(rows, before);
-            return all;
+            return self.replay_over(rows, before);
         }
         self.put_confirmed(rows);
         for (channel, key) in theirs() {
@@ -133,10 +141,9 @@ impl<A: Action> Replica<A> {
         self.changed(before)
     }
 
-    /// Does all pending actions again; these rows may be shown otherwise for another reason.
-    pub(super) fn replay(&mut self, touched: &[At]) -> Changes {
-        let before = self.shown(touched.iter());
-        self.replay_over(NewRows::new(), before)
+    /// Does all pending actions again.
+    pub(super) fn replay(&mut self) -> Changes {
+        self.replay_over(NewRows::new(), Shown::new())
     }
 
     fn replay_over(&mut self, rows: NewRows, mut before: Shown) -> Changes {

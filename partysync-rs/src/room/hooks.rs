@@ -359,7 +359,7 @@ impl<'a, S> Room<'a, S> {
 
     /// Closes a connection when the hook has returned `Ok`; nothing happens if it is gone. Later
     /// actions of the same push may still find it among the connections. A client of ours stops at
-    /// 4403 and comes again after any other code.
+    /// 4403, and at 4401 when other credentials do not help, and comes again after other codes.
     ///
     /// # Errors
     /// [`Code::InvalidValue`] for a code that an application may not use: it is 1000, or 3000 to

@@ -55,7 +55,10 @@ impl<S: SyncServer> Machine<S> {
 
     pub(super) fn parse_action(channel: &str, action: &RawValue) -> Result<S::Action> {
         if action.get() == "null" {
-            return Err(Error::new(Code::Abandoned, "given up: three attempts had no answer"));
+            return Err(Error::new(
+                Code::Abandoned,
+                "given up: attempts for an hour had no answer",
+            ));
         }
         Self::place(channel)?;
         S::Action::from_json(channel, action.get())
