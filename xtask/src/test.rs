@@ -177,7 +177,8 @@ pub(crate) fn simulate(arguments: impl IntoIterator<Item = String>) -> Result<()
     if arguments == ["--mutations"] {
         return mutations();
     }
-    let run_it = ["run", "--quiet", "--release", "--package", "partysync-simulation", "--"];
+    let run_it =
+        ["run", "--quiet", "--profile", "simulation", "--package", "partysync-simulation", "--"];
     run(cargo_command(&run_it)?.args(arguments))
 }
 

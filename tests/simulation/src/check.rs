@@ -87,6 +87,9 @@ impl World {
                 );
             }
         }
+        if let Some(wrong) = self.v1_wrong(&rows) {
+            return Err(self.violation(wrong));
+        }
         self.check_done()
     }
 

@@ -91,9 +91,9 @@ fn report(seed: u64, what: &str) {
     println!("shrinking {} steps ...", schedule.steps.len());
     let short = shrink(&schedule);
     let Err(violation) = run_schedule(&short) else { return };
-    let Schedule { clients, tabs, slow_hooks, small_pages, store_faults, steps } = &short;
+    let Schedule { clients, tabs, watchers, slow_hooks, small_pages, store_faults, steps } = &short;
     println!(
-        "{clients} clients ({tabs} tabs a browser, slow hooks: {slow_hooks}, \
+        "{clients} clients and {watchers} of v1 ({tabs} tabs a browser, slow hooks: {slow_hooks}, \
          small pages: {small_pages}, \
          store faults: {store_faults}), {} steps:",
         steps.len()

@@ -2,9 +2,11 @@
 
 use crate::app::Cell;
 use crate::server::FromServer;
+use crate::tab::Link;
 use crate::world::{Rows, World};
-use partysync::{Record, Result};
+use partysync::{Protocol, Record, Result};
 use partysync_client::{Cause, Input};
+use std::collections::BTreeSet;
 
 impl World {
     pub(crate) fn open(&mut self, tab: usize) -> Result<()> {
@@ -16,7 +18,7 @@ impl World {
         let id = link.id.clone();
         self.stats.connections += 1;
         let now = self.server_now();
-        let out = self.server.connect(&id, now)?;
+        let out = self.server.connect(&id, Protocol::V2, now)?;
         self.route(out);
         if self.link(tab).is_some_and(|link| link.id == id && !link.broken) {
             self.handle(tab, Input::Connected);
@@ -91,7 +93,7 @@ impl World {
             _ => vec![hello(&cells, ""), push("1", r#"{"type":"put","payload":{"key":7}}"#)],
         };
         let now = self.server_now();
-        let out = self.server.connect(&id, now)?;
+        let out = self.server.connect(&id, Protocol::V2, now)?;
         self.route(out);
         let frames = frames.into_iter().map(|frame| (id.clone(), frame)).collect();
         let out = self.server.receive(frames, now)?;
@@ -169,6 +171,13 @@ impl World {
             if moved {
                 self.resume(0)?;
             }
+            if self.server.has_more() {
+                self.server_goes_on()?;
+                moved = true;
+            }
+            for which in 0..self.watchers.len() {
+                moved |= self.v1_settle(which)?;
+            }
             for index in 0..self.tabs.len() {
                 self.hear(index);
                 let Some(tab) = self.tabs[index].as_mut().filter(|tab| !tab.frozen) else {
@@ -223,10 +232,15 @@ impl World {
 
     pub(crate) fn server_died(&mut self) {
         self.stats.server_crashes += 1;
-        for link in self.tabs.iter_mut().flatten().filter_map(|tab| tab.link.as_mut()) {
+        for link in self.links() {
             link.broken |= link.open;
             link.up.clear();
         }
+    }
+
+    fn links(&mut self) -> impl Iterator<Item = &mut Link> {
+        let tabs = self.tabs.iter_mut().flatten().filter_map(|tab| tab.link.as_mut());
+        tabs.chain(self.watchers.iter_mut().filter_map(|watcher| watcher.link.as_mut()))
     }
 
     /// Puts what the server sent on its way; `None` is that it died.
@@ -235,11 +249,20 @@ impl World {
             self.server_died();
             return self.remember();
         };
+        let mut begun = BTreeSet::new();
         for output in out {
             let (FromServer::Send { to, .. } | FromServer::Close { to, .. }) = &output;
-            let mut links = self.tabs.iter_mut().flatten().filter_map(|tab| tab.link.as_mut());
-            let Some(link) = links.find(|link| link.id == *to && !link.broken) else { continue };
+            let Some(link) = self.links().find(|link| link.id == *to && !link.broken) else {
+                continue;
+            };
             match output {
+                // Version 1 has no answer in several frames: those of a turn come together.
+                FromServer::Send { text, .. } if link.v1 && !begun.insert(link.id.clone()) => {
+                    if let Some(last) = link.down.back_mut() {
+                        last.push('\n');
+                        last.push_str(&text);
+                    }
+                }
                 FromServer::Send { text, .. } => link.down.push_back(text),
                 FromServer::Close { code, reason, .. } => link.close = Some((code, reason)),
             }

@@ -104,6 +104,8 @@ pub struct Server {
     backup: Option<Sqlite>,
     /// The alarm as the runtime has it.
     alarm: Option<Timestamp>,
+    /// Whether the room has more to send.
+    again: bool,
 }
 
 impl Server {
@@ -118,6 +120,7 @@ impl Server {
             config,
             backup: None,
             alarm: None,
+            again: false,
         })
     }
 
@@ -156,6 +159,7 @@ impl Server {
             Some(_) => Vec::new(),
         };
         self.epochs += 1;
+        self.again = false;
         let opening = Opening {
             name: Some("room".into()),
             fresh_epoch: format!("epoch-{}", self.epochs),
@@ -164,10 +168,10 @@ impl Server {
         };
         let sockets = &self.sockets;
         let events = events.iter().filter_map(|event| match event {
-            Happens::Connect(id) => Some(Event::Connect {
+            Happens::Connect(id, protocol) => Some(Event::Connect {
                 wanted: Some(id.clone()),
                 fresh_id: format!("{id}'"),
-                protocol: Protocol::V2,
+                protocol: *protocol,
                 request: &request,
             }),
             Happens::Frame(id, text) => Some(Event::Frame(sockets.slot(id)?, Incoming::Text(text))),
@@ -205,6 +209,7 @@ impl Server {
                     ids.insert(slot, id);
                 }
                 Effect::SetAlarm(at) => self.alarm = at,
+                Effect::Again => self.again = true,
                 Effect::Send { slots, frame } => {
                     for to in slots.iter().filter_map(|slot| ids.get(slot)) {
                         out.push(FromServer::Send { to: to.clone(), text: frame.to_string() });
@@ -233,6 +238,7 @@ impl Server {
     /// The process is killed between two events.
     pub fn kill(&mut self) {
         self.disk.restart();
+        self.again = false;
         self.process = None;
         self.sockets = Sockets::default();
     }
@@ -253,9 +259,12 @@ impl Server {
         self.disk.fail(statements, times);
     }
 
-    /// The object goes to sleep; its sockets stay open. One that awaits a hook does not.
+    /// The object goes to sleep; its sockets stay open. One that awaits a hook, or has more to
+    /// send, does not.
     pub fn hibernate(&mut self) {
-        if self.process.as_ref().is_some_and(|p| with!(p, process => process.hooks.is_empty())) {
+        if !self.again
+            && self.process.as_ref().is_some_and(|p| with!(p, process => process.hooks.is_empty()))
+        {
             self.process = None;
         }
     }
@@ -285,8 +294,23 @@ impl Server {
     }
 
     /// A client connects.
-    pub fn connect(&mut self, id: &str, now: Timestamp) -> Result<Option<Vec<FromServer>>> {
-        self.turn(now, vec![Happens::Connect(id.to_owned())])
+    pub fn connect(
+        &mut self,
+        id: &str,
+        protocol: Protocol,
+        now: Timestamp,
+    ) -> Result<Option<Vec<FromServer>>> {
+        self.turn(now, vec![Happens::Connect(id.to_owned(), protocol)])
+    }
+
+    /// Whether the room has more to send.
+    pub fn has_more(&self) -> bool {
+        self.again
+    }
+
+    /// The room sends more of what it has, if there is any.
+    pub fn go_on(&mut self, now: Timestamp) -> Result<Option<Vec<FromServer>>> {
+        if self.again { self.turn(now, Vec::new()) } else { Ok(Some(Vec::new())) }
     }
 
     /// A client's socket is gone.
@@ -330,7 +354,7 @@ impl Server {
 
 /// Something that happens to the server.
 enum Happens {
-    Connect(String),
+    Connect(String, Protocol),
     Frame(String, String),
     Closed(String),
     Alarm,

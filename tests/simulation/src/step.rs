@@ -3,6 +3,9 @@
 use crate::app::AppAction;
 use crate::run_schedule;
 
+/// Tokens of the actions of version 1 are larger than this.
+const V1_TOKENS: i64 = 1_000_000;
+
 /// One thing that happens.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -89,6 +92,45 @@ pub enum Step {
     Wait(i64),
     /// The server's clock jumps, ms; it may go back.
     Skew(i64),
+    /// Something happens to a client of version 1.
+    V1(usize, V1Step),
+}
+
+/// What happens to a client of version 1.
+#[derive(Clone, Debug, PartialEq)]
+pub enum V1Step {
+    /// It connects and asks for rows, if it has no connection that works.
+    Open,
+    /// A frame reaches the server.
+    Up,
+    /// A frame reaches it.
+    Down,
+    /// It calls an action.
+    Call(AppAction),
+    /// It asks for the rows of a channel; with `true` for all, otherwise for what is later than
+    /// what it has.
+    Sync(usize, bool),
+    /// Its connection breaks.
+    Cut,
+    /// The room sends more of what it has to send.
+    GoOn,
+}
+
+impl V1Step {
+    fn random(random: &mut fastrand::Rng, token: &mut i64) -> Self {
+        match random.u8(..16) {
+            0 | 1 => Self::Open,
+            2..=4 => Self::Up,
+            5..=9 => Self::Down,
+            10..=12 => {
+                *token += 1;
+                Self::Call(AppAction::random(random, *token))
+            }
+            13 => Self::Sync(random.usize(..3), random.bool()),
+            14 => Self::Cut,
+            _ => Self::GoOn,
+        }
+    }
 }
 
 /// What happens in a run.
@@ -98,6 +140,8 @@ pub struct Schedule {
     pub clients: usize,
     /// How many of them share a browser's storage, as tabs do.
     pub tabs: usize,
+    /// How many clients of version 1 there are beside them.
+    pub watchers: usize,
     /// Whether the server's hooks take time.
     pub slow_hooks: bool,
     /// Whether the server's pages hold a row or two.
@@ -189,7 +233,41 @@ impl Schedule {
                 _ => Step::Settle,
             });
         }
-        Self { clients, tabs, slow_hooks, small_pages, store_faults, steps }
+        let watchers = 0;
+        let schedule =
+            Self { clients, tabs, watchers, slow_hooks, small_pages, store_faults, steps };
+        schedule.with_watchers(seed)
+    }
+}
+
+impl Schedule {
+    /// Without clients of version 1.
+    #[must_use]
+    pub fn without_v1(mut self) -> Self {
+        self.watchers = 0;
+        self.steps.retain(|step| !matches!(step, Step::V1(..)));
+        self
+    }
+
+    /// With what clients of version 1 do in between.
+    fn with_watchers(mut self, seed: u64) -> Self {
+        // Numbers of their own, so that the other steps of a seed stay what they are.
+        let mut random = fastrand::Rng::with_seed(!seed);
+        self.watchers = [0, 0, 1, 2][random.usize(..4)];
+        if self.watchers == 0 {
+            return self;
+        }
+        let mut token = V1_TOKENS;
+        let mut steps = Vec::new();
+        for step in self.steps {
+            while random.u8(..3) == 0 {
+                let which = random.usize(..self.watchers);
+                steps.push(Step::V1(which, V1Step::random(&mut random, &mut token)));
+            }
+            steps.push(step);
+        }
+        self.steps = steps;
+        self
     }
 }
 

@@ -20,12 +20,14 @@ pub(crate) struct Link {
     pub(crate) close: Option<(u16, String)>,
     pub(crate) up: VecDeque<String>,
     pub(crate) down: VecDeque<String>,
+    /// Whether it speaks version 1.
+    pub(crate) v1: bool,
 }
 
 impl Link {
     pub(crate) fn new(id: String) -> Self {
         let (up, down) = (VecDeque::new(), VecDeque::new());
-        Self { id, open: false, broken: false, close: None, up, down }
+        Self { id, open: false, broken: false, close: None, up, down, v1: false }
     }
 }
 

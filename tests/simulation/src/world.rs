@@ -5,6 +5,7 @@ use crate::app::{Account, AppAction, Cell, Config, Thing};
 use crate::server::Server;
 use crate::step::{Schedule, Step};
 use crate::tab::{Health, Tab};
+use crate::v1::Watcher;
 use partysync::{Code, Result, Timestamp};
 use partysync_client::store::{Kept, MemoryStore, StoreEvent};
 use partysync_client::{Input, Now, Phase, Timing};
@@ -43,6 +44,10 @@ pub struct World {
     pub(crate) server: Server,
     pub(crate) tabs: Vec<Option<Tab>>,
     pub(crate) timing: Timing,
+    /// Clients of version 1.
+    pub(crate) watchers: Vec<Watcher>,
+    /// Whether the server's pages hold a row or two.
+    pub(crate) small_pages: bool,
     /// How many tabs share a browser.
     pub(crate) shared_by: usize,
     /// What each browser keeps for its tabs, and what it kept once.
@@ -76,7 +81,8 @@ impl World {
     /// A room with empty storage and the clients of a schedule.
     #[must_use]
     pub fn new(schedule: &Schedule) -> Self {
-        let Schedule { clients, tabs, slow_hooks, small_pages, store_faults, .. } = *schedule;
+        let Schedule { clients, tabs, watchers, slow_hooks, small_pages, store_faults, .. } =
+            *schedule;
         let config = Config { slow: slow_hooks, small: small_pages, forgets: !store_faults };
         let mut world = Self {
             server: Server::new(config).expect("SQLite in memory"),
@@ -86,6 +92,8 @@ impl World {
                 store_ms: if store_faults { Timing::default().store_ms } else { u64::MAX / 2 },
                 ..Timing::default()
             },
+            watchers: (0..watchers).map(|_| Watcher::default()).collect(),
+            small_pages,
             shared_by: tabs,
             browsers: (0..clients.div_ceil(tabs)).map(|_| Default::default()).collect(),
             made: BTreeMap::new(),
@@ -210,6 +218,7 @@ impl World {
                 if self.server.restore(now)? {
                     self.server_died();
                     self.wiped = true;
+                    self.v1_stale();
                     self.remember();
                 }
             }
@@ -218,6 +227,7 @@ impl World {
             Step::Hibernate => self.server.hibernate(),
             Step::Upgrade => {
                 self.server.upgrade();
+                self.v1_stale();
                 self.server_died();
             }
             Step::Resume(which) => self.resume(*which)?,
@@ -226,12 +236,14 @@ impl World {
                 self.server_died();
                 self.past.clear();
                 self.wiped = true;
+                self.v1_stale();
             }
             Step::Alarm => {
                 let now = self.server_now();
                 let out = self.server.alarm(now)?;
                 self.route(out);
             }
+            Step::V1(which, step) => self.v1(*which, step)?,
             Step::Wait(millis) => self.wait(*millis),
             Step::Skew(millis) => self.skew = *millis,
         }
@@ -269,6 +281,7 @@ impl World {
             self.notice(tab);
         }
         for _ in 0..50 {
+            self.v1_heal()?;
             self.settle()?;
             self.wait(20_000);
             for index in 0..self.tabs.len() {
@@ -292,7 +305,8 @@ impl World {
                     && status.warning.is_none()
                     && !broken
             };
-            if self.tabs.iter().flatten().all(calm) {
+            let connected = |watcher: &Watcher| watcher.link.as_ref().is_some_and(|l| !l.broken);
+            if self.tabs.iter().flatten().all(calm) && self.watchers.iter().all(connected) {
                 return Ok(true);
             }
         }
