@@ -2,6 +2,8 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import http from "node:http";
+import https from "node:https";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -38,6 +40,14 @@ export async function until(what, condition, ms = 30_000) {
   }
 }
 
+/** What is answered to GET, with any certificate; null for nothing. */
+const status = (url) =>
+  new Promise((resolve) => {
+    const { get } = url.startsWith("https") ? https : http;
+    const request = get(url, { rejectUnauthorized: false }, (response) => resolve(response.resume().statusCode));
+    request.on("error", () => resolve(null));
+  });
+
 /** What ends the servers that run: none outlives this process, however it ends. What came last goes first. */
 const running = new Set();
 process.on("exit", () => [...running].reverse().forEach((end) => end()));
@@ -51,11 +61,12 @@ export function onExit(end) {
 
 /** A fixture under `wrangler dev`, on a port and a data folder of its own. */
 export class Server {
-  static async start(fixture, { port, data, vars = {}, env = {}, inspector = 0 } = {}) {
+  static async start(fixture, { port, data, vars = {}, env = {}, inspector = 0, https = false } = {}) {
     const server = new Server();
     server.vars = vars;
     server.env = env;
     server.inspector = inspector;
+    server.https = https;
     server.folder = join(root, fixture);
     server.port = port ?? (await freePort());
     server.ownData = !data;
@@ -65,7 +76,7 @@ export class Server {
   }
 
   get url() {
-    return `http://127.0.0.1:${this.port}`;
+    return `${this.https ? "https" : "http"}://127.0.0.1:${this.port}`;
   }
 
   get ws() {
@@ -75,6 +86,7 @@ export class Server {
   async up() {
     const args = ["dev", "--ip", "127.0.0.1", "--port", String(this.port), "--inspector-port", String(this.inspector)];
     args.push("--persist-to", this.data, "--log-level", "error", "--show-interactive-dev-session=false");
+    if (this.https) args.push("--local-protocol", "https");
     for (const [name, value] of Object.entries(this.vars)) args.push("--var", `${name}:${value}`);
     this.child = spawn(join(root, "node_modules/.bin/wrangler"), args, {
       cwd: this.folder,
@@ -101,8 +113,7 @@ export class Server {
     }
     await until("the server answers", async () => {
       if (this.child.exitCode !== null) throw new Error(`wrangler ended:\n${this.output}`);
-      const answer = await fetch(`${this.url}/`).catch(() => null);
-      return answer?.status === 200;
+      return (await status(`${this.url}/`)) === 200;
     }, 120_000).catch((error) => {
       throw new Error(`${error.message}\n${this.output}`);
     });

@@ -260,3 +260,27 @@ fn an_action_that_changes_nothing_is_no_broadcast() {
     assert!(!bench.sent.contains_key(&Slot(0)), "{:?}", bench.sent);
     assert!(bench.sent.contains_key(&Slot(1)));
 }
+
+#[test]
+fn deletions_that_are_on_their_way_come_although_all_rows_are_asked_for_meanwhile() {
+    let mut bench = Bench::new(1);
+    bench.fill(0, 999);
+    bench.finish();
+    for from in ["null", "1"] {
+        bench.forget();
+        // A table is on its way, and then rows of it are deleted.
+        bench.sync(0, "null");
+        bench.run("DELETE FROM notes WHERE id % 2");
+        assert!(bench.again);
+        bench.sync(0, from);
+        bench.sync(0, from);
+        bench.finish();
+        let gone: BTreeSet<i64> =
+            bench.rows(0).iter().filter(|(_, at)| *at < 0).map(|(id, _)| *id).collect();
+        assert_eq!(gone.len(), 500, "from {from}");
+        bench.fill(1_000, 1_000);
+        bench.run("DELETE FROM notes");
+        bench.fill(0, 999);
+        bench.finish();
+    }
+}

@@ -120,22 +120,23 @@ impl<S: SyncServer> Machine<S> {
         if stale {
             self.start_over(&[slot], place);
         }
-        // One that is on its way begins anew: the answer holds what that would have sent.
+        // One that is on its way begins anew: the answer holds what that would have sent, with
+        // the deletions behind its version.
         let before = self.backlogs.iter_mut().find_map(|backlog| {
             let own = backlog.slots.iter().position(|other| *other == slot);
             let own = own.filter(|_| backlog.place == place)?;
             backlog.slots.swap_remove(own);
-            match backlog.at {
-                At::Log(version) => Some(version),
-                At::Keys(..) => Some(0),
-            }
+            Some(match backlog.at {
+                At::Log(version) => (false, version),
+                At::Keys(_, floor) => (true, floor),
+            })
         });
-        let at = match from.filter(|_| !stale) {
-            Some(from) if before != Some(0) => {
+        let at = match (from.filter(|_| !stale), before) {
+            (Some(from), None | Some((false, _))) => {
                 let since = store::last_before(sql, from)?.max(self.meta.trimmed_to);
-                At::Log(before.map_or(since, |version| version.min(since)))
+                At::Log(before.map_or(since, |(_, version)| version.min(since)))
             }
-            _ => At::Keys(None, self.flushed),
+            (_, before) => At::Keys(None, before.map_or(self.flushed, |(_, floor)| floor)),
         };
         self.backlogs.push_back(Backlog { slots: vec![slot], place, at, answers: true });
         self.dirty.insert(slot);

@@ -103,13 +103,17 @@ impl World {
             V1Step::Open => self.v1_open(which),
             V1Step::Up => self.v1_up(which),
             V1Step::Down => self.v1_down(which),
-            V1Step::Call(action) => Ok(self.v1_call(which, action)),
+            V1Step::Call(action) => {
+                self.v1_call(which, action);
+                Ok(())
+            }
             V1Step::Sync(place, all) => {
                 let watcher = &mut self.watchers[which];
                 let channel = CHANNELS[place % CHANNELS.len()];
                 let table = watcher.tables.get(channel).filter(|table| table.synced && !all);
                 let from = table.and_then(|table| table.latest);
-                Ok(watcher.ask(channel, from))
+                watcher.ask(channel, from);
+                Ok(())
             }
             V1Step::Cut => self.v1_cut(which),
             V1Step::GoOn => self.server_goes_on(),
