@@ -107,8 +107,11 @@ impl World {
                 Known::Committed if times == 0 && !self.wiped => {
                     Some("was acknowledged and is not there")
                 }
-                // Storage that is set back has forgotten the rejection, and so may a store.
-                Known::Rejected if times > 0 && !(self.wiped && self.store_faults) => {
+                // Storage that is set back has forgotten the rejection, and so may a store; and what
+                // was refused when the storage was empty may have been done in what comes back.
+                Known::Rejected
+                    if times > 0 && !self.came_back && !(self.wiped && self.store_faults) =>
+                {
                     Some("was rejected, and done")
                 }
                 _ if times > 1 => Some("was done more than once"),

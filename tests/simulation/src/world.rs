@@ -72,6 +72,10 @@ pub struct World {
     pub(crate) past: BTreeMap<u64, Rows>,
     pub(crate) epoch: String,
     pub(crate) wiped: bool,
+    /// Whether the storage was empty once.
+    pub(crate) emptied: bool,
+    /// Whether storage from before it was empty came back: with actions that were refused since.
+    pub(crate) came_back: bool,
     pub(crate) history: Vec<String>,
     /// What happened, in numbers.
     pub stats: Stats,
@@ -109,6 +113,8 @@ impl World {
             past: BTreeMap::new(),
             epoch: String::new(),
             wiped: false,
+            emptied: false,
+            came_back: false,
             history: Vec::new(),
             stats: Stats::default(),
         };
@@ -216,6 +222,7 @@ impl World {
             Step::Restore => {
                 let now = self.server_now();
                 if self.server.restore(now)? {
+                    self.came_back |= self.emptied;
                     self.server_died();
                     self.wiped = true;
                     self.v1_stale();
@@ -233,6 +240,7 @@ impl World {
             Step::Resume(which) => self.resume(*which)?,
             Step::Wipe => {
                 self.server.wipe()?;
+                self.emptied = true;
                 self.server_died();
                 self.past.clear();
                 self.wiped = true;
