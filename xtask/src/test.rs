@@ -209,7 +209,7 @@ const PROTECTIONS: [&str; 16] = [
 /// Runs the simulation once for each protection, built without it: each run has to fail.
 fn mutations() -> Result<()> {
     for protection in PROTECTIONS {
-        let mut command = cargo_command(&["run", "--quiet", "--release"])?;
+        let mut command = cargo_command(&["run", "--quiet", "--profile", "simulation"])?;
         command
             .args(["--package", "partysync-simulation", "--", "--seeds", "10000"])
             // A folder of its own: the flag would have everything else built anew.
