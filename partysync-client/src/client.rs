@@ -351,7 +351,8 @@ impl<A: Action> SyncClient<A> {
     /// Waits until what was done so far is in the store: then it outlives this program.
     ///
     /// # Errors
-    /// [`Code::Store`] when the store does not work, [`Code::Closed`] when the client is closed.
+    /// [`Code::Store`] when the store does not work, [`Code::Closed`] when the client has ended
+    /// before.
     pub async fn stored(&self) -> Result<()> {
         let receiver = self.with_peer(|inner, _| {
             let (sender, receiver) = oneshot::channel();
@@ -384,8 +385,6 @@ impl<A: Action> SyncClient<A> {
     pub fn close(&self) {
         self.with_peer(|inner, _| {
             inner.peer.close();
-            inner.answers.clear();
-            inner.storing.clear();
         });
     }
 
@@ -426,6 +425,14 @@ impl<A: Action> Inner<A> {
         std::mem::take(&mut self.outputs)
     }
 
+    /// The driver has ended, whatever has ended it: so has the client.
+    pub(crate) fn end(&mut self) {
+        self.ended = true;
+        self.deletes = None;
+        self.peer.close();
+        self.tell();
+    }
+
     fn tell(&mut self) {
         let mut update = Update {
             changes: Changes::new(),
@@ -451,9 +458,18 @@ impl<A: Action> Inner<A> {
             }
         }
         let peer = &self.peer;
-        for (_, waiting) in self.storing.extract_if(.., |(mark, _)| peer.is_stored(*mark)) {
+        let ended = self.ended;
+        for (_, waiting) in self.storing.extract_if(.., |(mark, _)| !ended && peer.is_stored(*mark))
+        {
             // Who has stopped waiting need not be told.
             let _ = waiting.send(());
+        }
+        // What nobody will tell any more is told to be closed.
+        if update.status.phase == crate::Phase::Closed {
+            self.answers.clear();
+        }
+        if self.ended {
+            self.storing.clear();
         }
         let quiet = update.changes.is_empty()
             && update.messages.is_empty()

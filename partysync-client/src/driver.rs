@@ -24,6 +24,7 @@ pub(crate) async fn drive<A: Action, T: Transport>(
     store: Box<dyn Store>,
     client: String,
 ) {
+    let ending = Ending(shared.clone());
     let mut io = Io {
         events: store.events().fuse(),
         store: &*store,
@@ -54,11 +55,21 @@ pub(crate) async fn drive<A: Action, T: Transport>(
         let now = io.transport.now();
         happened.tell(&mut shared.inner().peer, now);
     };
-    drop(io);
+    drop((io, ending));
     if let Some(told) = deletes {
         let deleted = store.delete();
         // Who has stopped waiting need not be told.
         let _ = told.send(deleted.await);
+    }
+}
+
+/// Ends the client when its driver ends, also by being dropped or by a panic: nobody is to wait
+/// for what nobody does any more.
+struct Ending<A: Action>(Arc<Shared<A>>);
+
+impl<A: Action> Drop for Ending<A> {
+    fn drop(&mut self) {
+        self.0.inner().end();
     }
 }
 

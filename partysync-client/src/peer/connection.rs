@@ -32,11 +32,11 @@ enum State {
     },
     /// A socket was asked for.
     Opening,
-    /// `hello` was said; catch-ups of this many channels are missing.
+    /// `hello` was said; the catch-ups of some channels are missing.
     Greeting {
         /// Without the room's epoch, rows are of no use.
         welcomed: bool,
-        missing: usize,
+        missing: BTreeSet<String>,
         /// Rows of channels that are complete.
         before: u64,
         received: u64,
@@ -112,6 +112,11 @@ impl Connection {
 
     pub(super) fn close(&mut self) {
         self.state = State::Closed;
+    }
+
+    /// Whether the catch-up of a channel has not come to its end yet.
+    fn misses(&self, channel: &str) -> bool {
+        matches!(&self.state, State::Greeting { missing, .. } if missing.contains(channel))
     }
 
     /// Whether a push has no answer yet.
@@ -272,7 +277,7 @@ impl<A: Action> Peer<A> {
             return;
         }
         let channels = self.replica.subscriptions();
-        let missing = channels.len();
+        let missing = channels.iter().map(|subscription| subscription.channel.clone()).collect();
         let hello = Hello {
             client: self.replica.client().to_owned(),
             epoch: self.replica.epoch().map(str::to_owned),
@@ -316,6 +321,7 @@ impl<A: Action> Peer<A> {
     }
 
     fn frame(&mut self, frame: ServerFrame, now: Now) -> Result<()> {
+        let greeting = matches!(self.connection.state, State::Greeting { .. });
         match frame {
             ServerFrame::Welcome(welcome) => {
                 self.replica.set_epoch(&welcome.epoch);
@@ -323,20 +329,26 @@ impl<A: Action> Peer<A> {
                 self.connection.unauthorized = false;
                 if let State::Greeting { welcomed, missing, .. } = &mut self.connection.state {
                     *welcomed = true;
-                    let done = *missing == 0;
+                    let done = missing.is_empty();
                     self.expect(now);
                     if done {
                         self.live(now);
                     }
                 }
             }
+            // Those of a connection that is live have come before.
+            ServerFrame::Reset(_) if !greeting => {}
             ServerFrame::Reset(_) => self.replica.reset(),
             ServerFrame::CatchUp(_)
                 if matches!(self.connection.state, State::Greeting { welcomed: false, .. }) =>
             {
                 return Err(Error::new(Code::InvalidFrame, "rows came before `welcome`"));
             }
+            ServerFrame::CatchUp(page) if !self.connection.misses(&page.channel) => {
+                self.replica.follows(&page.channel)?;
+            }
             ServerFrame::CatchUp(page) => {
+                let channel = page.channel.clone();
                 let (sent, all) = (page.sent, page.total);
                 let (complete, changes) = self.replica.catch_up(page)?;
                 self.change(changes);
@@ -348,8 +360,10 @@ impl<A: Action> Peer<A> {
                     if complete {
                         *before = *received;
                     }
-                    *missing -= usize::from(complete && *missing > 0);
-                    let done = *missing == 0;
+                    if complete {
+                        missing.remove(&channel);
+                    }
+                    let done = missing.is_empty();
                     self.expect(now);
                     if done {
                         self.live(now);

@@ -109,6 +109,9 @@ impl<A: Action> Peer<A> {
         if self.is_done() {
             return None;
         }
+        if self.connection.is_closed() {
+            return self.storage.last_timeout(self.timing.store_ms);
+        }
         let connection = self.connection.timeout(&self.timing);
         connection.into_iter().chain(self.storage.timeout(self.timing.store_ms)).min()
     }

@@ -92,6 +92,19 @@ impl Storage {
         }
     }
 
+    /// When the client has ended: how long what is on its way is still waited for.
+    pub(super) fn last_timeout(&self, store_ms: u64) -> Option<u64> {
+        self.since().map(|since| since.saturating_add(store_ms))
+    }
+
+    /// Since when it is asked for something.
+    fn since(&self) -> Option<u64> {
+        match self.state {
+            State::Opening { since } | State::Writing { since } => Some(since),
+            State::Idle | State::Failed { .. } => None,
+        }
+    }
+
     /// Whether nothing is on its way to the store, or can be.
     pub(super) fn is_done(&self) -> bool {
         match self.state {
@@ -110,11 +123,7 @@ impl Storage {
 
     /// The client has ended: what takes so long is not waited for any more.
     pub(super) fn give_up(&mut self, now: Now, store_ms: u64) {
-        let since = match self.state {
-            State::Opening { since } | State::Writing { since } => since,
-            State::Idle | State::Failed { .. } => return,
-        };
-        if now.monotonic >= since.saturating_add(store_ms) {
+        if self.last_timeout(store_ms).is_some_and(|due| now.monotonic >= due) {
             self.state = State::Failed { retry_at: 0 };
         }
     }

@@ -142,6 +142,14 @@ impl<A: Action> Replica<A> {
         answers.push(Answered { client, seq: ack.seq, own, outcome, action });
     }
 
+    /// Looks whether this client follows a channel.
+    ///
+    /// # Errors
+    /// It does not: the server speaks of something else.
+    pub(crate) fn follows(&mut self, channel: &str) -> Result<()> {
+        self.table(channel).map(drop)
+    }
+
     fn table(&mut self, channel: &str) -> Result<&mut Table> {
         self.tables.get_mut(channel).ok_or_else(|| {
             let message = format!("the server sent rows of `{channel}`, which this client lacks");

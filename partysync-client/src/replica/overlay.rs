@@ -6,6 +6,7 @@ use super::scratch::{Scratch, Written};
 use super::{Changes, Replica, Row, Table};
 use partysync::{Action, Key, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A row: its channel and its key.
 pub(super) type At = (&'static str, Key);
@@ -53,8 +54,8 @@ type Shown = BTreeMap<At, (Option<Row>, bool)>;
 /// A row as a frame leaves it; `None` for one that is gone.
 pub(super) type NewRows = BTreeMap<&'static str, BTreeMap<Key, Option<Row>>>;
 
-/// Runs a pending action on the view, without effect on it; one that fails writes nothing: the
-/// server decides.
+/// Runs an action that is made on the view, without effect on it; one that fails writes nothing:
+/// the server decides.
 fn run<A: Action>(
     tables: &BTreeMap<&'static str, Table>,
     action: Option<&A>,
@@ -64,6 +65,20 @@ fn run<A: Action>(
     let mut scratch = Scratch::new(tables, made_at);
     let succeeded = action.reduce(&mut scratch).is_ok();
     scratch.end(succeeded)
+}
+
+/// As [`run`], for an action that was made before, over rows that whoever made it may not have
+/// had. A panic is a failure like any other here: nobody called this reducer who could catch it.
+fn run_again<A: Action>(
+    tables: &BTreeMap<&'static str, Table>,
+    action: Option<&A>,
+    made_at: Timestamp,
+) -> (Written, Footprint) {
+    let Some(action) = action else { return Default::default() };
+    let mut scratch = Scratch::new(tables, made_at);
+    // What it wrote until then is in the scratch alone.
+    let outcome = catch_unwind(AssertUnwindSafe(|| action.reduce(&mut scratch)));
+    scratch.end(matches!(outcome, Ok(Ok(()))))
 }
 
 fn put(tables: &mut BTreeMap<&'static str, Table>, written: Written) {
@@ -96,7 +111,7 @@ impl<A: Action> Replica<A> {
     /// Shows an action that is not the last one, if nothing that is shown depends on what it does,
     /// nor it on that; else all have to be done again.
     pub(super) fn show_below(&mut self, pending: Pending<A>) -> (Pending<A>, Option<Changes>) {
-        let outcome = run(&self.tables, pending.action.as_ref(), pending.made_at);
+        let outcome = run_again(&self.tables, pending.action.as_ref(), pending.made_at);
         let footprint = &outcome.1;
         let alone = footprint.scanned.is_empty()
             && !footprint.touched.iter().any(|at| self.index.depends_on(at));
@@ -157,7 +172,7 @@ impl<A: Action> Replica<A> {
             table.overlay.clear();
         }
         for pending in queues.iter_mut().flat_map(|queue| &mut queue.pending) {
-            let (written, footprint) = run(tables, pending.action.as_ref(), pending.made_at);
+            let (written, footprint) = run_again(tables, pending.action.as_ref(), pending.made_at);
             put(tables, written);
             index.add(&footprint);
             pending.footprint = footprint;

@@ -106,7 +106,7 @@ struct ClientEnvelope<'a> {
 /// SQLite has no larger integer.
 const MOST: u64 = i64::MAX.unsigned_abs();
 
-/// A number that a room can keep.
+/// A number that a room, and a client's store, can keep.
 fn number(name: &str, n: u64) -> Result<u64> {
     if n > MOST {
         return Err(invalid(format!("`{name}` is {n}, and the largest number is {MOST}")));
@@ -386,8 +386,16 @@ impl ServerFrame {
         Ok(Some(match &*tag.r#type {
             "welcome" => Self::Welcome(body(text)?),
             "reset" => Self::Reset(body(text)?),
-            "catch_up" => Self::CatchUp(body(text)?),
-            "patch" => Self::Patch(body(text)?),
+            "catch_up" => {
+                let page: CatchUp = body(text)?;
+                number("to", page.to)?;
+                Self::CatchUp(page)
+            }
+            "patch" => {
+                let patch: Patch = body(text)?;
+                number("to", patch.to)?;
+                Self::Patch(patch)
+            }
             "message" => Self::Message(body::<Data>(text)?.data),
             "error" => Self::Error(body(text)?),
             _ => return Ok(None),
