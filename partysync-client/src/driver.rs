@@ -127,6 +127,7 @@ impl<T: Transport> Io<'_, T> {
             Output::OpenStore(_) => self.opening = Some(self.store.open(self.client)),
             Output::Store(writes) => self.writing = Some(self.store.write(writes)),
             Output::Tell(note) => self.store.tell(&note),
+            Output::TakeOver(others) => self.store.take_over(others),
             Output::Connect => {
                 self.link = None;
                 self.address = Some(self.endpoint.address());

@@ -357,6 +357,7 @@ impl<S: SyncServer> World<S> {
                     client.peer.handle(Input::Stored(stored), now);
                 }
                 Output::Tell(note) => client.store.tell(&note),
+                Output::TakeOver(others) => client.store.take_over(others),
                 Output::Connect => client.connects = true,
                 Output::Send(text) => client.up.push_back(text),
                 // The room notices when the next one connects, or never, as it does.

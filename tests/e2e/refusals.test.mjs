@@ -132,3 +132,21 @@ test("a server with a wrong certificate is not talked to, and one that is truste
     await secure.stop();
   }
 });
+
+test("a tab that is refused and stays open lets the others send what a closed one left behind", async () => {
+  const context = await browser.newContext();
+  front.answer = { code: 4409, reason: "schema_mismatch" };
+  const refused = await openPage(context, front, "behind");
+  await phase(refused, "refused");
+  front.answer = 503;
+  const page = await openPage(context, front, "behind");
+  await phase(page, "offline");
+  await addThree(page, "behind");
+  await page.close();
+  // It shows them, and does not count them as its own.
+  await shows(refused, ["One", "Two", "Three"]);
+  assert.doesNotMatch(await pill(refused).textContent(), /not saved/);
+  front.answer = "pass";
+  const next = await openPage(context, front, "behind");
+  await isWhole(context, next);
+});

@@ -5,7 +5,9 @@ use futures::FutureExt;
 use partysync::{Action, Code, Draft, Record, Reduce, Result, Timestamp};
 use partysync_client::store::{MemoryStore, Outbox, Saved, SavedAction, Store, Stored, Write};
 use partysync_client::transport::{Event, Link, Sleep, Transport};
-use partysync_client::{Address, Input, Now, Options, Output, Peer, Phase, SyncClient, Timing};
+use partysync_client::{
+    Address, Cause, Input, Now, Options, Output, Peer, Phase, SyncClient, Timing,
+};
 use std::future::{Future, pending, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -308,4 +310,52 @@ fn a_version_that_no_store_can_hold_is_not_taken() {
         _ => false,
     };
     assert!(!outputs.iter().any(rows), "{outputs:?}");
+}
+
+#[test]
+fn a_client_that_is_refused_lets_others_send_what_was_left_behind() {
+    let store = MemoryStore::new();
+    let (gone, refused) = (store.clone(), store.clone());
+    let (gone_events, mut events) = (gone.events(), refused.events());
+    let open = |random: u64, store: &MemoryStore| {
+        let mut peer = Peer::<NoteAction>::new([random, random], Timing::default(), at(0));
+        let saved = store.open_now(peer.replica().client());
+        peer.handle(Input::Opened(saved), at(0));
+        peer
+    };
+    // A page that was built for other columns stops, and stays open.
+    let mut old = open(1, &refused);
+    let hear = |peer: &mut Peer<NoteAction>, events: &mut partysync_client::store::Events| {
+        while let Some(output) = peer.poll_output() {
+            if let Output::TakeOver(others) = output {
+                refused.take_over(others);
+            }
+        }
+        while let Some(Some(event)) = futures::StreamExt::next(events).now_or_never() {
+            peer.handle(Input::Store(event), at(1));
+        }
+    };
+    let refusal = || Input::Disconnected(Cause::Code { code: 4409, reason: String::new() });
+    old.handle(refusal(), at(0));
+    hear(&mut old, &mut events);
+    // Another one is closed with an action that was not sent.
+    let mut new = open(2, &gone);
+    new.act(put("a"), at(0)).unwrap();
+    while let Some(output) = new.poll_output() {
+        if let Output::Store(writes) = output {
+            gone.write_now(writes).unwrap();
+        }
+    }
+    drop((new, gone, gone_events));
+    hear(&mut old, &mut events);
+    assert_eq!(old.status().pending, 0);
+    // The next one gets it, and so does the old one if it is let in before that.
+    old.reconnect(at(2));
+    hear(&mut old, &mut events);
+    assert_eq!(old.status().pending, 1);
+    old.handle(refusal(), at(3));
+    hear(&mut old, &mut events);
+    assert_eq!((old.status().pending, old.replica().pending_elsewhere()), (0, 1));
+    let next = open(3, &store);
+    assert_eq!(next.status().pending, 1, "what was left behind is sent by nobody");
 }

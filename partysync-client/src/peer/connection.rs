@@ -196,6 +196,7 @@ impl<A: Action> Peer<A> {
         }
         self.connection.attempt = 0;
         self.connection.unauthorized = false;
+        self.step_forward();
         self.disconnect();
         self.lose(0, now);
         self.connect(now);
@@ -430,6 +431,7 @@ impl<A: Action> Peer<A> {
         self.lose(0, now);
         self.outputs.push_back(Output::Disconnect);
         self.connection.state = State::Refused(error);
+        self.stand_back();
     }
 
     fn connect(&mut self, now: Now) {

@@ -73,6 +73,9 @@ pub enum Output {
     Store(Vec<Write>),
     /// Tell the other clients of the same place.
     Tell(Note),
+    /// Have the store take over what other clients leave behind, or let go of what it took and
+    /// take nothing: [`Store::take_over`](crate::store::Store::take_over).
+    TakeOver(bool),
     /// Open a socket; one that is there is of no use any more.
     Connect,
     /// Send a frame on the open socket.

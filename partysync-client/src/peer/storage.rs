@@ -23,9 +23,19 @@ enum State {
     Failed { retry_at: u64 },
 }
 
+/// Whether what others leave behind is this client's to send.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Inherits {
+    Yes,
+    /// It will not connect: others get what it has, when the store knows what became of it.
+    Leaves,
+    No,
+}
+
 #[derive(Debug)]
 pub(super) struct Storage {
     state: State,
+    inherits: Inherits,
     /// What goes into the next batch.
     next: Vec<Write>,
     /// How many batches were made, with the next one.
@@ -52,6 +62,7 @@ impl Storage {
     pub(super) fn new(now: Now) -> Self {
         Self {
             state: State::Opening { since: now.monotonic },
+            inherits: Inherits::Yes,
             next: Vec::new(),
             batch: 1,
             stored: 0,
@@ -273,6 +284,10 @@ impl<A: Action> Peer<A> {
 
     /// Takes over what a client that is gone left behind.
     fn adopt(&mut self, outbox: &Outbox) {
+        if self.storage.inherits == Inherits::No {
+            // It came when it was not wanted any more.
+            self.storage.inherits = Inherits::Leaves;
+        }
         let (changes, errors) = self.replica.adopt(outbox);
         errors.into_iter().for_each(|error| self.report(error));
         self.change(changes);
@@ -315,6 +330,18 @@ impl<A: Action> Peer<A> {
     pub(super) fn tell_others(&mut self, note: Note) {
         self.take_writes();
         self.storage.notes.push_back((self.storage.mark(), note));
+    }
+
+    /// It will not connect: others are to send what was left behind.
+    pub(super) fn stand_back(&mut self) {
+        self.storage.inherits = Inherits::Leaves;
+    }
+
+    /// It will connect again.
+    pub(super) fn step_forward(&mut self) {
+        if std::mem::replace(&mut self.storage.inherits, Inherits::Yes) == Inherits::No {
+            self.outputs.push_back(Output::TakeOver(true));
+        }
     }
 
     /// Time has passed.
@@ -383,6 +410,14 @@ impl<A: Action> Peer<A> {
             if let Some((_, note)) = self.storage.notes.pop_front() {
                 self.outputs.push_back(Output::Tell(note));
             }
+        }
+        let knows =
+            self.storage.state == State::Idle && self.storage.next.is_empty() && !self.storage.lost;
+        if knows && self.storage.inherits == Inherits::Leaves {
+            self.storage.inherits = Inherits::No;
+            let changes = self.replica.hand_back();
+            self.change(changes);
+            self.outputs.push_back(Output::TakeOver(false));
         }
     }
 }

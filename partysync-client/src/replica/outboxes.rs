@@ -99,6 +99,20 @@ impl<A: Action> Replica<A> {
         (all, errors)
     }
 
+    /// What others left behind is not this client's to push any more: it is shown as theirs.
+    pub(crate) fn hand_back(&mut self) -> Changes {
+        while let Some(place) = self.queues.iter().position(|q| q.whose == Whose::Adopted) {
+            let mut queue = self.queues.remove(place);
+            queue.whose = Whose::Other;
+            // What of it was committed before it was adopted is in a queue in front of it.
+            match self.other(&queue.client) {
+                Some(before) => before.pending.append(&mut queue.pending),
+                None => self.queues.insert(place, queue),
+            }
+        }
+        self.replay()
+    }
+
     /// Shows what another living client has made; errors in it are that client's to tell.
     pub(crate) fn show_other(&mut self, outbox: &Outbox) -> Changes {
         if self.place(&outbox.client).is_some() || outbox.pending.is_empty() {

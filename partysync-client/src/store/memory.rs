@@ -5,7 +5,7 @@ use crate::peer::Note;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::future;
 use partysync::{Code, Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Keeps replicas in memory. Clones share what they keep: use one for each client. A client that
@@ -33,6 +33,10 @@ struct Shared {
     /// What handles are told.
     listeners: BTreeMap<u64, UnboundedSender<StoreEvent>>,
     handles: u64,
+    /// The client of each handle.
+    clients: BTreeMap<u64, String>,
+    /// Those that take nothing over.
+    standing_back: BTreeSet<u64>,
 }
 
 impl Clone for MemoryStore {
@@ -46,7 +50,10 @@ impl Drop for MemoryStore {
         if let (Ok(mut shared), Ok(Some(handle))) =
             (self.shared.lock(), self.handle.lock().map(|handle| *handle))
         {
-            shared.release(handle);
+            shared.listeners.remove(&handle);
+            shared.clients.remove(&handle);
+            shared.standing_back.remove(&handle);
+            shared.release(handle, None);
         }
     }
 }
@@ -56,10 +63,12 @@ fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
 }
 
 impl Shared {
-    /// Lets go of what a handle has; another one that lives gets it.
-    fn release(&mut self, handle: u64) {
-        self.listeners.remove(&handle);
-        let owned = self.owners.iter().filter(|(_, owner)| **owner == handle);
+    /// Lets go of what a handle has, but for what it keeps; another one that lives gets it.
+    fn release(&mut self, handle: u64, keeps: Option<&str>) {
+        let owned = self
+            .owners
+            .iter()
+            .filter(|(client, owner)| **owner == handle && keeps != Some(client.as_str()));
         let owned: Vec<_> = owned.map(|(client, _)| client.clone()).collect();
         for client in owned {
             self.owners.remove(&client);
@@ -70,10 +79,11 @@ impl Shared {
                 }
                 Some(outbox) => {
                     let orphan = StoreEvent::Orphan(outbox.clone());
-                    let heir = self
-                        .listeners
-                        .iter()
-                        .find(|(_, told)| told.unbounded_send(orphan.clone()).is_ok());
+                    let mut heirs = self.listeners.iter();
+                    let heir = heirs.find(|(handle, told)| {
+                        !self.standing_back.contains(handle)
+                            && told.unbounded_send(orphan.clone()).is_ok()
+                    });
                     if let Some((heir, _)) = heir {
                         self.owners.insert(client, *heir);
                     }
@@ -105,8 +115,10 @@ impl MemoryStore {
     pub fn open_now(&self, client: &str) -> Result<Saved> {
         let mut shared = lock(&self.shared)?;
         let handle = self.handle(&mut shared)?;
-        let Shared { kept, owners, .. } = &mut *shared;
+        let Shared { kept, owners, clients, standing_back, .. } = &mut *shared;
         owners.insert(client.to_owned(), handle);
+        clients.insert(handle, client.to_owned());
+        let takes = !standing_back.contains(&handle);
         let mut saved = Saved {
             channels: kept.channels.clone(),
             abandoned: kept.abandoned.clone(),
@@ -114,12 +126,12 @@ impl MemoryStore {
         };
         for outbox in kept.outboxes.values() {
             match owners.get(&outbox.client) {
-                None => {
+                None if takes => {
                     owners.insert(outbox.client.clone(), handle);
                     saved.outboxes.push(outbox.clone());
                 }
-                Some(owner) if *owner != handle => saved.others.push(outbox.clone()),
-                Some(_) => {}
+                Some(owner) if *owner == handle => {}
+                _ => saved.others.push(outbox.clone()),
             }
         }
         Ok(saved)
@@ -182,6 +194,31 @@ impl Store for MemoryStore {
     fn tell(&self, note: &Note) {
         // After a panic in another thread nothing works any more, and opening says so.
         let _ = self.others(|told| drop(told.unbounded_send(StoreEvent::Note(note.clone()))));
+    }
+
+    fn take_over(&self, others: bool) {
+        // After a panic in another thread nothing works any more, and opening says so.
+        let Ok(mut shared) = lock(&self.shared) else { return };
+        let Ok(handle) = self.handle(&mut shared) else { return };
+        if !others {
+            shared.standing_back.insert(handle);
+            let own = shared.clients.get(&handle).cloned();
+            return shared.release(handle, own.as_deref());
+        }
+        shared.standing_back.remove(&handle);
+        let Shared { kept, owners, listeners, .. } = &mut *shared;
+        let Some(told) = listeners.get(&handle) else { return };
+        for outbox in kept
+            .outboxes
+            .values()
+            .filter(|o| !owners.contains_key(&o.client))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            owners.insert(outbox.client.clone(), handle);
+            // A client that has ended is not told.
+            let _ = told.unbounded_send(StoreEvent::Orphan(outbox));
+        }
     }
 
     fn delete(&self) -> Stored<'_, ()> {

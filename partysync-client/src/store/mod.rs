@@ -51,7 +51,7 @@ impl<T> Shareable for T {}
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoreEvent {
     /// The outbox of a client that is gone; the store has it now, and nobody else gets it before
-    /// the store is dropped. It may be empty.
+    /// the store is dropped or told to let go of it. It may be empty.
     Orphan(Outbox),
     /// A living client of the same replica tells the others.
     Note(Note),
@@ -67,7 +67,8 @@ pub enum StoreEvent {
 /// each has an outbox of its own, which is handed on when its client is gone.
 pub trait Store: Shareable {
     /// Opens the place for the client with this id, and reads it. Outboxes that nobody uses are
-    /// taken: nobody else gets them before this store is dropped. Called again after a failure;
+    /// taken: nobody else gets them before this store is dropped, or told to let go of them
+    /// ([`take_over`](Self::take_over)). Called again after a failure;
     /// what was taken before stays taken, and is not read again.
     ///
     /// # Errors
@@ -87,6 +88,12 @@ pub trait Store: Shareable {
 
     /// Tells the other clients of the same place.
     fn tell(&self, _note: &Note) {}
+
+    /// Whether it takes over the outboxes that other clients leave behind, as it does until it is
+    /// told otherwise. With `false` it lets go of those that it took, for other clients of the
+    /// place to send; with `true` it takes those that nobody has, each as a
+    /// [`StoreEvent::Orphan`]. Nothing to do for a store that one client uses at a time.
+    fn take_over(&self, _others: bool) {}
 
     /// Deletes all that is kept in this place; clients that use it end.
     ///

@@ -184,6 +184,7 @@ impl World {
             match output {
                 Output::OpenStore(client) => tab.asked = Some(Ask::Open(client)),
                 Output::Store(writes) => tab.asked = Some(Ask::Write(writes)),
+                Output::TakeOver(others) => tab.store.take_over(others),
                 Output::Tell(note) => {
                     tab.store.tell(&note);
                     if let Note::Answered { client, seq, held_by } = note {

@@ -269,7 +269,9 @@ impl World {
             self.try_heal().map_err(|e| self.violation(format!("an error came out: {e}")))?;
         if !healed {
             let tabs = self.tabs.iter().flatten();
-            let status: Vec<_> = tabs.map(|tab| tab.peer.status()).collect();
+            let status: Vec<_> = tabs
+                .map(|tab| (tab.peer.status(), tab.peer.replica().pending_elsewhere()))
+                .collect();
             return Err(self.violation(format!("it does not heal: {status:?}")));
         }
         self.check_healed()

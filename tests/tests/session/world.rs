@@ -154,6 +154,8 @@ impl World {
                 Output::OpenStore(client) => self.asked.push_back(Asked::Open(client)),
                 Output::Store(writes) => self.asked.push_back(Asked::Write(writes)),
                 Output::Tell(note) => self.notes.push(note),
+                // It shares its store with nobody.
+                Output::TakeOver(_) => {}
                 Output::Connect => {
                     self.cut_server();
                     self.connects += 1;

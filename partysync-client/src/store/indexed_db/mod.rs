@@ -61,7 +61,7 @@ impl IndexedDbStore {
             awaited: RefCell::default(),
             events: RefCell::default(),
             channel: RefCell::default(),
-            waits: AbortController::new().ok(),
+            waits: RefCell::new(AbortController::new().ok()),
             asked_to_persist: Cell::new(false),
             deleted: Cell::new(false),
         };
@@ -103,8 +103,8 @@ struct Shared {
     awaited: RefCell<BTreeSet<String>>,
     events: RefCell<Option<UnboundedSender<StoreEvent>>>,
     channel: RefCell<Option<Channel>>,
-    /// Ends the waits for locks.
-    waits: Option<AbortController>,
+    /// Ends the waits for locks; there is none while nothing is taken over.
+    waits: RefCell<Option<AbortController>>,
     asked_to_persist: Cell<bool>,
     /// It is not opened again, which would make it anew.
     deleted: Cell<bool>,
@@ -128,9 +128,7 @@ enum Whose {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if let Some(waits) = &self.waits {
-            waits.abort();
-        }
+        self.end_waits();
     }
 }
 
@@ -164,6 +162,20 @@ impl Store for IndexedDbStore {
         if let Some(channel) = &*self.shared.channel.borrow() {
             channel.tell(note);
         }
+    }
+
+    fn take_over(&self, others: bool) {
+        if !others {
+            self.shared.end_waits();
+            // Their locks are let go.
+            return self.shared.outboxes.borrow_mut().retain(|_, held| held.whose == Whose::Own);
+        }
+        self.shared.waits.replace(AbortController::new().ok());
+        let shared = self.shared.clone();
+        spawn_local(async move {
+            // One that is not open takes them when it is.
+            let _ = shared.wait_for_others().await;
+        });
     }
 
     fn delete(&self) -> Stored<'_, ()> {
@@ -200,6 +212,34 @@ async fn delete(name: &str, channel: Option<&Channel>) -> Result<()> {
 }
 
 impl Shared {
+    /// Waits for no outboxes any more, and takes none.
+    fn end_waits(&self) {
+        if let Some(waits) = self.waits.take() {
+            waits.abort();
+        }
+        self.awaited.borrow_mut().clear();
+    }
+
+    /// Waits for the outboxes that it has not; those that nobody has are its own at once.
+    async fn wait_for_others(self: &Rc<Self>) -> Result<()> {
+        let tx = self.with_db(|db| db.read(&[PENDING]))?;
+        let stored = read::clients(&tx).await?;
+        tx.commit().await?;
+        stored.into_iter().for_each(|client| self.wait_for(client));
+        self.wait_for_living().await
+    }
+
+    /// Waits for those of clients that live, which may have nothing stored yet.
+    async fn wait_for_living(self: &Rc<Self>) -> Result<()> {
+        let prefix = self.lock_name("");
+        for name in locks::held().await? {
+            if let Some(client) = name.strip_prefix(&prefix) {
+                self.wait_for(client.to_owned());
+            }
+        }
+        Ok(())
+    }
+
     fn tell_client(&self, event: StoreEvent) {
         if event == StoreEvent::Deleted {
             self.deleted.set(true);
@@ -285,7 +325,8 @@ impl Shared {
         let stored = read::clients(&tx).await?;
         tx.commit().await?;
         for client in stored {
-            if self.has(&client) || self.awaited.borrow().contains(&client) {
+            let stands_back = self.waits.borrow().is_none();
+            if stands_back || self.has(&client) || self.awaited.borrow().contains(&client) {
                 continue;
             }
             if let Some(lock) = Lock::try_take(&self.lock_name(&client)).await? {
@@ -294,14 +335,7 @@ impl Shared {
                     .insert(client, Held { _lock: lock, whose: Whose::Taken });
             }
         }
-        // Those that live may have nothing stored yet.
-        let prefix = self.lock_name("");
-        for name in locks::held().await? {
-            if let Some(client) = name.strip_prefix(&prefix) {
-                self.wait_for(client.to_owned());
-            }
-        }
-        Ok(())
+        self.wait_for_living().await
     }
 
     /// The rows. Those that cannot be read are deleted: they are fetched anew.
@@ -342,7 +376,8 @@ impl Shared {
 
     /// Waits until the client with this outbox is gone.
     fn wait_for(self: &Rc<Self>, client: String) {
-        let Some(signal) = self.waits.as_ref().map(AbortController::signal) else { return };
+        let signal = self.waits.borrow().as_ref().map(AbortController::signal);
+        let Some(signal) = signal else { return };
         if self.has(&client) || !self.awaited.borrow_mut().insert(client.clone()) {
             return;
         }
