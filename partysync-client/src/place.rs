@@ -20,8 +20,12 @@ impl User {
 }
 
 /// Whose copy of which room it is. What one user of a browser has seen and made is not shown to
-/// the next, and not sent in the next one's name: stores are told apart by this, and never by a
-/// URL or a token, which change.
+/// the next, and not sent by the next one's clients: stores are told apart by this, and never by
+/// a URL or a token, which change.
+///
+/// The server does not see it: who a connection is stands in its cookie or token. A client that
+/// is open when another user logs in connects again with the new cookie; end it before
+/// (`IndexedDbStore::delete_user` does, in all tabs).
 ///
 /// ```
 /// use partysync_client::{Place, User};

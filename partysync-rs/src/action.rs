@@ -133,7 +133,9 @@ pub trait RecordAction: Action {
     note = "write `impl partysync::Reduce for {Self}`: what a custom action does to the client's rows"
 )]
 pub trait Reduce: RecordAction {
-    /// Changes the rows as the server will. Called for `custom` variants only.
+    /// Changes the rows as the server will. Called for `custom` variants only, and again whenever
+    /// rows change under an action that has no answer yet: a row that was there when it was made
+    /// may be gone. Return an error then, and do not panic: that ends a page.
     ///
     /// # Errors
     /// Anything: the action is sent all the same, with no effect shown until the server answers.
