@@ -458,18 +458,17 @@ impl<A: Action> Inner<A> {
             }
         }
         let peer = &self.peer;
-        let ended = self.ended;
-        for (_, waiting) in self.storing.extract_if(.., |(mark, _)| !ended && peer.is_stored(*mark))
-        {
+        if self.ended {
+            // What nobody will store any more: who waits for it hears that the client is closed.
+            self.storing.clear();
+        }
+        for (_, waiting) in self.storing.extract_if(.., |(mark, _)| peer.is_stored(*mark)) {
             // Who has stopped waiting need not be told.
             let _ = waiting.send(());
         }
-        // What nobody will tell any more is told to be closed.
         if update.status.phase == crate::Phase::Closed {
+            // No answer comes any more.
             self.answers.clear();
-        }
-        if self.ended {
-            self.storing.clear();
         }
         let quiet = update.changes.is_empty()
             && update.messages.is_empty()

@@ -24,7 +24,7 @@ const pill = (page) => page.locator(".pill");
 const says = (page, words) =>
   until(`the page says ${words}`, async () => `${await pill(page).textContent()} ${await pill(page).getAttribute("title")}`.includes(words));
 
-/** A page with three actions that no server has, as `answer` has it. */
+/** A page that was live, whose next sockets are answered so. */
 async function begun(room, answer) {
   const context = await browser.newContext();
   const page = await openPage(context, front, room);
@@ -51,7 +51,7 @@ async function isWhole(context, page) {
   await context.close();
 }
 
-test("a server that fails at each push costs nothing, is asked less and less, and nothing is given up", async () => {
+test("a server that fails at each push costs nothing, and nothing is given up", async () => {
   const { context, page } = await begun("fails", "fails");
   const before = front.pushes;
   await addThree(page, "fails");

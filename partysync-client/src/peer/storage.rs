@@ -105,13 +105,10 @@ impl Storage {
 
     /// When the client has ended: how long what is on its way is still waited for.
     pub(super) fn last_timeout(&self, store_ms: u64) -> Option<u64> {
-        self.since().map(|since| since.saturating_add(store_ms))
-    }
-
-    /// Since when it is asked for something.
-    fn since(&self) -> Option<u64> {
         match self.state {
-            State::Opening { since } | State::Writing { since } => Some(since),
+            State::Opening { since } | State::Writing { since } => {
+                Some(since.saturating_add(store_ms))
+            }
             State::Idle | State::Failed { .. } => None,
         }
     }

@@ -106,7 +106,10 @@ impl<A: Action> Replica<A> {
             queue.whose = Whose::Other;
             // What of it was committed before it was adopted is in a queue in front of it.
             match self.other(&queue.client) {
-                Some(before) => before.pending.append(&mut queue.pending),
+                Some(before) => {
+                    before.pending.append(&mut queue.pending);
+                    before.committed.append(&mut queue.committed);
+                }
                 None => self.queues.insert(place, queue),
             }
         }

@@ -4,7 +4,7 @@
 use super::pending::{Footprint, Pending, Queue};
 use super::scratch::{Scratch, Written};
 use super::{Changes, Replica, Row, Table};
-use partysync::{Action, Key, Timestamp};
+use partysync::{Action, Key};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -54,31 +54,29 @@ type Shown = BTreeMap<At, (Option<Row>, bool)>;
 /// A row as a frame leaves it; `None` for one that is gone.
 pub(super) type NewRows = BTreeMap<&'static str, BTreeMap<Key, Option<Row>>>;
 
-/// Runs an action that is made on the view, without effect on it; one that fails writes nothing:
-/// the server decides.
+/// Runs an action on the view, without effect on it; one that fails writes nothing: the server
+/// decides.
 fn run<A: Action>(
     tables: &BTreeMap<&'static str, Table>,
-    action: Option<&A>,
-    made_at: Timestamp,
+    pending: &Pending<A>,
+    succeeds: impl FnOnce(&A, &mut Scratch<'_>) -> bool,
 ) -> (Written, Footprint) {
-    let Some(action) = action else { return Default::default() };
-    let mut scratch = Scratch::new(tables, made_at);
-    let succeeded = action.reduce(&mut scratch).is_ok();
+    let Some(action) = &pending.action else { return Default::default() };
+    let mut scratch = Scratch::new(tables, pending.made_at);
+    let succeeded = succeeds(action, &mut scratch);
     scratch.end(succeeded)
 }
 
-/// As [`run`], for an action that was made before, over rows that whoever made it may not have
-/// had. A panic is a failure like any other here: nobody called this reducer who could catch it.
-fn run_again<A: Action>(
-    tables: &BTreeMap<&'static str, Table>,
-    action: Option<&A>,
-    made_at: Timestamp,
-) -> (Written, Footprint) {
-    let Some(action) = action else { return Default::default() };
-    let mut scratch = Scratch::new(tables, made_at);
-    // What it wrote until then is in the scratch alone.
-    let outcome = catch_unwind(AssertUnwindSafe(|| action.reduce(&mut scratch)));
-    scratch.end(matches!(outcome, Ok(Ok(()))))
+/// As it is made: a panic is its caller's.
+fn once<A: Action>(action: &A, scratch: &mut Scratch<'_>) -> bool {
+    action.reduce(scratch).is_ok()
+}
+
+/// As it was made before, over rows that whoever made it may not have had. A panic is a failure
+/// like any other here: nobody called this reducer who could catch it, and what it wrote until
+/// then is in the scratch alone.
+fn again<A: Action>(action: &A, scratch: &mut Scratch<'_>) -> bool {
+    matches!(catch_unwind(AssertUnwindSafe(|| action.reduce(scratch))), Ok(Ok(())))
 }
 
 fn put(tables: &mut BTreeMap<&'static str, Table>, written: Written) {
@@ -92,7 +90,7 @@ fn put(tables: &mut BTreeMap<&'static str, Table>, written: Written) {
 impl<A: Action> Replica<A> {
     /// Shows an action over all others. A reducer that panics leaves everything as it was.
     pub(super) fn show(&mut self, pending: Pending<A>) -> (Pending<A>, Changes) {
-        let outcome = run(&self.tables, pending.action.as_ref(), pending.made_at);
+        let outcome = run(&self.tables, &pending, once);
         self.show_outcome(pending, outcome)
     }
 
@@ -111,7 +109,7 @@ impl<A: Action> Replica<A> {
     /// Shows an action that is not the last one, if nothing that is shown depends on what it does,
     /// nor it on that; else all have to be done again.
     pub(super) fn show_below(&mut self, pending: Pending<A>) -> (Pending<A>, Option<Changes>) {
-        let outcome = run_again(&self.tables, pending.action.as_ref(), pending.made_at);
+        let outcome = run(&self.tables, &pending, again);
         let footprint = &outcome.1;
         let alone = footprint.scanned.is_empty()
             && !footprint.touched.iter().any(|at| self.index.depends_on(at));
@@ -172,7 +170,7 @@ impl<A: Action> Replica<A> {
             table.overlay.clear();
         }
         for pending in queues.iter_mut().flat_map(|queue| &mut queue.pending) {
-            let (written, footprint) = run_again(tables, pending.action.as_ref(), pending.made_at);
+            let (written, footprint) = run(tables, pending, again);
             put(tables, written);
             index.add(&footprint);
             pending.footprint = footprint;

@@ -208,13 +208,8 @@ impl Store for MemoryStore {
         shared.standing_back.remove(&handle);
         let Shared { kept, owners, listeners, .. } = &mut *shared;
         let Some(told) = listeners.get(&handle) else { return };
-        for outbox in kept
-            .outboxes
-            .values()
-            .filter(|o| !owners.contains_key(&o.client))
-            .cloned()
-            .collect::<Vec<_>>()
-        {
+        let free = kept.outboxes.values().filter(|outbox| !owners.contains_key(&outbox.client));
+        for outbox in free.cloned().collect::<Vec<_>>() {
             owners.insert(outbox.client.clone(), handle);
             // A client that has ended is not told.
             let _ = told.unbounded_send(StoreEvent::Orphan(outbox));

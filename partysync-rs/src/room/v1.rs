@@ -127,16 +127,19 @@ impl<S: SyncServer> Machine<S> {
             let own = own.filter(|_| backlog.place == place)?;
             backlog.slots.swap_remove(own);
             Some(match backlog.at {
-                At::Log(version) => (false, version),
-                At::Keys(_, floor) => (true, floor),
+                At::Log(version) => At::Log(version),
+                At::Keys(_, floor) => At::Keys(None, floor),
             })
         });
-        let at = match (from.filter(|_| !stale), before) {
-            (Some(from), None | Some((false, _))) => {
-                let since = store::last_before(sql, from)?.max(self.meta.trimmed_to);
-                At::Log(before.map_or(since, |(_, version)| version.min(since)))
-            }
-            (_, before) => At::Keys(None, before.map_or(self.flushed, |(_, floor)| floor)),
+        let since =
+            |from| -> Result<u64> { Ok(store::last_before(sql, from)?.max(self.meta.trimmed_to)) };
+        let at = match (from, before) {
+            // It has dropped all rows, with those that are gone.
+            _ if stale => At::Keys(None, self.flushed),
+            (Some(from), None) => At::Log(since(from)?),
+            (Some(from), Some(At::Log(version))) => At::Log(version.min(since(from)?)),
+            (None, Some(At::Log(floor))) | (_, Some(At::Keys(_, floor))) => At::Keys(None, floor),
+            (None, None) => At::Keys(None, self.flushed),
         };
         self.backlogs.push_back(Backlog { slots: vec![slot], place, at, answers: true });
         self.dirty.insert(slot);

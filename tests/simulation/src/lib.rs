@@ -2,8 +2,8 @@
 //! frames that come twice, in another order or not at all, crashes of either side at any write,
 //! tabs that share a store and inherit from each other, hooks that take time, hibernation, a clock
 //! that jumps, trimming, a new version of the application, a disk that is full for a while, storage
-//! that is set back or wiped, clients that break every rule, clients of version 1. Afterwards the faults stop, and the
-//! invariants have to hold.
+//! that is set back or wiped, clients that break every rule, clients of version 1. Afterwards the
+//! faults stop, and the invariants have to hold.
 //!
 //! A run is a schedule: a list of steps made from a seed. Each step means something in any state,
 //! so a schedule that finds a violation can be shrunk by leaving steps out.

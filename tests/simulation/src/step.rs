@@ -238,9 +238,7 @@ impl Schedule {
             Self { clients, tabs, watchers, slow_hooks, small_pages, store_faults, steps };
         schedule.with_watchers(seed)
     }
-}
 
-impl Schedule {
     /// Without clients of version 1.
     #[must_use]
     pub fn without_v1(mut self) -> Self {

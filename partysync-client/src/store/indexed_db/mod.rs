@@ -222,11 +222,18 @@ impl Shared {
 
     /// Waits for the outboxes that it has not; those that nobody has are its own at once.
     async fn wait_for_others(self: &Rc<Self>) -> Result<()> {
+        for client in self.stored_clients().await? {
+            self.wait_for(client);
+        }
+        self.wait_for_living().await
+    }
+
+    /// The clients that have something stored.
+    async fn stored_clients(&self) -> Result<Vec<String>> {
         let tx = self.with_db(|db| db.read(&[PENDING]))?;
         let stored = read::clients(&tx).await?;
         tx.commit().await?;
-        stored.into_iter().for_each(|client| self.wait_for(client));
-        self.wait_for_living().await
+        Ok(stored.into_iter().collect())
     }
 
     /// Waits for those of clients that live, which may have nothing stored yet.
@@ -321,12 +328,12 @@ impl Shared {
 
     /// Takes the outboxes that nobody has, and waits for the others.
     async fn take_free_outboxes(self: &Rc<Self>) -> Result<()> {
-        let tx = self.with_db(|db| db.read(&[PENDING]))?;
-        let stored = read::clients(&tx).await?;
-        tx.commit().await?;
-        for client in stored {
-            let stands_back = self.waits.borrow().is_none();
-            if stands_back || self.has(&client) || self.awaited.borrow().contains(&client) {
+        if self.waits.borrow().is_none() {
+            // It takes nothing over.
+            return Ok(());
+        }
+        for client in self.stored_clients().await? {
+            if self.has(&client) || self.awaited.borrow().contains(&client) {
                 continue;
             }
             if let Some(lock) = Lock::try_take(&self.lock_name(&client)).await? {
