@@ -1,5 +1,6 @@
 //! [`SyncClient`]: what users hold of a client.
 
+use crate::answer::{Answer, closed};
 use crate::driver;
 use crate::endpoint::Endpoint;
 use crate::peer::{Now, Output, Peer, Status, Timing};
@@ -9,15 +10,12 @@ use crate::transport::Transport;
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::channel::oneshot;
-use futures::future::FutureExt;
 use partysync::{Action, Code, Error, Key, Record, Result};
 use serde::Serialize;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
 
 /// A room, kept in sync. Clones are handles to the same client; it ends when the last is dropped.
 ///
@@ -478,33 +476,5 @@ impl<A: Action> Inner<A> {
             self.last_status = Some(update.status.clone());
             self.listeners.retain(|listener| listener.unbounded_send(update.clone()).is_ok());
         }
-    }
-}
-
-fn closed() -> Error {
-    Error::new(Code::Closed, "the client is closed")
-}
-
-/// What becomes of an action.
-#[derive(Debug)]
-pub struct Answer {
-    receiver: oneshot::Receiver<Result<()>>,
-}
-
-impl Answer {
-    /// That of a client that is gone.
-    #[cfg(feature = "leptos")]
-    pub(crate) fn closed() -> Self {
-        Self { receiver: oneshot::channel().1 }
-    }
-}
-
-impl Future for Answer {
-    /// `Ok` when the server has committed it, `Err` with why it rejected it, or
-    /// [`Code::Closed`] when the client was closed before.
-    type Output = Result<()>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.receiver.poll_unpin(context).map(|answer| answer.unwrap_or_else(|_| Err(closed())))
     }
 }

@@ -35,6 +35,7 @@ pub(crate) async fn drive<A: Action, T: Transport>(
         transport,
         address: None,
         link: None,
+        socket: 0,
         opening: None,
         writing: None,
     };
@@ -44,6 +45,7 @@ pub(crate) async fn drive<A: Action, T: Transport>(
             let outputs = inner.told();
             let done = inner.deletes.is_some() || inner.peer.is_done();
             inner.ended = done;
+            io.socket = inner.peer.socket();
             (outputs, inner.peer.timeout(), done.then(|| inner.deletes.take()))
         };
         // Without the lock: a store and an endpoint may take their time, or use the client.
@@ -53,7 +55,12 @@ pub(crate) async fn drive<A: Action, T: Transport>(
         }
         let happened = io.happens(timeout).await;
         let now = io.transport.now();
-        happened.tell(&mut shared.inner().peer, now);
+        let mut inner = shared.inner();
+        // A user may have asked for another socket since this was heard.
+        let late = matches!(happened, Happened::Socket(_)) && inner.peer.socket() != io.socket;
+        if !late {
+            happened.tell(&mut inner.peer, now);
+        }
     };
     drop((io, ending));
     if let Some(told) = deletes {
@@ -86,6 +93,8 @@ struct Io<'a, T> {
     /// The address is asked for.
     address: Option<Stored<'a, Address>>,
     link: Option<Link>,
+    /// Which of the sockets that were asked for `link` is.
+    socket: u64,
     opening: Option<Stored<'a, Saved>>,
     writing: Option<Stored<'a, ()>>,
 }

@@ -8,6 +8,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod answer;
 mod client;
 mod driver;
 mod endpoint;
@@ -21,7 +22,8 @@ pub mod store;
 pub mod testing;
 pub mod transport;
 
-pub use client::{Answer, Options, SyncClient, Update};
+pub use answer::Answer;
+pub use client::{Options, SyncClient, Update};
 pub use endpoint::{Address, Endpoint};
 pub use peer::{Cause, Input, Note, Now, Output, Peer, Phase, Status, Timing};
 pub use place::{Place, User};

@@ -72,7 +72,7 @@ fn at(millis: u64) -> Now {
     Now { monotonic: millis, wall: Timestamp::from_millis(1_000_000) }
 }
 
-const WELCOME: &str = r#"{"type":"welcome","epoch":"e","version":1,"connection":"c"}"#;
+const WELCOME: &str = r#"{"type":"welcome","epoch":"e","version":1,"connection":"c","now":0}"#;
 
 /// A whole snapshot of a channel.
 fn snapshot(channel: &str, to: u64, rows: &str) -> String {

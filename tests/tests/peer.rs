@@ -20,8 +20,13 @@ enum NoteAction {
     #[action(custom)]
     Append { id: String, text: String },
 }
+std::thread_local! {
+    /// How often a custom reducer was run.
+    static REDUCED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
 impl partysync::Reduce for NoteAction {
     fn reduce_custom(&self, draft: &mut partysync::Draft<'_, Row>) -> partysync::Result<()> {
+        REDUCED.set(REDUCED.get() + 1);
         let NoteAction::Append { id, text } = self else { return Ok(()) };
         let old = draft.get(id.as_str())?.map(|n: Row| n.text).unwrap_or_default();
         draft.put(&Row { id: id.clone(), text: old + text })
@@ -62,7 +67,7 @@ fn fresh(t: u64) -> Peer<NoteAction> {
 fn live(p: &mut Peer<NoteAction>, from: &str, rows: &str, to: u64, t: u64) {
     p.handle(Input::Connected, now(t));
     p.handle(
-        Input::Frame(r#"{"type":"welcome","epoch":"e","version":0,"connection":"c"}"#),
+        Input::Frame(r#"{"type":"welcome","epoch":"e","version":0,"connection":"c","now":0}"#),
         now(t),
     );
     let n = if rows == "[]" { 0 } else { 1 };
@@ -129,7 +134,7 @@ fn what_is_settled_is_shown_until_its_rows_are_here() {
     p.handle(
         Input::Store(StoreEvent::Note(Note::Answered {
             client: "A".into(),
-            seq: 1,
+            seqs: vec![1],
             held_by: Some(("e".into(), 4)),
         })),
         now(2),
@@ -154,7 +159,7 @@ fn what_a_client_that_is_gone_had_answered_is_shown_until_its_rows_are_here() {
     p.handle(
         Input::Store(StoreEvent::Note(Note::Answered {
             client: "A".into(),
-            seq: 1,
+            seqs: vec![1],
             held_by: Some(("e".into(), 4)),
         })),
         now(2),
@@ -180,7 +185,7 @@ fn what_is_told_while_a_store_is_read_is_newer_than_what_it_held() {
     p.handle(
         Input::Store(StoreEvent::Note(Note::Answered {
             client: "A".into(),
-            seq: 1,
+            seqs: vec![1],
             held_by: Some(("e".into(), 4)),
         })),
         now(2),
@@ -209,7 +214,7 @@ fn what_is_told_while_a_store_opens_slowly_stays_in_order() {
     p.handle(
         Input::Store(StoreEvent::Note(Note::Answered {
             client: "A".into(),
-            seq: 1,
+            seqs: vec![1],
             held_by: None,
         })),
         now(10_001),
@@ -437,6 +442,98 @@ mod handles {
 }
 
 #[test]
+fn what_another_tab_makes_in_turn_costs_what_it_touches() {
+    const N: u64 = 200;
+    let mut p = fresh(0);
+    live(&mut p, "null", "[]", 3, 0);
+    let append = || saved_action(NoteAction::Append { id: "a".into(), text: "x".into() });
+    for seq in 1..=N {
+        let note = Note::Acted { client: "A".into(), seq, action: append() };
+        p.handle(Input::Store(StoreEvent::Note(note)), now(1));
+    }
+    assert_eq!(texts(&p), [format!("a={}", "x".repeat(200))]);
+    assert!(u64::from(REDUCED.get()) <= N + 1, "{} runs for {N} actions", REDUCED.get());
+    // Half of them are answered, in two frames of the other tab.
+    REDUCED.set(0);
+    let patch = |from: u64, to: u64, xs: usize| {
+        let row = format!(r#"[["a","{}"]]"#, "x".repeat(xs));
+        format!(
+            r#"{{"type":"patch","from":{from},"to":{to},"changes":[{{"channel":"notes","rows":{row},"gone":[]}}]}}"#
+        )
+    };
+    p.handle(Input::Frame(&patch(3, 4, 50)), now(2));
+    p.handle(Input::Frame(&patch(4, 5, 100)), now(2));
+    for (seqs, version) in [((1..=50).collect(), 4), ((51..=100).collect(), 5)] {
+        let held_by = Some(("e".into(), version));
+        let note = Note::Answered { client: "A".into(), seqs, held_by };
+        p.handle(Input::Store(StoreEvent::Note(note)), now(3));
+    }
+    assert_eq!(texts(&p), [format!("a={}", "x".repeat(200))]);
+    assert!(u64::from(REDUCED.get()) <= 4 * N, "{} runs", REDUCED.get());
+}
+
+/// A transport whose sockets are channels; `at_now` is done when the time is asked for next.
+#[derive(Clone, Default)]
+struct Channels {
+    links: Shared<Vec<futures::channel::mpsc::UnboundedSender<transport::Event>>>,
+    at_now: Shared<Option<Box<dyn FnOnce() + Send>>>,
+}
+type Shared<T> = std::sync::Arc<std::sync::Mutex<T>>;
+
+impl transport::Transport for Channels {
+    fn open(&self, _: &Address) -> transport::Link {
+        let (outgoing, sent) = futures::channel::mpsc::unbounded();
+        std::mem::forget(sent);
+        let (tell, incoming) = futures::channel::mpsc::unbounded();
+        self.links.lock().unwrap().push(tell);
+        transport::Link { outgoing, incoming }
+    }
+    fn sleep(&self, time: std::time::Duration) -> transport::Sleep {
+        Box::pin(tokio::time::sleep(time))
+    }
+    fn now(&self) -> Now {
+        let act = self.at_now.lock().unwrap().take();
+        if let Some(act) = act {
+            act();
+        }
+        Now { monotonic: 0, wall: Timestamp::from_millis(1) }
+    }
+    fn random(&self) -> u64 {
+        7
+    }
+}
+
+#[tokio::test]
+async fn what_an_old_socket_tells_is_not_told_of_the_new_one() {
+    let transport = Channels::default();
+    let (client, driver) =
+        SyncClient::<NoteAction>::make("ws://x".into(), Options::default(), transport.clone());
+    let mut updates = client.updates();
+    let driver = tokio::spawn(driver);
+    let opened = |n| {
+        let (links, client) = (transport.links.clone(), client.clone());
+        async move {
+            let waits = || client.status().phase == Phase::Connecting;
+            while links.lock().unwrap().len() < n && (n == 1 || waits()) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    opened(1).await;
+    // Another thread asks for a new socket when the driver has just heard that the old one closed.
+    let again = client.clone();
+    *transport.at_now.lock().unwrap() = Some(Box::new(move || again.reconnect()));
+    let closed = transport::Event::Closed(Cause::gone());
+    transport.links.lock().unwrap()[0].unbounded_send(closed).unwrap();
+    opened(2).await;
+    client.close();
+    driver.await.unwrap();
+    while let Ok(update) = updates.try_recv() {
+        assert!(!matches!(update.status.phase, Phase::Offline { .. }), "{:?}", update.status);
+    }
+}
+
+#[test]
 fn a_clock_that_is_set_gives_nothing_up() {
     let mut p = fresh(0);
     let mut wall = 0i64;
@@ -450,7 +547,7 @@ fn a_clock_that_is_set_gives_nothing_up() {
         let f = if p.replica().version("notes").is_some() { "3" } else { "null" };
         p.handle(Input::Connected, at(t, wall));
         p.handle(
-            Input::Frame(r#"{"type":"welcome","epoch":"e","version":0,"connection":"c"}"#),
+            Input::Frame(r#"{"type":"welcome","epoch":"e","version":0,"connection":"c","now":0}"#),
             at(t, wall),
         );
         p.handle(Input::Frame(&format!(r#"{{"type":"catch_up","channel":"notes","from":{f},"to":3,"rows":[],"gone":[],"sent":0,"total":0,"more":false}}"#)), at(t, wall));
@@ -458,6 +555,9 @@ fn a_clock_that_is_set_gives_nothing_up() {
         let gave_up =
             o.iter().any(|o| matches!(o, Output::Send(s) if s.contains(r#""action":null"#)));
         assert!(!gave_up, "given up after {} s", t / 1000);
+        // By the room's clock, which stands still here, no time has passed.
+        let waited = o.iter().any(|o| matches!(o, Output::Send(s) if s.contains(r#""waited":1,"#)));
+        assert_eq!(waited, round > 0);
         p.handle(Input::Disconnected(Cause::gone()), at(t, wall));
         stored_all(&mut p, t);
         let due = p.timeout().unwrap();

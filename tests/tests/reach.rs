@@ -62,7 +62,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         if !message.to_text().is_ok_and(|text| text.contains("hello")) {
             continue;
         }
-        let welcome = r#"{"type":"welcome","epoch":"e","version":0,"connection":"c"}"#;
+        let welcome = r#"{"type":"welcome","epoch":"e","version":0,"connection":"c","now":0}"#;
         let page = r#"{"type":"catch_up","channel":"notes","from":null,"to":0,"rows":[],"gone":[],"sent":0,"total":0,"more":false}"#;
         for frame in [welcome, page] {
             if socket.send(Message::text(frame)).await.is_err() {

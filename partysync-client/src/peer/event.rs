@@ -106,14 +106,14 @@ pub enum Note {
         /// The action.
         action: SavedAction,
     },
-    /// An action was answered.
+    /// Actions were answered, all in one frame.
     Answered {
         /// The client's id.
         client: String,
-        /// The action's seq.
-        seq: u64,
-        /// The epoch and the version of the rows that hold what it did; `None` when it was not
-        /// done.
+        /// Their seqs.
+        seqs: Vec<u64>,
+        /// The epoch and the version of the rows that hold what they did; `None` when they were
+        /// not done.
         held_by: Option<(String, u64)>,
     },
     /// All actions of a client before this one have their answer, and the store says so.

@@ -104,6 +104,12 @@ impl<A: Action> Peer<A> {
         self.outputs.pop_front()
     }
 
+    /// The number of the socket that [`Output::Connect`] has asked for last. What an older one
+    /// still tells is not to be handed in.
+    pub fn socket(&self) -> u64 {
+        self.connection.sockets()
+    }
+
     /// When [`Input::Time`] is due: on the monotonic clock, ms.
     pub fn timeout(&self) -> Option<u64> {
         if self.is_done() {
@@ -285,7 +291,8 @@ impl<A: Action> Peer<A> {
             return;
         }
         let patience = Patience { points: POINTS, millis: self.timing.give_up_ms };
-        match self.replica.next_push(self.connection.smaller(PUSH), patience, now.wall) {
+        let (limits, time) = (self.connection.smaller(PUSH), self.connection.room_time(now));
+        match self.replica.next_push(limits, patience, time) {
             Ok(Some(push)) => {
                 let text = ClientFrame::Push(push).to_text();
                 let mark = self.mark();
@@ -296,8 +303,22 @@ impl<A: Action> Peer<A> {
         }
     }
 
+    /// Tells the others which actions have their answers: they show them from then on as they are
+    /// in the rows.
+    fn tell_answered(&mut self, answers: &[Answered], to: u64) {
+        let epoch = self.replica.epoch().unwrap_or_default();
+        let mut seqs = BTreeMap::<(&str, bool), Vec<u64>>::new();
+        for Answered { client, seq, outcome, .. } in answers {
+            seqs.entry((client, outcome.is_ok())).or_default().push(*seq);
+        }
+        for ((client, done), seqs) in seqs {
+            let (client, held_by) = (client.to_owned(), done.then(|| (epoch.to_owned(), to)));
+            self.outputs.push_back(Output::Tell(Note::Answered { client, seqs, held_by }));
+        }
+    }
+
     /// An action has its answer.
-    fn answer(&mut self, answered: Answered, to: u64) {
+    fn answer(&mut self, answered: Answered) {
         let Answered { client, seq, own, outcome, action } = answered;
         let given_up =
             |error: &Error| matches!(error.code(), Code::Abandoned | Code::ClientForgotten);
@@ -316,11 +337,6 @@ impl<A: Action> Peer<A> {
             let added = [(id, abandoned)].into();
             self.tell_others(Note::Abandoned { added, removed: Vec::new() });
         }
-        let epoch = self.replica.epoch().unwrap_or_default().to_owned();
-        let held_by = outcome.is_ok().then_some((epoch, to));
-        // The others show it from then on as it is in the rows.
-        let note = Note::Answered { client: client.to_string(), seq, held_by };
-        self.outputs.push_back(Output::Tell(note));
         if own {
             self.outputs.push_back(Output::Answer(seq, outcome));
         } else if let Err(error) = outcome {

@@ -300,8 +300,8 @@ impl<A: Action> Peer<A> {
                 let changes = self.replica.other_acted(&client, seq, &action);
                 self.change(changes);
             }
-            Note::Answered { client, seq, held_by } => {
-                let changes = self.replica.other_answered(&client, seq, held_by);
+            Note::Answered { client, seqs, held_by } => {
+                let changes = self.replica.other_answered(&client, &seqs, held_by.as_ref());
                 self.change(changes);
             }
             Note::Settled { .. } if partysync::__mutated("settled") => {}

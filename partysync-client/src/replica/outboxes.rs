@@ -141,7 +141,8 @@ impl<A: Action> Replica<A> {
         if last.is_some_and(|last| last.seq >= seq) {
             return Changes::new();
         }
-        let (pending, changes) = self.show_below(Pending::load(seq, action).0);
+        let last = self.queues.iter().skip(place + 1).all(|queue| queue.pending.is_empty());
+        let (pending, changes) = self.show_below(Pending::load(seq, action).0, last);
         if let Some(queue) = self.queues.get_mut(place) {
             queue.pending.push_back(pending);
         }
@@ -151,19 +152,21 @@ impl<A: Action> Replica<A> {
         }
     }
 
-    /// Another living client's action was answered: with the epoch and the version that hold its
-    /// outcome, or with `None` when it was not done.
+    /// Another living client's actions were answered: with the epoch and the version that hold
+    /// their outcome, or with `None` when they were not done.
     pub(crate) fn other_answered(
         &mut self,
         client: &str,
-        seq: u64,
-        held_by: Option<(String, u64)>,
+        seqs: &[u64],
+        held_by: Option<&(String, u64)>,
     ) -> Changes {
         let Some(queue) = self.other(client) else { return Changes::new() };
         let mut gone = Vec::new();
-        match held_by {
-            Some(held_by) => drop(queue.committed.insert(seq, held_by)),
-            None => gone.extend(queue.take(seq)),
+        for seq in seqs {
+            match held_by {
+                Some(held_by) => drop(queue.committed.insert(*seq, held_by.clone())),
+                None => gone.extend(queue.take(*seq)),
+            }
         }
         self.let_go(gone)
     }

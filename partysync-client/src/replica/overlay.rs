@@ -106,14 +106,18 @@ impl<A: Action> Replica<A> {
         (pending, self.changed(before))
     }
 
-    /// Shows an action that is not the last one, if nothing that is shown depends on what it does,
-    /// nor it on that; else all have to be done again.
-    pub(super) fn show_below(&mut self, pending: Pending<A>) -> (Pending<A>, Option<Changes>) {
+    /// Shows another client's action, if it is the last one, or if nothing that is shown depends on
+    /// what it does, nor it on that; else all have to be done again.
+    pub(super) fn show_below(
+        &mut self,
+        pending: Pending<A>,
+        last: bool,
+    ) -> (Pending<A>, Option<Changes>) {
         let outcome = run(&self.tables, &pending, again);
         let footprint = &outcome.1;
         let alone = footprint.scanned.is_empty()
             && !footprint.touched.iter().any(|at| self.index.depends_on(at));
-        if !alone {
+        if !last && !alone {
             return (pending, None);
         }
         let (pending, changes) = self.show_outcome(pending, outcome);

@@ -92,7 +92,8 @@ pub(super) struct Queue<A> {
     pub(super) answered: u64,
     /// The highest seq that was ever pushed.
     pushed: u64,
-    /// When the first of the actions that were pushed and have no answer was pushed first.
+    /// When, by the room's clock, the first of the actions that were pushed and have no answer was
+    /// pushed first.
     pushed_at: Option<Timestamp>,
     /// The highest seq that was pushed on this connection.
     sent: u64,
@@ -121,11 +122,6 @@ pub(crate) struct Patience {
     pub(crate) points: u32,
     /// For so long, ms.
     pub(crate) millis: u64,
-}
-
-/// Milliseconds between two times of a clock that may have been set in between.
-fn between(a: Timestamp, b: Timestamp) -> u64 {
-    a.as_millis().abs_diff(b.as_millis())
 }
 
 impl<A: Action> Queue<A> {
@@ -167,7 +163,8 @@ impl<A: Action> Queue<A> {
     }
 
     /// The next push; `None` when there is nothing that was not pushed on this connection. With
-    /// `true`, the store has to be told first that this was pushed, which this has noted.
+    /// `true`, the store has to be told first that this was pushed, which this has noted. `now` is
+    /// the room's time: it is the room that forgets.
     ///
     /// One that had no answer before goes alone, so that it takes no other with it; one that is
     /// given up goes as `null`, which ends it unless it was done after all. What was pushed before
@@ -202,7 +199,8 @@ impl<A: Action> Queue<A> {
         self.sent = last.seq;
         let again = again && !partysync::__mutated("waited");
         let waited = match self.pushed_at.filter(|_| again) {
-            Some(at) => between(now, at).max(1),
+            // A room whose clock is behind has lost what it held when it was told the time.
+            Some(at) => now.as_millis().abs_diff(at.as_millis().min(now.as_millis())).max(1),
             None => 0,
         };
         let noted = last.seq > self.pushed;

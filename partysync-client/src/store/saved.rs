@@ -33,7 +33,8 @@ pub struct Outbox {
     /// The highest seq that was ever pushed.
     #[serde(default)]
     pub pushed: u64,
-    /// When the first of the actions that were pushed and have no answer was pushed first.
+    /// When, by the room's clock, the first of the actions that were pushed and have no answer was
+    /// pushed first.
     #[serde(default)]
     pub pushed_at: Option<Timestamp>,
     /// Actions without an answer by seq.

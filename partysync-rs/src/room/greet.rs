@@ -40,6 +40,7 @@ impl<S: SyncServer> Machine<S> {
             epoch: self.meta.epoch.clone(),
             version: self.flushed,
             connection: id,
+            now: self.meta.now,
             read: Some(self.limits.page_bytes as u64),
         });
         self.send(slot, welcome.to_text());

@@ -3,7 +3,7 @@
 //! `docs/protocol.md` says what each means and when it is sent.
 
 use super::clip;
-use crate::{Code, Error, Result};
+use crate::{Code, Error, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
@@ -245,6 +245,9 @@ pub struct Welcome {
     pub version: u64,
     /// The connection's id.
     pub connection: String,
+    /// The room's time, by which a client measures how long ago it pushed something
+    /// ([`Push::waited`]).
+    pub now: Timestamp,
     /// After how many bytes the client has to say what it has read (`read`);
     /// [`READ_BYTES`](super::READ_BYTES) without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -436,6 +439,7 @@ mod tests {
                 epoch: "e".into(),
                 version: 3,
                 connection: "c".into(),
+                now: Timestamp::from_millis(5),
                 read: Some(7),
             }),
             ServerFrame::Reset(Reset { reason: "epoch".into() }),

@@ -176,7 +176,7 @@ impl Schedule {
                 steps.push(match random.u8(..kinds) {
                     22 => Step::Freeze(client),
                     23 => Step::Thaw(client),
-                    24 => Step::WallSkew(random.i64(-30_000..30_000)),
+                    24 => Step::WallSkew(random.i64(-400_000..400_000)),
                     25 | 26 => Step::Refuse(client, random.u8(..)),
                     27 | 28 => Step::StoreSlow(client),
                     29 | 30 => Step::StoreFails(client, random.u32(1..4), random.bool()),
@@ -198,7 +198,7 @@ impl Schedule {
                     8 => Step::DownTwice(client),
                     9 => Step::DownSwap(client),
                     10 => Step::DownDrop(client),
-                    11 => Step::Skew(random.i64(-20_000..20_000)),
+                    11 => Step::Skew(random.i64(-20_000..400_000)),
                     12 if wipes => Step::Wipe,
                     12 => Step::Alarm,
                     13 => Step::CloseTab(client),

@@ -187,8 +187,10 @@ impl World {
                 Output::TakeOver(others) => tab.store.take_over(others),
                 Output::Tell(note) => {
                     tab.store.tell(&note);
-                    if let Note::Answered { client, seq, held_by } = note {
-                        self.answered(&client, seq, held_by.is_some());
+                    if let Note::Answered { client, seqs, held_by } = note {
+                        for seq in seqs {
+                            self.answered(&client, seq, held_by.is_some());
+                        }
                     }
                 }
                 Output::Connect => {

@@ -471,7 +471,7 @@ fn progress_goes_on_over_all_channels() {
         peer.handle(Input::Frame(text), Now::default());
         peer.status().phase
     };
-    frame(r#"{"type":"welcome","epoch":"e","version":9,"connection":"c"}"#);
+    frame(r#"{"type":"welcome","epoch":"e","version":9,"connection":"c","now":0}"#);
     let page = |channel, rows: &str, sent, total, more| {
         format!(
             r#"{{"type":"catch_up","channel":"{channel}","from":null,"to":9,"rows":[{rows}],"gone":[],"sent":{sent},"total":{total},"more":{more}}}"#

@@ -188,7 +188,8 @@ fn what_another_living_client_makes_is_shown_until_the_rows_hold_it() {
     assert_eq!((world.peer.status().pending, world.peer.replica().pending_elsewhere()), (0, 2));
     assert!(!world.sent.iter().any(|sent| sent.contains("push")));
     let client = other.peer.replica().client().to_owned();
-    let answered = |seq, held_by| Note::Answered { client: client.clone(), seq, held_by };
+    let answered =
+        |seq, held_by| Note::Answered { client: client.clone(), seqs: vec![seq], held_by };
     let epoch = world.peer.replica().epoch().unwrap().to_owned();
     let notes = [answered(1, Some((epoch, 1))), answered(2, None)];
     for note in notes {

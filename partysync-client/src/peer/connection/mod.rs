@@ -1,20 +1,16 @@
 //! The connection of a peer: connect, say hello, catch up, keep alive, back off.
 
+mod blame;
+mod frames;
+
 use super::{Cause, Now, Output, Peer, Phase, Timing};
 use crate::replica::PushLimits;
-use partysync::wire::v2::{ClientFrame, Hello, ServerFrame};
-use partysync::wire::{
-    CLOSE_BUSY, CLOSE_NOT_FOUND, CLOSE_REFUSED, CLOSE_RESTART, CLOSE_SCHEMA, CLOSE_UNAUTHORIZED,
-    PING, PONG, READ_BYTES,
-};
-use partysync::{Action, Code, Error, Result, Timestamp};
+use blame::{MAYBE, SURE, judge};
+use partysync::wire::v2::{ClientFrame, Hello};
+use partysync::wire::{PING, READ_BYTES};
+use partysync::{Action, Code, Error, Timestamp};
 use std::collections::BTreeSet;
 
-/// What is held against the first action of a push that got no answer: the server was there, and
-/// did not answer or failed.
-const SURE: u32 = 4;
-/// The connection broke, as connections do; but a server that dies of an action looks the same.
-const MAYBE: u32 = 1;
 /// A connection that was live for so long was a good one, ms.
 const STEADY: u64 = 10_000;
 /// A timer that rings so much too late has slept with its page, ms.
@@ -50,6 +46,8 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Connection {
     state: State,
+    /// How many sockets were asked for.
+    sockets: u64,
     /// When waiting for what `state` waits for ends.
     deadline: u64,
     attempt: u32,
@@ -77,12 +75,15 @@ pub(super) struct Connection {
     slept: bool,
     /// Since when it is live.
     live_since: Option<u64>,
+    /// What the room's time was, and when on the monotonic clock.
+    room_time: (Timestamp, u64),
 }
 
 impl Connection {
     pub(super) fn new(random: u64) -> Self {
         Self {
             state: State::Loading,
+            sockets: 0,
             deadline: 0,
             attempt: 0,
             slow: 0,
@@ -99,7 +100,19 @@ impl Connection {
             pong_by: None,
             slept: false,
             live_since: None,
+            room_time: Default::default(),
         }
+    }
+
+    /// The room's time, as `welcome` told it on this connection.
+    pub(super) fn room_time(&self, now: Now) -> Timestamp {
+        let (then, at) = self.room_time;
+        let passed = now.monotonic.saturating_sub(at);
+        then.plus_millis(i64::try_from(passed).unwrap_or(i64::MAX))
+    }
+
+    pub(super) fn sockets(&self) -> u64 {
+        self.sockets
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -296,116 +309,6 @@ impl<A: Action> Peer<A> {
         self.connection.deadline = now.monotonic.saturating_add(patience);
     }
 
-    /// A frame came.
-    pub(super) fn received(&mut self, text: &str, now: Now) {
-        self.connection.heard_at = now.monotonic;
-        (self.connection.pong_by, self.connection.slept) = (None, false);
-        if text == PONG {
-            self.connection.pongs += 1;
-            return;
-        }
-        self.connection.read += text.len() as u64;
-        let result = ServerFrame::parse(text).and_then(|frame| match frame {
-            Some(frame) => self.frame(frame, now),
-            None => Ok(()),
-        });
-        if let Err(error) = result {
-            // Start over from what is known to be right.
-            self.report(error.clone());
-            self.lost(&error, MAYBE, now);
-        }
-        let connected = matches!(self.connection.state, State::Greeting { .. } | State::Live);
-        if connected && self.connection.read >= self.connection.read_bytes {
-            let read = ClientFrame::Read(std::mem::take(&mut self.connection.read));
-            self.send(read.to_text());
-        }
-    }
-
-    fn frame(&mut self, frame: ServerFrame, now: Now) -> Result<()> {
-        let greeting = matches!(self.connection.state, State::Greeting { .. });
-        match frame {
-            ServerFrame::Welcome(welcome) => {
-                self.replica.set_epoch(&welcome.epoch);
-                self.connection.read_bytes = welcome.read.unwrap_or(READ_BYTES).max(1);
-                self.connection.unauthorized = false;
-                if let State::Greeting { welcomed, missing, .. } = &mut self.connection.state {
-                    *welcomed = true;
-                    let done = missing.is_empty();
-                    self.expect(now);
-                    if done {
-                        self.live(now);
-                    }
-                }
-            }
-            // Those of a connection that is live have come before.
-            ServerFrame::Reset(_) if !greeting => {}
-            ServerFrame::Reset(_) => self.replica.reset(),
-            ServerFrame::CatchUp(_)
-                if matches!(self.connection.state, State::Greeting { welcomed: false, .. }) =>
-            {
-                return Err(Error::new(Code::InvalidFrame, "rows came before `welcome`"));
-            }
-            ServerFrame::CatchUp(page) if !self.connection.misses(&page.channel) => {
-                self.replica.follows(&page.channel)?;
-            }
-            ServerFrame::CatchUp(page) => {
-                let channel = page.channel.clone();
-                let (sent, all) = (page.sent, page.total);
-                let (complete, changes) = self.replica.catch_up(page)?;
-                self.change(changes);
-                if let State::Greeting { missing, before, received, total, .. } =
-                    &mut self.connection.state
-                {
-                    *received = before.saturating_add(sent);
-                    *total = before.saturating_add(all.max(sent));
-                    if complete {
-                        *before = *received;
-                    }
-                    if complete {
-                        missing.remove(&channel);
-                    }
-                    let done = missing.is_empty();
-                    self.expect(now);
-                    if done {
-                        self.live(now);
-                    }
-                }
-            }
-            ServerFrame::Patch(patch) => {
-                let (to, answered) = (patch.to, !patch.acks.is_empty());
-                let applied = self.replica.patch(patch)?;
-                self.change(applied.changes);
-                if answered {
-                    let clients: BTreeSet<_> =
-                        applied.answers.iter().map(|answer| answer.client.clone()).collect();
-                    for answer in applied.answers {
-                        self.answer(answer, to);
-                    }
-                    self.tell_settled(self.replica.settled(|client| clients.contains(client)));
-                    (self.connection.attempt, self.connection.slow) = (0, 0);
-                    let waits = self.replica.waits();
-                    let patience = self.connection.patient(self.timing.answer_ms);
-                    self.connection.answer_by =
-                        waits.then_some(now.monotonic.saturating_add(patience));
-                    self.push(now);
-                }
-            }
-            ServerFrame::Message(message) => self.outputs.push_back(Output::Message(message)),
-            ServerFrame::Error(error) => {
-                self.report(Error::new(Code::from_name(&error.code), error.message));
-            }
-        }
-        Ok(())
-    }
-
-    /// Nothing is missing any more.
-    fn live(&mut self, now: Now) {
-        self.connection.state = State::Live;
-        self.connection.live_since = Some(now.monotonic);
-        self.connection.answer_by = None;
-        self.push(now);
-    }
-
     /// The socket has closed, or did not open.
     pub(super) fn disconnected(&mut self, cause: Cause, now: Now) {
         if !matches!(self.connection.state, State::Opening | State::Greeting { .. } | State::Live) {
@@ -436,6 +339,7 @@ impl<A: Action> Peer<A> {
 
     fn connect(&mut self, now: Now) {
         self.connection.state = State::Opening;
+        self.connection.sockets += 1;
         self.connection.heard_at = now.monotonic;
         (self.connection.pong_by, self.connection.slept) = (None, false);
         self.connection.read = 0;
@@ -484,42 +388,4 @@ impl<A: Action> Peer<A> {
 
 fn unanswered() -> Error {
     Error::new(Code::Unavailable, "the server does not answer")
-}
-
-/// What is wrong, what is held against a push that was under way, and whether trying again does
-/// not help.
-fn judge(cause: Cause) -> (Error, u32, bool) {
-    match cause {
-        Cause::Code { code, reason } => {
-            let say = |code, words: &str| {
-                let reason = if reason.is_empty() { words } else { &reason };
-                Error::new(code, reason)
-            };
-            match code {
-                CLOSE_SCHEMA => {
-                    let message = "the app is outdated: reload it";
-                    (Error::new(Code::SchemaMismatch, message), 0, true)
-                }
-                CLOSE_REFUSED => (say(Code::Forbidden, "the server refused"), 0, true),
-                CLOSE_NOT_FOUND => (say(Code::NotFound, "there is no such room"), 0, false),
-                CLOSE_UNAUTHORIZED => (say(Code::Unauthorized, "who are you?"), 0, false),
-                // The server was there and wants it later: no action is to blame.
-                CLOSE_BUSY | CLOSE_RESTART => (say(Code::Unavailable, "come again"), 0, false),
-                // An error came out of the server's handler.
-                1011 => (say(Code::Unavailable, "the server failed"), SURE, false),
-                1009 => (say(Code::TooLarge, "the server does not take so much"), SURE, false),
-                _ => (say(Code::Unavailable, "the connection broke"), MAYBE, false),
-            }
-        }
-        Cause::Status(401) => {
-            (Error::new(Code::Unauthorized, "the server wants other credentials"), 0, false)
-        }
-        Cause::Status(403) => (Error::new(Code::Forbidden, "the server refused (403)"), 0, true),
-        Cause::Status(status) => {
-            (Error::new(Code::Unavailable, format!("the server answered {status}")), 0, false)
-        }
-        Cause::Unreachable(why) => (Error::new(Code::Unavailable, why), MAYBE, false),
-        Cause::Address(error) => (error, 0, true),
-        Cause::Provider(error) => (error, 0, false),
-    }
 }
