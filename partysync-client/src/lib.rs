@@ -12,6 +12,7 @@ mod answer;
 mod client;
 mod driver;
 mod endpoint;
+mod gathered;
 #[cfg(feature = "leptos")]
 pub mod leptos;
 mod peer;

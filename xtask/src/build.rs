@@ -33,6 +33,17 @@ pub(crate) fn worker_with_names(fixture: &Fixture) -> Result<()> {
     })
 }
 
+/// Builds only the page, with the names of its functions, beside the one that is deployed; returns
+/// its wasm.
+pub(crate) fn page_with_names(fixture: &Fixture) -> Result<PathBuf> {
+    let (folder, package) =
+        fixture.web.as_ref().with_context(|| format!("{} has no page", fixture.name))?;
+    let (tools, out) = (set_up()?, target()?.join("names/page"));
+    step(&format!("build the page of {} with names", fixture.name), || {
+        page_wasm(folder, package, &tools, &out, true)
+    })
+}
+
 /// Has the fixture built anew the next time.
 pub(crate) fn forget(fixture: &Fixture) -> Result<()> {
     let stamp = target()?.join("stamps").join(&fixture.name);
@@ -105,14 +116,14 @@ const WASM_FEATURES: [&str; 6] = [
     "--enable-multivalue",
 ];
 
+/// Names that say which types a generic function is for. Other flags build everything anew.
+const NAMES: &str = "-Csymbol-mangling-version=v0";
+
 fn worker(fixture: &Fixture, tools: &Tools, names: bool) -> Result<()> {
     let mut command = tools.command(&tools.worker_build)?;
     command.arg("--release").current_dir(&fixture.worker).env("CARGO_TARGET_DIR", target()?);
     if names {
-        // Such names say which types a generic function is for. Other flags build everything anew.
-        command
-            .env("RUSTFLAGS", "-Csymbol-mangling-version=v0")
-            .env("CARGO_TARGET_DIR", target()?.join("names"));
+        command.env("RUSTFLAGS", NAMES).env("CARGO_TARGET_DIR", target()?.join("names"));
     }
     run(&mut command)?;
     let wasm = fixture.worker.join("build/index_bg.wasm");
@@ -132,35 +143,54 @@ fn worker(fixture: &Fixture, tools: &Tools, names: bool) -> Result<()> {
 }
 
 fn web(folder: &Path, package: &str, tools: &Tools) -> Result<()> {
-    let wasm = "wasm32-unknown-unknown";
-    run(Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--release", "--target", wasm, "--package", package])
-        .env("CARGO_TARGET_DIR", target()?)
-        .current_dir(folder))?;
     let dist = folder.join("dist");
-    if dist.is_dir() {
-        std::fs::remove_dir_all(&dist)?;
-    }
-    std::fs::create_dir_all(&dist)?;
-    let module =
-        target()?.join(wasm).join("release").join(package.replace('-', "_")).with_extension("wasm");
-    run(Command::new(&tools.wasm_bindgen)
-        .args(["--target", "web", "--no-typescript", "--out-name", "app", "--out-dir"])
-        .arg(&dist)
-        .arg(&module))?;
-    let wasm = dist.join("app_bg.wasm");
-    run(tools
-        .command(tools.npm("wasm-opt"))?
-        .arg("-Oz")
-        .args(WASM_FEATURES)
-        .arg(&wasm)
-        .arg("-o")
-        .arg(&wasm))?;
+    let wasm = page_wasm(folder, package, tools, &dist, false)?;
     for entry in std::fs::read_dir(folder.join("static"))? {
         let path = entry?.path();
         std::fs::copy(&path, dist.join(path.file_name().context("a file has a name")?))?;
     }
     report("web app", &[wasm, dist.join("app.js")])
+}
+
+/// Builds a page's wasm, and what loads it, in `out`.
+fn page_wasm(
+    folder: &Path,
+    package: &str,
+    tools: &Tools,
+    out: &Path,
+    names: bool,
+) -> Result<PathBuf> {
+    let (wasm, target) = ("wasm32-unknown-unknown", target()?);
+    let target = if names { target.join("names") } else { target };
+    let mut command = Command::new(env!("CARGO"));
+    command
+        .args(["build", "--quiet", "--release", "--target", wasm, "--package", package])
+        .env("CARGO_TARGET_DIR", &target)
+        .current_dir(folder);
+    if names {
+        command.env("RUSTFLAGS", NAMES);
+    }
+    run(&mut command)?;
+    if out.is_dir() {
+        std::fs::remove_dir_all(out)?;
+    }
+    std::fs::create_dir_all(out)?;
+    let module =
+        target.join(wasm).join("release").join(package.replace('-', "_")).with_extension("wasm");
+    run(Command::new(&tools.wasm_bindgen)
+        .args(["--target", "web", "--no-typescript", "--out-name", "app", "--out-dir"])
+        .arg(out)
+        .arg(&module))?;
+    let wasm = out.join("app_bg.wasm");
+    let kept = if names { "--debuginfo" } else { "--strip-debug" };
+    run(tools
+        .command(tools.npm("wasm-opt"))?
+        .args(["-Oz", "--strip-producers", kept])
+        .args(WASM_FEATURES)
+        .arg(&wasm)
+        .arg("-o")
+        .arg(&wasm))?;
+    Ok(wasm)
 }
 
 /// Says how large these files are when they are compressed.

@@ -37,8 +37,8 @@ cargo xtask bench rooms [--pairs N] [--cases A,B] [--tracing | --no-tracing] [--
     one case (frames_of_32) goes; --smoke does everything once and small, and checks it.
 cargo xtask build [FIXTURE]
     Builds a fixture for `wrangler dev` and `wrangler deploy`.
-cargo xtask size [FIXTURE] [--rows N]
-    What a fixture's worker is made of, in bytes: by section, by crate, and the N largest
+cargo xtask size [FIXTURE] [--page] [--rows N]
+    What a fixture's worker, or its page, is made of, in bytes: by section, by crate, and the N largest
     functions (30).
 cargo xtask setup
     Installs what the other commands need, as they do themselves.
@@ -91,15 +91,16 @@ fn run() -> Result<()> {
             build::build(&fixture::find(&name)?)?;
         }
         "size" => {
-            let (mut name, mut rows) = ("todo-sync".to_owned(), 30);
+            let (mut name, mut page, mut rows) = ("todo-sync".to_owned(), false, 30);
             while let Some(argument) = arguments.next()? {
                 match argument {
+                    Long("page") => page = true,
                     Long("rows") => rows = arguments.value()?.parse()?,
                     Value(value) => name = value.string()?,
                     other => return Err(other.unexpected().into()),
                 }
             }
-            size::size(&fixture::find(&name)?, rows)?;
+            size::size(&fixture::find(&name)?, page, rows)?;
         }
         "setup" => tools::set_up().map(drop)?,
         "simulate" => test::simulate(

@@ -1,7 +1,7 @@
-//! What a worker is made of: the bytes of its wasm by section, by crate and by function, and the
+//! What a worker or a page is made of: the bytes of its wasm by section, by crate and by function, and the
 //! crates that its constant data is for.
 
-use crate::build::worker_with_names;
+use crate::build::{page_with_names, worker_with_names};
 use crate::fixture::Fixture;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -29,10 +29,16 @@ struct Function {
     addresses: Vec<u32>,
 }
 
-/// Builds the fixture with the names of functions, and prints what its worker is made of.
-pub(crate) fn size(fixture: &Fixture, rows: usize) -> Result<()> {
-    worker_with_names(fixture)?;
-    let parts = read(&fixture.worker.join("build/index_bg.wasm"))?;
+/// Builds the fixture with the names of functions, and prints what its worker, or its page, is
+/// made of.
+pub(crate) fn size(fixture: &Fixture, page: bool, rows: usize) -> Result<()> {
+    let wasm = if page {
+        page_with_names(fixture)?
+    } else {
+        worker_with_names(fixture)?;
+        fixture.worker.join("build/index_bg.wasm")
+    };
+    let parts = read(&wasm)?;
     print!("{}", report(&parts, rows));
     Ok(())
 }

@@ -95,7 +95,7 @@ pub enum Output {
 
 /// What clients of the same place, such as the tabs of an app, tell each other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Note {
     /// A client has made an action, which is stored.
     Acted {

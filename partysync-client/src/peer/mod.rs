@@ -34,6 +34,7 @@ mod storage;
 pub use event::{Cause, Input, Note, Now, Output};
 pub use status::{Phase, Status, Timing};
 
+use crate::gathered::gathered;
 use crate::replica::{Answered, Changes, Patience, PushLimits, Replica, merge};
 use crate::store::{Abandoned, Write};
 use connection::Connection;
@@ -334,7 +335,7 @@ impl<A: Action> Peer<A> {
             self.abandoned.insert(id.clone(), abandoned.clone());
             self.take_writes();
             self.write([Write::Abandon { id: id.clone(), abandoned: abandoned.clone() }]);
-            let added = [(id, abandoned)].into();
+            let added = gathered([(id, abandoned)]);
             self.tell_others(Note::Abandoned { added, removed: Vec::new() });
         }
         if own {

@@ -5,7 +5,7 @@ use super::{Note, Now, Output, Peer};
 use crate::replica::merge;
 use crate::store::{Outbox, Saved, StoreEvent, Write};
 use partysync::{Action, Code, Error, Result};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 /// The first wait before a store that failed is opened again, ms; doubles up to the longest.
 const REOPEN_MS: u64 = 250;
@@ -161,7 +161,7 @@ impl<A: Action> Peer<A> {
                 if !self.storage.lost {
                     self.storage.warning = None;
                 }
-                outboxes.sort_by_key(|outbox| outbox.began());
+                outboxes.sort_unstable_by_key(|outbox| outbox.began());
                 for (id, abandoned) in abandoned {
                     if !self.discarded.contains(&id) {
                         self.abandoned.entry(id).or_insert(abandoned);
@@ -288,7 +288,7 @@ impl<A: Action> Peer<A> {
         let (changes, errors) = self.replica.adopt(outbox);
         errors.into_iter().for_each(|error| self.report(error));
         self.change(changes);
-        for (client, (before, last)) in self.replica.settled(|client| **client == *outbox.client) {
+        for (client, before, last) in self.replica.settled(|client| **client == *outbox.client) {
             self.outputs.push_back(Output::Tell(Note::Settled { client, before, last }));
         }
     }
@@ -317,8 +317,8 @@ impl<A: Action> Peer<A> {
     }
 
     /// Tells the others, when it is stored, before which seq clients' actions have their answers.
-    pub(super) fn tell_settled(&mut self, settled: BTreeMap<String, (u64, Option<u64>)>) {
-        for (client, (before, last)) in settled {
+    pub(super) fn tell_settled(&mut self, settled: Vec<(String, u64, Option<u64>)>) {
+        for (client, before, last) in settled {
             self.tell_others(Note::Settled { client, before, last });
         }
     }

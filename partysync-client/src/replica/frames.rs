@@ -4,6 +4,7 @@
 use super::overlay::NewRows;
 use super::pending::Whose;
 use super::{Changes, Replica, Row, Table};
+use crate::gathered::gathered;
 use crate::store::{RowsWrite, SavedAction, Write};
 use partysync::sql::Value;
 use partysync::wire::v2::{Ack, CatchUp, Patch};
@@ -67,7 +68,7 @@ impl<A: Action> Replica<A> {
         let stored = stored.map(|(key, row)| RowsWrite::row(schema, key, row.as_deref())).collect();
         self.set_version(channel, from, to, stored);
         let gone = self.held_by_rows();
-        Ok((true, self.confirm([(channel, rows)].into(), gone)))
+        Ok((true, self.confirm(gathered([(channel, rows)]), gone)))
     }
 
     /// A patch, with its answers.

@@ -14,6 +14,7 @@ mod scratch;
 pub(crate) use frames::Answered;
 pub(crate) use pending::{Patience, PushLimits};
 
+use crate::gathered::gathered;
 use crate::store::{RowsWrite, SavedChannel, Write};
 use overlay::Index;
 use partysync::sql::Value;
@@ -76,7 +77,7 @@ impl<A: Action> Replica<A> {
         };
         Self {
             epoch: None,
-            tables: A::CHANNELS.iter().map(table).collect(),
+            tables: gathered(A::CHANNELS.iter().map(table)),
             queues: vec![Queue::new(client, Whose::Own)],
             index: Index::default(),
             emptied: Vec::new(),
@@ -112,7 +113,7 @@ impl<A: Action> Replica<A> {
         let mut changes = Changes::new();
         for (channel, table) in &self.tables {
             if !table.confirmed.is_empty() {
-                changes.insert(*channel, table.confirmed.keys().cloned().collect());
+                changes.insert(*channel, gathered(table.confirmed.keys().cloned()));
             }
         }
         merge(&mut changes, self.replay());
@@ -267,11 +268,12 @@ pub(crate) fn merge(into: &mut Changes, changes: Changes) {
 impl Table {
     /// Rows as they were stored.
     fn read(&self, rows: impl Iterator<Item = Json>) -> Result<BTreeMap<Key, Row>> {
-        rows.map(|row| {
+        let mut read = BTreeMap::new();
+        for row in rows {
             let row = self.schema.row_from_json(&row)?;
-            Ok((self.schema.key_of(&row)?, row))
-        })
-        .collect()
+            read.insert(self.schema.key_of(&row)?, row);
+        }
+        Ok(read)
     }
 
     /// A row as it is shown.
@@ -284,18 +286,19 @@ impl Table {
 
     /// The keys of the rows as they are shown, with these changes over them; in order.
     fn keys<'a>(&'a self, over: impl Iterator<Item = (&'a Key, &'a Option<Row>)>) -> Vec<Key> {
-        let mut over = self.overlay.iter().chain(over).peekable();
-        if over.peek().is_none() {
-            return self.confirmed.keys().cloned().collect();
+        let over = self.overlay.iter().chain(over);
+        let mut over: BTreeMap<&Key, bool> = gathered(over.map(|(key, row)| (key, row.is_some())));
+        let mut keys = Vec::with_capacity(self.confirmed.len());
+        for key in self.confirmed.keys() {
+            while let Some(before) = over.first_entry().filter(|over| *over.key() < key) {
+                let (key, shown) = before.remove_entry();
+                keys.extend(shown.then(|| key.clone()));
+            }
+            if over.remove(key) != Some(false) {
+                keys.push(key.clone());
+            }
         }
-        let mut keys: BTreeSet<&Key> = self.confirmed.keys().collect();
-        for (key, row) in over {
-            if row.is_some() {
-                keys.insert(key)
-            } else {
-                keys.remove(key)
-            };
-        }
-        keys.into_iter().cloned().collect()
+        keys.extend(over.into_iter().filter(|(_, shown)| *shown).map(|(key, _)| key.clone()));
+        keys
     }
 }

@@ -7,7 +7,6 @@ use crate::store::{Outbox, SavedAction, Write};
 use partysync::wire::v2::Push;
 use partysync::{Action, Error, Result, Timestamp};
 use serde_json::Value as Json;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// An action of this client as it was made.
@@ -176,18 +175,18 @@ impl<A: Action> Replica<A> {
     pub(crate) fn settled(
         &self,
         wanted: impl Fn(&Arc<str>) -> bool,
-    ) -> BTreeMap<String, (u64, Option<u64>)> {
+    ) -> Vec<(String, u64, Option<u64>)> {
         let mine = |queue: &&Queue<A>| queue.whose != Whose::Other && wanted(&queue.client);
         let mine = self.queues.iter().filter(mine).map(|queue| {
             let last = queue.pending.back().map_or(queue.answered, |last| last.seq);
             let last = (queue.whose == Whose::Adopted).then_some(last);
-            (queue.client.to_string(), (queue.answered.saturating_add(1), last))
+            (queue.client.to_string(), queue.answered.saturating_add(1), last)
         });
         let emptied = self
             .emptied
             .iter()
             .filter(|(client, _)| wanted(client))
-            .map(|(client, last)| (client.to_string(), (last.saturating_add(1), Some(*last))));
+            .map(|(client, last)| (client.to_string(), last.saturating_add(1), Some(*last)));
         mine.chain(emptied).collect()
     }
 
@@ -267,11 +266,13 @@ impl<A: Action> Replica<A> {
         patience: Patience,
         now: Timestamp,
     ) -> Result<Option<Push>> {
+        let places = || 0..self.queues.len();
         // One that begins with what the server may not bear keeps no other from being pushed.
-        let mut order: Vec<_> =
-            self.queues.iter_mut().filter(|queue| queue.whose != Whose::Other).collect();
-        order.sort_by_key(|queue| queue.is_suspect());
-        for queue in order {
+        let suspect = |place: &usize| self.queues.get(*place).is_some_and(Queue::is_suspect);
+        let (last, first): (Vec<_>, Vec<_>) = places().partition(suspect);
+        for place in first.into_iter().chain(last) {
+            let mine = |queue: &&mut Queue<A>| queue.whose != Whose::Other;
+            let Some(queue) = self.queues.get_mut(place).filter(mine) else { continue };
             let Some((push, noted)) = queue.next_push(limits, patience, now)? else { continue };
             if noted {
                 let (client, (seq, at)) = (queue.client.clone(), queue.pushed());

@@ -4,6 +4,7 @@
 use super::pending::{Footprint, Pending, Queue};
 use super::scratch::{Scratch, Written};
 use super::{Changes, Replica, Row, Table};
+use crate::gathered::gathered;
 use partysync::{Action, Key};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -141,7 +142,7 @@ impl<A: Action> Replica<A> {
             || rows.iter().any(|(channel, rows)| {
                 rows.keys().any(|key| self.index.depends_on(&(*channel, key.clone())))
             });
-        let mut touched: BTreeSet<At> = theirs().cloned().collect();
+        let mut touched: BTreeSet<At> = gathered(theirs().cloned());
         for (channel, rows) in &rows {
             touched.extend(rows.keys().map(|key| (*channel, key.clone())));
         }
@@ -213,7 +214,7 @@ impl<A: Action> Replica<A> {
     }
 
     fn shown<'a>(&self, at: impl Iterator<Item = &'a At>) -> Shown {
-        at.map(|at| (at.clone(), self.shown_at(at))).collect()
+        gathered(at.map(|at| (at.clone(), self.shown_at(at))))
     }
 
     /// The rows that are shown otherwise than before.

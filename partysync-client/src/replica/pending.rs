@@ -1,6 +1,7 @@
 //! Pending actions: this client's own, those that clients that are gone left behind, and those of
 //! other living clients of the same place, which are shown and nothing else.
 
+use crate::gathered::gathered;
 use crate::store::{Outbox, SavedAction, Suspicion};
 use partysync::wire::v2::{Push, PushAction};
 use partysync::{Action, Code, Error, Key, Result, Timestamp};
@@ -158,7 +159,7 @@ impl<A: Action> Queue<A> {
             client: self.client.to_string(),
             pushed: self.pushed,
             pushed_at: self.pushed_at,
-            pending: self.pending.iter().map(|p| (p.seq, p.saved())).collect(),
+            pending: gathered(self.pending.iter().map(|p| (p.seq, p.saved()))),
         }
     }
 

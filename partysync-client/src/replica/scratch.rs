@@ -3,6 +3,7 @@
 
 use super::pending::Footprint;
 use super::{Row, Table};
+use crate::gathered::gathered;
 use partysync::{Key, Tables, Timestamp};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ impl<'a> Scratch<'a> {
         if !succeeded {
             return (Written::new(), footprint);
         }
-        footprint.written = self.rows.keys().cloned().collect();
+        footprint.written = gathered(self.rows.keys().cloned());
         (self.rows, footprint)
     }
 

@@ -1,6 +1,7 @@
 //! What a server's frames do to a peer.
 
 use super::{MAYBE, State};
+use crate::gathered::gathered;
 use crate::peer::{Now, Output, Peer};
 use partysync::wire::v2::{ClientFrame, ServerFrame};
 use partysync::wire::{PONG, READ_BYTES};
@@ -94,7 +95,7 @@ impl<A: Action> Peer<A> {
                 self.change(applied.changes);
                 if answered {
                     let clients: BTreeSet<_> =
-                        applied.answers.iter().map(|answer| answer.client.clone()).collect();
+                        gathered(applied.answers.iter().map(|answer| answer.client.clone()));
                     self.tell_answered(&applied.answers, to);
                     for answer in applied.answers {
                         self.answer(answer);

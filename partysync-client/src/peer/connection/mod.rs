@@ -4,6 +4,7 @@ mod blame;
 mod frames;
 
 use super::{Cause, Now, Output, Peer, Phase, Timing};
+use crate::gathered::gathered;
 use crate::replica::PushLimits;
 use blame::{MAYBE, SURE, judge};
 use partysync::wire::v2::{ClientFrame, Hello};
@@ -291,7 +292,7 @@ impl<A: Action> Peer<A> {
             return;
         }
         let channels = self.replica.subscriptions();
-        let missing = channels.iter().map(|subscription| subscription.channel.clone()).collect();
+        let missing = gathered(channels.iter().map(|subscription| subscription.channel.clone()));
         let hello = Hello {
             client: self.replica.client().to_owned(),
             epoch: self.replica.epoch().map(str::to_owned),

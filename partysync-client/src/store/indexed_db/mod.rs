@@ -20,6 +20,7 @@ use futures::channel::oneshot;
 use futures::future::{Either, select};
 use locks::Lock;
 use partysync::Result;
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -160,7 +161,7 @@ impl Store for IndexedDbStore {
 
     fn tell(&self, note: &Note) {
         if let Some(channel) = &*self.shared.channel.borrow() {
-            channel.tell(note);
+            channel.tell(&Message::Note(Cow::Borrowed(note)));
         }
     }
 

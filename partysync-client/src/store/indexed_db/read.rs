@@ -3,6 +3,7 @@
 use super::database::{
     ABANDONED, CHANNEL, OUTBOX, PENDING, ROW, Records, Tx, parse, range, range_after,
 };
+use crate::gathered::gathered;
 use crate::store::{Abandoned, Outbox, SavedAction, SavedChannel};
 use js_sys::Array;
 use partysync::{Result, Timestamp};
@@ -23,7 +24,7 @@ pub(super) struct Head {
 /// The ids of the clients with pending actions.
 pub(super) async fn clients(tx: &Tx) -> Result<BTreeSet<String>> {
     let keys = tx.store(PENDING)?.keys().await?;
-    Ok(keys.iter().filter_map(|key| Array::from(&key).get(0).as_string()).collect())
+    Ok(gathered(keys.iter().filter_map(|key| Array::from(&key).get(0).as_string())))
 }
 
 /// A client's outbox; an empty one if nothing is kept.

@@ -3,14 +3,15 @@
 use crate::peer::Note;
 use crate::store::StoreEvent;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use wasm_bindgen::JsCast;
 use wasm_bindgen::closure::Closure;
 use web_sys::{BroadcastChannel, MessageEvent};
 
-/// What a tab tells of its store, beside the notes of its client.
+/// What a tab tells.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum Message {
+#[serde(rename_all = "snake_case")]
+pub(super) enum Message<'a> {
     /// A client holds the lock of its outbox: who gets the lock next gets the outbox.
     Opened {
         /// The client's id.
@@ -18,6 +19,8 @@ pub(super) enum Message {
     },
     /// The database is being deleted.
     Deleted,
+    /// A note of its client.
+    Note(Cow<'a, Note>),
 }
 
 /// Something that was heard.
@@ -49,11 +52,9 @@ impl Channel {
             let heard = match serde_json::from_str(&text) {
                 Ok(Message::Opened { client }) => Heard::Opened(client),
                 Ok(Message::Deleted) => Heard::Event(StoreEvent::Deleted),
-                Err(_) => match serde_json::from_str::<Note>(&text) {
-                    Ok(note) => Heard::Event(StoreEvent::Note(note)),
-                    // Another version of the app says what this one does not know.
-                    Err(_) => return,
-                },
+                Ok(Message::Note(note)) => Heard::Event(StoreEvent::Note(note.into_owned())),
+                // Another version of the app says what this one does not know.
+                Err(_) => return,
             };
             hear(heard);
         });
@@ -66,7 +67,7 @@ impl Channel {
         Some(Self { inner: BroadcastChannel::new(name).ok()?, _handler: None })
     }
 
-    pub(super) fn tell(&self, message: &impl Serialize) {
+    pub(super) fn tell(&self, message: &Message<'_>) {
         if let Ok(text) = serde_json::to_string(message) {
             // A tab that does not hear it reads the store when it is opened again.
             let _ = self.inner.post_message(&text.into());

@@ -4,6 +4,7 @@ use super::database::{
     ABANDONED, CHANNEL, OUTBOX, PENDING, Put, ROW, Records, Tx, action_key, range, seqs,
 };
 use super::read::Head;
+use crate::gathered::gathered;
 use crate::store::saved::Fit;
 use crate::store::{Outbox, RowsWrite, SavedAction, SavedChannel, Write};
 use crate::transport::{Transport, WebTransport};
@@ -26,7 +27,7 @@ pub(super) fn scope(writes: &[Write]) -> BTreeSet<&'static str> {
         | Write::Suspect { .. } => [OUTBOX, PENDING],
         Write::Abandon { .. } | Write::Discard(_) => [ABANDONED; 2],
     });
-    stores.collect()
+    gathered(stores)
 }
 
 /// Does these writes. Returns the clients of whose outboxes nothing is left.
