@@ -149,7 +149,7 @@ impl<S: SyncServer> TestRoom<S> {
         let mut frame = ClientFrame::Push(Push {
             client: None,
             answered: seq - 1,
-            waited: 0,
+            pushed_at: None,
             actions: vec![PushAction { seq, channel, action: json }],
         });
         let mut outcome = None;

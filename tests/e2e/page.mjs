@@ -3,7 +3,7 @@
 import { chromium } from "playwright-core";
 import { until } from "./harness.mjs";
 
-export const launch = () =>
+export const launch = (args = []) =>
   chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: [
@@ -14,6 +14,7 @@ export const launch = () =>
       "--disable-background-networking",
       "--disable-component-update",
       "--disable-sync",
+      ...args,
     ],
   });
 

@@ -1,9 +1,9 @@
-//! The benchmarks: streams on their stores, and rooms against a baseline.
+//! The benchmarks: streams on their stores, rooms against a baseline, and a client.
 
 use crate::process::run;
 use crate::test::cargo_command;
 use crate::tools::set_up;
-use crate::{build, fixture, root};
+use crate::{build, fixture, root, target};
 use anyhow::Result;
 use std::ffi::OsString;
 
@@ -37,4 +37,18 @@ pub(crate) fn rooms(arguments: impl IntoIterator<Item = OsString>) -> Result<()>
         build::forget(&fixture)?;
     }
     measured
+}
+
+/// Measures a client, in a browser and natively.
+pub(crate) fn client(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
+    let tools = build::build(&fixture::find("todo-sync")?)?;
+    let page = build::lab_page(&tools)?;
+    // The profile of what is run a million times: a release build is made to be small.
+    let native = ["build", "--quiet", "--profile", "simulation"];
+    let package = ["--package", "partysync-tests", "--bin", "bench-client"];
+    run(cargo_command(&native)?.args(package))?;
+    let script = root()?.join("tests/bench/client.mjs");
+    let mut command = tools.command(tools.npm("node"))?;
+    command.arg(script).args(arguments).env("BENCH_PAGE", page);
+    run(command.env("BENCH_NATIVE", target()?.join("simulation/bench-client")))
 }

@@ -44,6 +44,15 @@ pub(crate) fn page_with_names(fixture: &Fixture) -> Result<PathBuf> {
     })
 }
 
+/// Builds the page of `cargo xtask bench client`; returns the folder that it is in.
+pub(crate) fn lab_page(tools: &Tools) -> Result<PathBuf> {
+    let (source, out) = (root()?.join("tests/lab/page"), target()?.join("lab-page"));
+    step("build the page of the lab", || {
+        page_wasm(&source, "lab-page", tools, &out, false).map(drop)
+    })?;
+    Ok(out)
+}
+
 /// Has the fixture built anew the next time.
 pub(crate) fn forget(fixture: &Fixture) -> Result<()> {
     let stamp = target()?.join("stamps").join(&fixture.name);

@@ -35,6 +35,9 @@ cargo xtask bench rooms [--pairs N] [--cases A,B] [--tracing | --no-tracing] [--
     each case; without wrangler's tracing and with it, or only one of the two. Figures go to
     FILE; --write-docs puts them into docs/performance.md. --profile shows where the time of
     one case (frames_of_32) goes; --smoke does everything once and small, and checks it.
+cargo xtask bench client [--rounds N] [--json FILE] [--write-docs] [--smoke]
+    A client in Chromium, with the processor as it is and made four times slower, and natively:
+    loading, sending, taking over, memory, size. Medians of N rounds (5).
 cargo xtask build [FIXTURE]
     Builds a fixture for `wrangler dev` and `wrangler deploy`.
 cargo xtask size [FIXTURE] [--page] [--rows N]
@@ -84,7 +87,10 @@ fn run() -> Result<()> {
         "bench" => match arguments.next()? {
             Some(Value(what)) if what == "streams" => bench::streams(&rest(&mut arguments)?)?,
             Some(Value(what)) if what == "rooms" => bench::rooms(arguments.raw_args()?)?,
-            _ => bail!("there are two benchmarks: `cargo xtask bench streams` and `bench rooms`"),
+            Some(Value(what)) if what == "client" => bench::client(arguments.raw_args()?)?,
+            _ => bail!(
+                "the benchmarks are `cargo xtask bench streams`, `bench rooms` and `bench client`"
+            ),
         },
         "build" => {
             let name = rest(&mut arguments)?.into_iter().next().unwrap_or("todo-sync".to_owned());

@@ -199,7 +199,7 @@ const PROTECTIONS: [&str; 16] = [
     "floor",
     "page",
     "forgotten",
-    "waited",
+    "pushed_at",
     "stored",
     "reopen",
     "footprint",

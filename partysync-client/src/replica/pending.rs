@@ -198,12 +198,7 @@ impl<A: Action> Queue<A> {
         }
         let Some(last) = actions.last() else { return Ok(None) };
         self.sent = last.seq;
-        let again = again && !partysync::__mutated("waited");
-        let waited = match self.pushed_at.filter(|_| again) {
-            // A room whose clock is behind has lost what it held when it was told the time.
-            Some(at) => now.as_millis().abs_diff(at.as_millis().min(now.as_millis())).max(1),
-            None => 0,
-        };
+        let pushed_at = self.pushed_at.filter(|_| again && !partysync::__mutated("pushed_at"));
         let noted = last.seq > self.pushed;
         if noted {
             if self.pushed <= self.answered || self.pushed_at.is_none() {
@@ -212,7 +207,7 @@ impl<A: Action> Queue<A> {
             self.pushed = last.seq;
         }
         let client = (self.whose != Whose::Own).then(|| self.client.to_string());
-        Ok(Some((Push { client, answered: self.answered, waited, actions }, noted)))
+        Ok(Some((Push { client, answered: self.answered, pushed_at, actions }, noted)))
     }
 
     /// Whether much is held against its first action.

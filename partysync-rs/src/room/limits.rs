@@ -43,7 +43,7 @@ pub struct Limits {
 
 impl Limits {
     /// A client whose actions were done less long ago than this is known. Half of how long one is
-    /// remembered: how long it was, the client has measured.
+    /// remembered: when it was, the client says.
     pub(crate) fn surely_known_ms(&self) -> u64 {
         u64::try_from(self.client_retention_ms / 2).unwrap_or(0).max(1)
     }

@@ -7,7 +7,7 @@ use super::machine::Seq;
 use super::{Effect, Machine, Slot, v1};
 use crate::sql::Sql;
 use crate::wire::v2::{Ack, Push, PushAction};
-use crate::{Action, Code, Error, Result, SyncServer, store, wire};
+use crate::{Action, Code, Error, Result, SyncServer, Timestamp, store, wire};
 use serde_json::value::RawValue;
 use std::rc::Rc;
 
@@ -114,7 +114,8 @@ impl<S: SyncServer> Machine<S> {
         let last = self.seq(sql, &client, push.answered)?;
         self.forget_client(&client);
         // A client that is not known was never here, or so long ago that it was forgotten.
-        let unknown = last == Seq::Nowhere && push.waited >= self.limits.surely_known_ms();
+        let waited = push.pushed_at.is_some_and(|at| self.is_long_ago(at));
+        let unknown = last == Seq::Nowhere && waited;
         if last == Seq::Nowhere && push.client.is_some() && !self.admits_stranger(slot) {
             return Ok(());
         }
@@ -135,6 +136,12 @@ impl<S: SyncServer> Machine<S> {
         let from = Origin::V2(client, push.answered, seqs);
         self.ask(slot, Pending { slot, serial, from }, actions);
         Ok(())
+    }
+
+    /// Whether what was pushed then may have been done and forgotten.
+    fn is_long_ago(&self, at: Timestamp) -> bool {
+        let passed = self.meta.now.as_millis().saturating_sub(at.as_millis());
+        u64::try_from(passed).unwrap_or(0).max(1) >= self.limits.surely_known_ms()
     }
 
     /// Whether a connection may push for one client more that the room does not know: each is

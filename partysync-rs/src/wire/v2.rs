@@ -57,10 +57,10 @@ pub struct Push {
     pub client: Option<String>,
     /// Every action of that client up to this one has its answer.
     pub answered: u64,
-    /// How long ago the first of these actions was pushed for the first time, ms; 0 for actions
-    /// that never were.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub waited: u64,
+    /// When, by the room's clock, the first of these actions was pushed for the first time; `None`
+    /// for actions that never were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pushed_at: Option<Timestamp>,
     /// The actions.
     pub actions: Vec<PushAction>,
 }
@@ -92,7 +92,7 @@ struct ClientEnvelope<'a> {
     #[serde(default)]
     answered: u64,
     #[serde(default)]
-    waited: u64,
+    pushed_at: Option<Timestamp>,
     #[serde(default)]
     channels: Option<Vec<Subscription>>,
     #[serde(default)]
@@ -169,7 +169,7 @@ impl ClientFrame {
                 Self::Push(Push {
                     client: envelope.client.map(|id| client("push", id)).transpose()?,
                     answered: number("answered", envelope.answered)?,
-                    waited: envelope.waited,
+                    pushed_at: envelope.pushed_at,
                     actions,
                 })
             }
@@ -245,8 +245,7 @@ pub struct Welcome {
     pub version: u64,
     /// The connection's id.
     pub connection: String,
-    /// The room's time, by which a client measures how long ago it pushed something
-    /// ([`Push::waited`]).
+    /// The room's time, by which a client notes when it pushed something ([`Push::pushed_at`]).
     pub now: Timestamp,
     /// After how many bytes the client has to say what it has read (`read`);
     /// [`READ_BYTES`](super::READ_BYTES) without it.

@@ -1,0 +1,60 @@
+// What `cargo xtask bench client` found, as tables: on the terminal, and in docs/performance.md
+// between its markers.
+
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { root } from "../e2e/harness.mjs";
+
+const BEGIN = "<!-- client:begin -->";
+const END = "<!-- client:end -->";
+
+const ms = (value) => `${Math.round(value).toLocaleString("en-US")} ms`;
+const kib = (bytes) => `${Math.round(bytes / 1024).toLocaleString("en-US")} KiB`;
+const micros = (value) => `${value.toFixed(1)} µs`;
+
+const processor = (rate) => (rate === 1 ? "as it is" : `${rate} times slower`);
+const source = { network: "the network", stored: "IndexedDB" };
+
+/** The tables, in Markdown. */
+export function clientTable({ rows, todos, rounds, native, sizes, loads, todoPage }) {
+  const [count, shown, pending] = [rows, todos, native.pending].map((n) => n.toLocaleString("en-US"));
+  const longest = (load) => (load.long === 0 ? "under 50 ms" : `${ms(load.longest)} (${load.long} over 50 ms)`);
+  return [
+    `${count} rows in a page without a framework, in Chromium; medians of ${rounds}:`,
+    "",
+    "| processor | rows from | first rows | live | stored | longest task |",
+    "|---|---|---:|---:|---:|---|",
+    ...loads.map((load) => {
+      const cells = [load.first, load.live, load.stored].map(ms).join(" | ");
+      return `| ${processor(load.rate)} | ${source[load.from]} | ${cells} | ${longest(load)} |`;
+    }),
+    "",
+    `The todo app with ${shown} todos, from its address to the last of them in the page:`,
+    "",
+    "| processor | from the network | from IndexedDB |",
+    "|---|---:|---:|",
+    ...todoPage.map((one) => `| ${processor(one.rate)} | ${ms(one.network)} | ${ms(one.stored)} |`),
+    "",
+    "Natively:",
+    "",
+    "| | |",
+    "|---|---:|",
+    `| \`send\` with 10 actions pending | ${micros(native.send_10_us)} |`,
+    `| \`send\` with ${pending} actions pending | ${micros(native.send_many_us)} |`,
+    `| ${pending} actions taken over, each on a row of its own | ${ms(native.adopt_ms)} |`,
+    `| ${pending} actions taken over, all on one row | ${ms(native.adopt_one_row_ms)} |`,
+    `| ${native.rows.toLocaleString("en-US")} rows caught up | ${ms(native.load_ms)} |`,
+    `| memory for a row of ${Math.round(native.row_json_bytes)} bytes as JSON | ${Math.round(native.row_bytes)} bytes |`,
+    `| wasm and its JavaScript, gzipped: a client alone | ${kib(sizes.page)} |`,
+    `| the todo app, with Leptos | ${kib(sizes.todo)} |`,
+  ].join("\n");
+}
+
+/** Writes the tables of a whole run into docs/performance.md. */
+export function writeClientDocs(figures) {
+  const page = join(root, "docs/performance.md");
+  const text = readFileSync(page, "utf8");
+  const [begin, end] = [text.indexOf(BEGIN), text.indexOf(END)];
+  if (begin < 0 || end < begin) throw new Error(`docs/performance.md lacks its markers ${BEGIN} and ${END}`);
+  writeFileSync(page, `${text.slice(0, begin)}${BEGIN}\n\n${clientTable(figures)}\n\n${text.slice(end)}`);
+}

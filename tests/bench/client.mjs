@@ -1,0 +1,161 @@
+// How fast a client is: in Chromium with and without a slow processor, and natively. `cargo xtask
+// bench client` runs it; docs/performance.md tells about it.
+
+import { execFileSync } from "node:child_process";
+import { readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { gzipSync } from "node:zlib";
+import { launch } from "../e2e/page.mjs";
+import { root } from "../e2e/harness.mjs";
+import { fill } from "./cases.mjs";
+import { writeClientDocs, clientTable } from "./client-report.mjs";
+import { Side, temporaryFolder } from "./servers.mjs";
+
+const { values: options } = parseArgs({
+  options: {
+    rounds: { type: "string", default: "5" },
+    json: { type: "string" },
+    smoke: { type: "boolean" },
+    "write-docs": { type: "boolean" },
+  },
+});
+const stop = (message) => {
+  console.error(`error: ${message}`);
+  process.exit(1);
+};
+const rounds = options.smoke ? 1 : Number(options.rounds);
+if (!Number.isInteger(rounds) || rounds < 1) stop("--rounds wants a number from 1");
+if (options.smoke && options["write-docs"]) stop("--write-docs wants a whole run");
+const scale = options.smoke ? { rows: 2_000, todos: 200 } : { rows: 50_000, todos: 10_000 };
+/** How many times slower the page's processor is made. */
+const throttles = [1, 4];
+
+/** The page without a framework, as `cargo xtask` has built it. */
+const page = process.env.BENCH_PAGE ?? stop("run `cargo xtask bench client`");
+const types = { html: "text/html", js: "text/javascript", wasm: "application/wasm" };
+const files = Object.fromEntries(readdirSync(page).map((name) => [name, readFileSync(join(page, name))]));
+files["index.html"] = Buffer.from(`<!doctype html><script type="module">
+  import init, { Client } from "/bench/app.js";
+  const { memory } = await init({ module_or_path: "/bench/app_bg.wasm" });
+  const tasks = [];
+  const observer = new PerformanceObserver((list) => tasks.push(...list.getEntries()));
+  observer.observe({ type: "longtask" });
+  const from = memory.buffer.byteLength;
+  window.load = async (room) => {
+    const begun = performance.now();
+    const client = (window.client = Client.open(room));
+    const since = async (wait) => (await wait, performance.now() - begun);
+    const [first, live] = await Promise.all([since(client.first_rows()), since(client.live())]);
+    const stored = await since(client.stored());
+    // What a task was is told when it has ended.
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    tasks.push(...observer.takeRecords());
+    const own = tasks.filter((task) => task.startTime + task.duration > begun);
+    const longest = Math.max(0, ...own.map((task) => task.duration));
+    return { first, live, stored, longest, long: own.length, rows: client.rows(), memory: memory.buffer.byteLength - from };
+  };
+</script>`);
+
+/** A profile of its own in which /bench/ is the page, whoever serves the rest. */
+async function withProfile(browser, body) {
+  const context = await browser.newContext({ serviceWorkers: "block" });
+  await context.route(/\/bench\//, (route) => {
+    const name = new URL(route.request().url()).pathname.slice("/bench/".length) || "index.html";
+    return route.fulfill({ body: files[name], contentType: types[name.split(".").at(-1)] });
+  });
+  try {
+    return await body(context);
+  } finally {
+    await context.close();
+  }
+}
+
+async function throttled(context, rate) {
+  const tab = await context.newPage();
+  const session = await context.newCDPSession(tab);
+  await session.send("Emulation.setCPUThrottlingRate", { rate });
+  return tab;
+}
+
+const expect = (what, found, wanted) => {
+  if (found !== wanted) throw new Error(`${what}: ${found}, not ${wanted}`);
+};
+
+/** A first load of the rows, and one of what it has stored. */
+const loads = (browser, server, rate) =>
+  withProfile(browser, async (context) => {
+    const found = {};
+    for (const from of ["network", "stored"]) {
+      const tab = await throttled(context, rate);
+      await tab.goto(`${server.url}/bench/`);
+      await tab.waitForFunction(() => window.load);
+      const load = await tab.evaluate((room) => window.load(room), "rows");
+      expect("rows", load.rows, scale.rows);
+      found[from] = load;
+      await tab.close();
+    }
+    return found;
+  });
+
+/** The todo app's page, from its address to the last todo in it. */
+const todos = (browser, server, rate) =>
+  withProfile(browser, async (context) => {
+    const found = {};
+    for (const from of ["network", "stored"]) {
+      const tab = await throttled(context, rate);
+      await tab.goto(`${server.url}/#todos`, { waitUntil: "commit" });
+      const shown = (count) => document.querySelectorAll(".todos li").length === count;
+      await tab.waitForFunction(shown, scale.todos, { polling: 20, timeout: 120_000 });
+      found[from] = await tab.evaluate(() => performance.now());
+      await tab.locator('.pill[data-phase="live"]').waitFor();
+      await tab.waitForFunction(() => document.querySelector(".pill").textContent !== "");
+      await tab.close();
+    }
+    return found;
+  });
+
+const median = (list) => list.toSorted((a, b) => a - b)[list.length >> 1];
+const medians = (list, keys) => Object.fromEntries(keys.map((key) => [key, median(list.map((one) => one[key]))]));
+
+const gzipped = (folder, names) => names.reduce((sum, name) => sum + gzipSync(readFileSync(join(folder, name)), { level: 9 }).length, 0);
+
+const begun = Date.now();
+const native = JSON.parse(execFileSync(process.env.BENCH_NATIVE ?? stop("run `cargo xtask bench client`"), options.smoke ? ["--smoke"] : [], { encoding: "utf8" }));
+const figures = {
+  ...scale,
+  rounds,
+  native,
+  sizes: {
+    page: gzipped(page, ["app_bg.wasm", "app.js"]),
+    todo: gzipped(join(root, "fixtures/todo-sync/web/dist"), ["app_bg.wasm", "app.js"]),
+  },
+  loads: [],
+  todoPage: [],
+};
+const side = await Side.start("ours", temporaryFolder(), { tracing: false });
+// A page that is fulfilled has no address, and may not open sockets to this machine.
+const browser = await launch(["--disable-features=LocalNetworkAccessChecks"]);
+try {
+  await fill(side, "rows", scale.rows);
+  await fill(side, "todos", scale.todos);
+  for (const rate of throttles) {
+    const [loaded, shown] = [[], []];
+    for (let round = 0; round < rounds; round += 1) {
+      loaded.push(await loads(browser, side.server, rate));
+      shown.push(await todos(browser, side.server, rate));
+      console.error(`${rate}x ${round + 1}/${rounds}: ${JSON.stringify(loaded.at(-1))} ${JSON.stringify(shown.at(-1))}`);
+    }
+    for (const from of ["network", "stored"]) {
+      const keys = ["first", "live", "stored", "longest", "long", "memory"];
+      figures.loads.push({ rate, from, ...medians(loaded.map((one) => one[from]), keys) });
+    }
+    figures.todoPage.push({ rate, ...medians(shown, ["network", "stored"]) });
+  }
+} finally {
+  await browser.close();
+  await side.stop();
+}
+console.log(`\n${clientTable(figures)}\n\n${((Date.now() - begun) / 60_000).toFixed(1)} minutes`);
+if (options.json) writeFileSync(options.json, `${JSON.stringify(figures, null, 2)}\n`);
+if (options["write-docs"]) writeClientDocs(figures);
