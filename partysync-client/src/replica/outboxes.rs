@@ -151,20 +151,22 @@ impl<A: Action> Replica<A> {
         }
     }
 
-    /// Another living client's actions were answered: with the epoch and the version that hold
-    /// their outcome, or with `None` when they were not done.
+    /// Actions that are not this client's were answered: with the epoch and the version that hold
+    /// their outcome, or with `None` when they were not done. They may be among what this client
+    /// has adopted: another one did so after it, when it was slow to hand them back.
     pub(crate) fn other_answered(
         &mut self,
         client: &str,
         seqs: &[u64],
         held_by: Option<&(String, u64)>,
     ) -> Changes {
-        let Some(queue) = self.other(client) else { return Changes::new() };
         let mut gone = Vec::new();
-        for seq in seqs {
-            match held_by {
-                Some(held_by) => drop(queue.committed.insert(*seq, held_by.clone())),
-                None => gone.extend(queue.take(*seq)),
+        for queue in self.of_another(client) {
+            for seq in seqs {
+                match held_by {
+                    Some(held_by) => drop(queue.committed.insert(*seq, held_by.clone())),
+                    None => gone.extend(queue.take(*seq)),
+                }
             }
         }
         self.let_go(gone)
@@ -198,14 +200,22 @@ impl<A: Action> Replica<A> {
         before: u64,
         last: Option<u64>,
     ) -> Changes {
-        let Some(queue) = self.other(client) else { return Changes::new() };
-        // What was committed is shown until the rows hold it.
         let here = before..=last.unwrap_or(u64::MAX);
-        let seqs = queue.pending.iter().map(|pending| pending.seq);
-        let seqs: Vec<_> =
-            seqs.filter(|seq| !here.contains(seq) && !queue.committed.contains_key(seq)).collect();
-        let gone: Vec<_> = seqs.into_iter().filter_map(|seq| queue.take(seq)).collect();
+        let mut gone = Vec::new();
+        for queue in self.of_another(client) {
+            // What was committed is shown until the rows hold it.
+            let done = |seq: &u64| !here.contains(seq) && !queue.committed.contains_key(seq);
+            let seqs: Vec<_> = queue.pending.iter().map(|p| p.seq).filter(done).collect();
+            gone.extend(seqs.into_iter().filter_map(|seq| queue.take(seq)));
+        }
         self.let_go(gone)
+    }
+
+    /// The queues of another client: what is shown of it, and what is adopted.
+    fn of_another(&mut self, client: &str) -> impl Iterator<Item = &mut Queue<A>> {
+        self.queues
+            .iter_mut()
+            .filter(move |queue| *queue.client == *client && queue.whose != Whose::Own)
     }
 
     /// The queue of another living client.

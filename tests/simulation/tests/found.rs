@@ -12,7 +12,10 @@ fn schedules_that_found_a_fault_hold() {
         (9_049_087, "what a client had made was shown beside what was taken over from it"),
         (8_009_896, "a store that had been slow was not waited for"),
         (7_006_105, "a tab that was gone before a store was read was shown after it"),
-        (22_157_183, "a room's clock that jumped made a push seem new that it had done and forgotten"),
+        (
+            22_157_183,
+            "a room's clock that jumped made a push seem new that it had done and forgotten",
+        ),
     ] {
         // They were found when there were no clients of version 1.
         if let Err(violation) = run_schedule(&Schedule::of(seed).without_v1()) {
