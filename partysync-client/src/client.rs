@@ -65,7 +65,7 @@ pub(crate) struct Inner<A> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update {
     /// The keys whose row, or whose being pending, changed; by channel.
-    pub changes: Changes,
+    pub changes: Arc<Changes>,
     /// Where the client stands.
     pub status: Status,
     /// The application's own messages from the server.
@@ -432,15 +432,16 @@ impl<A: Action> Inner<A> {
     }
 
     fn tell(&mut self) {
+        let mut changes = Changes::new();
         let mut update = Update {
-            changes: Changes::new(),
+            changes: Arc::default(),
             messages: Vec::new(),
             errors: Vec::new(),
             status: self.peer.status(),
         };
         while let Some(output) = self.peer.poll_output() {
             match output {
-                Output::Changed(changes) => merge(&mut update.changes, changes),
+                Output::Changed(more) => merge(&mut changes, more),
                 Output::Message(message) => update.messages.push(message),
                 Output::Error(error) => update.errors.push(error),
                 Output::Answer(seq, outcome) => {
@@ -455,6 +456,7 @@ impl<A: Action> Inner<A> {
                 output => self.outputs.push(output),
             }
         }
+        update.changes = Arc::new(changes);
         let peer = &self.peer;
         if self.ended {
             // What nobody will store any more: who waits for it hears that the client is closed.

@@ -340,6 +340,13 @@ impl<S: SyncServer> World<S> {
             client.peer.handle(input, now);
         }
         self.outputs(index);
+        // What it puts off is done at once: nobody waits for a page here.
+        while let Some(client) = self.clients.get_mut(index)
+            && client.peer.timeout() == Some(0)
+        {
+            client.peer.handle(Input::Time, now);
+            self.outputs(index);
+        }
     }
 
     fn outputs(&mut self, index: usize) {

@@ -90,7 +90,7 @@ const loads = (browser, server, rate) =>
       const tab = await throttled(context, rate);
       await tab.goto(`${server.url}/bench/`);
       await tab.waitForFunction(() => window.load);
-      const load = await tab.evaluate((room) => window.load(room), "rows");
+    const load = await tab.evaluate((room) => window.load(room), "rows");
       expect("rows", load.rows, scale.rows);
       found[from] = load;
       await tab.close();

@@ -111,7 +111,7 @@ impl<A: Action> Peer<A> {
         self.connection.sockets()
     }
 
-    /// When [`Input::Time`] is due: on the monotonic clock, ms.
+    /// When [`Input::Time`] is due: on the monotonic clock, ms; 0 when there is more to do at once.
     pub fn timeout(&self) -> Option<u64> {
         if self.is_done() {
             return None;
@@ -201,7 +201,7 @@ impl<A: Action> Peer<A> {
         match input {
             Input::Opened(opened) => self.storage.opened_late(opened.is_ok()),
             Input::Stored(result) => self.stored(result, now),
-            Input::Time => self.storage.give_up(now, self.timing.store_ms),
+            Input::Time => self.storage.time_closed(now, self.timing.store_ms),
             _ => {}
         }
         self.storage_goes_on(now);

@@ -50,7 +50,7 @@ pub struct Status {
     pub warning: Option<Error>,
 }
 
-/// How long a client waits for what; in milliseconds.
+/// How long a client waits for what, in milliseconds; and how much it does at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// For the socket, the welcome and each page of the catch-up. Doubled after each attempt that
@@ -71,6 +71,8 @@ pub struct Timing {
     /// For how long at least an action has to go without an answer, while the room is there,
     /// before it is given up.
     pub give_up_ms: u64,
+    /// So many stored rows are read at a time: a page goes on in between.
+    pub read_rows: usize,
 }
 
 impl Default for Timing {
@@ -84,6 +86,7 @@ impl Default for Timing {
             retry_max_ms: 15_000,
             store_ms: 10_000,
             give_up_ms: 60 * 60 * 1000,
+            read_rows: 1_000,
         }
     }
 }

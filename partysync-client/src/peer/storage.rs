@@ -2,7 +2,7 @@
 //! opened again after a failure.
 
 use super::{Note, Now, Output, Peer};
-use crate::replica::merge;
+use crate::replica::{Changes, Loading, merge};
 use crate::store::{Outbox, Saved, StoreEvent, Write};
 use partysync::{Action, Code, Error, Result};
 use std::collections::VecDeque;
@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 /// The first wait before a store that failed is opened again, ms; doubles up to the longest.
 const REOPEN_MS: u64 = 250;
 const REOPEN_MAX_MS: u64 = 30_000;
+/// For each entry of a batch a store is given so much longer, ms: slow ones take a fifth of it.
+const ENTRY_MS: u64 = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
@@ -17,8 +19,8 @@ enum State {
     Opening { since: u64 },
     /// It works.
     Idle,
-    /// A batch is on its way, since this moment.
-    Writing { since: u64 },
+    /// A batch is on its way, since this moment; a large one is given so much longer, ms.
+    Writing { since: u64, longer: u64 },
     /// It failed, and is opened again at this moment.
     Failed { retry_at: u64 },
 }
@@ -53,6 +55,8 @@ pub(super) struct Storage {
     broke: Option<Error>,
     /// What the others are told when this many batches are stored.
     notes: VecDeque<(u64, Note)>,
+    /// What it held, on the way into the replica.
+    reading: Option<(Saved, Loading)>,
     /// What was told as long as the store was read: it may have read what was there before.
     early: Vec<StoreEvent>,
     warning: Option<Error>,
@@ -72,6 +76,7 @@ impl Storage {
             rewriting: false,
             broke: None,
             notes: VecDeque::new(),
+            reading: None,
             early: Vec::new(),
             warning: None,
         }
@@ -94,10 +99,12 @@ impl Storage {
 
     pub(super) fn timeout(&self, store_ms: u64) -> Option<u64> {
         match self.state {
+            // At once: there is more to read.
+            _ if self.reading.is_some() => Some(0),
             State::Failed { retry_at } => Some(retry_at),
             State::Opening { since } if !self.started => Some(since.saturating_add(store_ms)),
-            State::Writing { since } if self.warning.is_none() => {
-                Some(since.saturating_add(store_ms))
+            State::Writing { since, longer } if self.warning.is_none() => {
+                Some(since.saturating_add(store_ms).saturating_add(longer))
             }
             _ => None,
         }
@@ -106,8 +113,10 @@ impl Storage {
     /// When the client has ended: how long what is on its way is still waited for.
     pub(super) fn last_timeout(&self, store_ms: u64) -> Option<u64> {
         match self.state {
-            State::Opening { since } | State::Writing { since } => {
-                Some(since.saturating_add(store_ms))
+            _ if self.reading.is_some() => Some(0),
+            State::Opening { since } => Some(since.saturating_add(store_ms)),
+            State::Writing { since, longer } => {
+                Some(since.saturating_add(store_ms).saturating_add(longer))
             }
             State::Idle | State::Failed { .. } => None,
         }
@@ -122,6 +131,11 @@ impl Storage {
         }
     }
 
+    /// Whether it is open, and what it held is being read.
+    pub(super) fn is_read(&self) -> bool {
+        self.reading.is_some()
+    }
+
     /// It was opened when the client had ended.
     pub(super) fn opened_late(&mut self, works: bool) {
         // What it lost before is not known any more.
@@ -129,9 +143,12 @@ impl Storage {
         self.state = if works { State::Idle } else { State::Failed { retry_at: 0 } };
     }
 
-    /// The client has ended: what takes so long is not waited for any more.
-    pub(super) fn give_up(&mut self, now: Now, store_ms: u64) {
-        if self.last_timeout(store_ms).is_some_and(|due| now.monotonic >= due) {
+    /// The client has ended: what was kept is not read any more, and what takes so long is not
+    /// waited for.
+    pub(super) fn time_closed(&mut self, now: Now, store_ms: u64) {
+        if self.reading.take().is_some() {
+            self.opened_late(true);
+        } else if self.last_timeout(store_ms).is_some_and(|due| now.monotonic >= due) {
             self.state = State::Failed { retry_at: 0 };
         }
     }
@@ -152,53 +169,72 @@ impl Storage {
 impl<A: Action> Peer<A> {
     /// The store was opened and read, or it was not.
     pub(super) fn store_opened(&mut self, opened: Result<Saved>, now: Now) {
-        let first = !std::mem::replace(&mut self.storage.started, true);
-        let early = std::mem::take(&mut self.storage.early);
         match opened {
-            Ok(saved) => {
-                let Saved { channels, mut outboxes, others, abandoned } = saved;
-                self.storage.state = State::Idle;
-                if !self.storage.lost {
-                    self.storage.warning = None;
-                }
-                outboxes.sort_unstable_by_key(|outbox| outbox.began());
-                for (id, abandoned) in abandoned {
-                    if !self.discarded.contains(&id) {
-                        self.abandoned.entry(id).or_insert(abandoned);
-                    }
-                }
-                // Rows that came in the meantime are newer than those that were stored.
-                let mut changes = if self.replica.epoch().is_none() {
-                    let (changes, errors) = self.replica.load_rows(channels);
-                    errors.into_iter().for_each(|error| self.report(error));
-                    changes
-                } else {
-                    Default::default()
-                };
-                for outbox in &others {
-                    merge(&mut changes, self.replica.show_other(outbox));
-                }
-                self.change(changes);
-                for outbox in &outboxes {
-                    self.adopt(outbox);
-                }
-                for event in early {
-                    match event {
-                        StoreEvent::Note(note) => self.hear(note),
-                        StoreEvent::Orphan(outbox) => self.adopt(&outbox),
-                        StoreEvent::Broke(_) | StoreEvent::Deleted => {}
-                    }
-                }
-                self.write_all_if_lost();
-                if !outboxes.is_empty() {
-                    self.push(now);
-                }
+            Ok(mut saved) => {
+                let loading = Loading::new(std::mem::take(&mut saved.channels));
+                self.storage.reading = Some((saved, loading));
+                self.read_on(now);
             }
-            Err(error) => self.store_failed(&error, now),
+            Err(error) => {
+                self.storage.early.clear();
+                self.store_failed(&error, now);
+                self.first_opened(now);
+            }
         }
-        if first {
+    }
+
+    fn first_opened(&mut self, now: Now) {
+        if !std::mem::replace(&mut self.storage.started, true) {
             self.start(now);
         }
+    }
+
+    /// Reads some more of what the store held, until it is all there.
+    pub(super) fn read_on(&mut self, now: Now) {
+        let Some((saved, mut loading)) = self.storage.reading.take() else { return };
+        // Rows that came in the meantime are newer than those that were stored.
+        let wanted = self.replica.epoch().is_none();
+        if wanted && !self.replica.read(&mut loading, self.timing.read_rows.max(1)) {
+            self.storage.reading = Some((saved, loading));
+            return;
+        }
+        let Saved { mut outboxes, others, abandoned, .. } = saved;
+        let early = std::mem::take(&mut self.storage.early);
+        self.storage.state = State::Idle;
+        if !self.storage.lost {
+            self.storage.warning = None;
+        }
+        outboxes.sort_unstable_by_key(|outbox| outbox.began());
+        for (id, abandoned) in abandoned {
+            if !self.discarded.contains(&id) {
+                self.abandoned.entry(id).or_insert(abandoned);
+            }
+        }
+        let mut changes = Changes::new();
+        if wanted {
+            let (loaded, errors) = self.replica.load(loading);
+            errors.into_iter().for_each(|error| self.report(error));
+            changes = loaded;
+        }
+        for outbox in &others {
+            merge(&mut changes, self.replica.show_other(outbox));
+        }
+        self.change(changes);
+        for outbox in &outboxes {
+            self.adopt(outbox);
+        }
+        for event in early {
+            match event {
+                StoreEvent::Note(note) => self.hear(note),
+                StoreEvent::Orphan(outbox) => self.adopt(&outbox),
+                StoreEvent::Broke(_) | StoreEvent::Deleted => {}
+            }
+        }
+        self.write_all_if_lost();
+        if !outboxes.is_empty() {
+            self.push(now);
+        }
+        self.first_opened(now);
     }
 
     /// A batch was stored, or was not.
@@ -343,6 +379,9 @@ impl<A: Action> Peer<A> {
 
     /// Time has passed.
     pub(super) fn storage_time(&mut self, now: Now) {
+        if self.storage.is_read() {
+            return self.read_on(now);
+        }
         let due = self.storage.timeout(self.timing.store_ms);
         if due.is_none_or(|due| now.monotonic < due) {
             return;
@@ -397,7 +436,8 @@ impl<A: Action> Peer<A> {
         if self.storage.state == State::Idle && !self.storage.next.is_empty() {
             let batch = std::mem::take(&mut self.storage.next);
             self.storage.batch += 1;
-            self.storage.state = State::Writing { since: now.monotonic };
+            let longer = batch.iter().map(Write::entries).sum::<u64>() * ENTRY_MS;
+            self.storage.state = State::Writing { since: now.monotonic, longer };
             self.outputs.push_back(Output::Store(batch));
         }
         while let Some((mark, _)) = self.storage.notes.front() {

@@ -3,7 +3,7 @@
 
 use super::overlay::NewRows;
 use super::pending::Whose;
-use super::{Changes, Replica, Row, Table};
+use super::{Changes, Replica, Row, Staged, Table};
 use crate::gathered::gathered;
 use crate::store::{RowsWrite, SavedAction, Write};
 use partysync::sql::Value;
@@ -39,36 +39,33 @@ impl<A: Action> Replica<A> {
             return Err(out_of_step());
         }
         // What was sent up to here has come, or a page was lost.
-        let before = table.staged.last().map_or(0, |page| page.sent);
-        let came = before + (page.rows.len() + page.gone.len()) as u64;
+        let came = table.staged.sent + (page.rows.len() + page.gone.len()) as u64;
         if page.sent != came && !partysync::__mutated("page") {
-            table.staged.clear();
+            table.staged = Staged::default();
             return Err(out_of_step());
         }
         let (more, whole, to) = (page.more, page.from.is_none(), page.to);
-        table.staged.push(page);
+        table.staged.read(table.schema, page)?;
         if more {
             return Ok((false, Changes::new()));
         }
-        let pages = std::mem::take(&mut table.staged);
-        let (schema, channel) = (table.schema, table.schema.table);
+        let Staged { rows, gone, stored, .. } = std::mem::take(&mut table.staged);
+        let channel = table.schema.table;
         let from = table.version.filter(|_| !whole);
-        let mut rows = BTreeMap::new();
-        for page in pages {
-            read_rows(schema, &page.rows, &page.gone, &mut rows)?;
+        let first = whole && table.confirmed.is_empty();
+        self.set_version(channel, from, to, stored);
+        let done = self.held_by_rows();
+        if first && gone.is_empty() && done.is_empty() && self.index.is_empty() {
+            return Ok((true, self.put_first(channel, rows)));
         }
+        let mut changed: BTreeMap<_, _> = gathered(gone.into_iter().map(|key| (key, None)));
         if whole {
             // What the snapshot does not hold is gone.
-            for key in table.confirmed.keys() {
-                rows.entry(key.clone()).or_insert(None);
-            }
+            let here = self.tables.get(channel).map(|table| table.confirmed.keys());
+            changed.extend(here.into_iter().flatten().map(|key| (key.clone(), None)));
         }
-        // Rows that go are stored by what takes their place.
-        let stored = rows.iter().filter(|(_, row)| !whole || row.is_some());
-        let stored = stored.map(|(key, row)| RowsWrite::row(schema, key, row.as_deref())).collect();
-        self.set_version(channel, from, to, stored);
-        let gone = self.held_by_rows();
-        Ok((true, self.confirm(gathered([(channel, rows)]), gone)))
+        changed.extend(rows.into_iter().map(|(key, row)| (key, Some(row))));
+        Ok((true, self.confirm(gathered([(channel, changed)]), done)))
     }
 
     /// A patch, with its answers.
@@ -171,6 +168,27 @@ impl<A: Action> Replica<A> {
             let (schema, epoch) = (table.schema.hash(), self.epoch.clone().unwrap_or_default());
             self.writes.push(Write::Rows(RowsWrite { channel, schema, epoch, from, to, rows }));
         }
+    }
+}
+
+impl Staged {
+    /// Reads a page. A key comes once in a catch-up; if it does not, the last time counts.
+    fn read(&mut self, schema: &Schema, page: CatchUp) -> Result<()> {
+        self.sent = page.sent;
+        for json in page.rows {
+            let row = schema.row_from_json(&json)?;
+            let key = schema.key_of(&row)?;
+            self.stored.push((key.to_string(), Some(json)));
+            self.gone.remove(&key);
+            self.rows.insert(key, row);
+        }
+        for key in page.gone {
+            let key = key_from_json(schema, &key)?;
+            self.stored.push((key.to_string(), None));
+            self.rows.remove(&key);
+            self.gone.insert(key);
+        }
+        Ok(())
     }
 }
 

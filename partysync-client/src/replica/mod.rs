@@ -6,20 +6,22 @@
 //! patch touches what one of them has read or written; the cost is that of the rows touched.
 
 mod frames;
+mod loading;
 mod outboxes;
 mod overlay;
 mod pending;
 mod scratch;
 
 pub(crate) use frames::Answered;
+pub(crate) use loading::Loading;
 pub(crate) use pending::{Patience, PushLimits};
 
 use crate::gathered::gathered;
-use crate::store::{RowsWrite, SavedChannel, Write};
+use crate::store::{RowsWrite, Write};
 use overlay::Index;
 use partysync::sql::Value;
-use partysync::wire::v2::{CatchUp, Change, Subscription};
-use partysync::{Action, Error, Key, Record, Result, Schema};
+use partysync::wire::v2::{Change, Subscription};
+use partysync::{Action, Key, Record, Result, Schema};
 use pending::{Pending, Queue, Whose};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,8 +59,19 @@ struct Table {
     confirmed: BTreeMap<Key, Row>,
     /// Rows that pending actions wrote; `None` for one that they deleted.
     overlay: BTreeMap<Key, Option<Row>>,
-    /// Pages of a catch-up that is not complete.
-    staged: Vec<CatchUp>,
+    /// What came of a catch-up that is not complete.
+    staged: Staged,
+}
+
+/// The pages of a catch-up, read as they come: the last one has little left to do.
+#[derive(Debug, Default)]
+struct Staged {
+    /// Rows and keys that came.
+    sent: u64,
+    rows: BTreeMap<Key, Row>,
+    gone: BTreeSet<Key>,
+    /// What has to be stored of it.
+    stored: Vec<(String, Option<Json>)>,
 }
 
 impl<A: Action> Replica<A> {
@@ -71,7 +84,7 @@ impl<A: Action> Replica<A> {
                 version: None,
                 confirmed: BTreeMap::new(),
                 overlay: BTreeMap::new(),
-                staged: Vec::new(),
+                staged: Staged::default(),
             };
             (schema.table, table)
         };
@@ -86,38 +99,6 @@ impl<A: Action> Replica<A> {
             pages: 0,
             writes: Vec::new(),
         }
-    }
-
-    /// The rows that were stored; what cannot be used is given back as errors, and fetched anew.
-    pub(crate) fn load_rows(
-        &mut self,
-        mut channels: BTreeMap<String, SavedChannel>,
-    ) -> (Changes, Vec<Error>) {
-        let mut errors = Vec::new();
-        for table in self.tables.values_mut() {
-            let Some(stored) = channels.remove(table.schema.table) else { continue };
-            if stored.schema != table.schema.hash() {
-                continue;
-            }
-            match table.read(stored.rows.into_values()) {
-                Ok(rows) => table.confirmed = rows,
-                Err(error) => {
-                    errors.push(error.context(format_args!("stored `{}`", table.schema.table)));
-                    continue;
-                }
-            }
-            // Rows of another epoch are shown until those of the room's are here.
-            let epoch = self.epoch.get_or_insert_with(|| stored.epoch.clone());
-            table.version = stored.version.filter(|_| *epoch == stored.epoch);
-        }
-        let mut changes = Changes::new();
-        for (channel, table) in &self.tables {
-            if !table.confirmed.is_empty() {
-                changes.insert(*channel, gathered(table.confirmed.keys().cloned()));
-            }
-        }
-        merge(&mut changes, self.replay());
-        (changes, errors)
     }
 
     /// The epoch of the confirmed rows.
@@ -204,7 +185,7 @@ impl<A: Action> Replica<A> {
         self.partial.clear();
         self.pages = 0;
         for table in self.tables.values_mut() {
-            table.staged.clear();
+            table.staged = Staged::default();
         }
     }
 
@@ -261,21 +242,16 @@ impl<A: Action> Replica<A> {
 /// Adds changes to others.
 pub(crate) fn merge(into: &mut Changes, changes: Changes) {
     for (channel, keys) in changes {
-        into.entry(channel).or_default().extend(keys);
+        let there = into.entry(channel).or_default();
+        if there.is_empty() {
+            *there = keys;
+        } else {
+            there.extend(keys);
+        }
     }
 }
 
 impl Table {
-    /// Rows as they were stored.
-    fn read(&self, rows: impl Iterator<Item = Json>) -> Result<BTreeMap<Key, Row>> {
-        let mut read = BTreeMap::new();
-        for row in rows {
-            let row = self.schema.row_from_json(&row)?;
-            read.insert(self.schema.key_of(&row)?, row);
-        }
-        Ok(read)
-    }
-
     /// A row as it is shown.
     fn row(&self, key: &Key) -> Option<&Row> {
         match self.overlay.get(key) {

@@ -43,6 +43,11 @@ impl Index {
         footprint.scanned.iter().for_each(|channel| uncount(&mut self.scanned, channel));
     }
 
+    /// Whether no pending action has looked at anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.touched.is_empty() && self.scanned.is_empty()
+    }
+
     /// Whether a pending action has looked at this row.
     fn depends_on(&self, at: &At) -> bool {
         self.touched.contains_key(at) || self.scanned.contains_key(at.0)
@@ -188,6 +193,16 @@ impl<A: Action> Replica<A> {
             });
         }
         self.changed(before)
+    }
+
+    /// Puts the first rows of a table in, when nothing is pending: they are shown as they are.
+    pub(super) fn put_first(&mut self, channel: &'static str, rows: BTreeMap<Key, Row>) -> Changes {
+        let Some(table) = self.tables.get_mut(channel).filter(|_| !rows.is_empty()) else {
+            return Changes::new();
+        };
+        table.confirmed = rows;
+        // They are many, and in order already: this way is the faster one.
+        gathered([(channel, table.confirmed.keys().cloned().collect())])
     }
 
     fn put_confirmed(&mut self, rows: NewRows) {

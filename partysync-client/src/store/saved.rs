@@ -157,6 +157,17 @@ pub enum Write {
     Discard(String),
 }
 
+impl Write {
+    /// How many entries it changes, about.
+    pub(crate) fn entries(&self) -> u64 {
+        match self {
+            Self::Rows(write) => write.rows.len() as u64,
+            Self::Outbox(outbox) => outbox.pending.len() as u64,
+            _ => 1,
+        }
+    }
+}
+
 /// What changed in a channel between two versions.
 ///
 /// Several clients keep the same rows, each as it hears of them: a store leaves out what another

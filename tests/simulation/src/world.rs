@@ -93,6 +93,7 @@ impl World {
             tabs: (0..clients).map(|_| None).collect(),
             // A store that is only slow is waited for.
             timing: Timing {
+                read_rows: if small_pages { 1 } else { Timing::default().read_rows },
                 store_ms: if store_faults { Timing::default().store_ms } else { u64::MAX / 2 },
                 ..Timing::default()
             },

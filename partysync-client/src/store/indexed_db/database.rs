@@ -20,7 +20,7 @@ pub(super) const PENDING: &str = "pending";
 pub(super) const ABANDONED: &str = "abandoned";
 /// What is kept of a channel beside its rows, by its name.
 pub(super) const CHANNEL: &str = "channel";
-/// Rows by channel and key.
+/// Rows by channel and key, and pages of rows by channel and number.
 pub(super) const ROW: &str = "row";
 
 const VERSION: u32 = 1;
@@ -163,6 +163,11 @@ impl Records {
     pub(super) fn put(&self, key: &JsValue, value: &impl Serialize) -> Result<Put> {
         let text = serde_json::to_string(value)
             .map_err(|e| Error::new(Code::InvalidValue, e.to_string()))?;
+        self.put_text(key, &text)
+    }
+
+    /// Puts a text, as [`put`](Self::put) does a value.
+    pub(super) fn put_text(&self, key: &JsValue, text: &str) -> Result<Put> {
         self.0.put_with_key(&text.into(), key).map(Put).map_err(thrown)
     }
 
@@ -220,8 +225,9 @@ pub(super) fn range(first: &str) -> Result<JsValue> {
 }
 
 /// The keys of a range from this one on, without it.
-pub(super) fn range_after(first: &str, key: &JsValue) -> Result<JsValue> {
-    bound(key, true, &Array::of2(&first.into(), &Array::new()))
+pub(super) fn range_after(range: &JsValue, key: &JsValue) -> Result<JsValue> {
+    let upper = range.unchecked_ref::<IdbKeyRange>().upper().map_err(thrown)?;
+    bound(key, true, &upper)
 }
 
 /// The keys of a client's actions from one seq to another.
@@ -229,7 +235,8 @@ pub(super) fn seqs(client: &str, from: u64, to: u64) -> Result<JsValue> {
     bound(&action_key(client, from), false, &action_key(client, to))
 }
 
-fn bound(lower: &JsValue, open: bool, upper: &JsValue) -> Result<JsValue> {
+/// The keys from one on, with it unless `open`, up to another.
+pub(super) fn bound(lower: &JsValue, open: bool, upper: &JsValue) -> Result<JsValue> {
     let range = IdbKeyRange::bound_with_lower_open_and_upper_open(lower, upper, open, false);
     range.map(JsValue::from).map_err(thrown)
 }

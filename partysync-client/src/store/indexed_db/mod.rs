@@ -7,6 +7,7 @@
 mod database;
 mod locks;
 mod read;
+mod rows;
 mod tabs;
 mod write;
 
@@ -347,16 +348,32 @@ impl Shared {
     }
 
     /// The rows. Those that cannot be read are deleted: they are fetched anew.
-    async fn read_channels(&self) -> Result<BTreeMap<String, SavedChannel>> {
+    async fn read_channels(self: &Rc<Self>) -> Result<BTreeMap<String, SavedChannel>> {
         let tx = self.with_db(|db| db.read(&[CHANNEL, ROW]))?;
-        let (channels, unreadable) = read::channels(&tx).await?;
+        let read::Channels { all, unreadable, loose } = read::channels(&tx).await?;
         tx.commit().await?;
         if !unreadable.is_empty() {
             let tx = self.with_db(|db| db.write(&[CHANNEL, ROW]))?;
             unreadable.iter().try_for_each(|name| write::delete_channel(&tx, name))?;
             tx.commit().await?;
         }
-        Ok(channels)
+        if !loose.is_empty() {
+            let shared = self.clone();
+            spawn_local(async move {
+                // If it fails, what is kept stays as it was, and is tried the next time.
+                let _ = shared.make_pages(&loose).await;
+            });
+        }
+        Ok(all)
+    }
+
+    async fn make_pages(&self, names: &[String]) -> Result<()> {
+        for name in names {
+            let tx = self.with_db(|db| db.write(&[CHANNEL, ROW]))?;
+            rows::make_pages(&tx, name).await?;
+            tx.commit().await?;
+        }
+        Ok(())
     }
 
     fn has(&self, client: &str) -> bool {

@@ -1,8 +1,9 @@
 //! Reading what is kept. What cannot be read is left out, and costs nothing else.
 
 use super::database::{
-    ABANDONED, CHANNEL, OUTBOX, PENDING, ROW, Records, Tx, parse, range, range_after,
+    ABANDONED, CHANNEL, OUTBOX, PENDING, Records, Tx, parse, range, range_after,
 };
+use super::rows;
 use crate::gathered::gathered;
 use crate::store::{Abandoned, Outbox, SavedAction, SavedChannel};
 use js_sys::Array;
@@ -30,7 +31,7 @@ pub(super) async fn clients(tx: &Tx) -> Result<BTreeSet<String>> {
 /// A client's outbox; an empty one if nothing is kept.
 pub(super) async fn outbox(tx: &Tx, client: &str) -> Result<Outbox> {
     let mut outbox = Outbox::new(client);
-    entries(&tx.store(PENDING)?, client, |key, value| {
+    entries(&tx.store(PENDING)?, range(client)?, PAGE, |key, value| {
         // What cannot be read is sent as nothing, which the room rejects: its seq is not missed.
         let unreadable = |_| SavedAction {
             channel: String::new(),
@@ -69,46 +70,46 @@ pub(super) async fn abandoned(tx: &Tx) -> Result<BTreeMap<String, Abandoned>> {
     Ok(abandoned)
 }
 
-/// The channels with their rows, and the names of those that cannot be read.
-pub(super) async fn channels(tx: &Tx) -> Result<(BTreeMap<String, SavedChannel>, Vec<String>)> {
-    let (heads, rows) = (tx.store(CHANNEL)?, tx.store(ROW)?);
-    let (mut channels, mut unreadable) = (BTreeMap::new(), Vec::new());
-    for name in heads.keys().await?.iter().filter_map(|name| name.as_string()) {
-        match channel(&heads, &rows, &name).await {
-            Ok(channel) => drop(channels.insert(name, channel)),
-            Err(_) => unreadable.push(name),
+/// The channels with their rows.
+#[derive(Default)]
+pub(super) struct Channels {
+    pub(super) all: BTreeMap<String, SavedChannel>,
+    /// The names of those that cannot be read.
+    pub(super) unreadable: Vec<String>,
+    /// The names of those that should be made pages of.
+    pub(super) loose: Vec<String>,
+}
+
+pub(super) async fn channels(tx: &Tx) -> Result<Channels> {
+    let mut channels = Channels::default();
+    for name in tx.store(CHANNEL)?.keys().await?.iter().filter_map(|name| name.as_string()) {
+        match rows::read(tx, &name).await {
+            Ok((channel, worth_pages)) => {
+                channels.loose.extend(worth_pages.then(|| name.clone()));
+                channels.all.insert(name, channel);
+            }
+            Err(_) => channels.unreadable.push(name),
         }
     }
-    Ok((channels, unreadable))
+    Ok(channels)
 }
 
-async fn channel(heads: &Records, rows: &Records, name: &str) -> Result<SavedChannel> {
-    let mut channel: SavedChannel = heads.get(&name.into()).await?.unwrap_or_default();
-    entries(rows, name, |key, value| {
-        if let Some(key) = key.as_string() {
-            channel.rows.insert(key, parse(value)?);
-        }
-        Ok(())
-    })
-    .await?;
-    Ok(channel)
-}
-
-/// Goes through what is kept under keys of two parts with this first: the second part and the
-/// value of each.
-async fn entries(
+/// Goes through what is kept under a range of keys of two parts, at most so much at a time: the
+/// second part and the value of each.
+pub(super) async fn entries(
     store: &Records,
-    first: &str,
+    range: JsValue,
+    limit: u32,
     mut each: impl FnMut(JsValue, &JsValue) -> Result<()>,
 ) -> Result<()> {
-    let mut rest = range(first)?;
+    let mut rest = range;
     loop {
-        let page = store.entries(&rest, PAGE).await?;
+        let page = store.entries(&rest, limit).await?;
         for (key, value) in &page {
             each(Array::from(key).get(1), value)?;
         }
         match page.last() {
-            Some((last, _)) if page.len() == PAGE as usize => rest = range_after(first, last)?,
+            Some((last, _)) if page.len() == limit as usize => rest = range_after(&rest, last)?,
             _ => return Ok(()),
         }
     }

@@ -4,11 +4,13 @@ use super::database::{
     ABANDONED, CHANNEL, OUTBOX, PENDING, Put, ROW, Records, Tx, action_key, range, seqs,
 };
 use super::read::Head;
+use super::rows::{ChannelHead, put_all};
 use crate::gathered::gathered;
 use crate::store::saved::Fit;
-use crate::store::{Outbox, RowsWrite, SavedAction, SavedChannel, Write};
+use crate::store::{Outbox, RowsWrite, SavedAction, Write};
 use crate::transport::{Transport, WebTransport};
 use partysync::Result;
+use serde_json::Value as Json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use wasm_bindgen::JsValue;
@@ -65,7 +67,7 @@ impl Batch<'_> {
             Write::Rows(rows) => self.rows(rows).await,
             Write::Stale(name) => {
                 let (channels, name) = (self.tx.store(CHANNEL)?, JsValue::from(name));
-                if let Some(mut channel) = channels.get::<SavedChannel>(&name).await? {
+                if let Some(mut channel) = channels.get::<ChannelHead>(&name).await? {
                     channel.version = None;
                     channels.put(&name, &channel)?;
                 }
@@ -123,19 +125,24 @@ impl Batch<'_> {
         let (channels, rows) = (self.tx.store(CHANNEL)?, self.tx.store(ROW)?);
         let name = JsValue::from(write.channel);
         // One that cannot be read is replaced as one that is not there.
-        let kept = channels.get::<SavedChannel>(&name).await.ok().flatten().unwrap_or_default();
-        match write.fits(&kept.epoch, &kept.schema, kept.version) {
-            Fit::Not => return Ok(()),
-            Fit::Over => {}
-            Fit::Instead => rows.delete(&range(write.channel)?)?,
+        let kept = channels.get::<ChannelHead>(&name).await.ok().flatten().unwrap_or_default();
+        let fit = write.fits(&kept.epoch, &kept.schema, kept.version);
+        if fit == Fit::Not {
+            return Ok(());
         }
-        let RowsWrite { schema, epoch, to, rows: changed, .. } = write;
-        let kept = SavedChannel { epoch, version: Some(to), schema, ..SavedChannel::default() };
-        channels.put(&name, &kept)?;
+        let RowsWrite { schema, epoch, to, rows: changed, channel, .. } = write;
+        let paged = kept.paged || fit == Fit::Instead;
+        channels.put(&name, &ChannelHead { epoch, version: Some(to), schema, paged })?;
+        if fit == Fit::Instead {
+            let there = changed.into_iter().filter_map(|(key, row)| Some((key, row?)));
+            return put_all(&rows, channel, there, &mut self.pace).await;
+        }
         for (key, row) in changed {
             let key = js_sys::Array::of2(&name, &key.into()).into();
             match row {
                 Some(row) => self.pace.rest(&rows.put(&key, &row)?).await?,
+                // A page may hold it.
+                None if paged => self.pace.rest(&rows.put(&key, &Json::Null)?).await?,
                 None => rows.delete(&key)?,
             }
         }
@@ -143,14 +150,14 @@ impl Batch<'_> {
     }
 }
 
-/// Lets the page go on at times while a large batch is given to the database.
-struct Pace {
+/// Lets the browser's page go on at times while a large batch is given to the database.
+pub(super) struct Pace {
     since: u64,
     count: u32,
 }
 
 impl Pace {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { since: WebTransport.now().monotonic, count: 0 }
     }
 
@@ -158,7 +165,12 @@ impl Pace {
     /// on: a request of it is pending.
     async fn rest(&mut self, last: &Put) -> Result<()> {
         self.count += 1;
-        if self.count.is_multiple_of(16) && WebTransport.now().monotonic - self.since > BUSY {
+        if self.count.is_multiple_of(16) { self.rest_after_page(last).await } else { Ok(()) }
+    }
+
+    /// As [`rest`](Self::rest), after a value that takes time by itself.
+    pub(super) async fn rest_after_page(&mut self, last: &Put) -> Result<()> {
+        if WebTransport.now().monotonic - self.since > BUSY {
             last.done().await?;
             self.since = WebTransport.now().monotonic;
         }
