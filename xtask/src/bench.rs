@@ -2,7 +2,7 @@
 
 use crate::process::run;
 use crate::test::cargo_command;
-use crate::tools::set_up;
+use crate::tools::{CHROMIUM, set_up};
 use crate::{build, fixture, root, target};
 use anyhow::Result;
 use std::ffi::OsString;
@@ -50,5 +50,6 @@ pub(crate) fn client(arguments: impl IntoIterator<Item = OsString>) -> Result<()
     let script = root()?.join("tests/bench/client.mjs");
     let mut command = tools.command(tools.npm("node"))?;
     command.arg(script).args(arguments).env("BENCH_PAGE", page);
+    command.env(CHROMIUM.variable, CHROMIUM.find()?);
     run(command.env("BENCH_NATIVE", target()?.join("simulation/bench-client")))
 }

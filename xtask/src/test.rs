@@ -1,7 +1,7 @@
 //! Every check there is, in steps.
 
 use crate::process::{output, run, step};
-use crate::tools::{Tools, chromium, set_up};
+use crate::tools::{CHROMIUM, FIREFOX, Tools, set_up};
 use crate::{build, fixture, root};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
@@ -259,6 +259,7 @@ fn e2e(tools: &Tools) -> Result<()> {
         // The files share two fixtures and a machine: one at a time.
         .args(["--test", "--test-concurrency=1", "--test-reporter=spec"])
         .args(files)
-        .env("CHROMIUM", chromium()?)
+        .env(CHROMIUM.variable, CHROMIUM.find()?)
+        .env(FIREFOX.variable, FIREFOX.find()?)
         .current_dir(root()?))
 }

@@ -124,32 +124,53 @@ fn cargo_tool(tools: &Path, package: &str, program: &str, version: &str) -> Resu
     Ok(path)
 }
 
-/// A Chromium to test with: `CHROMIUM`, one on the PATH, or Debian's package where we are root.
-pub(crate) fn chromium() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("CHROMIUM") {
-        return Ok(path.into());
+/// A browser to test with: what the variable of its name says, one on the PATH, or Debian's
+/// package where we are root.
+pub(crate) struct Browser {
+    pub(crate) variable: &'static str,
+    programs: &'static [&'static str],
+    package: &'static str,
+}
+
+pub(crate) const CHROMIUM: Browser = Browser {
+    variable: "CHROMIUM",
+    programs: &["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"],
+    package: "chromium",
+};
+pub(crate) const FIREFOX: Browser =
+    Browser { variable: "FIREFOX", programs: &["firefox", "firefox-esr"], package: "firefox-esr" };
+
+impl Browser {
+    /// The program.
+    pub(crate) fn find(&self) -> Result<PathBuf> {
+        let Self { variable, programs, package } = self;
+        if let Some(path) = std::env::var_os(variable) {
+            return Ok(path.into());
+        }
+        let find = || {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            programs.iter().find_map(|name| {
+                std::env::split_paths(&path).map(|dir| dir.join(name)).find(|p| p.is_file())
+            })
+        };
+        if let Some(path) = find() {
+            return Ok(path);
+        }
+        let missing = format!(
+            "the browser tests need one of {programs:?}: install the package `{package}`, or set \
+             {variable} to the program"
+        );
+        if !is_root() || !Path::new("/usr/bin/apt-get").is_file() {
+            bail!(missing);
+        }
+        step(&format!("install {package} from Debian's packages"), || {
+            run(Command::new("apt-get").args(["update", "-qq"]))?;
+            run(Command::new("apt-get")
+                .args(["install", "-y", "-qq", "--no-install-recommends", package])
+                .env("DEBIAN_FRONTEND", "noninteractive"))
+        })?;
+        find().context(missing)
     }
-    let find = || {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"].iter().find_map(
-            |name| std::env::split_paths(&path).map(|dir| dir.join(name)).find(|p| p.is_file()),
-        )
-    };
-    if let Some(path) = find() {
-        return Ok(path);
-    }
-    let missing = "the browser tests need Chromium: install the package `chromium` \
-                   (or Google Chrome), or set CHROMIUM to the program";
-    if !is_root() || !Path::new("/usr/bin/apt-get").is_file() {
-        bail!(missing);
-    }
-    step("install Chromium from Debian's packages", || {
-        run(Command::new("apt-get").args(["update", "-qq"]))?;
-        run(Command::new("apt-get")
-            .args(["install", "-y", "-qq", "--no-install-recommends", "chromium"])
-            .env("DEBIAN_FRONTEND", "noninteractive"))
-    })?;
-    find().context(missing)
 }
 
 fn is_root() -> bool {

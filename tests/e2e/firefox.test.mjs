@@ -1,0 +1,128 @@
+// The todo app in Firefox: what its storage, locks and channels between tabs do that Chromium's
+// have been seen to do in the other tests.
+
+import assert from "node:assert/strict";
+import { after, before, beforeEach, test } from "node:test";
+import puppeteer from "puppeteer-core";
+import { Server, until } from "./harness.mjs";
+import { onServer } from "./page.mjs";
+
+let server, browser;
+before(async () => {
+  server = await Server.start("fixtures/todo-sync");
+  const executablePath = process.env.FIREFOX ?? "/usr/bin/firefox-esr";
+  browser = await puppeteer.launch({ browser: "firefox", executablePath, headless: true });
+});
+// A test that failed may have left it down.
+beforeEach(() => server.child ?? server.up());
+after(async () => {
+  await browser?.close();
+  await server?.stop();
+});
+
+/** A tab of the app; `problems` holds the errors that the page did not handle. */
+async function open(context, room, user) {
+  const page = await context.newPage();
+  const problems = [];
+  // Firefox tells of connections that were lost as of errors.
+  const lost = /connection to (the server at )?ws:/;
+  page.on("pageerror", ({ message }) => lost.test(message) || problems.push(message));
+  await page.goto(`${server.url}/${user ? `?user=${user}` : ""}#${room}`);
+  return Object.assign(page, { problems });
+}
+/** A profile whose page has been opened once, so that it opens without a network too. */
+async function profile(room, user) {
+  const context = await browser.createBrowserContext();
+  const page = await open(context, room, user);
+  await phase(page, "live");
+  await page.evaluate(() => navigator.serviceWorker.ready.then(() => null));
+  return { context, page };
+}
+const phase = (page, name) => page.waitForSelector(`.pill[data-phase="${name}"]`);
+async function add(page, text) {
+  await page.bringToFront();
+  await page.type("form input", text);
+  await page.keyboard.press("Enter");
+}
+const texts = (page) => page.$$eval(".todos .text", (all) => all.map((one) => one.textContent));
+const shows = (page, wanted) => until(`it shows ${wanted}`, async () => (await texts(page)).join() === wanted.join());
+const unsaved = (page) => page.$eval(".pill", (pill) => Number(/(\d+) not saved/.exec(pill.textContent)?.[1] ?? 0));
+const counts = (page, count) => until(`${count} are not saved`, async () => (await unsaved(page)) === count);
+const databases = (page) =>
+  page.evaluate(() => indexedDB.databases().then((all) => all.map(({ name }) => name).sort()));
+async function offline(...pages) {
+  await server.down("SIGKILL");
+  for (const page of pages) await phase(page, "offline");
+}
+
+test("what is done offline outlives its tab, and is done once", async () => {
+  const { context, page } = await profile("firefox");
+  await add(page, "Before");
+  await counts(page, 0);
+  await offline(page);
+  for (const text of ["One", "Two", "Three"]) await add(page, text);
+  await counts(page, 3);
+  await page.close();
+
+  const again = await open(context, "firefox");
+  await shows(again, ["Before", "One", "Two", "Three"]);
+  await counts(again, 3);
+  await server.up();
+  await phase(again, "live");
+  await counts(again, 0);
+  await shows(again, ["Before", "One", "Two", "Three"]);
+  const rows = await onServer(server, "Three");
+  assert.deepEqual(rows.map((row) => row.text), ["Before", "One", "Two", "Three"]);
+  assert.equal(rows[0].version, 4);
+  assert.deepEqual([...page.problems, ...again.problems], []);
+  await context.close();
+});
+
+test("three tabs show each other what they do offline, and one sends what the closed ones left", async () => {
+  const { context, page: a } = await profile("tabs");
+  const b = await open(context, "tabs");
+  const c = await open(context, "tabs");
+  for (const page of [b, c]) await phase(page, "live");
+  await offline(a, b, c);
+  await add(a, "Of A");
+  await add(b, "Of B");
+  await add(c, "Of C");
+  for (const page of [a, b, c]) await until("it shows all", async () => (await texts(page)).length === 3);
+  await b.close();
+  await c.close();
+  await counts(a, 3);
+  await server.up();
+  await phase(a, "live");
+  await counts(a, 0);
+  const rows = await onServer(server, "Of C");
+  assert.deepEqual(rows.map((row) => row.text).sort(), ["Of A", "Of B", "Of C"]);
+  assert.equal(rows[0].version, 3);
+  assert.deepEqual([...a.problems, ...b.problems, ...c.problems], []);
+  await context.close();
+});
+
+test("two users see nothing of each other, and one who logs out leaves nothing behind", async () => {
+  const { context, page: ada } = await profile("users", "ada");
+  const bob = await open(context, "users", "bob");
+  await phase(bob, "live");
+  await offline(ada, bob);
+  await add(ada, "Only Ada's");
+  await counts(ada, 1);
+  await add(bob, "Only Bob's");
+  await counts(bob, 1);
+  assert.deepEqual([await texts(ada), await texts(bob)], [["Only Ada's"], ["Only Bob's"]]);
+  const another = await open(context, "another", "ada");
+  await phase(another, "offline");
+  await ada.bringToFront();
+  await ada.$$eval("button", (all) => all.find((one) => one.textContent === "Log out").click());
+  await until("Ada's are gone", async () => (await databases(bob)).every((name) => name.includes("=bob")));
+  await phase(another, "closed");
+  assert.equal((await databases(bob)).length, 1);
+  await server.up();
+  await phase(bob, "live");
+  await counts(bob, 0);
+  const rows = await onServer(server, "Only Bob's");
+  assert.deepEqual(rows.map((row) => row.text), ["Only Bob's"]);
+  assert.deepEqual([...ada.problems, ...another.problems, ...bob.problems], []);
+  await context.close();
+});
