@@ -736,6 +736,18 @@ mod reading {
     }
 
     #[test]
+    fn a_store_that_breaks_meanwhile_is_opened_again() {
+        let mut p = begun();
+        let broke = partysync::Error::new(partysync::Code::Store, "closed");
+        p.handle(Input::Store(StoreEvent::Broke(broke)), now(1));
+        p.handle(Input::Time, now(1));
+        assert_eq!(texts(&p).len(), 3);
+        assert!(p.status().warning.is_some());
+        p.handle(Input::Time, now(p.timeout().expect("it is opened again")));
+        assert!(outs(&mut p).iter().any(|output| matches!(output, Output::OpenStore(_))));
+    }
+
+    #[test]
     fn what_is_made_meanwhile_is_stored_though_the_client_is_closed() {
         let mut p = begun();
         p.act(put("d", "mine"), now(1)).unwrap();
@@ -746,4 +758,72 @@ mod reading {
         assert!(stored_all(&mut p, 1).iter().any(stored));
         assert!(p.is_done());
     }
+}
+
+#[test]
+fn a_row_that_goes_while_a_snapshot_is_sent_is_not_kept() {
+    let mut p = fresh(0);
+    p.handle(Input::Connected, now(0));
+    p.handle(
+        Input::Frame(r#"{"type":"welcome","epoch":"e","version":0,"connection":"c","now":0}"#),
+        now(0),
+    );
+    let page = |rows: &str, gone: &str, sent: u32, more: bool| {
+        format!(
+            r#"{{"type":"catch_up","channel":"notes","from":null,"to":3,"rows":{rows},"gone":{gone},"sent":{sent},"total":3,"more":{more}}}"#
+        )
+    };
+    p.handle(Input::Frame(&page(r#"[["a","x"],["b","y"]]"#, "[]", 2, true)), now(1));
+    p.handle(Input::Frame(&page("[]", r#"["a"]"#, 3, false)), now(2));
+    assert_eq!(texts(&p), ["b=y"]);
+    let rows: Vec<_> = stored_all(&mut p, 2)
+        .into_iter()
+        .filter_map(|output| if let Output::Store(writes) = output { Some(writes) } else { None })
+        .flatten()
+        .filter_map(|write| if let Write::Rows(write) = write { Some(write.rows) } else { None })
+        .flatten()
+        .collect();
+    assert_eq!(rows, [("b".to_owned(), Some(serde_json::json!(["b", "y"])))]);
+}
+
+#[test]
+fn what_another_tab_made_before_it_was_heard_of_is_shown_too() {
+    let outbox = |seqs: std::ops::RangeInclusive<u64>| {
+        let mut outbox = Outbox::new("A");
+        let action = |seq| (seq, saved_action(put(&format!("{seq}"), "x")));
+        outbox.pending.extend(seqs.map(action));
+        outbox
+    };
+    let acted = |seq: u64| {
+        let action = saved_action(put(&format!("{seq}"), "x"));
+        Input::Store(StoreEvent::Note(Note::Acted { client: "A".into(), seq, action }))
+    };
+    // As it is read, and when it took so long that this client went on without.
+    for late in [false, true] {
+        let mut p = Peer::<NoteAction>::new([1, 2], Timing::default(), now(0));
+        outs(&mut p);
+        let t = if late { 10_000 } else { 1 };
+        p.handle(Input::Time, now(t));
+        p.handle(acted(3), now(t));
+        p.handle(
+            Input::Opened(Ok(Saved { others: vec![outbox(1..=2)], ..Saved::default() })),
+            now(t),
+        );
+        assert_eq!(texts(&p), ["1=x", "2=x", "3=x"], "late: {late}");
+        assert_eq!(p.replica().pending_elsewhere(), 3);
+    }
+}
+
+#[test]
+fn what_was_adopted_is_not_let_go_by_who_does_not_know_of_it() {
+    let mut p = fresh(0);
+    let mut outbox = Outbox::new("X");
+    outbox.pending.insert(3, saved_action(put("c", "x")));
+    outbox.pending.insert(4, saved_action(put("d", "x")));
+    p.handle(Input::Store(StoreEvent::Orphan(outbox)), now(1));
+    // Whoever had the outbox before has emptied it up to 3, and knows of no 4.
+    let settled = Note::Settled { client: "X".into(), before: 4, last: Some(3) };
+    p.handle(Input::Store(StoreEvent::Note(settled)), now(2));
+    assert_eq!(texts(&p), ["d=x"]);
+    assert_eq!(p.replica().pending(), 1);
 }

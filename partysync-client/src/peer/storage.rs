@@ -234,6 +234,9 @@ impl<A: Action> Peer<A> {
         if !outboxes.is_empty() {
             self.push(now);
         }
+        if let Some(error) = self.storage.broke.take() {
+            self.store_failed(&error, now);
+        }
         self.first_opened(now);
     }
 
@@ -295,6 +298,11 @@ impl<A: Action> Peer<A> {
         // What is being read may be older than this.
         if matches!(self.storage.state, State::Opening { .. }) {
             self.storage.early.push(event.clone());
+            let told = matches!(event, StoreEvent::Note(_) | StoreEvent::Orphan(_));
+            if told && !self.storage.started {
+                // It goes over what is read.
+                return;
+            }
         }
         match event {
             StoreEvent::Orphan(outbox) => {
@@ -305,6 +313,9 @@ impl<A: Action> Peer<A> {
             StoreEvent::Broke(error) => match self.storage.state {
                 State::Idle => self.store_failed(&error, now),
                 State::Writing { .. } => self.storage.broke = Some(error),
+                State::Opening { .. } if self.storage.is_read() => {
+                    self.storage.broke = Some(error);
+                }
                 State::Opening { .. } | State::Failed { .. } => {}
             },
             StoreEvent::Deleted => {

@@ -49,8 +49,13 @@ impl<A: Action> Replica<A> {
         if more {
             return Ok((false, Changes::new()));
         }
-        let Staged { rows, gone, stored, .. } = std::mem::take(&mut table.staged);
-        let channel = table.schema.table;
+        let Staged { rows, gone, mut stored, .. } = std::mem::take(&mut table.staged);
+        let (schema, channel) = (table.schema, table.schema.table);
+        if whole && !gone.is_empty() {
+            // What went while the snapshot was sent is in it, and is not to be kept.
+            let row = |(key, row): (&Key, &Row)| RowsWrite::row(schema, key, Some(row));
+            stored = rows.iter().map(row).collect();
+        }
         let from = table.version.filter(|_| !whole);
         let first = whole && table.confirmed.is_empty();
         self.set_version(channel, from, to, stored);

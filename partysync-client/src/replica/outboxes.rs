@@ -117,6 +117,19 @@ impl<A: Action> Replica<A> {
 
     /// Shows what another living client has made; errors in it are that client's to tell.
     pub(crate) fn show_other(&mut self, outbox: &Outbox) -> Changes {
+        if let Some(queue) = self.other(&outbox.client) {
+            // What was told of it until now may not be where it began.
+            let first = queue.pending.front().map_or(0, |first| first.seq);
+            let mut missing = Outbox::new(outbox.client.as_str());
+            missing.pending.extend(outbox.pending.range(..first).map(|(s, a)| (*s, a.clone())));
+            if missing.pending.is_empty() {
+                return Changes::new();
+            }
+            let mut all = Queue::load(&missing, Whose::Other).0.pending;
+            all.append(&mut queue.pending);
+            queue.pending = all;
+            return self.replay();
+        }
         if self.place(&outbox.client).is_some() || outbox.pending.is_empty() {
             return Changes::new();
         }
@@ -200,9 +213,11 @@ impl<A: Action> Replica<A> {
         before: u64,
         last: Option<u64>,
     ) -> Changes {
-        let here = before..=last.unwrap_or(u64::MAX);
         let mut gone = Vec::new();
         for queue in self.of_another(client) {
+            // What was adopted was stored: whoever tells may not know of the last of it.
+            let last = last.filter(|_| queue.whose == Whose::Other);
+            let here = before..=last.unwrap_or(u64::MAX);
             // What was committed is shown until the rows hold it.
             let done = |seq: &u64| !here.contains(seq) && !queue.committed.contains_key(seq);
             let seqs: Vec<_> = queue.pending.iter().map(|p| p.seq).filter(done).collect();

@@ -158,9 +158,10 @@ pub enum Write {
 }
 
 impl Write {
-    /// How many entries it changes, about.
+    /// How many entries it changes, about: rows that take the place of all are kept together.
     pub(crate) fn entries(&self) -> u64 {
         match self {
+            Self::Rows(RowsWrite { from: None, rows, .. }) => rows.len() as u64 / 16,
             Self::Rows(write) => write.rows.len() as u64,
             Self::Outbox(outbox) => outbox.pending.len() as u64,
             _ => 1,

@@ -4,6 +4,7 @@ use super::{Event, Link, Nudges, Sleep, Transport};
 use crate::endpoint::Address;
 use crate::peer::{Cause, Now};
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::channel::oneshot;
 use futures::{Stream, StreamExt};
 use partysync::{Code, Error, Result, Timestamp, wire};
 use std::pin::Pin;
@@ -12,8 +13,8 @@ use std::time::Duration;
 use wasm_bindgen::closure::Closure;
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{
-    CloseEvent, DomException, EventTarget, MessageEvent, PageTransitionEvent, VisibilityState,
-    WebSocket,
+    CloseEvent, DomException, EventTarget, MessageChannel, MessageEvent, PageTransitionEvent,
+    VisibilityState, WebSocket,
 };
 
 /// The longest wait of `setTimeout`, ms; a longer one would end at once.
@@ -60,8 +61,12 @@ impl Transport for WebTransport {
         Link { outgoing, incoming }
     }
 
-    /// Ends early when it is longer than a browser can wait.
+    /// Ends early when it is longer than a browser can wait. No time lets the page go on, and is
+    /// not made longer for a page that is hidden.
     fn sleep(&self, time: Duration) -> Sleep {
+        if time.is_zero() {
+            return Box::pin(next_turn());
+        }
         let millis = u32::try_from(time.as_millis()).unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
         Box::pin(gloo_timers::future::TimeoutFuture::new(millis))
     }
@@ -91,6 +96,25 @@ impl Transport for WebTransport {
         let half = || (js_sys::Math::random() * 4_294_967_296.0) as u64;
         half() << 32 | half()
     }
+}
+
+/// Ends when what waits in the page's event loop was done. Timers are late there.
+async fn next_turn() {
+    let Ok(channel) = MessageChannel::new() else { return };
+    let (tell, told) = oneshot::channel();
+    let mut tell = Some(tell);
+    let handler = Closure::<dyn FnMut()>::new(move || {
+        if let Some(tell) = tell.take() {
+            // Whoever waited may be gone.
+            let _ = tell.send(());
+        }
+    });
+    channel.port1().set_onmessage(Some(handler.as_ref().unchecked_ref()));
+    if channel.port2().post_message(&JsValue::NULL).is_ok() {
+        // It ends with the handler, which is here.
+        let _ = told.await;
+    }
+    channel.port1().close();
 }
 
 /// Why a browser does not even try to connect.

@@ -33,6 +33,10 @@ use web_sys::AbortController;
 
 /// For so long a deletion waits for tabs that use the database, ms.
 const DELETE_MS: u64 = 10_000;
+/// When so many single rows were written in one life, pages may be made of them.
+const MANY_LOOSE: usize = 10_000;
+/// What can wait begins so much later.
+const SOON: Duration = Duration::from_secs(3);
 
 /// Keeps a replica in IndexedDB. Each batch of writes is one transaction: a tab that is killed at
 /// any moment is opened again with what once was whole.
@@ -64,6 +68,7 @@ impl IndexedDbStore {
             events: RefCell::default(),
             channel: RefCell::default(),
             waits: RefCell::new(AbortController::new().ok()),
+            loose: Cell::default(),
             asked_to_persist: Cell::new(false),
             deleted: Cell::new(false),
         };
@@ -107,6 +112,8 @@ struct Shared {
     channel: RefCell<Option<Channel>>,
     /// Ends the waits for locks; there is none while nothing is taken over.
     waits: RefCell<Option<AbortController>>,
+    /// How many single rows were written since pages were made.
+    loose: Cell<usize>,
     asked_to_persist: Cell<bool>,
     /// It is not opened again, which would make it anew.
     deleted: Cell<bool>,
@@ -350,27 +357,39 @@ impl Shared {
     /// The rows. Those that cannot be read are deleted: they are fetched anew.
     async fn read_channels(self: &Rc<Self>) -> Result<BTreeMap<String, SavedChannel>> {
         let tx = self.with_db(|db| db.read(&[CHANNEL, ROW]))?;
-        let read::Channels { all, unreadable, loose } = read::channels(&tx).await?;
+        let read::Channels { all, unreadable, worth_pages } = read::channels(&tx).await?;
         tx.commit().await?;
         if !unreadable.is_empty() {
             let tx = self.with_db(|db| db.write(&[CHANNEL, ROW]))?;
             unreadable.iter().try_for_each(|name| write::delete_channel(&tx, name))?;
             tx.commit().await?;
         }
-        if !loose.is_empty() {
-            let shared = self.clone();
-            spawn_local(async move {
-                // If it fails, what is kept stays as it was, and is tried the next time.
-                let _ = shared.make_pages(&loose).await;
-            });
+        if worth_pages {
+            self.make_pages_soon();
         }
         Ok(all)
     }
 
-    async fn make_pages(&self, names: &[String]) -> Result<()> {
-        for name in names {
+    /// Makes pages of rows that were written one by one, when the page has begun.
+    fn make_pages_soon(self: &Rc<Self>) {
+        self.loose.set(0);
+        let weak = Rc::downgrade(self);
+        spawn_local(async move {
+            WebTransport.sleep(SOON).await;
+            if let Some(shared) = Weak::upgrade(&weak) {
+                // If it fails, what is kept stays as it was, and is tried the next time.
+                let _ = shared.make_pages().await;
+            }
+        });
+    }
+
+    async fn make_pages(&self) -> Result<()> {
+        let tx = self.with_db(|db| db.read(&[CHANNEL]))?;
+        let names = tx.store(CHANNEL)?.keys().await?;
+        tx.commit().await?;
+        for name in names.iter().filter_map(|name| name.as_string()) {
             let tx = self.with_db(|db| db.write(&[CHANNEL, ROW]))?;
-            rows::make_pages(&tx, name).await?;
+            rows::make_pages(&tx, &name).await?;
             tx.commit().await?;
         }
         Ok(())
@@ -433,7 +452,7 @@ impl Shared {
         Ok(outbox)
     }
 
-    async fn write(&self, writes: Vec<Write>) -> Result<()> {
+    async fn write(self: &Rc<Self>, writes: Vec<Write>) -> Result<()> {
         let scope: Vec<_> = write::scope(&writes).into_iter().collect();
         if scope.is_empty() {
             return Ok(());
@@ -442,8 +461,12 @@ impl Shared {
             self.ask_to_persist();
         }
         let tx = self.with_db(|db| db.write(&scope))?;
-        let emptied = write::write(&tx, writes).await?;
+        let (emptied, loose) = write::write(&tx, writes).await?;
         tx.commit().await?;
+        self.loose.set(self.loose.get() + loose);
+        if self.loose.get() >= MANY_LOOSE {
+            self.make_pages_soon();
+        }
         for client in emptied {
             let mut outboxes = self.outboxes.borrow_mut();
             // Its own client's is filled again.

@@ -76,8 +76,8 @@ pub(super) struct Channels {
     pub(super) all: BTreeMap<String, SavedChannel>,
     /// The names of those that cannot be read.
     pub(super) unreadable: Vec<String>,
-    /// The names of those that should be made pages of.
-    pub(super) loose: Vec<String>,
+    /// Whether pages should be made of the rows of one.
+    pub(super) worth_pages: bool,
 }
 
 pub(super) async fn channels(tx: &Tx) -> Result<Channels> {
@@ -85,7 +85,7 @@ pub(super) async fn channels(tx: &Tx) -> Result<Channels> {
     for name in tx.store(CHANNEL)?.keys().await?.iter().filter_map(|name| name.as_string()) {
         match rows::read(tx, &name).await {
             Ok((channel, worth_pages)) => {
-                channels.loose.extend(worth_pages.then(|| name.clone()));
+                channels.worth_pages |= worth_pages;
                 channels.all.insert(name, channel);
             }
             Err(_) => channels.unreadable.push(name),

@@ -37,8 +37,7 @@ pub(super) async fn read(tx: &Tx, name: &str) -> Result<(SavedChannel, bool)> {
     let mut channel = SavedChannel { epoch, version, schema, ..SavedChannel::default() };
     let (store, mut loose) = (tx.store(ROW)?, 0);
     // Numbers come before texts.
-    let key = |second: &str| Array::of2(&name.into(), &second.into()).into();
-    let pages = bound(&Array::of1(&name.into()), false, &key(""))?;
+    let pages = bound(&key(name, &0.into()), false, &key(name, &f64::INFINITY.into()))?;
     entries(&store, pages, PAGES, |_, page| {
         for line in page.as_string().unwrap_or_default().lines() {
             let (key, row) = entry(serde_json::from_str(line).map_err(unreadable)?)?;
@@ -47,8 +46,8 @@ pub(super) async fn read(tx: &Tx, name: &str) -> Result<(SavedChannel, bool)> {
         Ok(())
     })
     .await?;
-    entries(&store, range(name)?, ROWS, |key, row| {
-        let Some(key) = key.as_string() else { return Ok(()) };
+    entries(&store, single(name)?, ROWS, |key, row| {
+        let key = key.as_string().unwrap_or_default();
         loose += 1;
         match parse(row)? {
             Json::Null => channel.rows.remove(&key),
@@ -61,22 +60,36 @@ pub(super) async fn read(tx: &Tx, name: &str) -> Result<(SavedChannel, bool)> {
     Ok((channel, worth_pages))
 }
 
-/// Makes pages of a channel's rows.
+/// The keys of a channel's single rows: texts come before arrays.
+fn single(name: &str) -> Result<JsValue> {
+    bound(&key(name, &"".into()), false, &key(name, &Array::new()))
+}
+
+fn key(name: &str, second: &JsValue) -> JsValue {
+    Array::of2(&name.into(), second).into()
+}
+
+/// Makes pages of a channel's rows, if that is worth it: another tab may have done so.
 pub(super) async fn make_pages(tx: &Tx, name: &str) -> Result<()> {
-    let (channel, _) = read(tx, name).await?;
-    let SavedChannel { epoch, version, schema, rows } = channel;
-    put_all(&tx.store(ROW)?, name, rows, &mut Pace::new()).await?;
-    let head = ChannelHead { epoch, version, schema, paged: true };
+    if tx.store(ROW)?.count(&single(name)?).await? < LOOSE as u64 {
+        return Ok(());
+    }
+    let (SavedChannel { epoch, version, schema, rows }, worth_pages) = read(tx, name).await?;
+    if !worth_pages {
+        return Ok(());
+    }
+    let paged = put_all(&tx.store(ROW)?, name, rows, &mut Pace::new()).await?;
+    let head = ChannelHead { epoch, version, schema, paged };
     tx.store(CHANNEL)?.put(&name.into(), &head).map(drop)
 }
 
-/// Puts these rows in the place of all that are kept of a channel.
+/// Puts these rows in the place of all that are kept of a channel; `true` if there are any.
 pub(super) async fn put_all(
     store: &Records,
     name: &str,
     rows: impl IntoIterator<Item = (String, Json)>,
     pace: &mut Pace,
-) -> Result<()> {
+) -> Result<bool> {
     store.delete(&range(name)?)?;
     let (mut rows, mut number) = (rows.into_iter().peekable(), 0);
     while rows.peek().is_some() {
@@ -87,11 +100,11 @@ pub(super) async fn put_all(
             page.push_str(&Json::Array(vec![Json::String(key), row]).to_string());
             page.push('\n');
         }
-        let key = Array::of2(&name.into(), &JsValue::from_f64(f64::from(number))).into();
+        let put = store.put_text(&key(name, &f64::from(number).into()), &page)?;
         number += 1;
-        pace.rest_after_page(&store.put_text(&key, &page)?).await?;
+        pace.rest_after_page(&put).await?;
     }
-    Ok(())
+    Ok(number > 0)
 }
 
 /// A line of a page: a key and its row.

@@ -32,20 +32,21 @@ pub(super) fn scope(writes: &[Write]) -> BTreeSet<&'static str> {
     gathered(stores)
 }
 
-/// Does these writes. Returns the clients of whose outboxes nothing is left.
-pub(super) async fn write(tx: &Tx, writes: Vec<Write>) -> Result<BTreeSet<Arc<str>>> {
-    let mut batch = Batch { tx, changed: BTreeSet::new(), pace: Pace::new() };
+/// Does these writes. Returns the clients of whose outboxes nothing is left, and how many single
+/// rows were written.
+pub(super) async fn write(tx: &Tx, writes: Vec<Write>) -> Result<(BTreeSet<Arc<str>>, usize)> {
+    let mut batch = Batch { tx, changed: BTreeSet::new(), loose: 0, pace: Pace::new() };
     for write in writes {
         batch.write(write).await?;
     }
     let mut emptied = BTreeSet::new();
-    for client in batch.changed {
+    for client in std::mem::take(&mut batch.changed) {
         if tx.store(PENDING)?.count(&range(&client)?).await? == 0 {
             tx.store(OUTBOX)?.delete(&JsValue::from(&*client))?;
             emptied.insert(client);
         }
     }
-    Ok(emptied)
+    Ok((emptied, batch.loose))
 }
 
 /// Deletes a channel with its rows.
@@ -58,6 +59,7 @@ struct Batch<'a> {
     tx: &'a Tx,
     /// Whose outboxes may be empty now.
     changed: BTreeSet<Arc<str>>,
+    loose: usize,
     pace: Pace,
 }
 
@@ -131,12 +133,15 @@ impl Batch<'_> {
             return Ok(());
         }
         let RowsWrite { schema, epoch, to, rows: changed, channel, .. } = write;
-        let paged = kept.paged || fit == Fit::Instead;
-        channels.put(&name, &ChannelHead { epoch, version: Some(to), schema, paged })?;
+        let head = |paged| ChannelHead { epoch, version: Some(to), schema, paged };
         if fit == Fit::Instead {
             let there = changed.into_iter().filter_map(|(key, row)| Some((key, row?)));
-            return put_all(&rows, channel, there, &mut self.pace).await;
+            let paged = put_all(&rows, channel, there, &mut self.pace).await?;
+            return channels.put(&name, &head(paged)).map(drop);
         }
+        let paged = kept.paged;
+        channels.put(&name, &head(paged))?;
+        self.loose += changed.len();
         for (key, row) in changed {
             let key = js_sys::Array::of2(&name, &key.into()).into();
             match row {
