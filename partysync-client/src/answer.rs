@@ -11,7 +11,8 @@ pub(crate) fn closed() -> Error {
     Error::new(Code::Closed, "the client is closed")
 }
 
-/// What becomes of an action.
+/// What becomes of an action. One that is stored is not lost with its answer: it is sent by the
+/// next client of the same place, though nobody hears of it here.
 #[derive(Debug)]
 pub struct Answer {
     pub(crate) receiver: oneshot::Receiver<Result<()>>,

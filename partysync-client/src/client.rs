@@ -56,8 +56,10 @@ pub(crate) struct Inner<A> {
     storing: Vec<(u64, oneshot::Sender<()>)>,
     /// What is kept is to be deleted when the client is closed.
     pub(crate) deletes: Option<oneshot::Sender<Result<()>>>,
-    /// The driver has ended.
+    /// The driver ends: it takes nothing more.
     pub(crate) ended: bool,
+    /// It has ended, and let go of the store.
+    gone: bool,
     last_status: Option<Status>,
 }
 
@@ -193,6 +195,7 @@ impl<A: Action> SyncClient<A> {
             storing: Vec::new(),
             deletes: None,
             ended: false,
+            gone: false,
             last_status: None,
         };
         let shared = Arc::new(Shared { inner: Mutex::new(inner) });
@@ -308,7 +311,7 @@ impl<A: Action> SyncClient<A> {
         self.inner().peer.replica().version(R::SCHEMA.table)
     }
 
-    /// All that happens from now on.
+    /// All that happens from now on; it ends with the client.
     #[must_use]
     pub fn updates(&self) -> UnboundedReceiver<Update> {
         let (sender, receiver) = unbounded();
@@ -379,18 +382,29 @@ impl<A: Action> SyncClient<A> {
         self.with_peer(|inner, now| inner.peer.reconnect(now));
     }
 
-    /// Closes the connection for good. Pending actions stay in the store.
+    /// Closes the connection for good. Pending actions stay in the store. What is on its way there
+    /// still gets there: [`closed`](Self::closed) waits for that.
     pub fn close(&self) {
         self.with_peer(|inner, _| {
             inner.peer.close();
         });
     }
 
+    /// Waits until the client has ended and let go of its store, as after [`close`](Self::close):
+    /// then another one may open the same file.
+    pub async fn closed(&self) {
+        let mut updates = self.updates();
+        while !self.inner().gone && updates.next().await.is_some() {}
+    }
+
     /// Closes the client and deletes all that its store keeps of the room, as when a user logs
-    /// out: rows and actions that were not sent. Other clients of the same place end, too.
+    /// out: rows and actions that were not sent. It shows nothing any more, and other clients of
+    /// the same place end, too. To be called instead of [`close`](Self::close): a client that has
+    /// ended has no store.
     ///
     /// # Errors
-    /// [`Code::Store`] when it cannot be deleted.
+    /// [`Code::Store`] when it cannot be deleted, [`Code::Closed`] when the client has ended
+    /// before: nothing was deleted.
     pub async fn forget(&self) -> Result<()> {
         let (sender, receiver) = oneshot::channel();
         {
@@ -423,12 +437,20 @@ impl<A: Action> Inner<A> {
         std::mem::take(&mut self.outputs)
     }
 
+    /// What was kept is deleted: nothing of it is shown any more.
+    pub(crate) fn clear(&mut self) {
+        self.peer.clear();
+        self.tell();
+    }
+
     /// The driver has ended, whatever has ended it: so has the client.
     pub(crate) fn end(&mut self) {
-        self.ended = true;
+        (self.ended, self.gone) = (true, true);
         self.deletes = None;
         self.peer.close();
         self.tell();
+        // Nothing happens any more.
+        self.listeners.clear();
     }
 
     fn tell(&mut self) {

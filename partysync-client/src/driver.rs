@@ -62,12 +62,18 @@ pub(crate) async fn drive<A: Action, T: Transport>(
             happened.tell(&mut inner.peer, now);
         }
     };
-    drop((io, ending));
+    drop(io);
     if let Some(told) = deletes {
-        let deleted = store.delete();
+        let deleted = store.delete().await;
+        if deleted.is_ok() {
+            shared.inner().clear();
+        }
         // Who has stopped waiting need not be told.
-        let _ = told.send(deleted.await);
+        let _ = told.send(deleted);
     }
+    // Who waits for its end may open the same store.
+    drop(store);
+    drop(ending);
 }
 
 /// Ends the client when its driver ends, also by being dropped or by a panic: nobody is to wait

@@ -77,7 +77,9 @@ type Provider = Box<dyn Fn() -> Stored<'static, Address> + Send + Sync>;
 #[cfg(target_arch = "wasm32")]
 type Provider = Box<dyn Fn() -> Stored<'static, Address>>;
 
-/// Where a room is: a URL, or a function that is asked at each attempt to connect.
+/// Where a room is: a URL, or a function that is asked at each attempt to connect. The time that
+/// it takes is part of [`Timing::connect_ms`](crate::Timing::connect_ms): one that waits for a
+/// user ought to fail meanwhile, and [`reconnect`](crate::SyncClient::reconnect) asks it anew.
 ///
 /// ```
 /// # async fn fresh_token() -> partysync::Result<String> { Ok("t".into()) }

@@ -1,7 +1,7 @@
 //! A room and its clients in one process, for the tests of an application: [`World`].
 
 use crate::peer::{Cause, Input, Now, Output, Peer, Status, Timing};
-use crate::store::{Events, MemoryStore, Saved, Write};
+use crate::store::{Abandoned, Events, MemoryStore, Saved, Write};
 use futures::{FutureExt, StreamExt};
 use partysync::testing::TestRoom;
 use partysync::{Code, Error, Key, Protocol, Record, Result, SyncServer, Timestamp};
@@ -180,11 +180,54 @@ impl<S: SyncServer> World<S> {
         Ok(seq)
     }
 
+    /// Tries again at once, after a refusal, too; see
+    /// [`SyncClient::reconnect`](crate::SyncClient::reconnect).
+    pub fn reconnect(&mut self, client: ClientId) {
+        let now = self.now;
+        if let Some(client) = self.clients.get_mut(client.0) {
+            client.peer.reconnect(now);
+        }
+        self.outputs(client.0);
+    }
+
+    /// Actions of a client that were given up, by an id; see
+    /// [`SyncClient::abandoned`](crate::SyncClient::abandoned).
+    #[must_use]
+    pub fn abandoned(&self, client: ClientId) -> BTreeMap<String, Abandoned> {
+        self.clients.get(client.0).map(|c| c.peer.abandoned().clone()).unwrap_or_default()
+    }
+
+    /// Does an action that was given up as a new one. Returns its seq.
+    ///
+    /// # Errors
+    /// As [`Peer::retry`].
+    pub fn retry(&mut self, client: ClientId, id: &str) -> Result<u64> {
+        let now = self.now;
+        let peer = self.clients.get_mut(client.0).ok_or_else(nobody)?;
+        let seq = peer.peer.retry(id, now)?;
+        self.outputs(client.0);
+        Ok(seq)
+    }
+
+    /// Lets go of an action that was given up.
+    ///
+    /// # Errors
+    /// As [`Peer::discard`].
+    pub fn discard(&mut self, client: ClientId, id: &str) -> Result<Abandoned> {
+        let now = self.now;
+        let peer = self.clients.get_mut(client.0).ok_or_else(nobody)?;
+        let discarded = peer.peer.discard(id, now)?;
+        self.outputs(client.0);
+        Ok(discarded)
+    }
+
     /// Everything that is under way arrives, for all clients: connections open, frames reach the
     /// room and its answers the clients, stores answer.
     ///
+    /// A `before_action` that never ends holds this up for ever.
+    ///
     /// # Errors
-    /// When the room's storage fails; a frame that the room refuses is answered to its client.
+    /// When the room's storage fails; a client or a frame that the room refuses is told so.
     pub fn deliver(&mut self) -> Result<()> {
         loop {
             let mut moved = false;
@@ -210,8 +253,13 @@ impl<S: SyncServer> World<S> {
             self.sockets += 1;
             let socket = format!("socket-{}", self.sockets);
             client.socket = Some(socket.clone());
-            self.room.connect(&socket, Protocol::V2)?;
-            self.handle(index, Input::Connected);
+            match self.room.connect(&socket, Protocol::V2) {
+                Ok(()) => self.handle(index, Input::Connected),
+                // As the Durable Object closes it.
+                Err(error) => {
+                    self.refuse(index, &error);
+                }
+            }
             return Ok(true);
         }
         if let Some(socket) = client.socket.clone()
@@ -233,6 +281,15 @@ impl<S: SyncServer> World<S> {
             None => self.handle(index, Input::Frame(&text)),
         }
         Ok(true)
+    }
+
+    /// The room did not let a client in.
+    fn refuse(&mut self, index: usize, error: &Error) {
+        if let Some(client) = self.clients.get_mut(index) {
+            client.socket = None;
+        }
+        let (code, reason) = partysync::room::refusal(error);
+        self.handle(index, Input::Disconnected(Cause::Code { code, reason }));
     }
 
     fn send_down(&mut self, to: &str, text: String) {

@@ -606,6 +606,37 @@ mod room {
         assert_eq!(push(256)[1], "close 4429 rate_limited");
     }
 
+    /// A room that lets nobody in but the test's own client.
+    struct Closed;
+    impl SyncServer for Closed {
+        type Action = NoteAction;
+        fn on_connect(
+            &self,
+            _: &mut Room<'_, Self>,
+            connection: &mut partysync::Connection,
+            _: &http::Request<()>,
+        ) -> partysync::Result<()> {
+            match connection.id().starts_with("socket") {
+                true => Err(partysync::Error::new(partysync::Code::Unauthorized, "who are you?")),
+                false => Ok(()),
+            }
+        }
+        fn on_action(&self, _: &mut Room<'_, Self>, _: NoteAction) -> partysync::Result<()> {
+            Ok(())
+        }
+    }
+    #[test]
+    fn a_client_that_a_room_lets_not_in_is_refused_in_tests_too() {
+        let mut w = World::new(Closed).unwrap();
+        let ada = w.client();
+        w.deliver().unwrap();
+        let phase = w.status(ada).unwrap().phase;
+        let Phase::Refused(error) = phase else { panic!("{phase:?}") };
+        assert_eq!(error.message(), "who are you?");
+        w.reconnect(ada);
+        assert_eq!(w.status(ada).unwrap().phase, Phase::Connecting);
+    }
+
     #[test]
     fn a_room_that_forgets_at_once_takes_new_actions() {
         for ms in [0, 1] {
@@ -826,4 +857,85 @@ fn what_was_adopted_is_not_let_go_by_who_does_not_know_of_it() {
     p.handle(Input::Store(StoreEvent::Note(settled)), now(2));
     assert_eq!(texts(&p), ["d=x"]);
     assert_eq!(p.replica().pending(), 1);
+}
+
+#[test]
+fn what_was_taken_over_from_a_store_of_ones_own_is_kept_through_a_refusal() {
+    let mut p = Peer::<NoteAction>::new([1, 2], Timing::default(), now(0));
+    outs(&mut p);
+    let mut outbox = Outbox::new("before");
+    outbox.pending.insert(1, saved_action(put("a", "x")));
+    let saved = Saved { alone: true, outboxes: vec![outbox], ..Saved::default() };
+    p.handle(Input::Opened(Ok(saved)), now(0));
+    p.handle(Input::Disconnected(Cause::Status(403)), now(1));
+    assert!(matches!(p.status().phase, Phase::Refused(_)));
+    let told = stored_all(&mut p, 1);
+    assert!(!told.iter().any(|output| matches!(output, Output::TakeOver(_))));
+    assert_eq!(p.status().pending, 1, "nobody else will send it");
+    p.reconnect(now(2));
+    live(&mut p, "null", "[]", 3, 2);
+    let sent = stored_all(&mut p, 3);
+    let pushed =
+        |o: &Output| matches!(o, Output::Send(text) if text.contains(r#""client":"before""#));
+    assert!(sent.iter().any(pushed), "{sent:?}");
+}
+
+mod the_end {
+    use super::*;
+    use std::path::Path;
+
+    fn store(path: &Path) -> SqliteStore {
+        SqliteStore::open(path, &Place::new("notes", "mine", User::new("ada"))).unwrap()
+    }
+
+    async fn client(path: &Path) -> SyncClient<NoteAction> {
+        // Nobody listens there.
+        let options = Options::new(store(path));
+        SyncClient::<NoteAction>::with("ws://127.0.0.1:9/parties/notes/mine", options)
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_closed_lets_go_of_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("replica.sqlite");
+        for seen in 0..2 {
+            let client = client(&path).await;
+            assert_eq!(client.rows::<Row>().unwrap().len(), seen);
+            drop(client.send(put(&format!("{seen}"), "x")));
+            client.close();
+            client.closed().await;
+            client.closed().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_forgotten_is_neither_shown_nor_in_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("replica.sqlite");
+        let client = client(&path).await;
+        drop(client.send(put("a", "a secret of Ada's")));
+        client.stored().await.unwrap();
+        let holds = |what: &str| {
+            let files = std::fs::read_dir(folder.path()).unwrap();
+            files.flatten().any(|file| {
+                let bytes = std::fs::read(file.path()).unwrap();
+                bytes.windows(what.len()).any(|window| window == what.as_bytes())
+            })
+        };
+        assert!(holds("a secret of Ada's"));
+        let mut updates = client.updates();
+        client.forget().await.unwrap();
+        assert!(!holds("a secret of Ada's"));
+        assert_eq!(client.rows::<Row>().unwrap(), []);
+        assert_eq!(client.status().pending, 0);
+        let mut changed = false;
+        while let Ok(update) = updates.try_recv() {
+            changed |= update.changes.contains_key("notes");
+        }
+        assert!(changed, "whoever shows rows hears of it");
+        client.closed().await;
+        assert_eq!(client.forget().await.unwrap_err().code(), partysync::Code::Closed);
+    }
 }

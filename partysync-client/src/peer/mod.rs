@@ -191,6 +191,13 @@ impl<A: Action> Peer<A> {
         self.held = None;
     }
 
+    /// Shows nothing any more: what it showed was deleted.
+    pub(crate) fn clear(&mut self) {
+        let changes = self.replica.clear();
+        self.change(changes);
+        self.abandoned.clear();
+    }
+
     /// Whether it is closed, and all that it has written is stored, or cannot be.
     pub fn is_done(&self) -> bool {
         self.connection.is_closed() && self.storage.is_done()

@@ -53,7 +53,7 @@ pub struct Status {
 /// How long a client waits for what, in milliseconds; and how much it does at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// For the socket, the welcome and each page of the catch-up. Doubled after each attempt that
+    /// For the address and the socket, the welcome and each page of the catch-up. Doubled after each attempt that
     /// took longer.
     pub connect_ms: u64,
     /// For the answer to a push. Doubled after each that took longer.

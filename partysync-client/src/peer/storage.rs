@@ -45,6 +45,8 @@ pub(super) struct Storage {
     /// How many of them are stored.
     stored: u64,
     attempt: u32,
+    /// Whether no other client uses it.
+    alone: bool,
     /// Whether it was opened once, or could not be.
     started: bool,
     /// Whether it lost what it was given, and has to be given all.
@@ -71,6 +73,7 @@ impl Storage {
             batch: 1,
             stored: 0,
             attempt: 0,
+            alone: false,
             started: false,
             lost: false,
             rewriting: false,
@@ -198,7 +201,8 @@ impl<A: Action> Peer<A> {
             self.storage.reading = Some((saved, loading));
             return;
         }
-        let Saved { mut outboxes, others, abandoned, .. } = saved;
+        let Saved { mut outboxes, others, abandoned, alone, .. } = saved;
+        self.storage.alone = alone;
         let early = std::mem::take(&mut self.storage.early);
         self.storage.state = State::Idle;
         if !self.storage.lost {
@@ -322,6 +326,7 @@ impl<A: Action> Peer<A> {
                 self.close();
                 self.replica.take_writes();
                 self.storage.delete();
+                self.clear();
             }
         }
     }
@@ -378,7 +383,9 @@ impl<A: Action> Peer<A> {
 
     /// It will not connect: others are to send what was left behind.
     pub(super) fn stand_back(&mut self) {
-        self.storage.inherits = Inherits::Leaves;
+        if !self.storage.alone {
+            self.storage.inherits = Inherits::Leaves;
+        }
     }
 
     /// It will connect again.

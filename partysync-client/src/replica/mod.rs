@@ -180,6 +180,28 @@ impl<A: Action> Replica<A> {
         self.interrupt();
     }
 
+    /// Forgets all rows and all actions.
+    pub(crate) fn clear(&mut self) -> Changes {
+        let mut changes = Changes::new();
+        for (channel, table) in &mut self.tables {
+            let keys = table.keys(std::iter::empty());
+            if !keys.is_empty() {
+                changes.insert(*channel, gathered(keys));
+            }
+            table.confirmed.clear();
+            table.overlay.clear();
+            table.version = None;
+        }
+        self.interrupt();
+        self.index = Index::default();
+        self.queues.retain_mut(|queue| {
+            queue.pending.clear();
+            queue.whose == Whose::Own
+        });
+        self.writes.clear();
+        changes
+    }
+
     /// The connection was lost: what is not complete begins anew.
     pub(crate) fn interrupt(&mut self) {
         self.partial.clear();

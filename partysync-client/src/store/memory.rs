@@ -120,6 +120,7 @@ impl MemoryStore {
         clients.insert(handle, client.to_owned());
         let takes = !standing_back.contains(&handle);
         let mut saved = Saved {
+            alone: false,
             channels: kept.channels.clone(),
             abandoned: kept.abandoned.clone(),
             ..Saved::default()

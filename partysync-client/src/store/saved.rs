@@ -10,6 +10,8 @@ use std::sync::Arc;
 /// A replica as it is kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
+    /// Whether nobody else uses the place at the same time: what was taken over is not let go.
+    pub alone: bool,
     /// Confirmed rows by channel.
     #[serde(default)]
     pub channels: BTreeMap<String, SavedChannel>,

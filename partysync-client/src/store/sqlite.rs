@@ -95,6 +95,7 @@ impl SqliteStore {
         let sql: &dyn Sql = &db;
         // Two programs that push under one client id would take each other's seqs.
         run(sql, "PRAGMA locking_mode = EXCLUSIVE", &[])?;
+        run(sql, "PRAGMA secure_delete = ON", &[])?;
         sql.transaction(&mut || TABLES.iter().try_for_each(|table| run(sql, table, &[])))?;
         // A transaction that writes nothing takes no lock.
         run(sql, "DELETE FROM partysync_outbox WHERE FALSE", &[])?;
@@ -113,7 +114,7 @@ impl SqliteStore {
     pub fn read(&self) -> Result<Saved> {
         let db = self.lock()?;
         let sql: &dyn Sql = &*db;
-        let mut saved = Saved::default();
+        let mut saved = Saved { alone: true, ..Saved::default() };
         sql.run(
             "SELECT channel, epoch, version, schema FROM partysync_channel",
             &[],
@@ -231,7 +232,10 @@ impl Store for SqliteStore {
             sql.transaction(&mut || {
                 let delete = |table| run(sql, &format!("DELETE FROM partysync_{table}"), &[]);
                 tables.into_iter().try_for_each(delete)
-            })
+            })?;
+            // Nor is it to be read in what the file does not use any more.
+            run(sql, "VACUUM", &[])?;
+            run(sql, "PRAGMA wal_checkpoint(TRUNCATE)", &[])
         });
         Box::pin(future::ready(deleted))
     }

@@ -208,7 +208,9 @@ async fn connect(address: &Address, tls: Tls) -> Result<Socket, Cause> {
     match connect_async_tls_with_config(request, None, false, connector).await {
         Ok((socket, _)) => Ok(socket),
         Err(Error::Http(response)) => Err(Cause::Status(response.status().as_u16())),
-        Err(error @ (Error::Url(_) | Error::HttpFormat(_))) => Err(no_address(error)),
+        Err(error @ (Error::Url(_) | Error::HttpFormat(_))) => {
+            Err(no_address(format_args!("{error} (it begins with ws:// or wss://)")))
+        }
         Err(error) => Err(Cause::Unreachable(error.to_string())),
     }
 }
