@@ -83,20 +83,25 @@ test("many rows are kept in pages, and what changes over them", async () => {
   ]);
   await item(page, "New").waitFor();
   await keeps(page, "paged", "three rows over them", { pages: some, single: is(3), gone: is(1) });
-  await other.act([["create", { id: id(8), text: "Again", completed: 0 }], ["delete", { id: id(9) }]]);
-  await item(page, "Again").waitFor();
-  await keeps(page, "paged", "four rows over them", { single: is(4), gone: is(1) });
+  await other.act([
+    ["create", { id: id(8), text: "Again", completed: 0 }],
+    ["delete", { id: id(9) }],
+    // No text comes before it, and all numbers.
+    ["create", { id: "", text: "Nameless", completed: 0 }],
+  ]);
+  await item(page, "Nameless").waitFor();
+  await keeps(page, "paged", "five rows over them", { single: is(5), gone: is(1) });
   await other.close();
   await page.evaluate(() => navigator.serviceWorker.ready);
   await page.close();
 
   await server.down("SIGKILL");
   const offline = await openPage(context, server, "paged");
-  await item(offline, "Again").waitFor();
+  await item(offline, "Nameless").waitFor();
   const shown = new Set(await texts(offline));
   const wanted = new Set(creates(0, 1_500).map(([, { text }]) => text));
   for (const text of ["Todo 7", "Todo 8", "Todo 9"]) wanted.delete(text);
-  for (const text of ["Changed", "Again", "New"]) wanted.add(text);
+  for (const text of ["Changed", "Again", "New", "Nameless"]) wanted.add(text);
   assert.deepEqual(shown, wanted);
   assert.deepEqual(offline.problems, []);
   await context.close();
