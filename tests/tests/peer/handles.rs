@@ -1,0 +1,97 @@
+//! What holds a client: its end, its driver, its endpoint.
+
+use super::*;
+use partysync_client::transport::*;
+use std::time::Duration;
+#[derive(Clone)]
+struct Nowhere;
+impl Transport for Nowhere {
+    fn open(&self, _: &Address) -> Link {
+        let (outgoing, rx) = futures::channel::mpsc::unbounded();
+        std::mem::forget(rx);
+        let (tx, incoming) = futures::channel::mpsc::unbounded();
+        std::mem::forget(tx);
+        Link { outgoing, incoming }
+    }
+    fn sleep(&self, time: Duration) -> Sleep {
+        Box::pin(tokio::time::sleep(time))
+    }
+    fn now(&self) -> Now {
+        Now { monotonic: 0, wall: Timestamp::from_millis(1) }
+    }
+    fn random(&self) -> u64 {
+        use std::hash::*;
+        std::collections::hash_map::RandomState::new().build_hasher().finish()
+    }
+}
+fn kept(store: &MemoryStore) -> usize {
+    store.kept().unwrap().outboxes.values().map(|o| o.pending.len()).sum()
+}
+/// A client without a network, its store, and what drives it.
+fn client() -> (MemoryStore, SyncClient<NoteAction>, impl Future<Output = ()>) {
+    let store = MemoryStore::new();
+    let options = Options::new(store.clone());
+    let (client, driver) = SyncClient::make("ws://x".into(), options, Nowhere);
+    (store, client, driver)
+}
+fn rt() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+}
+
+#[test]
+fn closing_keeps_pending_actions_in_the_store() {
+    rt().block_on(async {
+        let (store, client, driver) = client();
+        let task = tokio::spawn(driver);
+        client.loaded().await.unwrap();
+        drop(client.send(put("a", "1")));
+        drop(client.send(put("b", "2")));
+        client.close();
+        task.await.unwrap();
+        assert_eq!(kept(&store), 2, "`close`: pending actions stay in the store");
+    });
+}
+#[test]
+fn closing_before_the_store_is_open_keeps_them_too() {
+    rt().block_on(async {
+        let (store, client, driver) = client();
+        drop(client.send(put("a", "1")));
+        client.close();
+        tokio::spawn(driver).await.unwrap();
+        assert_eq!(kept(&store), 1);
+    });
+}
+#[test]
+fn so_does_dropping_the_last_handle() {
+    rt().block_on(async {
+        let (store, client, driver) = client();
+        let task = tokio::spawn(driver);
+        client.loaded().await.unwrap();
+        drop(client.send(put("a", "1")));
+        drop(client);
+        task.await.unwrap();
+        assert_eq!(kept(&store), 1, "made by a client whose last handle is dropped");
+    });
+}
+#[test]
+fn the_function_that_gives_the_address_may_use_the_client() {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        rt().block_on(async move {
+            let slot = std::sync::Arc::new(std::sync::OnceLock::<SyncClient<NoteAction>>::new());
+            let seen = slot.clone();
+            let endpoint = Endpoint::new(move || {
+                // It is asked for by the driver, when the client is there.
+                let _ = seen.get().map(|client| client.status());
+                let _ = tell.send(());
+                async { Ok(Address::new("ws://x")) }
+            });
+            let (client, driver) =
+                SyncClient::<NoteAction>::make(endpoint, Options::default(), Nowhere);
+            let _ = slot.set(client.clone());
+            driver.await;
+        })
+    });
+    told.recv_timeout(Duration::from_secs(60))
+        .expect("deadlock: the endpoint is asked under the lock");
+}
