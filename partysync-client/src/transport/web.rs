@@ -13,8 +13,8 @@ use std::time::Duration;
 use wasm_bindgen::closure::Closure;
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{
-    CloseEvent, DomException, EventTarget, MessageChannel, MessageEvent, PageTransitionEvent,
-    VisibilityState, WebSocket,
+    CloseEvent, DomException, EventTarget, MessageChannel, MessageEvent, MessagePort,
+    PageTransitionEvent, VisibilityState, WebSocket,
 };
 
 /// The longest wait of `setTimeout`, ms; a longer one would end at once.
@@ -110,11 +110,25 @@ async fn next_turn() {
         }
     });
     channel.port1().set_onmessage(Some(handler.as_ref().unchecked_ref()));
+    let turn = Turn { port: channel.port1(), _handler: handler };
     if channel.port2().post_message(&JsValue::NULL).is_ok() {
         // It ends with the handler, which is here.
         let _ = told.await;
     }
-    channel.port1().close();
+    drop(turn);
+}
+
+/// A message on its way; a wait that is given up does not hear it any more.
+struct Turn {
+    port: MessagePort,
+    _handler: Closure<dyn FnMut()>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.port.set_onmessage(None);
+        self.port.close();
+    }
 }
 
 /// Why a browser does not even try to connect.
