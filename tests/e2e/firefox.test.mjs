@@ -2,22 +2,29 @@
 // have been seen to do in the other tests.
 
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
 import puppeteer from "puppeteer-core";
 import { Server, until } from "./harness.mjs";
 import { onServer } from "./page.mjs";
 
-let server, browser;
+let server, browser, home;
 before(async () => {
   server = await Server.start("fixtures/todo-sync");
   const executablePath = process.env.FIREFOX ?? "/usr/bin/firefox-esr";
-  browser = await puppeteer.launch({ browser: "firefox", executablePath, headless: true });
+  // It does not start for a user whose home is another's.
+  home = mkdtempSync(join(tmpdir(), "partysync-"));
+  const env = { ...process.env, HOME: home };
+  browser = await puppeteer.launch({ browser: "firefox", executablePath, headless: true, env });
 });
 // A test that failed may have left it down.
 beforeEach(() => server.child ?? server.up());
 after(async () => {
   await browser?.close();
   await server?.stop();
+  rmSync(home, { recursive: true, force: true, maxRetries: 10 });
 });
 
 /** A tab of the app; `problems` holds the errors that the page did not handle. */
