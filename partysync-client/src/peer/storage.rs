@@ -334,8 +334,12 @@ impl<A: Action> Peer<A> {
     /// Takes over what a client that is gone left behind.
     fn adopt(&mut self, outbox: &Outbox) {
         if self.storage.inherits == Inherits::No {
-            // It came when it was not wanted any more.
-            self.storage.inherits = Inherits::Leaves;
+            // It came when it was not wanted any more: another one may have it by now.
+            let (mut changes, _) = self.replica.adopt(outbox);
+            merge(&mut changes, self.replica.hand_back());
+            self.change(changes);
+            self.outputs.push_back(Output::TakeOver(false));
+            return;
         }
         let (changes, errors) = self.replica.adopt(outbox);
         errors.into_iter().for_each(|error| self.report(error));
