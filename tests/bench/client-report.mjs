@@ -1,9 +1,7 @@
 // What `cargo xtask bench client` found, as tables: on the terminal, and in docs/performance.md
 // between its markers.
 
-import { readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
-import { root } from "../e2e/harness.mjs";
+import { writeBetween } from "./report.mjs";
 
 const BEGIN = "<!-- client:begin -->";
 const END = "<!-- client:end -->";
@@ -51,10 +49,4 @@ export function clientTable({ rows, todos, rounds, native, sizes, loads, todoPag
 }
 
 /** Writes the tables of a whole run into docs/performance.md. */
-export function writeClientDocs(figures) {
-  const page = join(root, "docs/performance.md");
-  const text = readFileSync(page, "utf8");
-  const [begin, end] = [text.indexOf(BEGIN), text.indexOf(END)];
-  if (begin < 0 || end < begin) throw new Error(`docs/performance.md lacks its markers ${BEGIN} and ${END}`);
-  writeFileSync(page, `${text.slice(0, begin)}${BEGIN}\n\n${clientTable(figures)}\n\n${text.slice(end)}`);
-}
+export const writeClientDocs = (figures) => writeBetween(BEGIN, END, clientTable(figures));

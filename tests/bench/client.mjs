@@ -6,10 +6,11 @@ import { readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { gzipSync } from "node:zlib";
-import { launch } from "../e2e/page.mjs";
-import { root } from "../e2e/harness.mjs";
+import { root, until } from "../e2e/harness.mjs";
+import { entries, launch } from "../e2e/page.mjs";
 import { fill } from "./cases.mjs";
-import { writeClientDocs, clientTable } from "./client-report.mjs";
+import { clientTable, writeClientDocs } from "./client-report.mjs";
+import { median } from "./report.mjs";
 import { Side, temporaryFolder } from "./servers.mjs";
 
 const { values: options } = parseArgs({
@@ -90,7 +91,7 @@ const loads = (browser, server, rate) =>
       const tab = await throttled(context, rate);
       await tab.goto(`${server.url}/bench/`);
       await tab.waitForFunction(() => window.load);
-    const load = await tab.evaluate((room) => window.load(room), "rows");
+      const load = await tab.evaluate((room) => window.load(room), "rows");
       expect("rows", load.rows, scale.rows);
       found[from] = load;
       await tab.close();
@@ -109,13 +110,13 @@ const todos = (browser, server, rate) =>
       await tab.waitForFunction(shown, scale.todos, { polling: 20, timeout: 120_000 });
       found[from] = await tab.evaluate(() => performance.now());
       await tab.locator('.pill[data-phase="live"]').waitFor();
-      await tab.waitForFunction(() => document.querySelector(".pill").textContent !== "");
+      // All rows are stored in one transaction with their channel.
+      await until("the rows are stored", async () => (await entries(tab, "channel", "todos")) > 0);
       await tab.close();
     }
     return found;
   });
 
-const median = (list) => list.toSorted((a, b) => a - b)[list.length >> 1];
 const medians = (list, keys) => Object.fromEntries(keys.map((key) => [key, median(list.map((one) => one[key]))]));
 
 const gzipped = (folder, names) => names.reduce((sum, name) => sum + gzipSync(readFileSync(join(folder, name)), { level: 9 }).length, 0);

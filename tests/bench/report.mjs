@@ -11,6 +11,12 @@ export const modes = ["plain", "tracing"];
 /** What the machine was busy with before we began: more than a little of it spoils the figures. */
 const [load] = loadavg();
 
+export const median = (list) => {
+  const sorted = list.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+};
+
 const BEGIN = "<!-- bench:begin -->";
 const END = "<!-- bench:end -->";
 const titles = {
@@ -73,19 +79,23 @@ export function table(mode, figures) {
 
 const version = (name) => JSON.parse(readFileSync(join(root, "node_modules", name, "package.json"), "utf8")).version;
 
-/** Writes the tables and the chart of a whole run into docs/. */
-export function writeDocs(figures) {
+/** Writes a text between two markers of docs/performance.md. */
+export function writeBetween(begin, end, written) {
   const page = join(root, "docs/performance.md");
   const text = readFileSync(page, "utf8");
-  const [begin, end] = [text.indexOf(BEGIN), text.indexOf(END)];
-  if (begin < 0 || end < begin) throw new Error(`docs/performance.md lacks its markers ${BEGIN} and ${END}`);
+  const [from, to] = [text.indexOf(begin), text.indexOf(end)];
+  if (from < 0 || to < from) throw new Error(`docs/performance.md lacks its markers ${begin} and ${end}`);
+  writeFileSync(page, `${text.slice(0, from)}${begin}\n\n${written}\n\n${text.slice(to)}`);
+}
+
+/** Writes the tables and the chart of a whole run into docs/. */
+export function writeDocs(figures) {
   const names = ["wrangler", "workerd", "partyserver"];
   const on =
     `Measured with ${names.map((name) => `${name} ${version(name)}`).join(", ")} and Node ${process.versions.node}, ` +
     `on ${process.platform} with ${availableParallelism()} processors that the server shares with the clients; ` +
     `the machine's load average when the run began was ${load.toFixed(1)}.`;
   const tables = modes.map((mode) => table(mode, figures.filter((one) => one.mode === mode)));
-  const written = [BEGIN, "", on, "", tables.join("\n\n"), ""].join("\n");
-  writeFileSync(page, `${text.slice(0, begin)}${written}\n${text.slice(end)}`);
+  writeBetween(BEGIN, END, [on, ...tables].join("\n\n"));
   writeFileSync(join(root, "docs/images/performance.svg"), chart(figures));
 }

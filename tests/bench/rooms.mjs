@@ -6,7 +6,7 @@ import { parseArgs } from "node:util";
 import { cases, fill, isRate, once, scales } from "./cases.mjs";
 import { chart } from "./chart.mjs";
 import { profile } from "./profile.mjs";
-import { modes, table, writeDocs } from "./report.mjs";
+import { median, modes, table, writeDocs } from "./report.mjs";
 import { Side, knowsCpu, temporaryFolder, uploadSize } from "./servers.mjs";
 
 const { values: options } = parseArgs({
@@ -36,12 +36,6 @@ if (options["write-docs"] && (options.cases || options.smoke || options.tracing 
   stop("--write-docs wants all cases in both modes");
 }
 const scale = options.smoke ? scales.small : scales.full;
-
-const median = (list) => {
-  const sorted = list.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-};
 
 /** Where each side's rooms are; tables that are filled once serve both modes. */
 const data = { ours: temporaryFolder(), baseline: temporaryFolder() };

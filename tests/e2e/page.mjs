@@ -45,23 +45,25 @@ export async function offline(server, ...pages) {
   for (const page of pages) await phase(page, "offline");
 }
 
-/** How many actions the tabs of a profile have stored and not been answered. */
-export const stored = (page, room, user) =>
+/** How many entries a store of a room's database has. */
+export const entries = (page, store, room, user) =>
   page.evaluate(
-    (name) =>
+    ([name, store]) =>
       new Promise((resolve, reject) => {
         const opening = indexedDB.open(name);
         opening.onerror = () => reject(opening.error);
         opening.onsuccess = () => {
           const db = opening.result;
-          const counting = db.transaction("pending").objectStore("pending").count();
+          const counting = db.transaction(store).objectStore(store).count();
           counting.onsuccess = () => resolve(counting.result);
           counting.onerror = () => reject(counting.error);
           db.close();
         };
       }),
-    database(room, user),
+    [database(room, user), store],
   );
+/** How many actions the tabs of a profile have stored and not been answered. */
+export const stored = (page, room, user) => entries(page, "pending", room, user);
 export const storedAll = (page, room, count, user) =>
   until(`${count} actions are stored`, async () => (await stored(page, room, user)) === count);
 

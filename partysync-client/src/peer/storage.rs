@@ -333,15 +333,12 @@ impl<A: Action> Peer<A> {
 
     /// Takes over what a client that is gone left behind.
     fn adopt(&mut self, outbox: &Outbox) {
+        let (changes, errors) = self.replica.adopt(outbox);
         if self.storage.inherits == Inherits::No {
             // It came when it was not wanted any more: another one may have it by now.
-            let (mut changes, _) = self.replica.adopt(outbox);
-            merge(&mut changes, self.replica.hand_back());
             self.change(changes);
-            self.outputs.push_back(Output::TakeOver(false));
-            return;
+            return self.let_go();
         }
-        let (changes, errors) = self.replica.adopt(outbox);
         errors.into_iter().for_each(|error| self.report(error));
         self.change(changes);
         for (client, before, last) in self.replica.settled(|client| **client == *outbox.client) {
@@ -390,6 +387,13 @@ impl<A: Action> Peer<A> {
         if !self.storage.alone {
             self.storage.inherits = Inherits::Leaves;
         }
+    }
+
+    /// What was taken over is for others to send.
+    fn let_go(&mut self) {
+        let changes = self.replica.hand_back();
+        self.change(changes);
+        self.outputs.push_back(Output::TakeOver(false));
     }
 
     /// It will connect again.
@@ -474,9 +478,7 @@ impl<A: Action> Peer<A> {
             self.storage.state == State::Idle && self.storage.next.is_empty() && !self.storage.lost;
         if knows && self.storage.inherits == Inherits::Leaves {
             self.storage.inherits = Inherits::No;
-            let changes = self.replica.hand_back();
-            self.change(changes);
-            self.outputs.push_back(Output::TakeOver(false));
+            self.let_go();
         }
     }
 }

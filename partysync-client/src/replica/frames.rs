@@ -181,8 +181,7 @@ impl Staged {
     fn read(&mut self, schema: &Schema, page: CatchUp) -> Result<()> {
         self.sent = page.sent;
         for json in page.rows {
-            let row = schema.row_from_json(&json)?;
-            let key = schema.key_of(&row)?;
+            let (key, row) = keyed(schema, &json)?;
             self.stored.push((key.to_string(), Some(json)));
             self.gone.remove(&key);
             self.rows.insert(key, row);
@@ -205,13 +204,19 @@ fn read_rows(
     into: &mut BTreeMap<Key, Option<Row>>,
 ) -> Result<()> {
     for row in rows {
-        let row = schema.row_from_json(row)?;
-        into.insert(schema.key_of(&row)?, Some(row));
+        let (key, row) = keyed(schema, row)?;
+        into.insert(key, Some(row));
     }
     for key in gone {
         into.insert(key_from_json(schema, key)?, None);
     }
     Ok(())
+}
+
+/// A row from its JSON, with its key.
+pub(super) fn keyed(schema: &Schema, json: &Json) -> Result<(Key, Row)> {
+    let row = schema.row_from_json(json)?;
+    Ok((schema.key_of(&row)?, row))
 }
 
 fn key_from_json(schema: &Schema, json: &Json) -> Result<Key> {

@@ -1,9 +1,9 @@
 //! Reading the rows that were stored, so many at a time: the page goes on in between.
 
-use super::{Changes, Replica, Row, Table, merge};
+use super::frames::keyed;
+use super::{Changes, Replica, Row, merge};
 use crate::store::SavedChannel;
-use partysync::{Action, Error, Key, Result};
-use serde_json::Value as Json;
+use partysync::{Action, Error, Key};
 use std::collections::BTreeMap;
 
 /// Rows that were stored, on their way into a replica.
@@ -37,7 +37,7 @@ impl<A: Action> Replica<A> {
                     return false;
                 }
                 most -= 1;
-                match table.read(&entry.remove()) {
+                match keyed(table.schema, &entry.remove()) {
                     Ok((key, row)) => drop(rows.insert(key, row)),
                     Err(error) => {
                         loading.errors.push(error.context(format_args!("stored `{name}`")));
@@ -67,13 +67,5 @@ impl<A: Action> Replica<A> {
         }
         merge(&mut changes, self.replay());
         (changes, loading.errors)
-    }
-}
-
-impl Table {
-    /// A row as it was stored.
-    fn read(&self, row: &Json) -> Result<(Key, Row)> {
-        let row = self.schema.row_from_json(row)?;
-        Ok((self.schema.key_of(&row)?, row))
     }
 }

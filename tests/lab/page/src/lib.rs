@@ -59,14 +59,6 @@ impl Client {
     pub fn rows(&self) -> usize {
         self.0.keys(Todo::SCHEMA.table).len()
     }
-
-    /// Makes so many todos, whose ids begin with this.
-    pub fn create(&self, prefix: &str, count: u32) {
-        for n in 0..count {
-            let (id, text) = (format!("{prefix}-{n}"), "Two litres of oat milk, and bread".into());
-            drop(self.0.send(TodoAction::Create { id, text, completed: false }));
-        }
-    }
 }
 
 fn js(error: Error) -> JsError {
