@@ -43,7 +43,8 @@ const TABLES: [&str; 6] = [
 /// use partysync_client::store::{Saved, SqliteStore};
 ///
 /// let store = SqliteStore::in_memory()?;
-/// assert_eq!(store.read()?, Saved::default());
+/// // Nobody else has this file: what stands in it was left behind by a client that has ended.
+/// assert_eq!(store.read()?, Saved { alone: true, ..Saved::default() });
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
