@@ -103,11 +103,12 @@ impl<A: Action> Replica<A> {
         while let Some(place) = self.queues.iter().position(|q| q.whose == Whose::Adopted) {
             let mut queue = self.queues.remove(place);
             queue.whose = Whose::Other;
-            // What of it was committed before it was adopted is in a queue in front of it.
+            // What of it was committed before it was adopted is in a queue of its own. That may be
+            // what came later: a store that failed has the first of it only.
             match self.other(&queue.client) {
-                Some(before) => {
-                    before.pending.append(&mut queue.pending);
-                    before.committed.append(&mut queue.committed);
+                Some(committed) => {
+                    queue.pending.into_iter().for_each(|pending| committed.put(pending));
+                    committed.committed.append(&mut queue.committed);
                 }
                 None => self.queues.insert(place, queue),
             }

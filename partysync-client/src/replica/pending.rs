@@ -237,6 +237,12 @@ impl<A: Action> Queue<A> {
         Some((first.seq, first.suspicion))
     }
 
+    /// One more that is pending, in its place.
+    pub(super) fn put(&mut self, pending: Pending<A>) {
+        let place = self.pending.partition_point(|there| there.seq < pending.seq);
+        self.pending.insert(place, pending);
+    }
+
     /// An action has its answer, and is not pending any more.
     pub(super) fn take(&mut self, seq: u64) -> Option<Pending<A>> {
         let place = self.pending.binary_search_by_key(&seq, |pending| pending.seq).ok()?;
