@@ -3,6 +3,7 @@
 use crate::sql::{SqlType, Value, literal, quote};
 use crate::{Code, Column, Error, Result, Timestamp};
 use serde_json::Value as Json;
+use std::sync::Arc;
 
 /// A row of one table, and through its table's name a channel that clients follow.
 ///
@@ -119,7 +120,7 @@ pub trait Record: Clone + 'static {
     fn from_row(row: Vec<Value>) -> Result<Self>;
 }
 
-/// A row's key, as a map wants it: ordered and comparable.
+/// A row's key, as a map wants it: ordered and comparable. Clones share their text or bytes.
 ///
 /// ```
 /// use partysync::Key;
@@ -131,9 +132,9 @@ pub enum Key {
     /// An integer.
     Integer(i64),
     /// Text.
-    Text(String),
+    Text(Arc<str>),
     /// Bytes.
-    Blob(Vec<u8>),
+    Blob(Arc<[u8]>),
 }
 
 impl Key {
@@ -150,8 +151,8 @@ impl Key {
     pub fn to_value(&self) -> Value {
         match self {
             Self::Integer(n) => Value::Integer(*n),
-            Self::Text(text) => Value::Text(text.clone()),
-            Self::Blob(bytes) => Value::Blob(bytes.clone()),
+            Self::Text(text) => Value::Text(text.as_ref().to_owned()),
+            Self::Blob(bytes) => Value::Blob(bytes.to_vec()),
         }
     }
 }
@@ -162,8 +163,8 @@ impl TryFrom<Value> for Key {
     fn try_from(value: Value) -> Result<Self> {
         match value {
             Value::Integer(n) => Ok(Self::Integer(n)),
-            Value::Text(text) => Ok(Self::Text(text)),
-            Value::Blob(bytes) => Ok(Self::Blob(bytes)),
+            Value::Text(text) => Ok(Self::Text(text.into())),
+            Value::Blob(bytes) => Ok(Self::Blob(bytes.into())),
             Value::Null | Value::Real(_) => {
                 Err(Error::new(Code::InvalidValue, "a key cannot be NULL or a float"))
             }
@@ -173,19 +174,19 @@ impl TryFrom<Value> for Key {
 
 impl From<&str> for Key {
     fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
+        Self::Text(text.into())
     }
 }
 
 impl From<&String> for Key {
     fn from(text: &String) -> Self {
-        Self::Text(text.clone())
+        Self::Text(text.as_str().into())
     }
 }
 
 impl From<String> for Key {
     fn from(text: String) -> Self {
-        Self::Text(text)
+        Self::Text(text.into())
     }
 }
 

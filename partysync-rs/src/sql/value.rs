@@ -167,11 +167,7 @@ impl From<&str> for Value {
 
 impl From<crate::Key> for Value {
     fn from(key: crate::Key) -> Self {
-        match key {
-            crate::Key::Integer(n) => Self::Integer(n),
-            crate::Key::Text(text) => Self::Text(text),
-            crate::Key::Blob(bytes) => Self::Blob(bytes),
-        }
+        key.to_value()
     }
 }
 
