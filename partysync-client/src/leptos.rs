@@ -23,7 +23,7 @@
 //!
 //! A row is a signal of its own: what shows it runs again when it changes, and for no other row.
 
-use crate::{Answer, Endpoint, Options, Place, Status, SyncClient, Update};
+use crate::{Answer, Changed, Endpoint, Options, Place, Status, SyncClient, Update};
 use ::leptos::prelude::*;
 use ::leptos::task::spawn_local;
 use futures::StreamExt;
@@ -162,15 +162,15 @@ impl<A: Action + Send> Synced<A> {
             entries: StoredValue::new(BTreeMap::new()),
             record: PhantomData,
         };
-        rows.update(&client, client.keys(R::SCHEMA.table).iter());
+        rows.update(&client, &Changed::All);
         let mut updates = client.updates();
         in_a_page(async move {
             while let Some(update) = updates.next().await {
                 if rows.keys.try_get_untracked().is_none() {
                     return;
                 }
-                if let Some(keys) = update.changes.get(R::SCHEMA.table) {
-                    rows.update(&client, keys.iter());
+                if let Some(changed) = update.changes.get(R::SCHEMA.table) {
+                    rows.update(&client, changed);
                 }
             }
         });
@@ -234,7 +234,22 @@ impl<R: Record + Send + Sync + PartialEq> Rows<R> {
         self.keys.get().iter().filter_map(|key| self.get(key)).map(|row| row.row.get()).collect()
     }
 
-    fn update<'a, A: Action + Send>(
+    fn update<A: Action + Send>(&self, client: &SyncClient<A>, changed: &Changed) {
+        match changed {
+            Changed::Keys(keys) => self.look_at(client, keys.iter()),
+            Changed::All => {
+                let mut keys = client.keys(R::SCHEMA.table);
+                let gone = |key: &&Key| keys.binary_search(key).is_err();
+                let gone: Vec<_> = self
+                    .entries
+                    .with_value(|entries| entries.keys().filter(gone).cloned().collect());
+                keys.extend(gone);
+                self.look_at(client, keys.iter());
+            }
+        }
+    }
+
+    fn look_at<'a, A: Action + Send>(
         &self,
         client: &SyncClient<A>,
         keys: impl Iterator<Item = &'a Key>,

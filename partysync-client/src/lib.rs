@@ -28,4 +28,4 @@ pub use client::{Options, SyncClient, Update};
 pub use endpoint::{Address, Endpoint};
 pub use peer::{Cause, Input, Note, Now, Output, Peer, Phase, Status, Timing};
 pub use place::{Place, User};
-pub use replica::{Changes, Replica};
+pub use replica::{Changed, Changes, Replica};

@@ -1,7 +1,7 @@
 //! Reading the rows that were stored, so many at a time: the page goes on in between.
 
 use super::frames::keyed;
-use super::{Changes, Replica, Row, merge};
+use super::{Changed, Changes, Replica, Row, merge};
 use crate::store::SavedChannel;
 use partysync::{Action, Error, Key};
 use std::collections::BTreeMap;
@@ -61,8 +61,7 @@ impl<A: Action> Replica<A> {
             let epoch = self.epoch.get_or_insert_with(|| stored.epoch.clone());
             table.version = stored.version.filter(|_| *epoch == stored.epoch);
             if !table.confirmed.is_empty() {
-                // They are many, and in order already: this way is the faster one.
-                changes.insert(name, table.confirmed.keys().cloned().collect());
+                changes.insert(name, Changed::All);
             }
         }
         merge(&mut changes, self.replay());

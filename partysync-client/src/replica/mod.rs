@@ -5,6 +5,7 @@
 //! the same step in which its confirmed row comes. Pending actions are done again only if the
 //! patch touches what one of them has read or written; the cost is that of the rows touched.
 
+mod changes;
 mod frames;
 mod loading;
 mod outboxes;
@@ -12,6 +13,8 @@ mod overlay;
 mod pending;
 mod scratch;
 
+pub(crate) use changes::merge;
+pub use changes::{Changed, Changes};
 pub(crate) use frames::Answered;
 pub(crate) use loading::Loading;
 pub(crate) use pending::{Patience, PushLimits};
@@ -28,9 +31,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 type Row = Vec<Value>;
-
-/// The keys whose row, or whose being pending, changed; by channel.
-pub type Changes = BTreeMap<&'static str, BTreeSet<Key>>;
 
 /// A client's copy of a room, to be read. `A` is the server's action type.
 #[derive(Debug)]
@@ -184,9 +184,8 @@ impl<A: Action> Replica<A> {
     pub(crate) fn clear(&mut self) -> Changes {
         let mut changes = Changes::new();
         for (channel, table) in &mut self.tables {
-            let keys = table.keys(std::iter::empty());
-            if !keys.is_empty() {
-                changes.insert(*channel, gathered(keys));
+            if !table.confirmed.is_empty() || !table.overlay.is_empty() {
+                changes.insert(*channel, Changed::All);
             }
             table.confirmed.clear();
             table.overlay.clear();
@@ -257,18 +256,6 @@ impl<A: Action> Replica<A> {
             if seq > 0 {
                 self.writes.push(Write::Pushed { client: client(), seq, at });
             }
-        }
-    }
-}
-
-/// Adds changes to others.
-pub(crate) fn merge(into: &mut Changes, changes: Changes) {
-    for (channel, keys) in changes {
-        let there = into.entry(channel).or_default();
-        if there.is_empty() {
-            *there = keys;
-        } else {
-            there.extend(keys);
         }
     }
 }

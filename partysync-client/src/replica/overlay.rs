@@ -3,7 +3,7 @@
 
 use super::pending::{Footprint, Pending, Queue};
 use super::scratch::{Scratch, Written};
-use super::{Changes, Replica, Row, Table};
+use super::{Changed, Changes, Replica, Row, Table};
 use crate::gathered::gathered;
 use partysync::{Action, Key};
 use std::collections::{BTreeMap, BTreeSet};
@@ -201,8 +201,7 @@ impl<A: Action> Replica<A> {
             return Changes::new();
         };
         table.confirmed = rows;
-        // They are many, and in order already: this way is the faster one.
-        gathered([(channel, table.confirmed.keys().cloned().collect())])
+        gathered([(channel, Changed::All)])
     }
 
     fn put_confirmed(&mut self, rows: NewRows) {

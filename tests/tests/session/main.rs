@@ -7,7 +7,7 @@ mod world;
 
 use partysync::{Code, Error};
 use partysync_client::store::Saved;
-use partysync_client::{Cause, Input, Now, Peer, Phase, Timing};
+use partysync_client::{Cause, Changed, Input, Now, Peer, Phase, Timing};
 use world::{NoteAction, World, pairs, put};
 
 #[test]
@@ -267,7 +267,11 @@ fn only_what_is_shown_otherwise_is_told() {
     world.act(put("a", "2"));
     let keys = |world: &mut World| -> Vec<String> {
         let changes = std::mem::take(&mut world.changes);
-        changes.into_values().flatten().map(|key| key.to_string()).collect()
+        let keys = changes.into_values().flat_map(|changed| match changed {
+            Changed::Keys(keys) => keys,
+            Changed::All => panic!("all"),
+        });
+        keys.map(|key| key.to_string()).collect()
     };
     assert_eq!(keys(&mut world), ["a"]);
     world.deliver();

@@ -164,7 +164,7 @@ impl World {
                 Output::Disconnect => self.cut_server(),
                 Output::Changed(changes) => {
                     for (channel, keys) in changes {
-                        self.changes.entry(channel).or_default().extend(keys);
+                        self.changes.entry(channel).or_default().merge(keys);
                     }
                 }
                 Output::Answer(seq, outcome) => self.answers.push((seq, outcome)),
