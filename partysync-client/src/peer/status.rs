@@ -86,7 +86,7 @@ impl Default for Timing {
             retry_max_ms: 15_000,
             store_ms: 10_000,
             give_up_ms: 60 * 60 * 1000,
-            read_rows: 1_000,
+            read_rows: 500,
         }
     }
 }

@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 /// Bytes of a page for each entry of the change log that it looks at: of a row that is there
 /// several times only the last counts.
-const ENTRY_BYTES: usize = 16;
+const ENTRY_BYTES: usize = 8;
 /// A delta of fewer rows is not worth counting the table for.
 const SMALL: u64 = 1_000;
 /// Bytes of pages that are kept for others.

@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 
 /// Bytes of a page for each entry of the change log that a patch holds; it holds two pages of
 /// rows at most. More is sent as each connection reads it.
-const ENTRY_BYTES: usize = 64;
+const ENTRY_BYTES: usize = 32;
 
 impl<S: SyncServer> Machine<S> {
     /// Sends every connection what changed since the last flush, and answers with it. `call` is a

@@ -41,7 +41,7 @@ impl<S: SyncServer> Machine<S> {
             version: self.flushed,
             connection: id,
             now: self.meta.now,
-            read: Some(self.limits.page_bytes as u64),
+            read: Some(self.limits.read_bytes()),
         });
         self.send(slot, welcome.to_text());
         let reset = self.reset_reason(&hello);

@@ -25,11 +25,11 @@ pub struct Limits {
     /// The actions of one connection at once, above the rate: what a client that was offline may
     /// bring with it.
     pub actions_burst: u32,
-    /// About how many bytes of rows go into one frame. A connection that is sent more than a
-    /// patch holds has four times as much under way at most, and says what it has read each time
-    /// that it is so much.
+    /// About how many bytes of rows go into one frame; a page can be read without being felt. A
+    /// connection that is sent more than a patch holds has eight pages under way at most, and says
+    /// what it has read after each two.
     pub page_bytes: usize,
-    /// The most bytes that one connection may leave unread; four pages at least. One that reads too
+    /// The most bytes that one connection may leave unread; eight pages at least. One that reads too
     /// slowly is sent no more patches until it has read, and then what changed meanwhile; if even
     /// the application's own messages pile up, it is closed with 4429. A v1 connection cannot say
     /// what it has read, and is not limited.
@@ -59,10 +59,17 @@ impl Default for Limits {
             connections: 10_000,
             actions_per_second: 500,
             actions_burst: 10_000,
-            page_bytes: 256 * 1024,
+            page_bytes: 128 * 1024,
             pending_bytes: 8 * 1024 * 1024,
             retention_ms: 7 * DAY,
             client_retention_ms: 90 * DAY,
         }
+    }
+}
+
+impl Limits {
+    /// A client says what it has read when it is so many bytes.
+    pub(super) fn read_bytes(&self) -> u64 {
+        2 * self.page_bytes as u64
     }
 }

@@ -119,7 +119,7 @@ impl<S: SyncServer> Machine<S> {
 
     /// Bytes under way to a connection that is fed.
     pub(super) fn window(&self) -> u64 {
-        4 * self.limits.page_bytes as u64
+        4 * self.limits.read_bytes()
     }
 
     pub(super) fn store_attachments(&mut self) {

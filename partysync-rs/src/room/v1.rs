@@ -19,10 +19,10 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 /// Bytes of a page for each entry of the change log that it looks at.
-const ENTRY_BYTES: usize = 16;
+const ENTRY_BYTES: usize = 8;
 /// Pages that are sent in a turn, 8 MiB by default. Those of a table go by key: what is smaller
 /// than this comes to a client whole.
-const WINDOW: usize = 32;
+const WINDOW: usize = 64;
 
 /// A call of an action.
 #[derive(Debug)]
