@@ -25,14 +25,24 @@ enum NoteAction {
     Drop { id: i64 },
 }
 
-#[derive(Default)]
-struct Notes;
+/// With so many entries of the log that are compacted in one turn.
+struct Notes {
+    compacted: u32,
+}
+
+impl Default for Notes {
+    fn default() -> Self {
+        Self { compacted: Limits::default().compacted_entries }
+    }
+}
 
 impl SyncServer for Notes {
     type Action = NoteAction;
 
     fn limits(&self) -> Limits {
-        Limits { retention_ms: 1_000, actions_burst: 1_000_000, ..Limits::default() }
+        let compacted_entries = self.compacted;
+        let limits = Limits { compacted_entries, ..Limits::default() };
+        Limits { retention_ms: 1_000, actions_burst: 1_000_000, ..limits }
     }
 
     fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
@@ -94,7 +104,7 @@ fn put(id: i64, text: &str) -> NoteAction {
 
 #[test]
 fn ten_thousand_versions_behind_with_twelve_rows_changed_costs_twelve_rows() {
-    let mut room = TestRoom::new(Notes).unwrap();
+    let mut room = TestRoom::new(Notes::default()).unwrap();
     for id in 0..5_000 {
         room.act(put(id, "as it was in the beginning")).unwrap();
     }
@@ -136,7 +146,7 @@ fn ten_thousand_versions_behind_with_twelve_rows_changed_costs_twelve_rows() {
 
 #[test]
 fn a_client_from_before_the_trim_point_starts_over_and_ends_equal() {
-    let mut room = TestRoom::new(Notes).unwrap();
+    let mut room = TestRoom::new(Notes::default()).unwrap();
     for id in 0..1_000 {
         room.act(put(id, "here")).unwrap();
     }
@@ -155,4 +165,84 @@ fn a_client_from_before_the_trim_point_starts_over_and_ends_equal() {
     room.act(put(0, "again")).unwrap();
     let delta = come_back(&mut room, &mut peer, "third");
     assert_eq!((delta.rows, delta.resets), (1, 0));
+}
+
+/// The versions in the change log.
+fn log(room: &TestRoom<Notes>) -> Vec<u64> {
+    let mut versions = Vec::new();
+    let sql = "SELECT version FROM _partysync_change ORDER BY version";
+    let read = |row: &partysync::sql::Row<'_>| {
+        versions.push(row.get::<i64>(0)?.unsigned_abs());
+        Ok(())
+    };
+    room.sql().run(sql, &[], &mut { read }).unwrap();
+    versions
+}
+
+/// Lets the alarm ring until nothing is left to do at once; how often it did.
+fn compact(room: &mut TestRoom<Notes>) -> usize {
+    room.advance_millis(61_000);
+    let mut turns = 0;
+    while room.next_alarm().is_some_and(|at| at <= room.now()) {
+        room.alarm().unwrap();
+        turns += 1;
+        assert!(turns < 1_000);
+    }
+    turns
+}
+
+#[test]
+fn a_log_that_has_doubled_keeps_one_entry_of_each_row() {
+    let mut room = TestRoom::new(Notes::default()).unwrap();
+    let mut peer = peer();
+    room.act(put(0, "at first")).unwrap();
+    come_back(&mut room, &mut peer, "first");
+    for n in 0..1_000 {
+        room.act(put(n % 10, &n.to_string())).unwrap();
+    }
+    assert_eq!(log(&room).len(), 1_001);
+    assert_eq!(compact(&mut room), 1);
+    assert_eq!(log(&room), (992..=1_001).collect::<Vec<_>>());
+    let delta = come_back(&mut room, &mut peer, "second");
+    assert_eq!((delta.rows, delta.resets), (10, 0));
+    assert!(peer.replica().rows::<Note>().unwrap() == room.rows::<Note>().unwrap());
+    // Not before there are as many more.
+    for n in 0..900 {
+        room.act(put(n % 10, &n.to_string())).unwrap();
+    }
+    compact(&mut room);
+    assert_eq!(log(&room).len(), 910);
+}
+
+#[test]
+fn a_long_log_is_compacted_in_turns_and_the_room_goes_on_between_them() {
+    let mut room = TestRoom::new(Notes { compacted: 100 }).unwrap();
+    let mut peer = peer();
+    room.act(put(0, "at first")).unwrap();
+    come_back(&mut room, &mut peer, "first");
+    for n in 0..1_000 {
+        room.act(put(n % 60, &n.to_string())).unwrap();
+    }
+    room.advance_millis(61_000);
+    room.alarm().unwrap();
+    // The first hundred, of sixty rows.
+    assert_eq!(log(&room).len(), 1_001 - 40);
+    // It is written to, and dies: the next one goes on.
+    room.act(put(1_000, "meanwhile")).unwrap();
+    room.hibernate().unwrap();
+    assert!(room.next_alarm().is_some_and(|at| at <= room.now()));
+    let turns = compact(&mut room);
+    assert!((10..12).contains(&turns), "{turns}");
+    let left = log(&room).len();
+    assert!((600..650).contains(&left), "{left}");
+    assert_eq!(log(&room).last(), Some(&room.version()));
+    let delta = come_back(&mut room, &mut peer, "second");
+    assert_eq!(delta.resets, 0);
+    assert!(peer.replica().rows::<Note>().unwrap() == room.rows::<Note>().unwrap());
+    // What is closer now goes the next time that it has doubled.
+    for n in 0..left {
+        room.act(put((n % 10).try_into().unwrap(), "again")).unwrap();
+    }
+    compact(&mut room);
+    assert!(log(&room).len() < left * 3 / 4, "{} of {left}", log(&room).len());
 }

@@ -128,7 +128,7 @@ impl<S: SyncServer> Machine<S> {
     /// The change log has grown so much that it is to be compacted soon.
     fn plan_compaction(&mut self) {
         const SOON: i64 = 60_000;
-        if store::compaction_is_due(&self.meta) {
+        if store::compaction_is_due(&self.meta, &self.limits) {
             let soon: Timestamp = self.meta.now.plus_millis(SOON);
             self.meta.trim_at = Some(self.meta.trim_at.map_or(soon, |at| at.min(soon)));
         }

@@ -33,7 +33,8 @@ const TABLES: [&str; 5] = [
     "CREATE TABLE _partysync_meta (
         id INTEGER PRIMARY KEY CHECK (id = 1), epoch TEXT NOT NULL, name TEXT, now INTEGER NOT NULL,
         trimmed_to INTEGER NOT NULL DEFAULT 0, trimmed_at INTEGER NOT NULL DEFAULT 0,
-        compacted_to INTEGER NOT NULL DEFAULT 0, compacted_size INTEGER NOT NULL DEFAULT 0,
+        compacting INTEGER NOT NULL DEFAULT 0, compacted_to INTEGER NOT NULL DEFAULT 0,
+        compacted_size INTEGER NOT NULL DEFAULT 0,
         trim_at INTEGER, alarm_at INTEGER, alarm_failures INTEGER NOT NULL DEFAULT 0) STRICT",
     "CREATE TABLE _partysync_schema (
         channel TEXT NOT NULL PRIMARY KEY, columns TEXT NOT NULL) STRICT, WITHOUT ROWID",
@@ -60,6 +61,8 @@ pub(crate) struct Meta {
     pub(crate) now: Timestamp,
     pub(crate) trimmed_to: u64,
     pub(crate) trimmed_at: i64,
+    /// Up to which version the log is compacted, as long as it is being compacted; 0 otherwise.
+    pub(crate) compacting: u64,
     /// The version that the log was last compacted at, and how many entries it had then.
     pub(crate) compacted_to: u64,
     pub(crate) compacted_size: u64,
@@ -89,8 +92,8 @@ pub(crate) fn open(
         let first = "INSERT INTO _partysync_meta (id, epoch, now) VALUES (1, ?, ?)";
         sql.exec(first, &params![fresh_epoch, now])?;
     }
-    let meta = "SELECT epoch, name, now, trimmed_to, trimmed_at, compacted_to, compacted_size, \
-                trim_at, alarm_at, alarm_failures, \
+    let meta = "SELECT epoch, name, now, trimmed_to, trimmed_at, compacting, compacted_to, \
+                compacted_size, trim_at, alarm_at, alarm_failures, \
                 coalesce((SELECT max(version) FROM _partysync_change), 0) FROM _partysync_meta";
     let read = |row: &crate::sql::Row<'_>| {
         let unsigned = |index| row.get::<i64>(index).map(i64::unsigned_abs);
@@ -100,12 +103,13 @@ pub(crate) fn open(
             now: row.get::<Timestamp>(2)?.max(now),
             trimmed_to: unsigned(3)?,
             trimmed_at: row.get(4)?,
-            compacted_to: unsigned(5)?,
-            compacted_size: unsigned(6)?,
-            trim_at: row.get(7)?,
-            alarm_at: row.get(8)?,
-            alarm_failures: row.get::<u32>(9)?,
-            version: unsigned(10)?,
+            compacting: unsigned(5)?,
+            compacted_to: unsigned(6)?,
+            compacted_size: unsigned(7)?,
+            trim_at: row.get(8)?,
+            alarm_at: row.get(9)?,
+            alarm_failures: row.get::<u32>(10)?,
+            version: unsigned(11)?,
         })
     };
     let mut meta = sql.query_one(meta, [], read)?;

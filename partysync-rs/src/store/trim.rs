@@ -11,11 +11,12 @@ use crate::{Result, params};
 const PURGED: u32 = 1_000;
 /// The log is compacted when it has at least this many entries more than after the last time,
 /// and at least as many more as it had then: an entry costs one compaction, whatever the load.
-const LEAST: u64 = 1_000;
+const LEAST: u32 = 1_000;
 
 /// Whether the log has grown so much that it is worth compacting.
-pub(crate) fn is_due(meta: &Meta) -> bool {
-    meta.version - meta.compacted_to.min(meta.version) >= meta.compacted_size.max(LEAST)
+pub(crate) fn is_due(meta: &Meta, limits: &Limits) -> bool {
+    let least = u64::from(LEAST.min(limits.compacted_entries.max(1)));
+    meta.version - meta.compacted_to.min(meta.version) >= meta.compacted_size.max(least)
 }
 
 /// Forgets what is to be forgotten, and sets the time for the next. Runs in a transaction.
@@ -60,8 +61,8 @@ pub(crate) fn trim(
             row.get::<bool>(0)
         })?;
     }
-    if is_due(meta) {
-        compact(sql, meta)?;
+    if meta.compacting > 0 || is_due(meta, limits) {
+        compact(sql, limits, meta)?;
     }
     let unseen = meta.now.plus_millis(-limits.client_retention_ms);
     sql.exec(
@@ -73,13 +74,15 @@ pub(crate) fn trim(
     left |= sql.query_one("SELECT EXISTS (SELECT 1 FROM _partysync_client)", [], |row| {
         row.get::<bool>(0)
     })?;
-    meta.trim_at = left.then(|| meta.now.plus_millis(limits.retention_ms));
+    let next = if meta.compacting > 0 { 0 } else { limits.retention_ms };
+    meta.trim_at = (left || meta.compacting > 0).then(|| meta.now.plus_millis(next));
     sql.exec(
-        "UPDATE _partysync_meta SET trimmed_to = ?, trimmed_at = ?, compacted_to = ?, \
-         compacted_size = ?, trim_at = ?",
+        "UPDATE _partysync_meta SET trimmed_to = ?, trimmed_at = ?, compacting = ?, \
+         compacted_to = ?, compacted_size = ?, trim_at = ?",
         &params![
             integer(meta.trimmed_to),
             meta.trimmed_at,
+            integer(meta.compacting),
             integer(meta.compacted_to),
             integer(meta.compacted_size),
             meta.trim_at
@@ -104,15 +107,28 @@ fn purge(sql: &dyn Sql, schema: &Schema, before: i64) -> Result<bool> {
     Ok(purged >= PURGED)
 }
 
-/// Keeps the last entry of each row.
-fn compact(sql: &dyn Sql, meta: &mut Meta) -> Result<()> {
-    sql.exec(
-        "DELETE FROM _partysync_change WHERE version NOT IN \
-         (SELECT max(version) FROM _partysync_change GROUP BY channel, key)",
-        &[],
-    )?;
+/// Keeps the last entry of each row, of so many at a time. A row that comes again later keeps more
+/// than one, until they are closer to each other.
+fn compact(sql: &dyn Sql, limits: &Limits, meta: &mut Meta) -> Result<()> {
+    let last = "SELECT max(version) FROM (SELECT version FROM _partysync_change \
+                WHERE version > ? ORDER BY version LIMIT ?)";
+    let params = params![integer(meta.compacting), limits.compacted_entries.max(1)];
+    let last = sql.query_one(last, params, |row| row.get::<Option<i64>>(0))?;
+    let to = last.map_or(meta.version, i64::unsigned_abs);
+    let (from, end) = (integer(meta.compacting), integer(to));
+    let kept = if crate::__mutated("compact") { "min" } else { "max" };
+    let compact = format!(
+        "DELETE FROM _partysync_change WHERE version > ? AND version <= ? AND version NOT IN \
+         (SELECT {kept}(version) FROM _partysync_change WHERE version > ? AND version <= ? \
+          GROUP BY channel, key)"
+    );
+    sql.exec(&compact, &params![from.clone(), end.clone(), from, end])?;
+    meta.compacting = to;
+    if meta.compacting < meta.version {
+        return Ok(());
+    }
     let size = "SELECT count(*) FROM _partysync_change";
-    meta.compacted_to = meta.version;
+    (meta.compacting, meta.compacted_to) = (0, meta.version);
     meta.compacted_size = sql.query_one(size, [], |row| Ok(row.get::<i64>(0)?.unsigned_abs()))?;
     Ok(())
 }

@@ -79,9 +79,17 @@ impl<A: Version> SyncServer for App<A> {
     fn limits(&self) -> Limits {
         let page_bytes = if self.config.small { 64 } else { Limits::default().page_bytes };
         let pending_bytes = page_bytes as u64 * 8;
+        let compacted_entries = if self.config.small { 4 } else { 30 };
         let clients = if self.config.forgets { 3 } else { 1_000_000 };
         let (retention_ms, client_retention_ms) = (RETENTION, clients * RETENTION);
-        Limits { retention_ms, client_retention_ms, page_bytes, pending_bytes, ..Limits::default() }
+        Limits {
+            retention_ms,
+            client_retention_ms,
+            page_bytes,
+            pending_bytes,
+            compacted_entries,
+            ..Limits::default()
+        }
     }
 
     fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {
