@@ -7,12 +7,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
 import puppeteer from "puppeteer-core";
+import { Front } from "./front.mjs";
 import { Server, until } from "./harness.mjs";
 import { onServer } from "./page.mjs";
 
-let server, browser, home;
+let server, front, browser, home;
 before(async () => {
   server = await Server.start("fixtures/todo-sync");
+  front = await Front.start(server);
   const executablePath = process.env.FIREFOX ?? "/usr/bin/firefox-esr";
   // It does not start for a user whose home is another's.
   home = mkdtempSync(join(tmpdir(), "partysync-"));
@@ -20,21 +22,36 @@ before(async () => {
   browser = await puppeteer.launch({ browser: "firefox", executablePath, headless: true, env });
 });
 // A test that failed may have left it down.
-beforeEach(() => server.child ?? server.up());
+beforeEach(async () => {
+  front.answer = "pass";
+  if (!server.child) await server.up();
+});
 after(async () => {
   await browser?.close();
+  await front?.stop();
   await server?.stop();
   rmSync(home, { recursive: true, force: true, maxRetries: 10 });
 });
 
+/** Has a page keep what it opens, so that a test can close it behind the page's back. */
+function noteDatabases() {
+  const { open } = IDBFactory.prototype;
+  window.opened = [];
+  IDBFactory.prototype.open = function (...values) {
+    const request = open.apply(this, values);
+    request.addEventListener("success", () => window.opened.push(request.result));
+    return request;
+  };
+}
 /** A tab of the app; `problems` holds the errors that the page did not handle. */
-async function open(context, room, user) {
+async function open(context, room, user, at = server) {
   const page = await context.newPage();
   const problems = [];
   // Firefox tells of connections that were lost as of errors.
   const lost = /connection to (the server at )?ws:/;
   page.on("pageerror", ({ message }) => lost.test(message) || problems.push(message));
-  await page.goto(`${server.url}/${user ? `?user=${user}` : ""}#${room}`);
+  await page.evaluateOnNewDocument(noteDatabases);
+  await page.goto(`${at.url}/${user ? `?user=${user}` : ""}#${room}`);
   return Object.assign(page, { problems });
 }
 /** A profile whose page has been opened once, so that it opens without a network too. */
@@ -57,6 +74,16 @@ const unsaved = (page) => page.$eval(".pill", (pill) => Number(/(\d+) not saved/
 const counts = (page, count) => until(`${count} are not saved`, async () => (await unsaved(page)) === count);
 const databases = (page) =>
   page.evaluate(() => indexedDB.databases().then((all) => all.map(({ name }) => name).sort()));
+/** How many pending actions the page's database holds. */
+const stored = (page) =>
+  page.evaluate(
+    () =>
+      new Promise((resolve, reject) => {
+        const count = window.opened.at(-1).transaction("pending").objectStore("pending").count();
+        count.onsuccess = () => resolve(count.result);
+        count.onerror = () => reject(count.error);
+      }),
+  );
 async function offline(...pages) {
   await server.down("SIGKILL");
   for (const page of pages) await phase(page, "offline");
@@ -132,4 +159,75 @@ test("two users see nothing of each other, and one who logs out leaves nothing b
   assert.deepEqual(rows.map((row) => row.text), ["Only Bob's"]);
   assert.deepEqual([...ada.problems, ...another.problems, ...bob.problems], []);
   await context.close();
+});
+
+test("a database that is closed behind the page's back is opened again, and nothing is lost", async () => {
+  const { context, page } = await profile("closed");
+  await offline(page);
+  await add(page, "Before");
+  await counts(page, 1);
+  const opened = await page.evaluate(() => {
+    window.opened.forEach((db) => db.close());
+    return window.opened.length;
+  });
+  await add(page, "After");
+  await until("it is opened again", () => page.evaluate((before) => window.opened.length > before, opened));
+  await until("both are stored", async () => (await stored(page)) === 2);
+  await page.close();
+  const again = await open(context, "closed");
+  await shows(again, ["Before", "After"]);
+  await server.up();
+  await phase(again, "live");
+  await counts(again, 0);
+  const rows = await onServer(server, "After");
+  assert.deepEqual(rows.map((row) => row.text), ["Before", "After"]);
+  assert.equal(rows[0].version, 2);
+  await context.close();
+});
+
+/** All is as if nothing had been: each action was done, once. */
+async function isWhole(context, page) {
+  await phase(page, "live");
+  await counts(page, 0);
+  await shows(page, ["One", "Two", "Third"]);
+  const rows = await onServer(server, "Third");
+  assert.deepEqual(rows.map((row) => row.text), ["One", "Two", "Third"]);
+  assert.equal(rows[0].version, 3);
+  assert.equal((await page.$$(".toasts p")).length, 0);
+  assert.deepEqual(page.problems, []);
+  await context.close();
+}
+
+test("a server that fails at each push costs nothing, and nothing is given up", async () => {
+  const context = await browser.createBrowserContext();
+  const page = await open(context, "fails", undefined, front);
+  await phase(page, "live");
+  front.answer = "fails";
+  const before = front.pushes;
+  for (const text of ["One", "Two", "Third"]) await add(page, text);
+  await until("it was pushed four times", () => front.pushes - before >= 4, 120_000);
+  await phase(page, "offline");
+  await counts(page, 3);
+  front.answer = "pass";
+  await page.evaluate(() => void window.dispatchEvent(new Event("online")));
+  await isWhole(context, page);
+});
+
+test("credentials that have ended are renewed before the second attempt", async () => {
+  const context = await browser.createBrowserContext();
+  let valid = "first";
+  const refused = [];
+  front.answer = (request) => {
+    const token = /token=(\w+)/.exec(request.headers.cookie ?? "")?.[1];
+    if (token === valid) return "pass";
+    refused.push(token);
+    return { code: 4401, reason: "this token has ended", cookie: `token=${valid}; Path=/` };
+  };
+  const page = await open(context, "renewed", undefined, front);
+  await phase(page, "live");
+  valid = "second";
+  front.sockets.clients.forEach((socket) => socket.terminate());
+  for (const text of ["One", "Two", "Third"]) await add(page, text);
+  await isWhole(context, page);
+  assert.deepEqual(refused, [undefined, "first"]);
 });

@@ -107,10 +107,13 @@ impl World {
                 Known::Committed if times == 0 && !self.wiped => {
                     Some("was acknowledged and is not there")
                 }
-                // Storage that is set back has forgotten the rejection, and so may a store; and what
-                // was refused when the storage was empty may have been done in what comes back.
+                // Storage that is set back has forgotten the rejection, and so may a store, or a tab
+                // that ends before it is stored; and what was refused when the storage was empty may
+                // have been done in what comes back.
                 Known::Rejected
-                    if times > 0 && !self.came_back && !(self.wiped && self.store_faults) =>
+                    if times > 0
+                        && !self.came_back
+                        && !(self.wiped && (self.store_faults || self.unstored)) =>
                 {
                     Some("was rejected, and done")
                 }

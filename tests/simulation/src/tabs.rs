@@ -51,6 +51,7 @@ impl World {
         self.stats.client_crashes += 1;
         self.cut(tab)?;
         if let Some(gone) = self.tabs[tab].take() {
+            self.unstored |= gone.asked.is_some();
             self.forget_unstored(&gone.client, &gone.store.kept()?);
         }
         Ok(())

@@ -76,6 +76,8 @@ pub struct World {
     pub(crate) emptied: bool,
     /// Whether storage from before it was empty came back: with actions that were refused since.
     pub(crate) came_back: bool,
+    /// A tab has ended with something on its way to its store.
+    pub(crate) unstored: bool,
     pub(crate) history: Vec<String>,
     /// What happened, in numbers.
     pub stats: Stats,
@@ -116,6 +118,7 @@ impl World {
             wiped: false,
             emptied: false,
             came_back: false,
+            unstored: false,
             history: Vec::new(),
             stats: Stats::default(),
         };
