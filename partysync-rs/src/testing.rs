@@ -248,6 +248,8 @@ impl<S: SyncServer> TestRoom<S> {
     /// # Errors
     /// What SQLite says.
     pub fn alarm(&mut self) -> Result<Vec<(String, String)>> {
+        // It has rung, and is set no more.
+        self.alarm = None;
         self.turn([Event::Alarm])?;
         Ok(std::mem::take(&mut self.sent))
     }

@@ -85,7 +85,9 @@ impl<A: Action> Replica<A> {
             let seqs: Vec<_> = seqs.into_iter().filter(|seq| !stays(seq)).collect();
             queue.committed.retain(|seq, _| !seqs.contains(seq));
             let gone: Vec<_> = seqs.into_iter().filter_map(|seq| queue.take(seq)).collect();
-            place = shown + usize::from(!queue.pending.is_empty());
+            // What came later was committed all the same, as what a store that failed lacks.
+            let later = |first: &Pending<A>| last.is_none_or(|last| first.seq < last);
+            place = shown + usize::from(queue.pending.front().is_some_and(later));
             changes = self.let_go(gone);
         }
         if outbox.pending.is_empty() {

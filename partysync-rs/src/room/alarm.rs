@@ -12,21 +12,28 @@ const RETRY_LONGEST: i64 = 60 * 60 * 1000;
 impl Stored {
     /// When the alarm has to ring next.
     pub(super) fn next(&self) -> Option<Timestamp> {
-        self.alarm_at.into_iter().chain(self.trim_at).min()
+        self.alarm_at.into_iter().chain(self.trim_at).chain(self.compact_at).min()
     }
 }
 
 impl<S: SyncServer> Machine<S> {
-    /// The alarm rang.
+    /// The alarm rang. One thing is done in a turn: what else is due comes with the next.
     pub(super) fn alarm(&mut self, server: &S, sql: &dyn Sql) -> Result<()> {
         self.alarm_set = None;
-        if self.meta.trim_at.is_some_and(|at| at <= self.meta.now) {
-            self.trim(sql)?;
+        let due = |at: Option<Timestamp>| at.is_some_and(|at| at <= self.meta.now);
+        if due(self.meta.alarm_at) {
+            return self.on_alarm(server, sql);
         }
-        let due = self.meta.alarm_at.filter(|at| *at <= self.meta.now);
-        if due.is_none() {
-            return Ok(());
+        if due(self.meta.compact_at) {
+            return self.compact(sql);
         }
+        if due(self.meta.trim_at) {
+            return self.trim(sql);
+        }
+        Ok(())
+    }
+
+    fn on_alarm(&mut self, server: &S, sql: &dyn Sql) -> Result<()> {
         // The hook may set another.
         let failures = self.meta.alarm_failures;
         self.meta.alarm_at = None;
@@ -42,22 +49,39 @@ impl<S: SyncServer> Machine<S> {
         Ok(())
     }
 
+    fn compact(&mut self, sql: &dyn Sql) -> Result<()> {
+        let (mut meta, limits) = (self.meta.clone(), self.limits);
+        sql.transaction(&mut || store::compact(sql, &limits, &mut meta))?;
+        meta.compact_at = (meta.compacting > 0).then_some(meta.now);
+        self.meta = meta;
+        self.cache.clear();
+        Ok(())
+    }
+
     fn trim(&mut self, sql: &dyn Sql) -> Result<()> {
         let (mut meta, limits) = (self.meta.clone(), self.limits);
-        let stamped = self.stamped(sql);
-        let trimmed =
-            stamped.transaction(&mut || store::trim(&stamped, Self::SCHEMAS, &limits, &mut meta));
+        let (stamped, mut trimmed) = (self.stamped(sql), None);
+        let done = stamped.transaction(&mut || {
+            trimmed = Some(store::trim(&stamped, Self::SCHEMAS, &limits, &mut meta)?);
+            Ok(())
+        });
         if let Some(error) = self.written.failure() {
             return Err(error);
         }
-        if let Err(error) = trimmed {
-            // The application's own constraints may keep old rows: that is no reason to stop.
+        if let Err(error) = done {
             self.meta.trim_at = Some(self.meta.now.plus_millis(RETRY_LONGEST));
             self.log(Level::Error, format!("old deletions could not be forgotten: {error}"));
             return Ok(());
         }
         self.meta = meta;
         self.stored.trim_at = self.meta.trim_at;
+        if let Some(error) = trimmed.and_then(|trimmed| trimmed.kept) {
+            let message = format!(
+                "rows that were softly deleted long ago are kept by the application's own \
+                 constraints or triggers: {error}"
+            );
+            self.log(Level::Warn, message);
+        }
         // Some may be forgotten: who pushes next is looked up.
         for client in self.clients.values_mut().filter(|client| !client.unsaved) {
             client.seq = Seq::Unknown;
@@ -77,12 +101,12 @@ impl<S: SyncServer> Machine<S> {
     /// Keeps the room's times, and has the alarm ring at the next.
     pub(super) fn set_alarms(&mut self, sql: &dyn Sql) -> Result<()> {
         let wanted = Stored::of(&self.meta);
-        let Stored { alarm_at, alarm_failures, trim_at } = self.stored;
+        let Stored { alarm_at, alarm_failures, trim_at, compact_at } = self.stored;
         if (alarm_at, alarm_failures) != (wanted.alarm_at, wanted.alarm_failures) {
             store::set_alarm(sql, wanted.alarm_at, wanted.alarm_failures)?;
         }
-        if trim_at != wanted.trim_at {
-            store::set_trim(sql, wanted.trim_at)?;
+        if (trim_at, compact_at) != (wanted.trim_at, wanted.compact_at) {
+            store::set_forgetting(sql, wanted.trim_at, wanted.compact_at)?;
         }
         self.stored = wanted;
         let next = if self.has_to_publish() { Some(self.meta.now) } else { wanted.next() };

@@ -98,18 +98,19 @@ impl Feed {
         self.channels.is_empty()
     }
 
-    /// Adds a channel, from a version or from the beginning. A delta that is larger than the
+    /// Adds a channel, whose last change is `last`, from a version or from the beginning. A delta that is larger than the
     /// table becomes a snapshot.
     pub(crate) fn follow(
         &mut self,
         sql: &dyn Sql,
         (plan, cache): (&Plan, &mut Cache),
         view: &ChannelView,
-        since: Option<u64>,
+        (since, last): (Option<u64>, u64),
         version: u64,
     ) -> Result<()> {
         let delta = match since {
-            Some(since) if since < version => store::changed_after(sql, plan.id, since)?,
+            // Without a look at the log where it has nothing for the channel.
+            Some(since) if since < last => store::changed_after(sql, plan.id, since)?,
             _ => 0,
         };
         let rows = match since.is_none() || delta > SMALL {
@@ -270,6 +271,8 @@ impl<S: SyncServer> Machine<S> {
         {
             return Ok(page.clone());
         }
+        let id = self.plans.get(*place).map(|plan| plan.id);
+        let last = id.map_or(Ok(0), |id| self.last_of(sql, id))?;
         let Some(plan) = self.plans.get(*place) else {
             let (rows, next) = (Rows::default(), At::Log(to));
             return Ok(Rc::new(FeedPage { rows, count: 0, next, version: to }));
@@ -289,6 +292,10 @@ impl<S: SyncServer> Machine<S> {
                 };
                 let rows = Rows { rows, gone: String::new() };
                 FeedPage { rows, count: page.count, next, version: to }
+            }
+            At::Log(from) if last <= *from => {
+                let rows = Rows::default();
+                FeedPage { rows, count: 0, next: At::Log(to), version: to }
             }
             At::Log(from) => {
                 let mut end = store::next_versions(sql, plan.id, *from, entries)?.unwrap_or(to);

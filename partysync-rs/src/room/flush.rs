@@ -8,7 +8,7 @@ use super::{Machine, Protocol, Slot};
 use crate::sql::Sql;
 use crate::store;
 use crate::wire::pages::PatchPage;
-use crate::{Result, SyncServer, Timestamp};
+use crate::{Result, SyncServer};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -42,9 +42,12 @@ impl<S: SyncServer> Machine<S> {
     }
 
     /// The version now, and what changed, if it fits into a patch.
-    fn load(&self, sql: &dyn Sql, from: u64) -> Result<(u64, Option<Changed>)> {
+    fn load(&mut self, sql: &dyn Sql, from: u64) -> Result<(u64, Option<Changed>)> {
         let page_bytes = self.limits.page_bytes;
         let unsent = store::unsent(sql, from)?;
+        for (channel, last) in &unsent.channels {
+            self.lasts.insert(*channel, *last);
+        }
         let mut changed = Changed::new();
         if self.slots.len() == 0 {
             return Ok((unsent.to, Some(changed)));
@@ -54,7 +57,7 @@ impl<S: SyncServer> Machine<S> {
         }
         let mut bytes = 0;
         for (place, plan) in self.plans.iter().enumerate() {
-            if !unsent.channels.contains(&plan.id) {
+            if !unsent.channels.iter().any(|(channel, _)| *channel == plan.id) {
                 continue;
             }
             let mut list = Vec::new();
@@ -128,9 +131,8 @@ impl<S: SyncServer> Machine<S> {
     /// The change log has grown so much that it is to be compacted soon.
     fn plan_compaction(&mut self) {
         const SOON: i64 = 60_000;
-        if store::compaction_is_due(&self.meta, &self.limits) {
-            let soon: Timestamp = self.meta.now.plus_millis(SOON);
-            self.meta.trim_at = Some(self.meta.trim_at.map_or(soon, |at| at.min(soon)));
+        if self.meta.compact_at.is_none() && store::compaction_is_due(&self.meta, &self.limits) {
+            self.meta.compact_at = Some(self.meta.now.plus_millis(SOON));
         }
     }
 }

@@ -58,8 +58,10 @@ impl<S: SyncServer> Machine<S> {
         let mut feed = Feed::greeting();
         for (subscription, channel) in hello.channels.iter().zip(view.iter()) {
             let since = subscription.since.filter(|_| reset.is_none() && hello.epoch.is_some());
+            let Some(id) = self.plans.get(channel.channel).map(|plan| plan.id) else { continue };
+            let last = self.last_of(sql, id)?;
             let Some(plan) = self.plans.get(channel.channel) else { continue };
-            feed.follow(sql, (plan, &mut self.cache), channel, since, self.flushed)?;
+            feed.follow(sql, (plan, &mut self.cache), channel, (since, last), self.flushed)?;
         }
         let (live, followed_any) = (feed.is_empty(), !followed.is_empty());
         if let Some(entry) = self.slots.get_mut(slot) {

@@ -15,13 +15,23 @@ use std::ops::ControlFlow;
 const ENTRIES: u64 = 500;
 /// How often that is done in one turn; the alarm goes on with the rest.
 const ROUNDS: u32 = 20;
+/// Has followers drop what they have: all rows follow.
+const RESET: &str = r#"{"headers":{"control":"reset"}}"#;
 
 impl<S: SyncServer> Machine<S> {
     /// Publishes what changed since the last turn, in the order in which it did, in pages.
     ///
     /// A row that is there is an `update`, whether or not it was there before: it replaces what a
     /// follower has. Values are written as in `docs/protocol.md`; integers have all their digits.
+    /// Where deletions were forgotten before they were published, as in a room that kept no history
+    /// for a while, followers start over.
     pub(super) fn publish(&mut self, sql: &dyn Sql) -> Result<()> {
+        let lacks = |published: u64| 0 < published && published < self.meta.trimmed_to;
+        if self.published.is_some_and(lacks) && self.reset_for < self.meta.trimmed_to {
+            self.reset_for = self.meta.trimmed_to;
+            self.published = Some(0);
+            self.effect(Effect::Publish { to: 0, messages: vec![RESET.to_owned()] });
+        }
         for _ in 0..ROUNDS {
             let unpublished = self.published.filter(|published| *published < self.flushed);
             let Some(from) = unpublished else { break };

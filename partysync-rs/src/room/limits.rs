@@ -29,10 +29,10 @@ pub struct Limits {
     /// connection that is sent more than a patch holds has eight pages under way at most, and says
     /// what it has read after each two.
     pub page_bytes: usize,
-    /// So many entries of the change log are looked at in one turn when it is compacted, which is
-    /// when it has doubled: two million of them pause the room for some three seconds. Of a row
-    /// that comes twice among them only the last entry is kept.
-    pub compacted_entries: u32,
+    /// About so many entries of the change log are worked on in one turn when old deletions are
+    /// forgotten, and when the log is compacted, which is when it has doubled: it is read as a
+    /// whole as often as it has times this many entries, and the room waits for each time.
+    pub log_entries: u32,
     /// The most bytes that one connection may leave unread; eight pages at least. One that reads too
     /// slowly is sent no more patches until it has read, and then what changed meanwhile; if even
     /// the application's own messages pile up, it is closed with 4429. A v1 connection cannot say
@@ -64,7 +64,7 @@ impl Default for Limits {
             actions_per_second: 500,
             actions_burst: 10_000,
             page_bytes: 128 * 1024,
-            compacted_entries: 2_000_000,
+            log_entries: 500_000,
             pending_bytes: 8 * 1024 * 1024,
             retention_ms: 7 * DAY,
             client_retention_ms: 90 * DAY,

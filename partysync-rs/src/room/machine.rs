@@ -43,12 +43,17 @@ pub struct Machine<S: SyncServer> {
     /// `after_commit`s of this turn.
     pub(super) committed: Vec<Hook<S::Action>>,
     pub(super) cache: Cache,
+    /// The last version of channels that it is known of.
+    pub(super) lasts: HashMap<i64, u64>,
     pub(super) written: Written,
     /// The alarm as the runtime has it.
     pub(super) alarm_set: Option<Timestamp>,
     /// The version that the history ends with.
     #[cfg(feature = "streams")]
     pub(super) published: Option<u64>,
+    /// How far deletions were forgotten when the history's followers were last told to start over.
+    #[cfg(feature = "streams")]
+    pub(super) reset_for: u64,
     fresh_epoch: String,
     pub(super) faults: u64,
     broken: bool,
@@ -61,12 +66,13 @@ pub(super) struct Stored {
     pub(super) alarm_at: Option<Timestamp>,
     pub(super) alarm_failures: u32,
     pub(super) trim_at: Option<Timestamp>,
+    pub(super) compact_at: Option<Timestamp>,
 }
 
 impl Stored {
     pub(super) fn of(meta: &Meta) -> Self {
-        let Meta { alarm_at, alarm_failures, trim_at, .. } = *meta;
-        Self { alarm_at, alarm_failures, trim_at }
+        let Meta { alarm_at, alarm_failures, trim_at, compact_at, .. } = *meta;
+        Self { alarm_at, alarm_failures, trim_at, compact_at }
     }
 }
 
@@ -147,10 +153,13 @@ impl<S: SyncServer> Machine<S> {
             unknown: BTreeSet::new(),
             committed: Vec::new(),
             cache: Cache::default(),
+            lasts: HashMap::new(),
             written: Written::default(),
             alarm_set: Stored::of(&meta).next().filter(|at| *at > meta.now),
             #[cfg(feature = "streams")]
             published: opening.published,
+            #[cfg(feature = "streams")]
+            reset_for: 0,
             fresh_epoch: opening.fresh_epoch,
             faults: 0,
             broken: false,
@@ -295,6 +304,16 @@ impl<S: SyncServer> Machine<S> {
         self.effects.retain(|effect| matches!(effect, Effect::Log { .. }));
         self.log(Level::Error, format!("the storage failed, and the room starts anew: {error}"));
         self.effects.push_back(Effect::Abort(error));
+    }
+
+    /// The last version of a channel. It is looked up once: later ones are known from flushes.
+    pub(super) fn last_of(&mut self, sql: &dyn Sql, channel: i64) -> Result<u64> {
+        if let Some(last) = self.lasts.get(&channel) {
+            return Ok(*last);
+        }
+        let last = store::last_of(sql, channel)?;
+        self.lasts.insert(channel, last);
+        Ok(last)
     }
 
     pub(super) fn effect(&mut self, effect: Effect<S::Action>) {

@@ -20,6 +20,9 @@ use std::ops::ControlFlow;
 
 /// Bytes of a page for each entry of the change log that it looks at.
 const ENTRY_BYTES: usize = 8;
+/// What a client that syncs pays for each entry of the log that is read for it, as if it were sent
+/// so many bytes.
+const READ_BYTES: usize = 10;
 /// Pages that are sent in a turn, 8 MiB by default. Those of a table go by key: what is smaller
 /// than this comes to a client whole.
 const WINDOW: usize = 64;
@@ -141,6 +144,12 @@ impl<S: SyncServer> Machine<S> {
             (None, Some(At::Log(floor))) | (_, Some(At::Keys(_, floor))) => At::Keys(None, floor),
             (None, None) => At::Keys(None, self.flushed),
         };
+        if let (At::Log(from), Some(entry)) = (&at, self.slots.get_mut(slot)) {
+            // The log is read from there, whatever of it is this channel's.
+            let entries = self.meta.log_size().min(self.flushed.saturating_sub(*from));
+            let entries = usize::try_from(entries).unwrap_or(usize::MAX);
+            entry.rate.charge(self.meta.now, entries.saturating_mul(READ_BYTES));
+        }
         self.backlogs.push_back(Backlog { slots: vec![slot], place, at, answers: true });
         self.dirty.insert(slot);
         Ok(())
@@ -209,6 +218,10 @@ impl<S: SyncServer> Machine<S> {
 
     /// Sends a page; how many bytes that was, and whether there may be more.
     fn page_v1(&mut self, sql: &dyn Sql, backlog: &mut Backlog) -> Result<(usize, bool)> {
+        let Some(id) = self.plans.get(backlog.place).map(|plan| plan.id) else {
+            return Ok((0, false));
+        };
+        let last = self.last_of(sql, id)?;
         let Some(plan) = self.plans.get(backlog.place) else { return Ok((0, false)) };
         let (schema, page_bytes) = (plan.schema, self.limits.page_bytes);
         let (mut rows, mut gone) = (String::new(), String::new());
@@ -231,6 +244,7 @@ impl<S: SyncServer> Machine<S> {
                     None => None,
                 }
             }
+            At::Log(from) if last <= *from => None,
             At::Log(from) => {
                 let entries = u32::try_from(page_bytes / ENTRY_BYTES).unwrap_or(u32::MAX).max(1);
                 let mut end = store::next_versions(sql, plan.id, *from, entries)?;

@@ -17,8 +17,15 @@ pub(crate) fn set_alarm(sql: &dyn Sql, at: Option<Timestamp>, failures: u32) -> 
 }
 
 /// When the framework wants to forget old deletions.
-pub(crate) fn set_trim(sql: &dyn Sql, at: Option<Timestamp>) -> Result<()> {
-    sql.exec("UPDATE _partysync_meta SET trim_at = ?", &params![at])
+pub(crate) fn set_forgetting(
+    sql: &dyn Sql,
+    trim_at: Option<Timestamp>,
+    compact_at: Option<Timestamp>,
+) -> Result<()> {
+    sql.exec(
+        "UPDATE _partysync_meta SET trim_at = ?, compact_at = ?",
+        &params![trim_at, compact_at],
+    )
 }
 
 /// What was appended behind a version.
@@ -26,8 +33,8 @@ pub(crate) fn set_trim(sql: &dyn Sql, at: Option<Timestamp>) -> Result<()> {
 pub(crate) struct Unsent {
     /// The last version; the one asked for when nothing was appended.
     pub(crate) to: u64,
-    /// The ids of the channels that changed.
-    pub(crate) channels: Vec<i64>,
+    /// The channels that changed, each with its last version.
+    pub(crate) channels: Vec<(i64, u64)>,
     /// How many entries there are.
     pub(crate) entries: u64,
 }
@@ -44,8 +51,9 @@ pub(crate) fn unsent(sql: &dyn Sql, version: u64) -> Result<Unsent> {
     let appended = "SELECT channel, max(version), count(*) FROM _partysync_change \
                     WHERE version > ? GROUP BY channel";
     sql.run(appended, &[integer(version)], &mut |row| {
-        unsent.channels.push(row.get(0)?);
-        unsent.to = unsent.to.max(row.get::<i64>(1)?.unsigned_abs());
+        let last = row.get::<i64>(1)?.unsigned_abs();
+        unsent.channels.push((row.get(0)?, last));
+        unsent.to = unsent.to.max(last);
         unsent.entries += row.get::<i64>(2)?.unsigned_abs();
         Ok(())
     })?;
@@ -76,9 +84,33 @@ pub(crate) fn changed_after(sql: &dyn Sql, channel: i64, version: u64) -> Result
     })
 }
 
-/// The last version from before `at`, in ms. Time never goes back in the log.
-pub(crate) fn last_before(sql: &dyn Sql, at: i64) -> Result<u64> {
-    let last = "SELECT version FROM _partysync_change WHERE at < ? ORDER BY version DESC LIMIT 1";
-    let found = sql.query_opt(last, params![at], |row| row.get::<i64>(0))?;
+/// The last version of a channel; 0 if the log has none.
+pub(crate) fn last_of(sql: &dyn Sql, channel: i64) -> Result<u64> {
+    let last = "SELECT version FROM _partysync_change WHERE channel = ? \
+                ORDER BY version DESC LIMIT 1";
+    let found = sql.query_opt(last, params![channel], |row| row.get::<i64>(0))?;
     Ok(found.map_or(0, i64::unsigned_abs))
+}
+
+/// The last version from before `at`, in ms. Time never goes back in the log, so that it is found
+/// by halves.
+pub(crate) fn last_before(sql: &dyn Sql, at: i64) -> Result<u64> {
+    let max = "SELECT coalesce(max(version), 0) FROM _partysync_change";
+    let max = sql.query_one(max, [], |row| Ok(row.get::<i64>(0)?.unsigned_abs()))?;
+    let below = "SELECT version, at FROM _partysync_change WHERE version <= ? \
+                 ORDER BY version DESC LIMIT 1";
+    // What is up to `low` is from before, what is from `high` on is not.
+    let (mut found, mut low, mut high) = (0, 0, max + 1);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        let entry = sql.query_opt(below, [integer(middle)], |row| {
+            Ok((row.get::<i64>(0)?.unsigned_abs(), row.get::<i64>(1)?))
+        })?;
+        match entry.filter(|(version, _)| *version > low) {
+            Some((version, time)) if time >= at => high = version,
+            Some((version, _)) => (found, low) = (version, middle),
+            None => low = middle,
+        }
+    }
+    Ok(found)
 }

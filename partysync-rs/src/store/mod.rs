@@ -19,22 +19,27 @@ mod trim;
 
 pub(crate) use clients::{add_reject, client_seq, forget_rejects, outcome, set_client_seq};
 pub(crate) use log::{
-    changed_after, last_before, next_versions, set_alarm, set_now, set_trim, unsent,
+    changed_after, last_before, last_of, next_versions, set_alarm, set_forgetting, set_now, unsent,
 };
 pub(crate) use rows::{Change, Plan};
 pub(crate) use triggers::ROW_TOO_LARGE;
-pub(crate) use trim::{is_due as compaction_is_due, trim};
+pub(crate) use trim::{compact, compaction_is_due, trim};
 
 use crate::record::Schema;
 use crate::sql::{Sql, Value};
 use crate::{Code, Error, Result, Timestamp, params};
 
+/// The format of these tables.
+const FORMAT: u32 = 1;
+
 const TABLES: [&str; 5] = [
     "CREATE TABLE _partysync_meta (
-        id INTEGER PRIMARY KEY CHECK (id = 1), epoch TEXT NOT NULL, name TEXT, now INTEGER NOT NULL,
+        id INTEGER PRIMARY KEY CHECK (id = 1), format INTEGER NOT NULL DEFAULT 1,
+        epoch TEXT NOT NULL, name TEXT, now INTEGER NOT NULL,
         trimmed_to INTEGER NOT NULL DEFAULT 0, trimmed_at INTEGER NOT NULL DEFAULT 0,
-        compacting INTEGER NOT NULL DEFAULT 0, compacted_to INTEGER NOT NULL DEFAULT 0,
-        compacted_size INTEGER NOT NULL DEFAULT 0,
+        trimming INTEGER, compacting INTEGER NOT NULL DEFAULT 0,
+        compact_parts INTEGER NOT NULL DEFAULT 0, compacted_to INTEGER NOT NULL DEFAULT 0,
+        compacted_size INTEGER NOT NULL DEFAULT 0, compact_at INTEGER,
         trim_at INTEGER, alarm_at INTEGER, alarm_failures INTEGER NOT NULL DEFAULT 0) STRICT",
     "CREATE TABLE _partysync_schema (
         channel TEXT NOT NULL PRIMARY KEY, columns TEXT NOT NULL) STRICT, WITHOUT ROWID",
@@ -61,15 +66,27 @@ pub(crate) struct Meta {
     pub(crate) now: Timestamp,
     pub(crate) trimmed_to: u64,
     pub(crate) trimmed_at: i64,
-    /// Up to which version the log is compacted, as long as it is being compacted; 0 otherwise.
+    /// Up to which entry the log was looked at, as long as old deletions are being forgotten.
+    pub(crate) trimming: Option<u64>,
+    /// How many parts of the log are still to be compacted, and how many it had.
     pub(crate) compacting: u64,
+    pub(crate) compact_parts: u64,
     /// The version that the log was last compacted at, and how many entries it had then.
     pub(crate) compacted_to: u64,
     pub(crate) compacted_size: u64,
+    /// When the log is compacted, as it has grown so much.
+    pub(crate) compact_at: Option<Timestamp>,
     pub(crate) trim_at: Option<Timestamp>,
     pub(crate) alarm_at: Option<Timestamp>,
     /// How often `on_alarm` has failed since it last worked.
     pub(crate) alarm_failures: u32,
+}
+
+impl Meta {
+    /// About how many entries the change log has, and never less.
+    pub(crate) fn log_size(&self) -> u64 {
+        self.compacted_size + self.version - self.compacted_to.min(self.version)
+    }
 }
 
 /// Opens a room's database: makes the framework's tables in one that is new, and the records'
@@ -92,8 +109,17 @@ pub(crate) fn open(
         let first = "INSERT INTO _partysync_meta (id, epoch, now) VALUES (1, ?, ?)";
         sql.exec(first, &params![fresh_epoch, now])?;
     }
-    let meta = "SELECT epoch, name, now, trimmed_to, trimmed_at, compacting, compacted_to, \
-                compacted_size, trim_at, alarm_at, alarm_failures, \
+    let format =
+        sql.query_one("SELECT format FROM _partysync_meta", [], |row| row.get::<u32>(0))?;
+    if format != FORMAT {
+        let message = format!(
+            "the room's tables are of format {format}, and this version of partysync reads {FORMAT}"
+        );
+        return Err(Error::new(Code::Migration, message));
+    }
+    let meta = "SELECT epoch, name, now, trimmed_to, trimmed_at, trimming, compacting, \
+                compact_parts, compacted_to, compacted_size, compact_at, trim_at, alarm_at, \
+                alarm_failures, \
                 coalesce((SELECT max(version) FROM _partysync_change), 0) FROM _partysync_meta";
     let read = |row: &crate::sql::Row<'_>| {
         let unsigned = |index| row.get::<i64>(index).map(i64::unsigned_abs);
@@ -103,13 +129,16 @@ pub(crate) fn open(
             now: row.get::<Timestamp>(2)?.max(now),
             trimmed_to: unsigned(3)?,
             trimmed_at: row.get(4)?,
-            compacting: unsigned(5)?,
-            compacted_to: unsigned(6)?,
-            compacted_size: unsigned(7)?,
-            trim_at: row.get(8)?,
-            alarm_at: row.get(9)?,
-            alarm_failures: row.get::<u32>(10)?,
-            version: unsigned(11)?,
+            trimming: row.get::<Option<i64>>(5)?.map(i64::unsigned_abs),
+            compacting: unsigned(6)?,
+            compact_parts: unsigned(7)?,
+            compacted_to: unsigned(8)?,
+            compacted_size: unsigned(9)?,
+            compact_at: row.get(10)?,
+            trim_at: row.get(11)?,
+            alarm_at: row.get(12)?,
+            alarm_failures: row.get::<u32>(13)?,
+            version: unsigned(14)?,
         })
     };
     let mut meta = sql.query_one(meta, [], read)?;

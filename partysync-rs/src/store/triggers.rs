@@ -9,7 +9,7 @@ use crate::sql::select::RowText;
 use crate::sql::{SqlType, quote};
 
 /// Rises when the triggers' text changes: rooms then make them anew.
-pub(super) const TRIGGERS: u32 = 2;
+pub(super) const TRIGGERS: u32 = 3;
 
 /// What SQLite says of a row that the trigger refuses.
 pub(crate) const ROW_TOO_LARGE: &str = "partysync: a row is over 1 MiB as JSON";
@@ -67,8 +67,14 @@ pub(super) fn triggers(schema: &Schema) -> Result<Vec<String>> {
         .map(|column| format!("NEW.{column} IS OLD.{column} AND NEW.{column} IS NOT {now}"));
     let touched = untouched.as_ref().map_or("TRUE".to_owned(), |u| format!("NOT ({u})"));
     let on_update = note("NEW", &touched) + &note("OLD", &format!("OLD.{key} IS NOT NEW.{key}"));
-    let on_delete =
-        if crate::__mutated("tombstones") { "SELECT 1;".to_owned() } else { note("OLD", "TRUE") };
+    // One that was softly deleted is gone for everybody already.
+    let was_here =
+        by(Role::DeletedAt).map_or("TRUE".to_owned(), |column| format!("OLD.{column} IS NULL"));
+    let on_delete = if crate::__mutated("tombstones") {
+        "SELECT 1;".to_owned()
+    } else {
+        note("OLD", &was_here)
+    };
     let mut steps = drop_triggers(schema);
     steps.push(trigger("insert", &format!("AFTER INSERT ON {table}"), &on_insert));
     steps.push(trigger("update", &format!("AFTER UPDATE ON {table}"), &on_update));

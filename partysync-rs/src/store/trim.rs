@@ -1,134 +1,198 @@
 //! What a room forgets, by the alarm: old deletions, entries of the change log that later ones
-//! supersede, clients long unseen.
+//! supersede, clients long unseen. Each step looks at so much of the log, and is a turn's work.
 
-use super::{Meta, channel_id, integer, last_before, set_trim};
+use super::{Meta, channel_id, integer, last_before};
 use crate::record::{Role, Schema};
 use crate::room::Limits;
 use crate::sql::{Sql, quote};
-use crate::{Result, params};
+use crate::{Code, Error, Result, Timestamp, params};
 
-/// Rows that one step purges of each table.
-const PURGED: u32 = 1_000;
 /// The log is compacted when it has at least this many entries more than after the last time,
 /// and at least as many more as it had then: an entry costs one compaction, whatever the load.
 const LEAST: u32 = 1_000;
+/// Between two times of forgetting, ms, at least: an alarm that rings all the time is paid for.
+const SELDOM: i64 = 60_000;
 
-/// Whether the log has grown so much that it is worth compacting.
-pub(crate) fn is_due(meta: &Meta, limits: &Limits) -> bool {
-    let least = u64::from(LEAST.min(limits.compacted_entries.max(1)));
-    meta.version - meta.compacted_to.min(meta.version) >= meta.compacted_size.max(least)
+/// Whether the log is being compacted, or has grown so much that it is worth it.
+pub(crate) fn compaction_is_due(meta: &Meta, limits: &Limits) -> bool {
+    let least = u64::from(LEAST.min(limits.log_entries.max(1)));
+    let more = meta.version - meta.compacted_to.min(meta.version);
+    meta.compacting > 0 || more >= meta.compacted_size.max(least)
 }
 
-/// Forgets what is to be forgotten, and sets the time for the next. Runs in a transaction.
+/// Takes away entries of rows that have later ones, for a part of all keys: as many parts as the
+/// log has times [`Limits::log_entries`]. Runs in a transaction.
+pub(crate) fn compact(sql: &dyn Sql, limits: &Limits, meta: &mut Meta) -> Result<()> {
+    if meta.compacting == 0 {
+        meta.compact_parts = meta.log_size().div_ceil(limits.log_entries.max(1).into()).max(1);
+        meta.compacting = meta.compact_parts;
+    }
+    meta.compacting -= 1;
+    let kept = if crate::__mutated("compact") { "min" } else { "max" };
+    let part = if meta.compact_parts > 1 {
+        format!("{PART} % {} = {}", meta.compact_parts, meta.compacting)
+    } else {
+        "TRUE".to_owned()
+    };
+    let compact = format!(
+        "DELETE FROM _partysync_change WHERE {part} AND version NOT IN \
+         (SELECT {kept}(version) FROM _partysync_change WHERE {part} GROUP BY channel, key)"
+    );
+    sql.exec(&compact, &[])?;
+    if meta.compacting == 0 {
+        let size = "SELECT count(*) FROM _partysync_change";
+        meta.compacted_to = meta.version;
+        meta.compacted_size =
+            sql.query_one(size, [], |row| Ok(row.get::<i64>(0)?.unsigned_abs()))?;
+    }
+    sql.exec(
+        "UPDATE _partysync_meta SET compacting = ?, compact_parts = ?, compacted_to = ?, \
+         compacted_size = ?",
+        &params![
+            integer(meta.compacting),
+            integer(meta.compact_parts),
+            integer(meta.compacted_to),
+            integer(meta.compacted_size)
+        ],
+    )
+}
+
+/// A number made of a key: of its last letters, in which most keys differ.
+const PART: &str = "abs(CASE typeof(key) WHEN 'integer' THEN key % 1000000007 ELSE \
+     coalesce(unicode(substr(key, -1)), 0) + 131 * coalesce(unicode(substr(key, -2, 1)), 0) + \
+     17161 * coalesce(unicode(substr(key, -3, 1)), 0) + length(key) END)";
+
+/// What a step of forgetting has led to.
+#[derive(Debug, Default)]
+pub(crate) struct Trimmed {
+    /// Why soft-deleted rows are not removed: something of the application's keeps them.
+    pub(crate) kept: Option<Error>,
+}
+
+/// Forgets the deletions among some old entries of the log; clients when there are none left.
+/// Sets the time for the next step. Runs in a transaction.
 pub(crate) fn trim(
     sql: &dyn Sql,
     schemas: &[&Schema],
     limits: &Limits,
     meta: &mut Meta,
-) -> Result<()> {
+) -> Result<Trimmed> {
     let before = meta.now.plus_millis(-limits.retention_ms);
-    let (mut more, mut left) = (false, false);
-    for schema in schemas {
-        more |= purge(sql, schema, before.as_millis())?;
-    }
-    if more {
-        // The log is looked at when the rows are gone.
-        meta.trim_at = Some(meta.now);
-        return set_trim(sql, meta.trim_at);
-    }
-    let old = last_before(sql, before.as_millis() + 1)?;
-    for schema in schemas {
-        let (table, key) = (schema.quoted(), quote(schema.key()?.name));
-        let gone = format!(
-            "FROM _partysync_change AS c WHERE c.channel = ? \
-             AND NOT EXISTS (SELECT 1 FROM {table} AS t WHERE t.{key} = c.key) AND c.version"
-        );
-        let params = params![channel_id(schema.table), integer(old)];
-        let last = format!("SELECT max(c.version), max(c.at) {gone} <= ?");
-        let last = sql.query_one(&last, params.clone(), |row| {
-            Ok((row.get::<Option<i64>>(0)?, row.get::<Option<i64>>(1)?))
-        })?;
-        if let (Some(version), Some(at)) = last {
-            meta.trimmed_to = meta.trimmed_to.max(version.unsigned_abs());
-            meta.trimmed_at = meta.trimmed_at.max(at);
-            // The last entry of all stays: its rowid is the room's version.
-            let but_last = format!(
-                "DELETE {gone} <= ? AND c.version < (SELECT max(version) FROM _partysync_change)"
-            );
-            sql.exec(&but_last, &params)?;
+    let old = last_before(sql, before.as_millis().saturating_add(1))?;
+    let from = meta.trimming.unwrap_or_default();
+    let window = "SELECT max(version) FROM (SELECT version FROM _partysync_change \
+                  WHERE version > ? AND version <= ? ORDER BY version LIMIT ?)";
+    let params = params![integer(from), integer(old), limits.log_entries.max(1)];
+    let end = sql.query_one(window, params, |row| row.get::<Option<i64>>(0))?;
+    let mut trimmed = Trimmed::default();
+    if let Some(end) = end.map(i64::unsigned_abs) {
+        for schema in schemas {
+            purge(sql, schema, (from, end), before, &mut trimmed)?;
+            forget(sql, schema, (from, end), meta)?;
         }
-        left |= sql.query_one(&format!("SELECT EXISTS (SELECT 1 {gone} > ?)"), params, |row| {
-            row.get::<bool>(0)
-        })?;
+        meta.trimming = Some(end).filter(|end| *end < old);
+    } else {
+        meta.trimming = None;
     }
-    if meta.compacting > 0 || is_due(meta, limits) {
-        compact(sql, limits, meta)?;
+    if meta.trimming.is_some() {
+        meta.trim_at = Some(meta.now);
+    } else {
+        forget_clients(sql, limits, meta.now)?;
+        let next = next(sql, limits, old, meta.now, trimmed.kept.is_some())?;
+        meta.trim_at = next.map(|at| at.max(meta.now.plus_millis(SELDOM)));
     }
-    let unseen = meta.now.plus_millis(-limits.client_retention_ms);
+    sql.exec(
+        "UPDATE _partysync_meta SET trimmed_to = ?, trimmed_at = ?, trimming = ?, trim_at = ?",
+        &params![
+            integer(meta.trimmed_to),
+            meta.trimmed_at,
+            meta.trimming.map(|version| i64::try_from(version).unwrap_or(i64::MAX)),
+            meta.trim_at
+        ],
+    )?;
+    Ok(trimmed)
+}
+
+/// Removes the rows of these entries that were softly deleted before `before`. The log notes
+/// nothing of it: they are gone for everybody already. What the application's constraints keep
+/// stays, and keeps no other row.
+fn purge(
+    sql: &dyn Sql,
+    schema: &Schema,
+    (from, to): (u64, u64),
+    before: Timestamp,
+    trimmed: &mut Trimmed,
+) -> Result<()> {
+    let Some((_, deleted_at)) = schema.role(Role::DeletedAt) else { return Ok(()) };
+    let (table, key) = (schema.quoted(), quote(schema.key()?.name));
+    let deleted_at = quote(deleted_at.name);
+    let purge = format!(
+        "DELETE FROM {table} WHERE {key} IN (SELECT key FROM _partysync_change \
+         WHERE version > ? AND version <= ? AND channel = ?) AND {deleted_at} <= ?"
+    );
+    let mut ranges = vec![(from, to)];
+    while let Some((from, to)) = ranges.pop() {
+        let params = params![integer(from), integer(to), channel_id(schema.table), before];
+        match sql.transaction(&mut || sql.exec(&purge, &params)) {
+            Ok(()) => {}
+            Err(error) if error.code() == Code::Storage => return Err(error),
+            // One of them: it is looked for.
+            Err(_) if to - from > 1 => {
+                let middle = from + (to - from) / 2;
+                ranges.extend([(middle, to), (from, middle)]);
+            }
+            Err(error) => drop(trimmed.kept.get_or_insert(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Takes these entries out whose row is gone: who has not heard of it starts over.
+fn forget(sql: &dyn Sql, schema: &Schema, (from, to): (u64, u64), meta: &mut Meta) -> Result<()> {
+    let (table, key) = (schema.quoted(), quote(schema.key()?.name));
+    let gone = format!(
+        "FROM _partysync_change AS c WHERE c.version > ? AND c.version <= ? AND c.channel = ? \
+         AND NOT EXISTS (SELECT 1 FROM {table} AS t WHERE t.{key} = c.key)"
+    );
+    let params = params![integer(from), integer(to), channel_id(schema.table)];
+    let last = format!("SELECT max(c.version), max(c.at) {gone}");
+    let last = sql.query_one(&last, &params, |row| {
+        Ok((row.get::<Option<i64>>(0)?, row.get::<Option<i64>>(1)?))
+    })?;
+    let (Some(version), Some(at)) = last else { return Ok(()) };
+    meta.trimmed_to = meta.trimmed_to.max(version.unsigned_abs());
+    meta.trimmed_at = meta.trimmed_at.max(at);
+    // The last entry of all stays: its rowid is the room's version.
+    let but_last =
+        format!("DELETE {gone} AND c.version < (SELECT max(version) FROM _partysync_change)");
+    sql.exec(&but_last, &params)
+}
+
+fn forget_clients(sql: &dyn Sql, limits: &Limits, now: Timestamp) -> Result<()> {
+    let unseen = now.plus_millis(-limits.client_retention_ms);
     sql.exec(
         "DELETE FROM _partysync_reject WHERE client IN \
          (SELECT client FROM _partysync_client WHERE seen_at <= ?)",
         &params![unseen],
     )?;
-    sql.exec("DELETE FROM _partysync_client WHERE seen_at <= ?", &params![unseen])?;
-    left |= sql.query_one("SELECT EXISTS (SELECT 1 FROM _partysync_client)", [], |row| {
-        row.get::<bool>(0)
-    })?;
-    let next = if meta.compacting > 0 { 0 } else { limits.retention_ms };
-    meta.trim_at = (left || meta.compacting > 0).then(|| meta.now.plus_millis(next));
-    sql.exec(
-        "UPDATE _partysync_meta SET trimmed_to = ?, trimmed_at = ?, compacting = ?, \
-         compacted_to = ?, compacted_size = ?, trim_at = ?",
-        &params![
-            integer(meta.trimmed_to),
-            meta.trimmed_at,
-            integer(meta.compacting),
-            integer(meta.compacted_to),
-            integer(meta.compacted_size),
-            meta.trim_at
-        ],
-    )
+    sql.exec("DELETE FROM _partysync_client WHERE seen_at <= ?", &params![unseen])
 }
 
-/// Deletes rows for good that were softly deleted before `before`; `true` when some are left.
-fn purge(sql: &dyn Sql, schema: &Schema, before: i64) -> Result<bool> {
-    let Some((_, deleted_at)) = schema.role(Role::DeletedAt) else { return Ok(false) };
-    let (table, key) = (schema.quoted(), quote(schema.key()?.name));
-    let deleted_at = quote(deleted_at.name);
-    let purge = format!(
-        "DELETE FROM {table} WHERE {key} IN \
-         (SELECT {key} FROM {table} WHERE {deleted_at} <= ? LIMIT {PURGED}) RETURNING 1"
-    );
-    let mut purged = 0;
-    sql.run(&purge, &params![before], &mut |_| {
-        purged += 1;
-        Ok(())
-    })?;
-    Ok(purged >= PURGED)
-}
-
-/// Keeps the last entry of each row, of so many at a time. A row that comes again later keeps more
-/// than one, until they are closer to each other.
-fn compact(sql: &dyn Sql, limits: &Limits, meta: &mut Meta) -> Result<()> {
-    let last = "SELECT max(version) FROM (SELECT version FROM _partysync_change \
-                WHERE version > ? ORDER BY version LIMIT ?)";
-    let params = params![integer(meta.compacting), limits.compacted_entries.max(1)];
-    let last = sql.query_one(last, params, |row| row.get::<Option<i64>>(0))?;
-    let to = last.map_or(meta.version, i64::unsigned_abs);
-    let (from, end) = (integer(meta.compacting), integer(to));
-    let kept = if crate::__mutated("compact") { "min" } else { "max" };
-    let compact = format!(
-        "DELETE FROM _partysync_change WHERE version > ? AND version <= ? AND version NOT IN \
-         (SELECT {kept}(version) FROM _partysync_change WHERE version > ? AND version <= ? \
-          GROUP BY channel, key)"
-    );
-    sql.exec(&compact, &params![from.clone(), end.clone(), from, end])?;
-    meta.compacting = to;
-    if meta.compacting < meta.version {
-        return Ok(());
-    }
-    let size = "SELECT count(*) FROM _partysync_change";
-    (meta.compacting, meta.compacted_to) = (0, meta.version);
-    meta.compacted_size = sql.query_one(size, [], |row| Ok(row.get::<i64>(0)?.unsigned_abs()))?;
-    Ok(())
+/// When there is something to forget again: `None` for a room without clients whose last change
+/// was looked at.
+fn next(
+    sql: &dyn Sql,
+    limits: &Limits,
+    old: u64,
+    now: Timestamp,
+    kept: bool,
+) -> Result<Option<Timestamp>> {
+    let young = "SELECT at FROM _partysync_change WHERE version > ? ORDER BY version LIMIT 1";
+    let young = sql.query_opt(young, [integer(old)], |row| row.get::<Timestamp>(0))?;
+    let young = young.map(|at| at.plus_millis(limits.retention_ms));
+    let seen = "SELECT min(seen_at) FROM _partysync_client";
+    let seen = sql.query_one(seen, [], |row| row.get::<Option<Timestamp>>(0))?;
+    let seen = seen.map(|at| at.plus_millis(limits.client_retention_ms));
+    let again = kept.then(|| now.plus_millis(limits.retention_ms));
+    Ok(young.into_iter().chain(seen).chain(again).min())
 }

@@ -227,3 +227,24 @@ fn a_store_that_was_emptied_is_given_what_was_adopted_too() {
     assert!(p.status().warning.is_none());
     assert_eq!(kept.outboxes.len(), 1, "no warning, and the adopted action is in no store");
 }
+
+#[test]
+fn what_is_taken_over_is_shown_before_what_was_committed_later() {
+    let mut p = fresh(0);
+    live(&mut p, "null", "[]", 3, 0);
+    for (seq, text) in [(1, "first"), (2, "second"), (3, "third")] {
+        let action = saved_action(put("a", text));
+        let note = Note::Acted { client: "A".into(), seq, action };
+        p.handle(Input::Store(StoreEvent::Note(note)), now(1));
+    }
+    p.handle(Input::Disconnected(Cause::gone()), now(1)); // this tab is offline
+    let held_by = Some(("e".into(), 6));
+    let note = Note::Answered { client: "A".into(), seqs: vec![1, 2, 3], held_by };
+    p.handle(Input::Store(StoreEvent::Note(note)), now(2));
+    assert_eq!(texts(&p), ["a=third"]);
+    // Its store has failed, and holds the first of them without its answer.
+    let mut outbox = Outbox::new("A");
+    outbox.pending.insert(1, saved_action(put("a", "first")));
+    p.handle(Input::Store(StoreEvent::Orphan(outbox)), now(3));
+    assert_eq!(texts(&p), ["a=third"], "it is shown as it was before");
+}

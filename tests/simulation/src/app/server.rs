@@ -79,7 +79,7 @@ impl<A: Version> SyncServer for App<A> {
     fn limits(&self) -> Limits {
         let page_bytes = if self.config.small { 64 } else { Limits::default().page_bytes };
         let pending_bytes = page_bytes as u64 * 8;
-        let compacted_entries = if self.config.small { 4 } else { 30 };
+        let log_entries = if self.config.small { 4 } else { 30 };
         let clients = if self.config.forgets { 3 } else { 1_000_000 };
         let (retention_ms, client_retention_ms) = (RETENTION, clients * RETENTION);
         Limits {
@@ -87,7 +87,7 @@ impl<A: Version> SyncServer for App<A> {
             client_retention_ms,
             page_bytes,
             pending_bytes,
-            compacted_entries,
+            log_entries,
             ..Limits::default()
         }
     }
