@@ -1,5 +1,7 @@
 //! What a room takes from a client, and how long it remembers.
 
+use super::rate::Allowed;
+
 /// Limits of a room; [`SyncServer::limits`](crate::SyncServer::limits) sets them.
 ///
 /// ```
@@ -73,6 +75,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// How much a connection may send.
+    pub(super) fn allowed(&self) -> Allowed {
+        Allowed { per_second: self.actions_per_second, burst: self.actions_burst }
+    }
+
     /// A client says what it has read when it is so many bytes.
     pub(super) fn read_bytes(&self) -> u64 {
         2 * self.page_bytes as u64

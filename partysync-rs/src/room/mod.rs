@@ -25,7 +25,7 @@ mod limits;
 mod machine;
 mod project;
 mod push;
-mod rate;
+pub(crate) mod rate;
 mod read;
 mod send;
 mod slots;

@@ -1,10 +1,18 @@
 //! How much a connection may send in a time: a bucket that fills at a rate.
 
-use super::Limits;
 use crate::Timestamp;
 
 /// Bytes of a frame that count as much as an action.
 const BYTES: usize = 16 * 1024;
+
+/// How much a connection may send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowed {
+    /// Actions, or messages, in the long run.
+    pub(crate) per_second: u32,
+    /// At once, above that.
+    pub(crate) burst: u32,
+}
 
 /// What a connection has used of its rate, and when that was worked out. Forgotten in
 /// hibernation, which takes longer than any rate.
@@ -19,16 +27,16 @@ impl Rate {
     /// actions counts as one.
     pub(crate) fn takes(
         &mut self,
-        limits: &Limits,
+        allowed: Allowed,
         now: Timestamp,
         actions: usize,
         bytes: usize,
     ) -> bool {
         let passed = now.as_millis() - self.at.unwrap_or(now).as_millis();
-        let refilled = passed as f64 / 1000.0 * f64::from(limits.actions_per_second);
+        let refilled = passed as f64 / 1000.0 * f64::from(allowed.per_second);
         let cost = actions.max(1) as f64 + (bytes / BYTES) as f64;
         let used = (self.used - refilled).max(0.0) + cost;
-        let fits = used <= f64::from(limits.actions_burst);
+        let fits = used <= f64::from(allowed.burst);
         if fits {
             *self = Self { used, at: Some(now) };
         }
@@ -37,6 +45,12 @@ impl Rate {
 }
 
 impl Rate {
+    /// A frame that was counted is not to count.
+    #[cfg(feature = "livestore")]
+    pub(crate) fn give_back(&mut self) {
+        self.used = (self.used - 1.0).max(0.0);
+    }
+
     /// Adds what an answer of so many bytes has cost.
     pub(crate) fn charge(&mut self, now: Timestamp, bytes: usize) {
         const ANSWER_BYTES: usize = 4 * 1024;
@@ -51,12 +65,12 @@ mod tests {
 
     #[test]
     fn frames_and_bytes_count_like_actions_and_time_makes_room_for_more() {
-        let limits = Limits { actions_per_second: 10, actions_burst: 20, ..Limits::default() };
+        let allowed = Allowed { per_second: 10, burst: 20 };
         let at = Timestamp::from_millis;
         let mut rate = Rate::default();
-        assert!((0..20).all(|_| rate.takes(&limits, at(1_000), 0, 10)));
-        assert!(!rate.takes(&limits, at(1_000), 0, 10));
-        assert!(rate.takes(&limits, at(2_000), 9, BYTES));
-        assert!(!rate.takes(&limits, at(2_000), 1, 0));
+        assert!((0..20).all(|_| rate.takes(allowed, at(1_000), 0, 10)));
+        assert!(!rate.takes(allowed, at(1_000), 0, 10));
+        assert!(rate.takes(allowed, at(2_000), 9, BYTES));
+        assert!(!rate.takes(allowed, at(2_000), 1, 0));
     }
 }

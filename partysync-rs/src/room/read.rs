@@ -76,7 +76,7 @@ impl<S: SyncServer> Machine<S> {
     pub(super) fn takes(&mut self, slot: Slot, actions: usize, bytes: usize) -> bool {
         let (limits, now) = (self.limits, self.meta.now);
         let Some(entry) = self.slots.get_mut(slot) else { return false };
-        let fits = entry.rate.takes(&limits, now, actions, bytes);
+        let fits = entry.rate.takes(limits.allowed(), now, actions, bytes);
         if !fits {
             let rate = limits.actions_per_second;
             let message = format!("more than {rate} actions a second: come again later");

@@ -95,13 +95,13 @@ fn drain<S: SyncServer>(
 
 /// A hook that is polled in its turn first, and by whatever its driver has later. It sees one
 /// waker all the time: there are futures that keep the first that they get.
-struct Running<T> {
+pub(crate) struct Running<T> {
     future: LocalBoxFuture<'static, T>,
     relay: Arc<Relay>,
 }
 
 impl<T> Running<T> {
-    fn new(future: LocalBoxFuture<'static, T>) -> Self {
+    pub(crate) fn new(future: LocalBoxFuture<'static, T>) -> Self {
         Self { future, relay: Arc::default() }
     }
 }

@@ -30,6 +30,7 @@
 //! # fn main() {}
 //! ```
 
+mod gather;
 #[cfg(feature = "streams")]
 mod history;
 mod http;

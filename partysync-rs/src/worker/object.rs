@@ -1,6 +1,7 @@
 //! [`Object`]: the driver of a room in a Durable Object. It holds no rule: it takes the room through
 //! turns, aborts one that fails, and waits for hooks. What is open meanwhile is in `open.rs`.
 
+use super::gather::{Gather, Gathered};
 use super::js::{self, guarded};
 use super::now;
 use super::open::{Answer, Open, Queued};
@@ -12,9 +13,9 @@ use crate::{Code, Error, SyncServer, wire};
 use futures::FutureExt;
 use futures::future::join_all;
 use js_sys::Uint8Array;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
-use wasm_bindgen::closure::{Closure, ScopedClosure};
+use wasm_bindgen::closure::ScopedClosure;
 use wasm_bindgen::{JsCast, JsValue};
 use worker::wasm_bindgen_futures::{future_to_promise, spawn_local};
 use worker::{Request, State, WebSocket, console_error, web_sys};
@@ -31,20 +32,10 @@ pub(super) struct Inner<S: SyncServer> {
     /// The longest frame that the room reads.
     frame_bytes: usize,
     /// What happened since the last turn: all of it is the next one.
-    queue: RefCell<Vec<Queued>>,
-    /// Whether what happens is gathered until the event loop comes round.
-    waits: Cell<bool>,
-    /// Whether there is more to send.
-    pub(super) again: Cell<bool>,
-    /// Whether little happened when it last did.
-    calm: Cell<bool>,
-    round: RefCell<Option<Round>>,
+    pub(super) gathered: Gathered<Queued>,
     /// The socket of the connection that the turn decides about.
     pub(super) arriving: RefCell<Option<WebSocket>>,
 }
-
-/// What the runtime calls when the event loop has come round.
-type Round = Closure<dyn FnMut(JsValue)>;
 
 impl<S: SyncServer> std::fmt::Debug for Object<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -69,11 +60,7 @@ impl<S: SyncServer> Object<S> {
                 server: Rc::new(server),
                 state,
                 room: RefCell::default(),
-                queue: RefCell::default(),
-                waits: Cell::new(false),
-                again: Cell::new(false),
-                calm: Cell::new(true),
-                round: RefCell::default(),
+                gathered: Gathered::default(),
                 arriving: RefCell::default(),
             }),
         }
@@ -103,12 +90,13 @@ impl<S: SyncServer> Object<S> {
         // What is too long is not copied first.
         let long = js::text_length(&message).filter(|length| *length > self.inner.frame_bytes);
         if let Some(length) = long {
-            return self.inner.queue(Queued::Long(id, length));
+            return self.inner.queue(Queued::Long(id, length)).map_err(thrown);
         }
-        self.inner.queue(match js::text(&message) {
+        let queued = match js::text(&message) {
             Some(text) => Queued::Text(id, text),
             None => Queued::Binary(id, Uint8Array::new(&message).length() as usize),
-        })
+        };
+        self.inner.queue(queued).map_err(thrown)
     }
 
     /// A socket has closed, cleanly or not.
@@ -120,7 +108,7 @@ impl<S: SyncServer> Object<S> {
         // The client's close frame wants one in answer; without it the client waits for long.
         let echo = if (3000..5000).contains(&code) { code } else { 1000 };
         let _ = socket.unchecked_into::<js::Socket>().close(echo, "");
-        self.inner.queue(Queued::Closed(id))
+        self.inner.queue(Queued::Closed(id)).map_err(thrown)
     }
 
     /// The object's alarm rang.
@@ -132,58 +120,25 @@ impl<S: SyncServer> Object<S> {
     }
 }
 
+impl<S: SyncServer> Gather for Inner<S> {
+    type Queued = Queued;
+
+    fn gathered(&self) -> &Gathered<Queued> {
+        &self.gathered
+    }
+
+    fn go(self: &Rc<Self>) -> crate::Result<()> {
+        self.turn(None).map(drop)
+    }
+}
+
 impl<S: SyncServer> Inner<S> {
-    /// Something happened to a socket. It is a turn of its own while little happens. When more
-    /// happens before the event loop comes round, all of that is one turn, and so one commit.
-    fn queue(self: &Rc<Self>, queued: Queued) -> Result<(), JsValue> {
-        self.queue.borrow_mut().push(queued);
-        if self.waits.get() {
-            return Ok(());
-        }
-        let result = if self.calm.get() { self.turn(None) } else { Ok(None) };
-        self.wait();
-        result.map(drop).map_err(thrown)
-    }
-
-    /// Has what happens until the event loop comes round gathered.
-    fn wait(self: &Rc<Self>) {
-        if self.waits.replace(true) {
-            return;
-        }
-        let inner = Rc::downgrade(self);
-        let mut round = self.round.borrow_mut();
-        let round = round.get_or_insert_with(|| {
-            Closure::new(move |_| {
-                if let Some(inner) = inner.upgrade() {
-                    inner.come_round();
-                }
-            })
-        });
-        let _ = js::SCHEDULER.with(|scheduler| scheduler.wait(0)).then(round);
-    }
-
-    /// The event loop has come round.
-    fn come_round(self: &Rc<Self>) {
-        self.waits.set(false);
-        let gathered = self.queue.borrow().len();
-        if gathered > 0 {
-            self.calm.set(gathered == 1);
-        }
-        if gathered > 0 || self.again.get() {
-            if let Err(error) = self.turn(None) {
-                console_error!("partysync: a turn failed: {error}");
-            }
-            self.wait();
-        }
-    }
-
     /// Takes the room through a turn with all that has happened, and an event of its own.
     pub(super) fn turn(
         self: &Rc<Self>,
         event: Option<Event<'_, S::Action>>,
     ) -> crate::Result<Option<Answer>> {
-        let queue = std::mem::take(&mut *self.queue.borrow_mut());
-        self.again.set(false);
+        let queue = self.gathered.take();
         let (mut event, mut result) = (Some(event), Ok(None));
         let called = {
             let mut body = || {
@@ -196,7 +151,7 @@ impl<S: SyncServer> Inner<S> {
         };
         called.map_err(|error| js_error(&error))?;
         let Some((answer, turn)) = result? else { return Ok(None) };
-        if self.again.get() {
+        if self.gathered.again() {
             self.wait();
         }
         self.attend(turn);

@@ -169,7 +169,7 @@ impl<S: SyncServer> Open<S> {
                         }
                     }
                 }
-                Effect::Again => inner.again.set(true),
+                Effect::Again => inner.gathered.set_again(),
                 Effect::SetAlarm(at) => set_alarm(&inner.js().storage(), at)?,
                 #[cfg(feature = "streams")]
                 Effect::Publish { to, messages } => {
@@ -187,7 +187,7 @@ impl<S: SyncServer> Open<S> {
 }
 
 /// Sets the object's alarm: part of the turn, like what it writes.
-fn set_alarm(storage: &js::Storage, at: Option<Timestamp>) -> crate::Result<()> {
+pub(super) fn set_alarm(storage: &js::Storage, at: Option<Timestamp>) -> crate::Result<()> {
     let set = match at {
         // The runtime refuses times that are none.
         Some(at) => storage.set_alarm(at.as_millis().max(1) as f64),
@@ -202,7 +202,7 @@ fn set_alarm(storage: &js::Storage, at: Option<Timestamp>) -> crate::Result<()> 
     Ok(())
 }
 
-fn raw(socket: &WebSocket) -> js::Socket {
+pub(super) fn raw(socket: &WebSocket) -> js::Socket {
     let socket: &web_sys::WebSocket = socket.as_ref();
     JsValue::from(socket.clone()).unchecked_into()
 }
