@@ -12,6 +12,7 @@
 //! - `worker`: host rooms in Cloudflare Durable Objects (the `worker` module).
 //! - `sqlite`: [`sql::Sqlite`](crate::sql), SQLite through rusqlite.
 //! - `streams`: Durable Streams, append-only streams over HTTP (the `streams` module).
+//! - `livestore`: a sync backend for LiveStore's clients (the `livestore` module).
 //! - `uuid`: `uuid::Uuid` as a [`Column`].
 //! - `testing`: `TestRoom`, a user's `on_action` under plain `cargo test`.
 
@@ -23,6 +24,8 @@ extern crate self as partysync;
 mod action;
 mod column;
 mod error;
+#[cfg(feature = "livestore")]
+pub mod livestore;
 mod record;
 pub mod room;
 mod server;

@@ -88,6 +88,24 @@ export function writeBetween(begin, end, written) {
   writeFileSync(page, `${text.slice(0, from)}${begin}\n\n${written}\n\n${text.slice(to)}`);
 }
 
+/** Ours against LiveStore's own backend, in Markdown. */
+export function livestoreTable(figures, pairs) {
+  const head = [
+    `Medians of ${pairs} ${pairs === 1 ? "pair" : "pairs"}; the smallest and the largest ratio of a pair in parentheses.`,
+    "",
+    "| case | LiveStore's | ours | unit | times as good |",
+    "|---|---:|---:|---|---|",
+  ];
+  const line = (one) => {
+    const { middle, min, max } = times(one);
+    return `| \`${one.case}\` | ${format(one.baseline)} | ${format(one.ours)} | ${one.unit} | **${fixed(middle)}** (${fixed(min)} to ${fixed(max)}) |`;
+  };
+  return [...head, ...figures.map(line)].join("\n");
+}
+
+export const writeLivestoreDocs = (figures, pairs) =>
+  writeBetween("<!-- livestore:begin -->", "<!-- livestore:end -->", livestoreTable(figures, pairs));
+
 /** Writes the tables and the chart of a whole run into docs/. */
 export function writeDocs(figures) {
   const names = ["wrangler", "workerd", "partyserver"];

@@ -1,8 +1,9 @@
-//! The benchmarks: streams on their stores, rooms against a baseline, and a client.
+//! The benchmarks: streams on their stores, rooms and LiveStore's backends against others, and a
+//! client.
 
 use crate::process::run;
 use crate::test::cargo_command;
-use crate::tools::{CHROMIUM, set_up};
+use crate::tools::{CHROMIUM, livestore_packages, set_up};
 use crate::{build, fixture, root, target};
 use anyhow::Result;
 use std::ffi::OsString;
@@ -37,6 +38,14 @@ pub(crate) fn rooms(arguments: impl IntoIterator<Item = OsString>) -> Result<()>
         build::forget(&fixture)?;
     }
     measured
+}
+
+/// Measures a LiveStore backend beside LiveStore's own.
+pub(crate) fn livestore(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
+    let tools = build::build(&fixture::find("livestore-sync")?)?;
+    livestore_packages()?;
+    let script = root()?.join("tests/bench/livestore.mjs");
+    run(tools.command(tools.npm("node"))?.arg(script).args(arguments))
 }
 
 /// Measures a client, in a browser and natively.

@@ -38,6 +38,8 @@ cargo xtask bench rooms [--pairs N] [--cases A,B] [--tracing | --no-tracing] [--
 cargo xtask bench client [--rounds N] [--json FILE] [--write-docs] [--smoke]
     A client in Chromium, with the processor as it is and made four times slower, and natively:
     loading, sending, taking over, memory, size. Medians of N rounds (5).
+cargo xtask bench livestore [--pairs N] [--cases A,B] [--json FILE] [--write-docs] [--smoke]
+    The LiveStore backend against LiveStore's own, in N pairs (5) of each case.
 cargo xtask build [FIXTURE]
     Builds a fixture for `wrangler dev` and `wrangler deploy`.
 cargo xtask size [FIXTURE] [--page] [--rows N]
@@ -88,8 +90,9 @@ fn run() -> Result<()> {
             Some(Value(what)) if what == "streams" => bench::streams(&rest(&mut arguments)?)?,
             Some(Value(what)) if what == "rooms" => bench::rooms(arguments.raw_args()?)?,
             Some(Value(what)) if what == "client" => bench::client(arguments.raw_args()?)?,
+            Some(Value(what)) if what == "livestore" => bench::livestore(arguments.raw_args()?)?,
             _ => bail!(
-                "the benchmarks are `cargo xtask bench streams`, `bench rooms` and `bench client`"
+                "the benchmarks are `cargo xtask bench streams`, `rooms`, `client` and `livestore`"
             ),
         },
         "build" => {

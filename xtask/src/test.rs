@@ -1,7 +1,7 @@
 //! Every check there is, in steps.
 
 use crate::process::{output, run, step};
-use crate::tools::{CHROMIUM, FIREFOX, Tools, set_up};
+use crate::tools::{CHROMIUM, FIREFOX, Tools, livestore_packages, set_up};
 use crate::{build, fixture, root};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
@@ -77,7 +77,7 @@ fn lint(_: &Tools) -> Result<()> {
         }
     }
     // What is there only together.
-    for_targets("partysync-rs", "streams,worker")?;
+    for_targets("partysync-rs", "livestore,streams,worker")?;
     clippy(&[
         "--target",
         WASM,
@@ -87,6 +87,8 @@ fn lint(_: &Tools) -> Result<()> {
         "lab-worker",
         "--package",
         "streams-worker",
+        "--package",
+        "livestore-sync-worker",
     ])?;
     clippy(&["--target", WASM, "--package", "todo-web"])
 }
@@ -115,7 +117,7 @@ fn features(package: &str) -> Result<Vec<String>> {
 
 fn doc(_: &Tools) -> Result<()> {
     for arguments in [
-        ["--package", "partysync-rs", "--features", "worker,testing,axum"],
+        ["--package", "partysync-rs", "--features", "worker,testing,axum,livestore"],
         ["--package", "partysync-client", "--features", "native,sqlite"],
         ["--package", "partysync-macros", "--features", ""],
     ] {
@@ -129,7 +131,7 @@ fn doc(_: &Tools) -> Result<()> {
 
 fn deploy(tools: &Tools) -> Result<()> {
     build::build(&fixture::find("lab")?)?;
-    for name in ["todo-sync", "streams"] {
+    for name in ["todo-sync", "streams", "livestore-sync"] {
         let fixture = fixture::find(name)?;
         build::build(&fixture)?;
         // As a user would: npx in the fixture's folder. It prints the size.
@@ -250,15 +252,17 @@ fn native_streams() -> Result<()> {
 
 fn e2e(tools: &Tools) -> Result<()> {
     native_streams()?;
-    let folder = root()?.join("tests/e2e");
-    let mut files: Vec<_> = std::fs::read_dir(&folder)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.to_string_lossy().ends_with(".test.mjs"))
-        .collect();
+    livestore_packages()?;
+    let mut files = Vec::new();
+    for folder in ["tests/e2e", "tests/livestore"] {
+        let all = std::fs::read_dir(root()?.join(folder))?;
+        files.extend(all.filter_map(|entry| Some(entry.ok()?.path())));
+    }
+    files.retain(|path| path.to_string_lossy().ends_with(".test.mjs"));
     files.sort();
     run(tools
         .command(tools.npm("node"))?
-        // The files share two fixtures and a machine: one at a time.
+        // The files share fixtures and a machine: one at a time.
         .args(["--test", "--test-concurrency=1", "--test-reporter=spec"])
         .args(files)
         .env(CHROMIUM.variable, CHROMIUM.find()?)

@@ -64,14 +64,24 @@ fn wasm_target() -> Result<()> {
 
 /// npm's packages, as `package-lock.json` says.
 fn npm() -> Result<PathBuf> {
-    let root = root()?;
     let version = output(Command::new("node").arg("--version"))
         .context("Node 20 or later is needed: https://nodejs.org")?;
     let major = version.trim().trim_start_matches('v').split('.').next();
     if major.and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major < 20) {
         bail!("Node {} is too old: 20 or later is needed", version.trim());
     }
-    let (lock, stamp) = (root.join("package-lock.json"), target()?.join("tools/package-lock.json"));
+    npm_packages("", "package-lock.json")
+}
+
+/// The packages of LiveStore's clients, which only their tests need.
+pub(crate) fn livestore_packages() -> Result<()> {
+    npm_packages("tests/livestore", "livestore-package-lock.json").map(drop)
+}
+
+/// Installs what a folder's `package-lock.json` says, unless the stamp says that it is there.
+fn npm_packages(folder: &str, stamp: &str) -> Result<PathBuf> {
+    let root = root()?.join(folder);
+    let (lock, stamp) = (root.join("package-lock.json"), target()?.join("tools").join(stamp));
     let modules = root.join("node_modules");
     let current = std::fs::read(&stamp).ok() == Some(std::fs::read(&lock)?);
     if !current || !modules.is_dir() {

@@ -27,12 +27,12 @@ extern "C" {
     #[wasm_bindgen(method, getter)]
     pub(super) fn pathname(this: &Url) -> String;
     #[wasm_bindgen(method, getter, js_name = searchParams)]
-    fn query(this: &Url) -> Query;
+    pub(super) fn query(this: &Url) -> Query;
 
-    type Query;
+    pub(super) type Query;
     /// The first value of this name, decoded.
     #[wasm_bindgen(method)]
-    fn get(this: &Query, name: &str) -> Option<String>;
+    pub(super) fn get(this: &Query, name: &str) -> Option<String>;
 }
 
 /// A request's address.
@@ -142,7 +142,7 @@ impl<S: SyncServer> Inner<S> {
 }
 
 /// A request's body; `None` if it is larger than the limit, and then it is not read further.
-async fn body(request: &mut Request, limit: usize) -> worker::Result<Option<Vec<u8>>> {
+pub(super) async fn body(request: &mut Request, limit: usize) -> worker::Result<Option<Vec<u8>>> {
     if matches!(request.method(), Method::Get | Method::Head) {
         return Ok(Some(Vec::new()));
     }

@@ -35,6 +35,10 @@ mod gather;
 mod history;
 mod http;
 mod js;
+#[cfg(feature = "livestore")]
+mod livestore;
+#[cfg(feature = "livestore")]
+mod livestore_front;
 mod object;
 mod open;
 mod router;
@@ -42,6 +46,10 @@ mod sql;
 #[cfg(feature = "streams")]
 mod streams;
 
+#[cfg(feature = "livestore")]
+pub use livestore::LiveStoreObject;
+#[cfg(feature = "livestore")]
+pub use livestore_front::{LiveStore, SyncRequest};
 pub use object::Object;
 pub use router::{Route, Router};
 pub use sql::DurableSql;
@@ -75,6 +83,15 @@ macro_rules! durable_object {
         $crate::durable_object!($server = |_env| ::std::default::Default::default());
     };
     ($server:ident = $make:expr) => {
+        $crate::__object_class!($server, Object, $make);
+    };
+}
+
+/// The class around an object of this module.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __object_class {
+    ($server:ident, $object:ident, $make:expr) => {
         const _: () = {
             type PartysyncServer = $server;
 
@@ -91,7 +108,7 @@ macro_rules! durable_object {
                 #[allow(missing_docs, missing_debug_implementations, unreachable_pub)]
                 #[wasm_bindgen(wasm_bindgen = ::worker::wasm_bindgen)]
                 pub struct $server {
-                    object: $crate::worker::Object<PartysyncServer>,
+                    object: $crate::worker::$object<PartysyncServer>,
                 }
 
                 // Not a promise each, where there is nothing to wait for: frames are what is
@@ -105,7 +122,7 @@ macro_rules! durable_object {
                         env: ::worker::Env,
                     ) -> Self {
                         let server = partysync_make(&env);
-                        Self { object: $crate::worker::Object::new(server, state.into()) }
+                        Self { object: $crate::worker::$object::new(server, state.into()) }
                     }
 
                     pub fn fetch(

@@ -1,8 +1,10 @@
 //! The tests' own worker: every hook, and a room that can be looked into.
 
+mod livestore;
+
 use lab_shared::{ItemAction, LabAction};
 use partysync::streams::{MemoryStore, Options};
-use partysync::worker::Router;
+use partysync::worker::{LiveStore, Router};
 use partysync::{Action, Code, Connection, Error, Limits, Result, Room, SyncServer, params};
 use serde_json::{Value as Json, json};
 use std::cell::Cell;
@@ -212,6 +214,9 @@ async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Respons
     }
     let open = Router::new().prefix("open").party("lab", "LAB").allow_origins(["*"]);
     if let Some(response) = open.try_route(request.clone()?, &env).await? {
+        return Ok(response);
+    }
+    if let Some(response) = LiveStore::new("LAB_STORE").try_route(request.clone()?, &env).await? {
         return Ok(response);
     }
     if request.path() == "/" {

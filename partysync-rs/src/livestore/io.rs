@@ -1,0 +1,132 @@
+//! What goes into a store's machine, and what comes out.
+
+use super::envelope::Id;
+use super::log::{Context, Page};
+use super::server::{Caller, LiveStoreServer, Pull, Push};
+use crate::room::{Incoming, Level, Slot};
+use crate::{Result, Timestamp};
+use std::rc::Rc;
+
+/// Something that happens to a store.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A client opens a socket. Answered with [`Effect::Accept`] or [`Effect::Refuse`].
+    Connect(Caller),
+    /// A frame came.
+    Frame(Slot, Incoming<'a>),
+    /// A socket has closed, or who waits for a call's answer has gone.
+    Closed(Slot),
+    /// One request over HTTP. Answered with [`Effect::Accept`], what is sent to its slot, and
+    /// [`Effect::Finish`]; or with [`Effect::Refuse`].
+    Call(Caller, &'a str),
+    /// A part of a call's answer has been passed on.
+    Taken(Slot),
+    /// A hook has returned.
+    HookDone(HookDone),
+    /// The answer to [`Effect::Append`].
+    Appended(Result<()>),
+    /// The answer to [`Effect::Read`].
+    Read(Reading, Result<Page>),
+    /// The answer to [`Effect::Load`].
+    Loaded(Result<Context>),
+    /// The alarm rang.
+    Alarm,
+}
+
+/// Something that a driver has to do.
+#[derive(Debug)]
+pub enum Effect {
+    /// The socket or the call that is being handled has this slot.
+    Accept(Slot),
+    /// Refuse it, with an HTTP status and a text.
+    Refuse(u16, String),
+    /// Send a frame.
+    Send(Slot, String),
+    /// The answer to a call is complete; its slot is free.
+    Finish(Slot),
+    /// Close a socket, with a code and a reason of at most 123 bytes.
+    Close(Slot, u16, &'static str),
+    /// Keep this text with the socket, for when the store is opened again.
+    StoreAttachment(Slot, String),
+    /// Hand in [`Input::Alarm`] at this time instead of any before; never, for `None`.
+    SetAlarm(Option<Timestamp>),
+    /// Append a push to the log, all or nothing: [`Input::Appended`]. One at a time.
+    Append(Rc<Push>, String),
+    /// Read a page: [`Input::Read`].
+    Read(Reading),
+    /// Read the log's context anew: [`Input::Loaded`].
+    Load,
+    /// Run a hook, and hand in what it returns.
+    RunHook(Hook),
+    /// Something that whoever runs the store should know.
+    Log(Level, String),
+}
+
+/// A page that is to be read for a pull.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    pub(super) who: Who,
+    pub(super) id: Id,
+    pub(super) after: u64,
+}
+
+impl Reading {
+    /// The number of the event that it begins behind.
+    #[must_use]
+    pub fn after(&self) -> u64 {
+        self.after
+    }
+}
+
+/// A connection or call: its slot may be another's by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Who {
+    pub(super) slot: Slot,
+    pub(super) serial: u64,
+}
+
+/// A hook of the server that may wait.
+#[derive(Debug)]
+pub struct Hook(pub(super) Asked);
+
+#[derive(Debug)]
+pub(super) enum Asked {
+    Push(u64, Rc<Push>, Rc<Caller>),
+    Pushed(Rc<Push>, Rc<Caller>),
+    Pull(Who, u64, Pull, Rc<Caller>),
+}
+
+/// What a hook has returned.
+#[derive(Debug)]
+pub struct HookDone(pub(super) Answered);
+
+#[derive(Debug)]
+pub(super) enum Answered {
+    Push(u64, Result<()>),
+    Pull(Who, u64, Result<()>),
+    Nothing,
+}
+
+impl Hook {
+    /// Runs the hook of this server.
+    pub async fn run<S: LiveStoreServer>(self, server: &S) -> HookDone {
+        HookDone(match self.0 {
+            Asked::Push(ticket, push, caller) => {
+                Answered::Push(ticket, server.on_push(&push, &caller).await)
+            }
+            Asked::Pull(who, ticket, pull, caller) => {
+                Answered::Pull(who, ticket, server.on_pull(&pull, &caller).await)
+            }
+            Asked::Pushed(push, caller) => {
+                server.on_push_res(&push, &caller).await;
+                Answered::Nothing
+            }
+        })
+    }
+
+    /// Whether a client waits for it.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        !matches!(self.0, Asked::Pushed(..))
+    }
+}

@@ -1,0 +1,444 @@
+//! [`Machine`]: the state of a store: its connections, their pulls, the pushes that wait.
+
+use super::envelope::{self, Failure, Id, Message, PONG, Tag};
+use super::io::{Answered, Effect, HookDone, Input, Who};
+use super::log::Context;
+use super::pull::{Following, Kept};
+use super::push::{Stage, Waiting};
+use super::server::{Caller, Limits, Transport};
+use crate::room::rate::Rate;
+use crate::room::{Incoming, Level, Slot};
+use crate::{Error, Timestamp, wire};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
+
+/// A socket that has asked for nothing for so long is closed, ms: a client whose pings were not
+/// answered in time opens another one, on which it pulls no more until that is closed.
+const QUIET: i64 = 30_000;
+
+/// A store. See the [module](super) for what a driver does with it.
+#[derive(Debug)]
+pub struct Machine {
+    pub(super) store: String,
+    pub(super) context: Context,
+    pub(super) limits: Limits,
+    pub(super) now: Timestamp,
+    slots: Vec<Option<Connection>>,
+    serials: u64,
+    pub(super) tickets: u64,
+    pub(super) pushes: VecDeque<Waiting>,
+    pub(super) stage: Stage,
+    /// Connections whose attachment may be out of date.
+    pub(super) dirty: BTreeSet<Slot>,
+    alarm: Option<Timestamp>,
+    pub(super) effects: VecDeque<Effect>,
+}
+
+/// A socket, or a call that waits for its answer.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) serial: u64,
+    pub(super) caller: Rc<Caller>,
+    pub(super) following: Vec<Following>,
+    /// Whether it is a call.
+    pub(super) call: bool,
+    /// It is being closed, and has its slot until it is gone.
+    closing: bool,
+    /// Since when it has asked for nothing; `None` if it has.
+    quiet_since: Option<Timestamp>,
+    pub(super) rate: Rate,
+    attachment: String,
+}
+
+/// What is kept with a socket.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Attachment {
+    store_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payload: Option<serde_json::Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    headers: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pulls: Vec<Kept>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    quiet_since: Option<i64>,
+}
+
+/// The store that a socket's attachment is of.
+#[must_use]
+pub fn store_of(attachment: &str) -> Option<String> {
+    serde_json::from_str(attachment).ok().map(|Attachment { store_id, .. }| store_id)
+}
+
+impl Machine {
+    /// A store that was opened, with the attachments of the sockets that an earlier life has left
+    /// open; the first has slot 0, and so on.
+    #[must_use]
+    pub fn new(
+        store: String,
+        context: Context,
+        limits: Limits,
+        now: Timestamp,
+        sockets: Vec<Option<String>>,
+    ) -> Self {
+        let mut machine = Self {
+            store,
+            context,
+            limits,
+            now,
+            slots: Vec::new(),
+            serials: 0,
+            tickets: 0,
+            pushes: VecDeque::new(),
+            stage: Stage::Idle,
+            dirty: BTreeSet::new(),
+            alarm: None,
+            effects: VecDeque::new(),
+        };
+        for attachment in sockets {
+            machine.wake(attachment);
+        }
+        machine.go_on_all();
+        machine.plan_alarm();
+        machine
+    }
+
+    fn wake(&mut self, attachment: Option<String>) {
+        let kept = attachment.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        let known = kept.filter(|kept: &Attachment| kept.store_id == self.store);
+        let slot = Slot(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+        self.serials += 1;
+        let Some(kept) = known else {
+            self.slots.push(Some(self.nobody()));
+            self.effects.push_back(Effect::Close(slot, wire::CLOSE_RESTART, "restart"));
+            return;
+        };
+        let Attachment { store_id, payload, headers, pulls, quiet_since } = kept;
+        let caller = Caller { store_id, payload, headers, transport: Transport::WebSocket };
+        let head = self.context.head;
+        let following = pulls.into_iter().map(|kept| Following::woken(kept, head));
+        self.slots.push(Some(Connection {
+            serial: self.serials,
+            caller: Rc::new(caller),
+            following: following.collect(),
+            call: false,
+            closing: false,
+            quiet_since: quiet_since.map(Timestamp::from_millis),
+            rate: Rate::default(),
+            attachment: attachment.unwrap_or_default(),
+        }));
+    }
+
+    /// A socket of which nothing is known, until it is gone.
+    fn nobody(&self) -> Connection {
+        let store_id = self.store.clone();
+        let (payload, headers) = (None, Vec::new());
+        Connection {
+            serial: self.serials,
+            caller: Rc::new(Caller { store_id, payload, headers, transport: Transport::WebSocket }),
+            following: Vec::new(),
+            call: false,
+            closing: true,
+            quiet_since: None,
+            rate: Rate::default(),
+            attachment: String::new(),
+        }
+    }
+
+    /// What is taken from clients.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The store's id.
+    #[must_use]
+    pub fn store(&self) -> &str {
+        &self.store
+    }
+
+    /// What the store knows of its log.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// What the driver has to do next.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Something happens.
+    pub fn handle(&mut self, now: Timestamp, input: Input<'_>) {
+        self.now = self.now.max(now);
+        match input {
+            Input::Connect(caller) => drop(self.connect(caller, false)),
+            Input::Call(caller, body) => {
+                if let Some(slot) = self.connect(caller, true) {
+                    self.message(slot, body);
+                }
+            }
+            Input::Frame(slot, Incoming::Text(text)) => self.message(slot, text),
+            Input::Frame(slot, Incoming::Long(_)) => {
+                self.close(slot, wire::CLOSE_TOO_BIG, "the message is too large");
+            }
+            Input::Frame(slot, Incoming::Binary(_)) => {
+                self.close(slot, 1003, "messages are text");
+            }
+            Input::Closed(slot) => {
+                if let Some(place) = self.slots.get_mut(slot.0 as usize) {
+                    *place = None;
+                    self.dirty.remove(&slot);
+                }
+            }
+            Input::Taken(slot) => self.taken(slot),
+            Input::HookDone(done) => self.hook_done(done),
+            Input::Appended(result) => self.appended(result),
+            Input::Read(reading, page) => self.read(&reading, page),
+            Input::Loaded(context) => self.loaded(context),
+            Input::Alarm => self.ring(),
+        }
+    }
+
+    /// The turn is over: what has to outlive it is kept.
+    pub fn end_turn(&mut self) {
+        for slot in std::mem::take(&mut self.dirty) {
+            let (store_id, head) = (self.store.clone(), self.context.head);
+            let Some(connection) = self.get_mut(slot).filter(|connection| !connection.call) else {
+                continue;
+            };
+            let kept = Attachment {
+                store_id,
+                payload: connection.caller.payload.clone(),
+                headers: connection.caller.headers.clone(),
+                pulls: connection.following.iter().map(|pull| pull.kept(head)).collect(),
+                quiet_since: connection.quiet_since.map(Timestamp::as_millis),
+            };
+            let text = serde_json::to_string(&kept).unwrap_or_default();
+            if text != connection.attachment {
+                connection.attachment.clone_from(&text);
+                self.effects.push_back(Effect::StoreAttachment(slot, text));
+            }
+        }
+        self.plan_alarm();
+    }
+
+    fn connect(&mut self, caller: Caller, call: bool) -> Option<Slot> {
+        if caller.store_id != self.store {
+            let what = format!("this object holds the store `{}`", self.store);
+            self.effects.push_back(Effect::Refuse(400, what));
+            return None;
+        }
+        if self.slots.iter().flatten().count() >= self.limits.connections {
+            self.effects.push_back(Effect::Refuse(503, "too many connections".to_owned()));
+            return None;
+        }
+        let headers = caller.headers.iter().map(|(name, text)| name.len() + text.len() + 8);
+        let payload = caller.payload.as_ref().map_or(0, |payload| payload.to_string().len());
+        if headers.sum::<usize>() + payload > self.limits.caller_bytes {
+            self.effects.push_back(Effect::Refuse(431, "the payload is too large".to_owned()));
+            return None;
+        }
+        let free = self.slots.iter().position(Option::is_none);
+        let place = free.unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        let slot = Slot(u32::try_from(place).unwrap_or(u32::MAX));
+        self.serials += 1;
+        let connection = Connection {
+            serial: self.serials,
+            caller: Rc::new(caller),
+            following: Vec::new(),
+            call,
+            closing: false,
+            quiet_since: (!call).then_some(self.now),
+            rate: Rate::default(),
+            attachment: String::new(),
+        };
+        if let Some(place) = self.slots.get_mut(place) {
+            *place = Some(connection);
+        }
+        self.dirty.insert(slot);
+        self.effects.push_back(Effect::Accept(slot));
+        Some(slot)
+    }
+
+    fn message(&mut self, slot: Slot, text: &str) {
+        let (limits, now) = (self.limits, self.now);
+        let Some(connection) = self.get_mut(slot) else { return };
+        if text.len() > limits.frame_bytes {
+            return self.close(slot, wire::CLOSE_TOO_BIG, "the message is too large");
+        }
+        if !connection.rate.takes(limits.rate(), now, 1, text.len()) {
+            return self.close(slot, 1008, "too many messages");
+        }
+        let who = Who { slot, serial: connection.serial };
+        match Message::parse(text) {
+            Ok(Message::Ping) => self.send(who, PONG.to_owned()),
+            Ok(Message::Nothing) => {}
+            Ok(Message::Ack(id)) => self.acknowledged(who, &id),
+            Ok(Message::Interrupt(id)) => self.interrupted(who, &id),
+            Ok(Message::Request { id, tag, payload }) => {
+                if connection.quiet_since.take().is_some() {
+                    self.dirty.insert(slot);
+                }
+                let asked =
+                    match tag {
+                        Tag::Ping => {
+                            let pong = r#"{"_tag":"SyncMessage.Pong"}"#;
+                            self.send(who, envelope::success(&id, Some(pong)));
+                            return self.finish(who);
+                        }
+                        Tag::Pull => envelope::payload(payload)
+                            .and_then(|pull| self.pull(who, id.clone(), pull)),
+                        Tag::Push => envelope::payload(payload)
+                            .and_then(|push| self.push(who, id.clone(), push)),
+                    };
+                if let Err(failure) = asked {
+                    self.fail(who, &id, &failure);
+                }
+            }
+            Err(failure) => {
+                self.send(who, envelope::defect(&failure));
+                self.finish(who);
+            }
+        }
+    }
+
+    /// A request names a store: it has to be this one.
+    pub(super) fn check_store(&self, store: &str) -> Result<(), Failure> {
+        if store == self.store {
+            return Ok(());
+        }
+        let what = format!("this connection is to the store `{}`, not `{store}`", self.store);
+        Err(Failure::unknown("WrongStore", what))
+    }
+
+    /// A client knows a backend: it has to be this one.
+    pub(super) fn check_backend(&self, received: &str) -> Result<(), Failure> {
+        let expected = &self.context.backend_id;
+        if received == expected {
+            return Ok(());
+        }
+        let (expected, received) = (expected.clone(), received.to_owned());
+        Err(Failure::BackendIdMismatch { expected, received })
+    }
+
+    fn hook_done(&mut self, HookDone(answered): HookDone) {
+        match answered {
+            Answered::Push(ticket, result) if self.stage == Stage::Asked(ticket) => {
+                self.push_allowed(result);
+            }
+            Answered::Pull(who, ticket, result) => self.pull_allowed(who, ticket, result),
+            Answered::Push(..) | Answered::Nothing => {}
+        }
+    }
+
+    /// What the runtime has kept of a log that could not be appended to.
+    fn loaded(&mut self, context: crate::Result<Context>) {
+        match context {
+            Ok(context) => {
+                self.context = context;
+                self.stage = Stage::Idle;
+                self.go_on_all();
+                self.serve();
+            }
+            Err(error) => self.stuck(&error),
+        }
+    }
+
+    /// The log cannot be read: every client comes again later.
+    pub(super) fn stuck(&mut self, error: &Error) {
+        self.log(Level::Error, format!("the log cannot be read: {error}"));
+        self.stage = Stage::Idle;
+        self.pushes.clear();
+        for (slot, _) in self.open() {
+            self.close(slot, wire::CLOSE_FAILED, "internal");
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Connection> {
+        self.slots.get_mut(slot.0 as usize)?.as_mut().filter(|connection| !connection.closing)
+    }
+
+    /// A connection, if it is still the same.
+    pub(super) fn who_mut(&mut self, who: Who) -> Option<&mut Connection> {
+        self.get_mut(who.slot).filter(|connection| connection.serial == who.serial)
+    }
+
+    /// All connections and calls.
+    pub(super) fn open(&self) -> Vec<(Slot, u64)> {
+        let open = (0..).map(Slot).zip(&self.slots);
+        let open = open.filter_map(|(slot, c)| c.as_ref().map(|c| (slot, c)));
+        open.filter(|(_, c)| !c.closing).map(|(slot, c)| (slot, c.serial)).collect()
+    }
+
+    pub(super) fn send(&mut self, who: Who, frame: String) {
+        if self.who_mut(who).is_some() {
+            self.effects.push_back(Effect::Send(who.slot, frame));
+        }
+    }
+
+    pub(super) fn fail(&mut self, who: Who, id: &Id, failure: &Failure) {
+        self.send(who, envelope::failed(id, failure));
+        self.finish(who);
+    }
+
+    /// A call has its answer.
+    pub(super) fn finish(&mut self, who: Who) {
+        if self.who_mut(who).is_some_and(|connection| connection.call) {
+            self.effects.push_back(Effect::Finish(who.slot));
+            if let Some(place) = self.slots.get_mut(who.slot.0 as usize) {
+                *place = None;
+            }
+        }
+    }
+
+    /// Closes a connection; nothing more is heard of it but that it has closed.
+    pub(super) fn close(&mut self, slot: Slot, code: u16, reason: &'static str) {
+        let Some(connection) = self.get_mut(slot) else { return };
+        let (call, who) = (connection.call, Who { slot, serial: connection.serial });
+        if call {
+            let failure = Failure::unknown("Closed", reason);
+            self.send(who, envelope::defect(&failure));
+            return self.finish(who);
+        }
+        connection.following.clear();
+        (connection.closing, connection.quiet_since) = (true, None);
+        self.dirty.remove(&slot);
+        self.effects.push_back(Effect::Close(slot, code, reason));
+    }
+
+    /// Closes sockets that have asked for nothing for long.
+    fn ring(&mut self) {
+        self.alarm = None;
+        let late = self.now.plus_millis(-QUIET);
+        for (slot, _) in self.open() {
+            let quiet = self
+                .get_mut(slot)
+                .and_then(|connection| connection.quiet_since.take_if(|since| *since <= late));
+            if quiet.is_some() {
+                self.close(slot, 1000, "nothing was asked");
+            }
+        }
+    }
+
+    fn plan_alarm(&mut self) {
+        let first =
+            self.slots.iter().flatten().filter_map(|connection| connection.quiet_since).min();
+        let Some(at) = first.map(|since| since.plus_millis(QUIET)) else { return };
+        // One that rings for nothing costs less than one that is set anew each time.
+        if self.alarm.is_none_or(|alarm| alarm > at) {
+            self.alarm = Some(at);
+            self.effects.push_back(Effect::SetAlarm(Some(at)));
+        }
+    }
+
+    pub(super) fn log(&mut self, level: Level, message: String) {
+        self.effects
+            .push_back(Effect::Log(level, format!("livestore `{}`: {message}", self.store)));
+    }
+}

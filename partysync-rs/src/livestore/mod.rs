@@ -1,0 +1,29 @@
+//! A sync backend for [LiveStore](https://livestore.dev)'s clients: `@livestore/sync-cf` 0.4,
+//! unchanged.
+//!
+//! A store is a log of events under one id, and one [`Machine`]: it does no IO, a driver hands it
+//! what happens ([`Input`]) and carries out what comes of it ([`Effect`]). In a Durable Object,
+//! and in tests, that is [`Open`].
+//!
+//! Each live pull gets every event once and in order: what is pushed while it catches up comes
+//! with the catch-up, which goes on as the client acknowledges what it has. A live pull is never
+//! ended because something failed for a while, since clients of 0.4 pull no more then: their
+//! socket is closed instead, and they come again.
+
+mod envelope;
+mod event;
+mod io;
+mod log;
+mod machine;
+mod pull;
+mod push;
+mod server;
+mod turn;
+
+pub use envelope::{Cursor, Id, PING, PONG};
+pub use event::Event;
+pub use io::{Effect, Hook, HookDone, Input, Reading};
+pub use log::{Context, Log, Page, PageLimits};
+pub use machine::{Machine, store_of};
+pub use server::{Caller, Limits, LiveStoreServer, Pull, Push, Transport};
+pub use turn::{Open, Turn};

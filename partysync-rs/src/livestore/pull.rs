@@ -1,0 +1,284 @@
+//! Pulls: each gets every event once and in order, as fast as it takes them.
+
+use super::envelope::{self, Failure, Id, PullRequest};
+use super::io::{Asked, Effect, Hook, Reading, Who};
+use super::log::{self, Page};
+use super::machine::Machine;
+use super::server::Pull;
+use crate::room::Slot;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// So many chunks of a catch-up are under way at a time.
+const WINDOW: u32 = 4;
+/// So many are not acknowledged before a live pull is sent no more until it has caught up.
+const BEHIND: u32 = 16;
+
+/// A pull that goes on.
+#[derive(Debug)]
+pub(super) struct Following {
+    pub(super) id: Id,
+    /// It was sent all events up to here.
+    at: u64,
+    /// Where it ends; `None` for a live one.
+    end: Option<u64>,
+    /// Chunks without an acknowledgement.
+    unread: u32,
+    stage: Stage,
+}
+
+#[derive(Debug, PartialEq)]
+enum Stage {
+    /// A hook was asked about it, with this ticket.
+    Asked(u64),
+    /// It was sent nothing yet.
+    New,
+    /// A page is being read for it.
+    Reading,
+    /// It was sent something.
+    Sent,
+}
+
+/// What is kept of a pull with its socket.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Kept {
+    id: Id,
+    /// Where it is, with chunks that were not acknowledged; `None` if it has all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    at: Option<(u64, u32)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    end: Option<u64>,
+    /// Whether it was sent nothing yet.
+    #[serde(default, skip_serializing_if = "is_false")]
+    new: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+impl Following {
+    /// A pull of an earlier life.
+    pub(super) fn woken(Kept { id, at, end, new }: Kept, head: u64) -> Self {
+        let (at, unread) = at.unwrap_or((head, 0));
+        Self { id, at, end, unread, stage: if new { Stage::New } else { Stage::Sent } }
+    }
+
+    /// What outlives the machine.
+    pub(super) fn kept(&self, head: u64) -> Kept {
+        let new = matches!(self.stage, Stage::New | Stage::Asked(_));
+        let at = (new || self.at != head).then_some((self.at, self.unread));
+        Kept { id: self.id.clone(), at, end: self.end, new }
+    }
+}
+
+impl Machine {
+    pub(super) fn pull(
+        &mut self,
+        who: Who,
+        id: Id,
+        request: PullRequest<'_>,
+    ) -> std::result::Result<(), Failure> {
+        self.check_store(&request.store_id)?;
+        let (most, head) = (self.limits.pulls, self.context.head);
+        let Some(connection) = self.who_mut(who) else { return Ok(()) };
+        if connection.following.iter().any(|other| other.id == id) {
+            self.close(who.slot, 1008, "an id was used twice");
+            return Ok(());
+        }
+        if connection.following.len() >= most {
+            self.close(who.slot, 1008, "too many pulls");
+            return Ok(());
+        }
+        let (caller, call) = (connection.caller.clone(), connection.call);
+        let at = match &request.cursor {
+            None => 0,
+            Some(cursor) => {
+                self.check_backend(&cursor.backend_id)?;
+                // This log has lost events that the client has: it cannot go on from here, and
+                // starts over when it hears of another backend.
+                if cursor.event_sequence_number > head {
+                    return Err(Failure::BackendIdMismatch {
+                        expected: self.context.backend_id.clone(),
+                        received: cursor.backend_id.clone(),
+                    });
+                }
+                cursor.event_sequence_number
+            }
+        };
+        let live = request.live && !call;
+        self.tickets += 1;
+        let (ticket, end) = (self.tickets, (!live).then_some(head));
+        let following = Following { id, at, end, unread: 0, stage: Stage::Asked(ticket) };
+        if let Some(connection) = self.who_mut(who) {
+            connection.following.push(following);
+        }
+        self.dirty.insert(who.slot);
+        let pull = Pull { cursor: request.cursor, live };
+        self.effects.push_back(Effect::RunHook(Hook(Asked::Pull(who, ticket, pull, caller))));
+        Ok(())
+    }
+
+    /// The hook has decided about a pull.
+    pub(super) fn pull_allowed(&mut self, who: Who, ticket: u64, result: Result<()>) {
+        let asked = |pull: &Following| pull.stage == Stage::Asked(ticket);
+        let Some(pull) = self.following(who, asked) else { return };
+        pull.stage = Stage::New;
+        let id = pull.id.clone();
+        match result {
+            Ok(()) => self.go_on(who, &id),
+            Err(error) => self.end_pull(who, &id, Some(&log::failed(&error))),
+        }
+    }
+
+    fn following(&mut self, who: Who, is: impl Fn(&Following) -> bool) -> Option<&mut Following> {
+        self.who_mut(who)?.following.iter_mut().find(|pull| is(pull))
+    }
+
+    /// Ends a pull: with a failure, or because it has all that it asked for.
+    fn end_pull(&mut self, who: Who, id: &Id, failure: Option<&Failure>) {
+        let Some(connection) = self.who_mut(who) else { return };
+        let before = connection.following.len();
+        connection.following.retain(|pull| pull.id != *id);
+        if connection.following.len() == before {
+            return;
+        }
+        self.dirty.insert(who.slot);
+        match failure {
+            Some(failure) => self.fail(who, id, failure),
+            None => {
+                self.send(who, envelope::success(id, None));
+                self.finish(who);
+            }
+        }
+    }
+
+    /// Sends a pull what it lacks, if it takes more.
+    fn go_on(&mut self, who: Who, id: &Id) {
+        let head = self.context.head;
+        let Some(pull) = self.following(who, |pull| pull.id == *id) else { return };
+        let takes = matches!(pull.stage, Stage::New | Stage::Sent) && pull.unread < WINDOW;
+        if !takes {
+            return;
+        }
+        let all = pull.at >= pull.end.unwrap_or(head);
+        match (all, &pull.stage) {
+            (true, Stage::New) => {
+                pull.stage = Stage::Sent;
+                let page = Page { last: pull.at, ..Page::default() };
+                self.send_page(who, id, &page);
+            }
+            (true, _) => {
+                if pull.end.is_some() {
+                    self.end_pull(who, id, None);
+                }
+            }
+            (false, _) => {
+                pull.stage = Stage::Reading;
+                let (id, after) = (id.clone(), pull.at);
+                self.effects.push_back(Effect::Read(Reading { who, id, after }));
+            }
+        }
+    }
+
+    /// A page was read.
+    pub(super) fn read(&mut self, reading: &Reading, page: Result<Page>) {
+        let Reading { who, id, after } = reading;
+        let wanted =
+            |pull: &Following| pull.id == *id && pull.stage == Stage::Reading && pull.at == *after;
+        let Some(pull) = self.following(*who, wanted) else { return };
+        pull.stage = Stage::Sent;
+        match page {
+            Ok(page) if page.last > *after => self.send_page(*who, id, &page),
+            Ok(_) => self.stuck(&Error::retry("it lacks events that it should have")),
+            Err(error) => self.stuck(&error),
+        }
+    }
+
+    fn send_page(&mut self, who: Who, id: &Id, page: &Page) {
+        let (head, backend_id) = (self.context.head, self.context.backend_id.clone());
+        let Some(pull) = self.following(who, |pull| pull.id == *id) else { return };
+        pull.at = page.last;
+        pull.unread += 1;
+        let remaining = pull.end.unwrap_or(head).saturating_sub(pull.at);
+        let value = envelope::page(&page.events, remaining, &backend_id);
+        self.dirty.insert(who.slot);
+        self.send(who, envelope::chunk(id, &value));
+        self.go_on(who, id);
+    }
+
+    /// A client has read a chunk.
+    pub(super) fn acknowledged(&mut self, who: Who, id: &Id) {
+        let Some(connection) = self.who_mut(who) else { return };
+        let Some(pull) = connection.following.iter_mut().find(|pull| pull.id == *id) else {
+            return;
+        };
+        if pull.unread > 0 {
+            pull.unread -= 1;
+            // It answers what was sent, and costs its client nothing.
+            connection.rate.give_back();
+        }
+        self.go_on(who, id);
+    }
+
+    /// A part of a call's answer has been passed on.
+    pub(super) fn taken(&mut self, slot: Slot) {
+        let Some(connection) = self.get_mut(slot) else { return };
+        let who = Who { slot, serial: connection.serial };
+        if let Some(id) = connection.following.first().map(|pull| pull.id.clone()) {
+            self.acknowledged(who, &id);
+        }
+    }
+
+    /// A client has given a request up. A push is done all the same, and answered.
+    pub(super) fn interrupted(&mut self, who: Who, id: &Id) {
+        self.end_pull(who, id, Some(&Failure::Interrupted));
+    }
+
+    /// The log has grown from `before`: live pulls that had all of it are sent what is new.
+    pub(super) fn publish(&mut self, before: u64, batch: &str) {
+        let (head, backend_id) = (self.context.head, self.context.backend_id.clone());
+        let value = envelope::page(batch, 0, &backend_id);
+        let small = batch.len() <= self.limits.page_bytes;
+        for (slot, serial) in self.open() {
+            let who = Who { slot, serial };
+            let Some(connection) = self.who_mut(who) else { continue };
+            let mut frames = Vec::new();
+            for pull in &mut connection.following {
+                let takes = pull.end.is_none() && pull.stage == Stage::Sent && pull.at == before;
+                if takes && small && pull.unread < BEHIND {
+                    pull.at = head;
+                    pull.unread += 1;
+                    frames.push(Ok(envelope::chunk(&pull.id, &value)));
+                } else if takes {
+                    frames.push(Err(pull.id.clone()));
+                }
+            }
+            for frame in frames {
+                match frame {
+                    Ok(frame) => self.send(who, frame),
+                    Err(id) => {
+                        // It is behind, which is to outlive the machine.
+                        self.dirty.insert(slot);
+                        self.go_on(who, &id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The log may hold more than was known.
+    pub(super) fn go_on_all(&mut self) {
+        for (slot, serial) in self.open() {
+            let who = Who { slot, serial };
+            let ids: Vec<_> = match self.who_mut(who) {
+                Some(connection) => {
+                    connection.following.iter().map(|pull| pull.id.clone()).collect()
+                }
+                None => continue,
+            };
+            ids.iter().for_each(|id| self.go_on(who, id));
+        }
+    }
+}

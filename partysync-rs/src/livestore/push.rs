@@ -1,0 +1,165 @@
+//! Pushes: one after the other, in the order in which they came.
+
+use super::envelope::{self, Failure, Id, PushRequest};
+use super::event::check_order;
+use super::io::{Asked, Effect, Hook, Who};
+use super::log;
+use super::machine::Machine;
+use super::server::{Caller, Push};
+use crate::room::Level;
+use crate::{Code, Error, Result, Timestamp};
+use std::rc::Rc;
+
+/// How far the first of the pushes is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It was not looked at.
+    Idle,
+    /// A hook was asked about it.
+    Asked(u64),
+    /// It is being appended.
+    Appending,
+    /// Appending has failed: the log is read, to see what is there.
+    Loading,
+}
+
+/// A push that waits for its turn.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    who: Who,
+    id: Id,
+    push: Rc<Push>,
+    caller: Rc<Caller>,
+    created_at: String,
+}
+
+/// A time as JavaScript's `toISOString` writes it.
+pub(super) fn iso(at: Timestamp) -> String {
+    let format = time::macros::format_description!(
+        "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
+    );
+    let nanos = i128::from(at.as_millis()) * 1_000_000;
+    let time = time::OffsetDateTime::from_unix_timestamp_nanos(nanos);
+    let text = time.ok().and_then(|time| time.format(format).ok());
+    text.unwrap_or_else(|| "1970-01-01T00:00:00.000Z".to_owned())
+}
+
+impl Machine {
+    pub(super) fn push(
+        &mut self,
+        who: Who,
+        id: Id,
+        request: PushRequest<'_>,
+    ) -> std::result::Result<(), Failure> {
+        self.check_store(&request.store_id)?;
+        let (events, most) = (request.batch.len(), self.limits.push_events);
+        if events > most {
+            let what = format!("the push has {events} events, and {most} is the limit");
+            return Err(Failure::unknown("PushTooLarge", what));
+        }
+        let Some(connection) = self.who_mut(who) else { return Ok(()) };
+        let caller = connection.caller.clone();
+        let push = Push { events: request.batch, backend_id: request.backend_id };
+        let created_at = String::new();
+        self.pushes.push_back(Waiting { who, id, push: Rc::new(push), caller, created_at });
+        self.serve();
+        Ok(())
+    }
+
+    /// Goes on with the first push, if nothing is under way.
+    pub(super) fn serve(&mut self) {
+        while self.stage == Stage::Idle
+            && let Some(first) = self.pushes.front()
+        {
+            let push = first.push.clone();
+            if let Err(failure) = self.check(&push) {
+                self.answer(Err(failure));
+                continue;
+            }
+            if push.events.is_empty() {
+                self.answer(Ok(()));
+                continue;
+            }
+            let caller = first.caller.clone();
+            self.tickets += 1;
+            self.stage = Stage::Asked(self.tickets);
+            self.effects.push_back(Effect::RunHook(Hook(Asked::Push(self.tickets, push, caller))));
+        }
+    }
+
+    fn check(&self, push: &Push) -> std::result::Result<(), Failure> {
+        if let Some(backend_id) = &push.backend_id {
+            self.check_backend(backend_id)?;
+        }
+        push.events.iter().try_for_each(super::event::Event::check)?;
+        check_order(&push.events, self.context.head)
+    }
+
+    /// The hook has decided about the first push.
+    pub(super) fn push_allowed(&mut self, result: Result<()>) {
+        match result {
+            Ok(()) => {
+                let now = self.now;
+                let Some(first) = self.pushes.front_mut() else {
+                    self.stage = Stage::Idle;
+                    return;
+                };
+                first.created_at = iso(now);
+                let (push, created_at) = (first.push.clone(), first.created_at.clone());
+                self.stage = Stage::Appending;
+                self.effects.push_back(Effect::Append(push, created_at));
+            }
+            Err(error) => {
+                self.stage = Stage::Idle;
+                self.answer(Err(log::failed(&error)));
+                self.serve();
+            }
+        }
+    }
+
+    /// The first push is in the log, or is not.
+    pub(super) fn appended(&mut self, result: Result<()>) {
+        if self.stage != Stage::Appending {
+            return;
+        }
+        match result {
+            Ok(()) => {
+                self.stage = Stage::Idle;
+                let before = self.context.head;
+                let Some(first) = self.pushes.pop_front() else { return };
+                let Waiting { who, id, push, caller, created_at } = first;
+                if let Some(last) = push.events.last() {
+                    self.context.head = last.seq_num;
+                }
+                // The answer first: a client that sees its own events before gives its push up.
+                self.send(who, envelope::success(&id, Some("{}")));
+                self.finish(who);
+                let batch = log::render(&push.events, &created_at);
+                self.publish(before, &batch);
+                self.effects.push_back(Effect::RunHook(Hook(Asked::Pushed(push, caller))));
+                self.serve();
+            }
+            Err(error) => self.not_appended(&error),
+        }
+    }
+
+    /// It may be in the log all the same: that is looked at before anything else.
+    fn not_appended(&mut self, error: &Error) {
+        self.log(Level::Error, format!("a push was not stored: {error}"));
+        self.answer(Err(Failure::unknown(Code::Storage.as_str(), "the push could not be stored")));
+        self.stage = Stage::Loading;
+        self.effects.push_back(Effect::Load);
+    }
+
+    /// The first push has its answer.
+    fn answer(&mut self, result: std::result::Result<(), Failure>) {
+        let Some(Waiting { who, id, .. }) = self.pushes.pop_front() else { return };
+        match result {
+            Ok(()) => {
+                self.send(who, envelope::success(&id, Some("{}")));
+                self.finish(who);
+            }
+            Err(failure) => self.fail(who, &id, &failure),
+        }
+    }
+}

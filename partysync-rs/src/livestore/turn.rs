@@ -1,0 +1,141 @@
+//! Turns of a store whose log is in the database of its object, or of a test. Every driver of one
+//! goes through here.
+
+use super::io::{Effect, HookDone, Input};
+use super::log::{Log, PageLimits};
+use super::machine::Machine;
+use super::server::LiveStoreServer;
+use crate::room::turn::Running;
+use crate::sql::Sql;
+use crate::{Code, Error, Result, Timestamp};
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use std::rc::Rc;
+
+/// A store that is open: its machine and its log.
+#[derive(Debug)]
+pub struct Open {
+    machine: Machine,
+    log: Log,
+}
+
+/// What a turn leaves to its driver.
+#[derive(Default)]
+pub struct Turn {
+    /// To be carried out, in this order.
+    pub effects: Vec<Effect>,
+    /// Hooks that wait: what one returns is an input.
+    pub hooks: Vec<LocalBoxFuture<'static, HookDone>>,
+    /// Whether the storage failed: nothing of the turn has happened, and the machine and all
+    /// sockets are to be dropped.
+    pub aborted: Option<Error>,
+}
+
+impl std::fmt::Debug for Turn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Turn")
+            .field("effects", &self.effects)
+            .field("hooks", &self.hooks.len())
+            .field("aborted", &self.aborted)
+            .finish()
+    }
+}
+
+impl Open {
+    /// Opens a store, with the attachments of the sockets that an earlier life has left open.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn new<S: LiveStoreServer>(
+        server: &S,
+        sql: &dyn Sql,
+        store: &str,
+        fresh_backend_id: &str,
+        now: Timestamp,
+        sockets: Vec<Option<String>>,
+    ) -> Result<Self> {
+        let (log, context) = Log::open(sql, store, fresh_backend_id)?;
+        let machine = Machine::new(store.to_owned(), context, server.limits(), now, sockets);
+        Ok(Self { machine, log })
+    }
+
+    /// The machine.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Takes the store through a turn.
+    pub fn turn<'i, S: LiveStoreServer>(
+        &mut self,
+        server: &Rc<S>,
+        sql: &dyn Sql,
+        now: Timestamp,
+        inputs: impl IntoIterator<Item = Input<'i>>,
+    ) -> Turn {
+        let mut turn = Turn::default();
+        for input in inputs {
+            self.machine.handle(now, input);
+            self.drain(server, sql, now, &mut turn);
+        }
+        self.machine.end_turn();
+        self.drain(server, sql, now, &mut turn);
+        turn
+    }
+
+    fn drain<S: LiveStoreServer>(
+        &mut self,
+        server: &Rc<S>,
+        sql: &dyn Sql,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) {
+        while let Some(effect) = self.machine.poll_effect() {
+            let input = match effect {
+                Effect::Append(push, created_at) => {
+                    Input::Appended(self.log.append(sql, &push.events, &created_at))
+                }
+                Effect::Read(reading) => {
+                    let limits = self.machine.limits();
+                    let limits =
+                        PageLimits { events: limits.page_events, bytes: limits.page_bytes };
+                    let page = self.log.page(sql, reading.after(), limits);
+                    Input::Read(reading, page)
+                }
+                Effect::Load => {
+                    let fresh = self.machine.context().backend_id.clone();
+                    Input::Loaded(
+                        Log::open(sql, self.machine.store(), &fresh).map(|(_, context)| context),
+                    )
+                }
+                Effect::RunHook(hook) => {
+                    let own = server.clone();
+                    let future = async move { hook.run(&*own).await }.boxed_local();
+                    let mut running = Running::new(future).boxed_local();
+                    match (&mut running).now_or_never() {
+                        Some(done) => Input::HookDone(done),
+                        None => {
+                            turn.hooks.push(running);
+                            continue;
+                        }
+                    }
+                }
+                effect => {
+                    turn.effects.push(effect);
+                    continue;
+                }
+            };
+            if let Input::Appended(Err(error))
+            | Input::Read(_, Err(error))
+            | Input::Loaded(Err(error)) = &input
+                && error.code() == Code::Storage
+            {
+                turn.effects.retain(|effect| matches!(effect, Effect::Log(..)));
+                turn.hooks.clear();
+                turn.aborted = Some(error.clone());
+                return;
+            }
+            self.machine.handle(now, input);
+        }
+    }
+}

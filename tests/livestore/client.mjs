@@ -1,0 +1,84 @@
+// LiveStore's own clients, as npm publishes them, in promises.
+
+import { makeHttpSync, makeWsSync } from "@livestore/sync-cf/client";
+import { Cause, Effect, Exit, Fiber, FetchHttpClient, KeyValueStore, Layer, Option, Scope, Stream } from "@livestore/utils/effect";
+
+const layer = Layer.merge(FetchHttpClient.layer, KeyValueStore.layerMemory);
+const run = async (effect) => {
+  const exit = await Effect.runPromiseExit(effect.pipe(Effect.provide(layer)));
+  if (Exit.isSuccess(exit)) return exit.value;
+  throw Object.assign(new Error(Cause.pretty(exit.cause)), { cause: Cause.squash(exit.cause) });
+};
+
+const seqs = (items) => items.flatMap(({ batch }) => batch.map(({ eventEncoded }) => eventEncoded.seqNum));
+
+/** A client of a store; `transport` is `ws` or `http`. */
+export class Client {
+  static async connect(url, storeId, { transport = "ws", payload = { authToken: "ok" }, clientId = "client" } = {}) {
+    const client = new Client();
+    client.scope = await run(Scope.make());
+    const ping = { requestInterval: 10_000, requestTimeout: 10_000 };
+    const make = transport === "ws" ? makeWsSync({ url: url.replace("http", "ws"), ping }) : makeHttpSync({ url, ping });
+    client.backend = await run(make({ storeId, clientId, payload }).pipe(Scope.extend(client.scope)));
+    return client;
+  }
+
+  ping() {
+    return run(this.backend.ping);
+  }
+
+  connect() {
+    return run(this.backend.connect.pipe(Scope.extend(this.scope)));
+  }
+
+  /** The pages behind a number. */
+  async pages(after) {
+    const stream = this.backend.pull(cursor(after), { live: false });
+    return [...(await run(Stream.runCollect(stream).pipe(Scope.extend(this.scope))))];
+  }
+
+  async pull(after) {
+    return seqs(await this.pages(after));
+  }
+
+  /** Follows the log; `seqs` is what has come, `ended` how it has ended. */
+  live(after) {
+    const following = { seqs: [], events: [], ended: null };
+    const each = (page) =>
+      Effect.sync(() => {
+        following.seqs.push(...seqs([page]));
+        following.events.push(...page.batch.map(({ eventEncoded }) => eventEncoded));
+      });
+    const stream = this.backend.pull(cursor(after), { live: true });
+    const fiber = Effect.runFork(Stream.runForEach(stream, each).pipe(Scope.extend(this.scope), Effect.provide(layer)));
+    fiber.addObserver((exit) => (following.ended = Exit.isSuccess(exit) ? "success" : Cause.squash(exit.cause)));
+    following.stop = () => Effect.runPromise(Fiber.interrupt(fiber));
+    return following;
+  }
+
+  push(events) {
+    return run(this.backend.push(events).pipe(Scope.extend(this.scope)));
+  }
+
+  /** Whether the client believes that it is connected. */
+  connected() {
+    return run(this.backend.isConnected.get);
+  }
+
+  close() {
+    return run(Scope.close(this.scope, Exit.void));
+  }
+}
+
+const cursor = (after) => (after === undefined ? Option.none() : Option.some({ eventSequenceNumber: after, metadata: Option.none() }));
+
+/** Events from a number to another. */
+export const events = (from, to, { clientId = "client", text = "x" } = {}) =>
+  Array.from({ length: to - from + 1 }, (_, n) => ({
+    name: "v1.Added",
+    args: { id: String(from + n), text },
+    seqNum: from + n,
+    parentSeqNum: from + n - 1,
+    clientId,
+    sessionId: "session",
+  }));

@@ -1,0 +1,131 @@
+//! Hooks that refuse, and hooks that take their time.
+
+use crate::harness::{STORE, Store, event, exit, pull, push, request, seqs};
+use futures::channel::oneshot::{Receiver, Sender, channel};
+use futures::executor::block_on;
+use partysync::livestore::{Caller, Input, LiveStoreServer, Pull, Push};
+use partysync::{Error, Result};
+use serde_json::json;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// Asks somebody about each push, and refuses some pulls.
+#[derive(Default, Clone)]
+struct Asks {
+    waits: Rc<RefCell<VecDeque<Receiver<Result<()>>>>>,
+    pushed: Rc<RefCell<Vec<u64>>>,
+}
+
+impl Asks {
+    /// The next push waits for this.
+    fn next(&self) -> Sender<Result<()>> {
+        let (answer, waits) = channel();
+        self.waits.borrow_mut().push_back(waits);
+        answer
+    }
+}
+
+impl LiveStoreServer for Asks {
+    async fn on_push(&self, _: &Push, _: &Caller) -> Result<()> {
+        let waits = self.waits.borrow_mut().pop_front();
+        match waits {
+            Some(waits) => waits.await.unwrap_or(Ok(())),
+            None => Ok(()),
+        }
+    }
+
+    async fn on_push_res(&self, push: &Push, _: &Caller) {
+        self.pushed.borrow_mut().extend(push.events.iter().map(|event| event.seq_num));
+    }
+
+    async fn on_pull(&self, pull: &Pull, caller: &Caller) -> Result<()> {
+        assert_eq!(caller.store_id, STORE);
+        if pull.live { Ok(()) } else { Err(Error::reject("only live pulls")) }
+    }
+}
+
+fn message(frames: &[serde_json::Value], id: &str) -> String {
+    exit(frames, id).unwrap()["cause"]["error"]["cause"]["message"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_push_that_is_refused_is_told_why_and_leaves_nothing() {
+    let asks = Asks::default();
+    let mut store = Store::new(asks.clone());
+    let socket = store.connect();
+    asks.next().send(Err(Error::reject("this token may only read"))).unwrap();
+    let frames = store.frame(socket, &push("1", 1..=1));
+    assert_eq!(message(&frames, "1"), "this token may only read");
+    assert_eq!(message(&store.frame(socket, &pull("2", false, None)), "2"), "only live pulls");
+    assert_eq!(store.log(), [0; 0]);
+    let frames = store.frame(socket, &push("3", 1..=2));
+    assert_eq!(exit(&frames, "3").unwrap()["_tag"], "Success");
+    assert_eq!(*asks.pushed.borrow(), [1, 2]);
+}
+
+#[test]
+fn pushes_wait_for_each_other_and_pulls_for_none() {
+    let asks = Asks::default();
+    let mut store = Store::new(asks.clone());
+    let (a, b) = (store.connect(), store.connect());
+    let first = asks.next();
+    assert!(store.frame(a, &push("1", 1..=2)).is_empty());
+    // One that goes on behind it, one that is too late, and one that asks for nothing.
+    assert!(store.frame(b, &push("2", 3..=3)).is_empty());
+    assert!(store.frame(b, &push("3", 1..=1)).is_empty());
+    let empty = json!({"storeId": STORE, "batch": [], "backendId": {"_tag": "None"}});
+    assert!(store.frame(a, &request("4", "Push", empty)).is_empty());
+    assert_eq!(seqs(&store.frame(b, &pull("5", true, None)), "5"), [0; 0]);
+    first.send(Ok(())).unwrap();
+    let hook = store.hooks.remove(0);
+    store.turn(Input::HookDone(block_on(hook)));
+    let (of_a, of_b) = (store.take(a), store.take(b));
+    assert_eq!(exit(&of_a, "1").unwrap()["_tag"], "Success");
+    assert_eq!(exit(&of_a, "4").unwrap()["_tag"], "Success");
+    assert_eq!(exit(&of_b, "2").unwrap()["_tag"], "Success");
+    let late = &exit(&of_b, "3").unwrap()["cause"]["error"];
+    assert_eq!(
+        (&late["_tag"], &late["minimumExpectedNum"]),
+        (&json!("ServerAheadError"), &json!(3))
+    );
+    assert_eq!(seqs(&of_b, "5"), [1, 2, 3]);
+    assert_eq!(store.log(), [1, 2, 3]);
+}
+
+#[test]
+fn a_push_whose_client_has_gone_is_done_all_the_same_and_answered_to_nobody_else() {
+    let asks = Asks::default();
+    let mut store = Store::new(asks.clone());
+    let (a, b) = (store.connect(), store.connect());
+    store.frame(b, &pull("0", true, None));
+    let first = asks.next();
+    store.frame(a, &push("1", 1..=1));
+    store.disconnect(a);
+    // Another one gets its slot, and uses its id.
+    let c = store.connect();
+    assert_eq!(c, a);
+    let second = asks.next();
+    assert!(store.frame(c, &push("1", 2..=2)).is_empty());
+    first.send(Ok(())).unwrap();
+    let hook = store.hooks.remove(0);
+    store.turn(Input::HookDone(block_on(hook)));
+    assert!(store.take(c).is_empty());
+    assert_eq!(seqs(&store.take(b), "0"), [1]);
+    second.send(Err(Error::reject("no"))).unwrap();
+    let hook = store.hooks.remove(0);
+    store.turn(Input::HookDone(block_on(hook)));
+    assert_eq!(message(&store.take(c), "1"), "no");
+    assert_eq!(store.log(), [1]);
+}
+
+#[test]
+fn a_call_hears_what_became_of_its_push() {
+    let asks = Asks::default();
+    let mut store = Store::new(asks.clone());
+    let answer = store.call(&push("1", 1..=1));
+    assert_eq!(exit(&answer, "1").unwrap()["_tag"], "Success");
+    let batch = json!({"storeId": STORE, "batch": [event(7)], "backendId": {"_tag": "None"}});
+    let answer = store.call(&request("2", "Push", batch));
+    assert_eq!(exit(&answer, "2").unwrap()["cause"]["error"]["_tag"], "ServerAheadError");
+}

@@ -1,0 +1,145 @@
+//! What bad input gets: a failure or a close with a code, and nothing half-written.
+
+use crate::harness::{Plain, STORE, Store, caller, event, exit, pull, push, request};
+use partysync::livestore::{Input, Transport};
+use partysync::room::Incoming;
+use serde_json::{Value as Json, json};
+
+fn unknown<'f>(frames: &'f [Json], id: &str) -> &'f str {
+    let error = &exit(frames, id).unwrap()["cause"]["error"];
+    assert_eq!(error["_tag"], "UnknownError", "{frames:?}");
+    error["cause"]["message"].as_str().unwrap()
+}
+
+#[test]
+fn what_is_no_message_is_a_defect_and_the_socket_stays() {
+    let mut store = Store::new(Plain);
+    let socket = store.connect();
+    for text in [
+        "not json",
+        "",
+        "[]",
+        "7",
+        r#"{"_tag":"Request"}"#,
+        r#"{"_tag":"Nope"}"#,
+        r#"[{"_tag":"Ping"}]"#,
+        &request("1", "Nope", json!({})),
+        &request("1", "Pull", json!({})).replace("SyncWsRpc.", ""),
+        &request("1", "Pull", json!({})).replace(r#""id":"1""#, r#""id":{"a":1}"#),
+        r#"{"_tag":"Ack"}"#,
+        r#"{"_tag":"Interrupt","requestId":null}"#,
+    ] {
+        let frames = store.frame(socket, text);
+        assert_eq!(frames.len(), 1, "{text}");
+        assert_eq!(frames[0]["_tag"], "Defect", "{text}");
+        let call = store.call(text);
+        assert_eq!(call[0]["_tag"], "Defect", "{text}");
+    }
+    assert!(exit(&store.frame(socket, &push("2", 1..=1)), "2").is_some());
+    assert_eq!(store.closed(socket), None);
+}
+
+#[test]
+fn a_payload_that_does_not_fit_ends_its_request() {
+    let mut store = Store::new(Plain);
+    let socket = store.connect();
+    for (tag, payload) in [
+        ("Pull", json!({})),
+        ("Pull", json!({"storeId": STORE, "cursor": 7})),
+        ("Pull", json!({"storeId": STORE, "cursor": {"_tag": "Some"}})),
+        ("Pull", json!({"storeId": STORE, "live": "yes", "cursor": {"_tag": "None"}})),
+        ("Push", json!({"storeId": STORE, "batch": 7, "backendId": {"_tag": "None"}})),
+        ("Push", json!({"storeId": STORE, "batch": [{}], "backendId": {"_tag": "None"}})),
+        ("Push", json!({"storeId": STORE, "batch": [event(1)]})),
+    ] {
+        let frames = store.frame(socket, &request("1", tag, payload.clone()));
+        assert_eq!(exit(&frames, "1").unwrap()["cause"]["_tag"], "Die", "{payload}");
+    }
+    assert_eq!(store.log(), [0; 0]);
+}
+
+#[test]
+fn events_out_of_order_or_twice_in_a_batch_leave_nothing() {
+    let mut store = Store::new(Plain);
+    let socket = store.connect();
+    store.frame(socket, &push("0", 1..=1));
+    let batches = [vec![2, 3, 3], vec![2, 2], vec![2, 4], vec![2, 1]];
+    for batch in batches {
+        let frames = store.frame(socket, &push("1", batch.clone()));
+        assert!(unknown(&frames, "1").contains("follow each other"), "{batch:?}");
+    }
+    let mut jump = event(5);
+    jump["parentSeqNum"] = json!(1);
+    let batch = json!({"storeId": STORE, "batch": [jump], "backendId": {"_tag": "None"}});
+    unknown(&store.frame(socket, &request("1", "Push", batch)), "1");
+    assert_eq!(store.log(), [1]);
+    assert!(exit(&store.frame(socket, &push("2", 2..=2)), "2").unwrap()["_tag"] == "Success");
+}
+
+#[test]
+fn what_could_not_be_pulled_or_stored_is_refused() {
+    let mut store = Store::new(Plain);
+    let socket = store.connect();
+    let with = |change: &dyn Fn(&mut Json)| {
+        let mut event = event(1);
+        change(&mut event);
+        request(
+            "1",
+            "Push",
+            json!({"storeId": STORE, "batch": [event], "backendId": {"_tag": "None"}}),
+        )
+    };
+    let large = with(&|event| event["args"] = json!("x".repeat(1_000_000)));
+    assert!(unknown(&store.frame(socket, &large), "1").contains("900000"));
+    let nul = with(&|event| event["name"] = json!("a\0b"));
+    assert!(unknown(&store.frame(socket, &nul), "1").contains("NUL"));
+    let long = with(&|event| event["clientId"] = json!("x".repeat(2_000)));
+    assert!(unknown(&store.frame(socket, &long), "1").contains("clientId"));
+    let many = store.frame(socket, &push("1", 1..=1_001));
+    assert!(unknown(&many, "1").contains("1000 is the limit"));
+    assert_eq!(store.log(), [0; 0]);
+    // Three megabytes are not read.
+    store.turn(Input::Frame(
+        socket,
+        Incoming::Text(&with(&|event| event["args"] = json!("x".repeat(3_000_000)))),
+    ));
+    assert_eq!(store.closed(socket), Some(1009));
+    let mut store = Store::new(Plain);
+    let socket = store.connect();
+    store.turn(Input::Frame(socket, Incoming::Binary(3)));
+    assert_eq!(store.closed(socket), Some(1003));
+}
+
+#[test]
+fn another_store_is_refused_in_address_and_request() {
+    let mut store = Store::new(Plain);
+    let mut other = caller(Transport::WebSocket);
+    other.store_id = "another".to_owned();
+    assert_eq!(store.turn(Input::Connect(other)), None);
+    assert_eq!(store.refused.take().unwrap().0, 400);
+    let socket = store.connect();
+    let frames = store.frame(socket, &pull("1", true, None).replace(STORE, "another"));
+    assert!(unknown(&frames, "1").contains("another"));
+    let frames = store.frame(socket, &push("2", 1..=1).replace(STORE, "another"));
+    assert!(unknown(&frames, "2").contains("another"));
+}
+
+#[test]
+fn ids_used_twice_many_pulls_and_many_messages_close_the_socket() {
+    let mut store = Store::new(Plain);
+    let socket = store.connect();
+    store.frame(socket, &pull("1", true, None));
+    store.frame(socket, &pull("1", true, None));
+    assert_eq!(store.closed(socket), Some(1008));
+    // It is heard no more.
+    assert!(store.frame(socket, &push("2", 1..=1)).is_empty());
+    let socket = store.connect();
+    (0..64).for_each(|n| drop(store.frame(socket, &pull(&n.to_string(), true, None))));
+    assert_eq!(store.closed(socket), None);
+    store.frame(socket, &pull("64", true, None));
+    assert_eq!(store.closed(socket), Some(1008));
+    let socket = store.connect();
+    (0..6_000).for_each(|_| drop(store.frame(socket, r#"{"_tag":"Ping"} "#)));
+    assert_eq!(store.closed(socket), Some(1008));
+    assert_eq!(store.log(), [0; 0]);
+}
