@@ -14,13 +14,15 @@ pub enum Input<'a> {
     Connect(Caller),
     /// A frame came.
     Frame(Slot, Incoming<'a>),
-    /// A socket has closed, or who waits for a call's answer has gone.
+    /// A socket has closed.
     Closed(Slot),
+    /// Who waits for a call's answer has gone: the call by its slot and number.
+    Gone(Slot, u64),
     /// One request over HTTP. Answered with [`Effect::Accept`], what is sent to its slot, and
     /// [`Effect::Finish`]; or with [`Effect::Refuse`].
     Call(Caller, &'a str),
-    /// A part of a call's answer has been passed on.
-    Taken(Slot),
+    /// A part of a call's answer has been passed on: the call by its slot and number.
+    Taken(Slot, u64),
     /// A hook has returned.
     HookDone(HookDone),
     /// The answer to [`Effect::Append`].
@@ -36,8 +38,8 @@ pub enum Input<'a> {
 /// Something that a driver has to do.
 #[derive(Debug)]
 pub enum Effect {
-    /// The socket or the call that is being handled has this slot.
-    Accept(Slot),
+    /// The socket or the call that is being handled has this slot, and a number that no other has.
+    Accept(Slot, u64),
     /// Refuse it, with an HTTP status and a text.
     Refuse(u16, String),
     /// Send a frame.
@@ -56,6 +58,8 @@ pub enum Effect {
     Read(Reading),
     /// Read the log's context anew: [`Input::Loaded`].
     Load,
+    /// There is more to send: go on with another turn, when what happened meanwhile was heard.
+    Again,
     /// Run a hook, and hand in what it returns.
     RunHook(Hook),
     /// Something that whoever runs the store should know.

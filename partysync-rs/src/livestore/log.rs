@@ -3,7 +3,7 @@
 use super::event::Event;
 use crate::sql::{Sql, Value, quote};
 use crate::wire::write::{Object, separate, string};
-use crate::{Error, Result, params};
+use crate::{Code, Error, Result, params};
 
 /// The version of the format, which is part of the tables' names.
 const FORMAT: u32 = 7;
@@ -93,6 +93,12 @@ impl Log {
         let known = sql.query_opt(&known, params![store], |row| {
             Ok((row.get::<String>(0)?, row.get::<i64>(1)?.unsigned_abs()))
         })?;
+        let other = format!("SELECT storeId FROM {context} WHERE storeId <> ?");
+        let other = sql.query_opt(&other, params![store], |row| row.get::<String>(0))?;
+        if let (None, Some(other)) = (&known, other) {
+            let message = format!("this object holds the store `{other}`, not `{store}`");
+            return Err(Error::new(Code::Forbidden, message));
+        }
         let log = Self {
             store: store.to_owned(),
             insert: format!(
@@ -127,13 +133,14 @@ impl Log {
         sql.transaction(&mut || {
             let mut rows = String::from("[");
             for event in events {
-                if rows.len() > STATEMENT_BYTES {
+                let more = row(event);
+                if rows.len() > 1 && rows.len() + more.len() > STATEMENT_BYTES {
                     self.insert(sql, &mut rows, created_at)?;
                 }
                 if rows.len() > 1 {
                     rows.push(',');
                 }
-                row(&mut rows, event);
+                rows.push_str(&more);
             }
             self.insert(sql, &mut rows, created_at)?;
             let set = format!(
@@ -179,8 +186,9 @@ fn page_sql(table: &str) -> String {
     );
     let end = format!(
         "SELECT max(seqNum) FROM (SELECT seqNum, \
-         sum({size}) OVER (ORDER BY seqNum) AS size, row_number() OVER (ORDER BY seqNum) AS n \
-         FROM (SELECT * FROM {table} WHERE seqNum > ?1 ORDER BY seqNum LIMIT ?2)) \
+         sum(bytes) OVER (ORDER BY seqNum) AS size, row_number() OVER (ORDER BY seqNum) AS n \
+         FROM (SELECT seqNum, {size} AS bytes FROM {table} WHERE seqNum > ?1 \
+         ORDER BY seqNum LIMIT ?2)) \
          WHERE size <= ?3 OR n = 1"
     );
     let event = "'{\"eventEncoded\":{\"name\":' || json_quote(name) || ',\"args\":' || \
@@ -199,20 +207,21 @@ fn integer(number: u64) -> Value {
 }
 
 /// A row for the statement that inserts: its arguments as the text that they are.
-fn row(rows: &mut String, event: &Event) {
+fn row(event: &Event) -> String {
     let Event { name, args, seq_num, parent_seq_num, client_id, session_id } = event;
-    rows.push_str(&format!("[{seq_num},{parent_seq_num},"));
-    string(rows, name);
+    let mut rows = format!("[{seq_num},{parent_seq_num},");
+    string(&mut rows, name);
     rows.push(',');
     match args {
-        Some(args) => string(rows, args.get()),
+        Some(args) => string(&mut rows, args.get()),
         None => rows.push_str("null"),
     }
     for text in [client_id, session_id] {
         rows.push(',');
-        string(rows, text);
+        string(&mut rows, text);
     }
     rows.push(']');
+    rows
 }
 
 /// Events of a push as they are sent to those who follow.

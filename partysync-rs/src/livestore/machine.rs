@@ -33,6 +33,10 @@ pub struct Machine {
     pub(super) dirty: BTreeSet<Slot>,
     alarm: Option<Timestamp>,
     pub(super) effects: VecDeque<Effect>,
+    /// Bytes that this turn has sent.
+    pub(super) sent: usize,
+    /// Pulls that go on in the next turn.
+    pub(super) hungry: VecDeque<(Who, Id)>,
 }
 
 /// A socket, or a call that waits for its answer.
@@ -62,6 +66,9 @@ struct Attachment {
     headers: Vec<(String, String)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pulls: Vec<Kept>,
+    /// Whether a push waits for its answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pushing: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     quiet_since: Option<i64>,
 }
@@ -96,10 +103,13 @@ impl Machine {
             dirty: BTreeSet::new(),
             alarm: None,
             effects: VecDeque::new(),
+            sent: 0,
+            hungry: VecDeque::new(),
         };
         for attachment in sockets {
             machine.wake(attachment);
         }
+        machine.ask_again();
         machine.go_on_all();
         machine.plan_alarm();
         machine
@@ -115,7 +125,13 @@ impl Machine {
             self.effects.push_back(Effect::Close(slot, wire::CLOSE_RESTART, "restart"));
             return;
         };
-        let Attachment { store_id, payload, headers, pulls, quiet_since } = kept;
+        if kept.pushing {
+            // The push is gone: its client sends it again when it comes again.
+            self.slots.push(Some(self.nobody()));
+            self.effects.push_back(Effect::Close(slot, wire::CLOSE_RESTART, "restart"));
+            return;
+        }
+        let Attachment { store_id, payload, headers, pulls, quiet_since, .. } = kept;
         let caller = Caller { store_id, payload, headers, transport: Transport::WebSocket };
         let head = self.context.head;
         let following = pulls.into_iter().map(|kept| Following::woken(kept, head));
@@ -178,6 +194,7 @@ impl Machine {
             Input::Call(caller, body) => {
                 if let Some(slot) = self.connect(caller, true) {
                     self.message(slot, body);
+                    self.finish_idle(slot);
                 }
             }
             Input::Frame(slot, Incoming::Text(text)) => self.message(slot, text),
@@ -193,7 +210,15 @@ impl Machine {
                     self.dirty.remove(&slot);
                 }
             }
-            Input::Taken(slot) => self.taken(slot),
+            Input::Gone(slot, serial) => {
+                let who = Who { slot, serial };
+                if self.who_mut(who).is_some_and(|connection| connection.call)
+                    && let Some(place) = self.slots.get_mut(slot.0 as usize)
+                {
+                    *place = None;
+                }
+            }
+            Input::Taken(slot, serial) => self.taken(Who { slot, serial }),
             Input::HookDone(done) => self.hook_done(done),
             Input::Appended(result) => self.appended(result),
             Input::Read(reading, page) => self.read(&reading, page),
@@ -204,7 +229,12 @@ impl Machine {
 
     /// The turn is over: what has to outlive it is kept.
     pub fn end_turn(&mut self) {
+        self.sent = 0;
+        if !self.hungry.is_empty() {
+            self.effects.push_back(Effect::Again);
+        }
         for slot in std::mem::take(&mut self.dirty) {
+            let pushing = self.pushes.iter().any(|push| push.who.slot == slot);
             let (store_id, head) = (self.store.clone(), self.context.head);
             let Some(connection) = self.get_mut(slot).filter(|connection| !connection.call) else {
                 continue;
@@ -214,6 +244,7 @@ impl Machine {
                 payload: connection.caller.payload.clone(),
                 headers: connection.caller.headers.clone(),
                 pulls: connection.following.iter().map(|pull| pull.kept(head)).collect(),
+                pushing,
                 quiet_since: connection.quiet_since.map(Timestamp::as_millis),
             };
             let text = serde_json::to_string(&kept).unwrap_or_default();
@@ -262,7 +293,7 @@ impl Machine {
             *place = Some(connection);
         }
         self.dirty.insert(slot);
-        self.effects.push_back(Effect::Accept(slot));
+        self.effects.push_back(Effect::Accept(slot, self.serials));
         Some(slot)
     }
 
@@ -282,7 +313,8 @@ impl Machine {
             Ok(Message::Ack(id)) => self.acknowledged(who, &id),
             Ok(Message::Interrupt(id)) => self.interrupted(who, &id),
             Ok(Message::Request { id, tag, payload }) => {
-                if connection.quiet_since.take().is_some() {
+                // A client that has lost its pull may still push.
+                if tag == Tag::Pull && connection.quiet_since.take().is_some() {
                     self.dirty.insert(slot);
                 }
                 let asked =
@@ -377,7 +409,10 @@ impl Machine {
     }
 
     pub(super) fn send(&mut self, who: Who, frame: String) {
-        if self.who_mut(who).is_some() {
+        let now = self.now;
+        if let Some(connection) = self.who_mut(who) {
+            connection.rate.charge_sent(now, frame.len());
+            self.sent += frame.len();
             self.effects.push_back(Effect::Send(who.slot, frame));
         }
     }
@@ -394,6 +429,16 @@ impl Machine {
             if let Some(place) = self.slots.get_mut(who.slot.0 as usize) {
                 *place = None;
             }
+        }
+    }
+
+    /// A call that asks for nothing has its answer.
+    fn finish_idle(&mut self, slot: Slot) {
+        let Some(connection) = self.get_mut(slot) else { return };
+        let (who, pulls) =
+            (Who { slot, serial: connection.serial }, !connection.following.is_empty());
+        if !pulls && !self.pushes.iter().any(|push| push.who == who) {
+            self.finish(who);
         }
     }
 

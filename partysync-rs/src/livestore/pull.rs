@@ -1,16 +1,18 @@
 //! Pulls: each gets every event once and in order, as fast as it takes them.
 
-use super::envelope::{self, Failure, Id, PullRequest};
+use super::envelope::{self, Cursor, Failure, Id, PullRequest};
 use super::io::{Asked, Effect, Hook, Reading, Who};
 use super::log::{self, Page};
 use super::machine::Machine;
 use super::server::Pull;
-use crate::room::Slot;
-use crate::{Error, Result};
+use crate::room::Level;
+use crate::{Code, Error, Result, wire};
 use serde::{Deserialize, Serialize};
 
 /// So many chunks of a catch-up are under way at a time.
 const WINDOW: u32 = 4;
+/// A turn sends about so many bytes: they are all in memory until it ends.
+const TURN_BYTES: usize = 8 * 1024 * 1024;
 /// So many are not acknowledged before a live pull is sent no more until it has caught up.
 const BEHIND: u32 = 16;
 
@@ -128,6 +130,10 @@ impl Machine {
         let id = pull.id.clone();
         match result {
             Ok(()) => self.go_on(who, &id),
+            // Its client would pull no more: it comes again.
+            Err(error) if error.code() == Code::Unavailable => {
+                self.close(who.slot, wire::CLOSE_FAILED, "try again");
+            }
             Err(error) => self.end_pull(who, &id, Some(&log::failed(&error))),
         }
     }
@@ -162,6 +168,12 @@ impl Machine {
         if !takes {
             return;
         }
+        if self.sent > TURN_BYTES {
+            // The rest is for the next turn.
+            self.hungry.push_back((who, id.clone()));
+            return;
+        }
+        let Some(pull) = self.following(who, |pull| pull.id == *id) else { return };
         let all = pull.at >= pull.end.unwrap_or(head);
         match (all, &pull.stage) {
             (true, Stage::New) => {
@@ -177,6 +189,8 @@ impl Machine {
             (false, _) => {
                 pull.stage = Stage::Reading;
                 let (id, after) = (id.clone(), pull.at);
+                // As much as it may be, until it is known.
+                self.sent += self.limits.page_bytes;
                 self.effects.push_back(Effect::Read(Reading { who, id, after }));
             }
         }
@@ -189,10 +203,46 @@ impl Machine {
             |pull: &Following| pull.id == *id && pull.stage == Stage::Reading && pull.at == *after;
         let Some(pull) = self.following(*who, wanted) else { return };
         pull.stage = Stage::Sent;
+        self.sent = self.sent.saturating_sub(self.limits.page_bytes);
         match page {
             Ok(page) if page.last > *after => self.send_page(*who, id, &page),
-            Ok(_) => self.stuck(&Error::retry("it lacks events that it should have")),
-            Err(error) => self.stuck(&error),
+            Ok(_) => self.unread(*who, &Error::retry("it lacks events that it should have")),
+            Err(error) => self.unread(*who, &error),
+        }
+    }
+
+    /// A client's page cannot be read: it comes again.
+    fn unread(&mut self, who: Who, error: &Error) {
+        self.log(Level::Error, format!("a page cannot be read: {error}"));
+        self.close(who.slot, wire::CLOSE_FAILED, "internal");
+    }
+
+    /// Pulls that a hook was asked about in an earlier life: it is asked again.
+    pub(super) fn ask_again(&mut self) {
+        let backend_id = self.context.backend_id.clone();
+        for (slot, serial) in self.open() {
+            let who = Who { slot, serial };
+            let mut tickets = self.tickets;
+            let Some(connection) = self.who_mut(who) else { continue };
+            let mut asked = Vec::new();
+            for pull in connection.following.iter_mut().filter(|pull| pull.stage == Stage::New) {
+                tickets += 1;
+                pull.stage = Stage::Asked(tickets);
+                let (backend_id, event_sequence_number) = (backend_id.clone(), pull.at);
+                let cursor = Cursor { backend_id, event_sequence_number };
+                let cursor = Some(cursor).filter(|_| pull.at > 0);
+                let pull = Pull { cursor, live: pull.end.is_none() };
+                asked.push(Hook(Asked::Pull(who, tickets, pull, connection.caller.clone())));
+            }
+            self.tickets = tickets;
+            self.effects.extend(asked.into_iter().map(Effect::RunHook));
+        }
+    }
+
+    /// Pulls that the last turn had no room for.
+    pub(super) fn go_on_hungry(&mut self) {
+        for (who, id) in std::mem::take(&mut self.hungry) {
+            self.go_on(who, &id);
         }
     }
 
@@ -218,14 +268,15 @@ impl Machine {
             pull.unread -= 1;
             // It answers what was sent, and costs its client nothing.
             connection.rate.give_back();
+            // What is behind has to know it also when the object has slept.
+            self.dirty.insert(who.slot);
         }
         self.go_on(who, id);
     }
 
     /// A part of a call's answer has been passed on.
-    pub(super) fn taken(&mut self, slot: Slot) {
-        let Some(connection) = self.get_mut(slot) else { return };
-        let who = Who { slot, serial: connection.serial };
+    pub(super) fn taken(&mut self, who: Who) {
+        let Some(connection) = self.who_mut(who) else { return };
         if let Some(id) = connection.following.first().map(|pull| pull.id.clone()) {
             self.acknowledged(who, &id);
         }
@@ -241,15 +292,17 @@ impl Machine {
         let (head, backend_id) = (self.context.head, self.context.backend_id.clone());
         let value = envelope::page(batch, 0, &backend_id);
         let small = batch.len() <= self.limits.page_bytes;
+        let mut sent = self.sent;
         for (slot, serial) in self.open() {
             let who = Who { slot, serial };
             let Some(connection) = self.who_mut(who) else { continue };
             let mut frames = Vec::new();
             for pull in &mut connection.following {
                 let takes = pull.end.is_none() && pull.stage == Stage::Sent && pull.at == before;
-                if takes && small && pull.unread < BEHIND {
+                if takes && small && pull.unread < BEHIND && sent <= TURN_BYTES {
                     pull.at = head;
                     pull.unread += 1;
+                    sent += value.len();
                     frames.push(Ok(envelope::chunk(&pull.id, &value)));
                 } else if takes {
                     frames.push(Err(pull.id.clone()));

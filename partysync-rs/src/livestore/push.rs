@@ -26,7 +26,7 @@ pub(super) enum Stage {
 /// A push that waits for its turn.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    who: Who,
+    pub(super) who: Who,
     id: Id,
     push: Rc<Push>,
     caller: Rc<Caller>,
@@ -61,6 +61,7 @@ impl Machine {
         let caller = connection.caller.clone();
         let push = Push { events: request.batch, backend_id: request.backend_id };
         let created_at = String::new();
+        self.dirty.insert(who.slot);
         self.pushes.push_back(Waiting { who, id, push: Rc::new(push), caller, created_at });
         self.serve();
         Ok(())
@@ -128,6 +129,7 @@ impl Machine {
                 let before = self.context.head;
                 let Some(first) = self.pushes.pop_front() else { return };
                 let Waiting { who, id, push, caller, created_at } = first;
+                self.dirty.insert(who.slot);
                 if let Some(last) = push.events.last() {
                     self.context.head = last.seq_num;
                 }
@@ -154,6 +156,7 @@ impl Machine {
     /// The first push has its answer.
     fn answer(&mut self, result: std::result::Result<(), Failure>) {
         let Some(Waiting { who, id, .. }) = self.pushes.pop_front() else { return };
+        self.dirty.insert(who.slot);
         match result {
             Ok(()) => {
                 self.send(who, envelope::success(&id, Some("{}")));

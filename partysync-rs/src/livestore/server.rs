@@ -58,7 +58,8 @@ pub struct Limits {
     pub connections: usize,
     /// The most pulls of one connection at a time; more close it with 1008.
     pub pulls: usize,
-    /// The messages of one connection in the long run, per second; each 16 KiB count as one more.
+    /// The messages of one connection in the long run, per second; each 16 KiB of them, and of what
+    /// it is sent, count as one more.
     pub messages_per_second: u32,
     /// The messages of one connection at once, above the rate; more close it with 1008.
     pub messages_burst: u32,
@@ -77,9 +78,9 @@ impl Default for Limits {
             frame_bytes: 2 * 1024 * 1024,
             push_events: 1_000,
             connections: 10_000,
-            pulls: 64,
-            messages_per_second: 200,
-            messages_burst: 5_000,
+            pulls: 16,
+            messages_per_second: 1_000,
+            messages_burst: 20_000,
             page_events: 100,
             page_bytes: 900_000,
             caller_bytes: 8 * 1024,

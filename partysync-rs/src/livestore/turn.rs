@@ -26,6 +26,8 @@ pub struct Turn {
     pub effects: Vec<Effect>,
     /// Hooks that wait: what one returns is an input.
     pub hooks: Vec<LocalBoxFuture<'static, HookDone>>,
+    /// Hooks that nobody waits for, to begin when what the turn has written is kept.
+    pub after: Vec<LocalBoxFuture<'static, HookDone>>,
     /// Whether the storage failed: nothing of the turn has happened, and the machine and all
     /// sockets are to be dropped.
     pub aborted: Option<Error>,
@@ -36,6 +38,7 @@ impl std::fmt::Debug for Turn {
         f.debug_struct("Turn")
             .field("effects", &self.effects)
             .field("hooks", &self.hooks.len())
+            .field("after", &self.after.len())
             .field("aborted", &self.aborted)
             .finish()
     }
@@ -74,9 +77,17 @@ impl Open {
         inputs: impl IntoIterator<Item = Input<'i>>,
     ) -> Turn {
         let mut turn = Turn::default();
+        self.machine.go_on_hungry();
+        self.drain(server, sql, now, &mut turn);
         for input in inputs {
+            if turn.aborted.is_some() {
+                return turn;
+            }
             self.machine.handle(now, input);
             self.drain(server, sql, now, &mut turn);
+        }
+        if turn.aborted.is_some() {
+            return turn;
         }
         self.machine.end_turn();
         self.drain(server, sql, now, &mut turn);
@@ -109,9 +120,13 @@ impl Open {
                     )
                 }
                 Effect::RunHook(hook) => {
-                    let own = server.clone();
+                    let (own, awaited) = (server.clone(), hook.is_awaited());
                     let future = async move { hook.run(&*own).await }.boxed_local();
                     let mut running = Running::new(future).boxed_local();
+                    if !awaited {
+                        turn.after.push(running);
+                        continue;
+                    }
                     match (&mut running).now_or_never() {
                         Some(done) => Input::HookDone(done),
                         None => {
@@ -125,13 +140,13 @@ impl Open {
                     continue;
                 }
             };
-            if let Input::Appended(Err(error))
-            | Input::Read(_, Err(error))
-            | Input::Loaded(Err(error)) = &input
+            // What was not appended leaves nothing: a full log can still be read.
+            if let Input::Read(_, Err(error)) | Input::Loaded(Err(error)) = &input
                 && error.code() == Code::Storage
             {
                 turn.effects.retain(|effect| matches!(effect, Effect::Log(..)));
                 turn.hooks.clear();
+                turn.after.clear();
                 turn.aborted = Some(error.clone());
                 return;
             }

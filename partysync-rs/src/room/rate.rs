@@ -51,6 +51,13 @@ impl Rate {
         self.used = (self.used - 1.0).max(0.0);
     }
 
+    /// Adds what was sent.
+    #[cfg(feature = "livestore")]
+    pub(crate) fn charge_sent(&mut self, now: Timestamp, bytes: usize) {
+        self.used += (bytes / BYTES) as f64;
+        self.at.get_or_insert(now);
+    }
+
     /// Adds what an answer of so many bytes has cost.
     pub(crate) fn charge(&mut self, now: Timestamp, bytes: usize) {
         const ANSWER_BYTES: usize = 4 * 1024;

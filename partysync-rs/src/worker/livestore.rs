@@ -11,8 +11,9 @@ use super::{DurableSql, now};
 use crate::livestore::{self, Caller, Effect, Input, LiveStoreServer, Transport, Turn};
 use crate::room::{Incoming, Level, Slot};
 use crate::{Code, Error};
-use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::future::join_all;
+use futures::{FutureExt, StreamExt};
 use js_sys::{JsString, Uint8Array};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -58,7 +59,7 @@ struct Open {
 enum Place {
     Socket(js::Socket),
     /// Where a call's answer goes, until it is complete.
-    Call(UnboundedSender<String>),
+    Call(UnboundedSender<String>, u64),
 }
 
 /// What is accepted in a turn.
@@ -69,7 +70,7 @@ enum Arriving {
 
 /// What an arrival is answered with.
 enum Answer {
-    Accepted(Slot),
+    Accepted(Slot, u64),
     Refused(u16, String),
 }
 
@@ -158,7 +159,8 @@ impl<S: LiveStoreServer> Gather for Inner<S> {
         let Some(store) = self.known_store() else {
             // Of sockets that nothing is known of.
             drop(self.gathered.take());
-            return Ok(());
+            let error = Error::retry("what is known of the sockets is lost");
+            return Err(self.close_all(error));
         };
         self.turn(&store, None, None).map(drop)
     }
@@ -177,6 +179,15 @@ impl<S: LiveStoreServer> Inner<S> {
         let sockets = self.state.get_websockets();
         let mut kept = sockets.iter().filter_map(|socket| socket.deserialize_attachment().ok()?);
         kept.find_map(|text: String| livestore::store_of(&text))
+    }
+
+    /// Closes every socket of a store that cannot be opened: clients come again later.
+    fn close_all(&self, error: Error) -> Error {
+        console_error!("livestore: the store cannot be opened: {}: {error}", error.code());
+        for socket in self.state.get_websockets() {
+            let _ = socket.close(Some(crate::wire::CLOSE_FAILED), Some("internal"));
+        }
+        error
     }
 
     async fn request(self: &Rc<Self>, mut request: Request) -> worker::Result<Response> {
@@ -218,7 +229,7 @@ impl<S: LiveStoreServer> Inner<S> {
                 let (told, parts) = unbounded();
                 let input = Input::Call(caller, &body);
                 match self.turn(&store_id, Some(input), Some(Arriving::Call(told)))? {
-                    Some(Answer::Accepted(slot)) => self.respond(slot, parts),
+                    Some(Answer::Accepted(slot, serial)) => self.respond(slot, serial, parts).await,
                     Some(Answer::Refused(status, why)) => Response::error(why, status),
                     None => Response::error("internal", 500),
                 }
@@ -226,13 +237,18 @@ impl<S: LiveStoreServer> Inner<S> {
         }
     }
 
-    /// A call's answer: an array of messages, which are made as they are read.
-    fn respond(
+    /// A call's answer: an array of messages. Those of a pull are made as they are read; anything
+    /// else is answered when it is done, as a whole, which the runtime holds back until what was
+    /// written is kept.
+    async fn respond(
         self: &Rc<Self>,
         slot: Slot,
+        serial: u64,
         mut parts: UnboundedReceiver<String>,
     ) -> worker::Result<Response> {
-        let (mut early, mut complete) = (Vec::new(), false);
+        let mut reader = Reader { inner: Rc::downgrade(self), slot, serial, complete: false };
+        let mut early: Vec<String> = parts.next().await.into_iter().collect();
+        let mut complete = false;
         while !complete {
             match parts.try_recv() {
                 Ok(part) => early.push(part),
@@ -240,11 +256,11 @@ impl<S: LiveStoreServer> Inner<S> {
                 Err(_) => break,
             }
         }
+        reader.complete = complete;
         let builder = ResponseBuilder::new().with_header("content-type", "application/json")?;
         if complete {
             return Ok(builder.fixed(format!("[{}]", early.join(",")).into_bytes()));
         }
-        let reader = Reader { inner: Rc::downgrade(self), slot, complete: false };
         let parts = futures::stream::iter(early).chain(parts);
         let stream = futures::stream::unfold(Some((reader, parts, '[')), |state| async move {
             let (mut reader, mut parts, before) = state?;
@@ -293,18 +309,22 @@ impl<S: LiveStoreServer> Inner<S> {
     ) -> crate::Result<Option<Answer>> {
         let mut open = self.open.borrow_mut();
         if open.is_none() {
-            *open = Some(Open::new(self, store)?);
+            match Open::new(self, store) {
+                Ok(opened) => *open = Some(opened),
+                Err(error) => return Err(self.close_all(error)),
+            }
         }
         let Some(opened) = open.as_mut() else { return Ok(None) };
         let gone = match &input {
-            Some(Input::Closed(slot)) => Some(*slot),
+            Some(Input::Gone(slot, serial)) => Some((*slot, *serial)),
             _ => None,
         };
-        let Turn { effects, hooks, aborted } = opened.turn(&self.server, queue, input);
-        if let Some(slot) = gone {
-            opened.forget(slot);
+        let Turn { effects, hooks, after, aborted } = opened.turn(&self.server, queue, input);
+        if let Some((slot, serial)) = gone {
+            opened.forget_call(slot, serial);
         }
         if let Some(error) = aborted {
+            opened.tell(&effects);
             *open = None;
             console_error!("livestore: the object is aborted: {}: {error}", error.code());
             js::abort(self.js(), error.message());
@@ -319,7 +339,27 @@ impl<S: LiveStoreServer> Inner<S> {
                 }
             });
         }
-        opened.carry_out(self, effects, arriving)
+        let carried_out = opened.carry_out(self, effects, arriving);
+        if let Err(error) = &carried_out {
+            *open = None;
+            console_error!("livestore: the object is aborted: {}: {error}", error.code());
+            js::abort(self.js(), error.message());
+        }
+        drop(open);
+        if self.gathered.again() {
+            self.wait();
+        }
+        if !after.is_empty() {
+            let inner = self.clone();
+            spawn_local(async move {
+                let mut after = join_all(after).boxed_local();
+                // Most have nothing to wait for: the runtime need not keep the object for them.
+                if (&mut after).now_or_never().is_none() {
+                    inner.state.wait_until(after.map(drop));
+                }
+            });
+        }
+        carried_out
     }
 }
 
@@ -327,17 +367,18 @@ impl<S: LiveStoreServer> Inner<S> {
 struct Reader<S: LiveStoreServer> {
     inner: Weak<Inner<S>>,
     slot: Slot,
+    serial: u64,
     complete: bool,
 }
 
 impl<S: LiveStoreServer> Reader<S> {
-    fn tell(&self, input: fn(Slot) -> Input<'static>) {
+    fn tell(&self, input: fn(Slot, u64) -> Input<'static>) {
         let Some(inner) = self.inner.upgrade() else { return };
-        let slot = self.slot;
+        let (slot, serial) = (self.slot, self.serial);
         // Not within the turn that has made what is read.
         spawn_local(async move {
             let Some(store) = inner.known_store() else { return };
-            if let Err(error) = inner.turn(&store, Some(input(slot)), None) {
+            if let Err(error) = inner.turn(&store, Some(input(slot, serial)), None) {
                 console_error!("livestore: a turn failed: {error}");
             }
         });
@@ -352,7 +393,7 @@ impl<S: LiveStoreServer> Drop for Reader<S> {
     fn drop(&mut self) {
         // Whoever waited for the answer has gone.
         if !self.complete {
-            self.tell(Input::Closed);
+            self.tell(Input::Gone);
         }
     }
 }
@@ -412,6 +453,24 @@ impl Open {
         self.sockets.get_mut(place)
     }
 
+    /// Whoever waited for a call's answer has gone.
+    fn forget_call(&mut self, slot: Slot, number: u64) {
+        if let Some(place) = self.place(slot)
+            && matches!(place, Some(Place::Call(_, own)) if *own == number)
+        {
+            *place = None;
+        }
+    }
+
+    /// Says what of a turn that was aborted whoever runs the store should know.
+    fn tell(&self, effects: &[Effect]) {
+        for effect in effects {
+            if let Effect::Log(_, message) = effect {
+                console_error!("{message}");
+            }
+        }
+    }
+
     fn forget(&mut self, slot: Slot) {
         if let Some(place) = self.place(slot) {
             *place = None;
@@ -422,7 +481,7 @@ impl Open {
     fn socket(&self, slot: Slot) -> Option<&js::Socket> {
         match self.sockets.get(slot.0 as usize)?.as_ref()? {
             Place::Socket(socket) => Some(socket),
-            Place::Call(_) => None,
+            Place::Call(..) => None,
         }
     }
 
@@ -436,7 +495,7 @@ impl Open {
         let mut answer = None;
         for effect in effects {
             match effect {
-                Effect::Accept(slot) => {
+                Effect::Accept(slot, serial) => {
                     let arrived = match arriving.take() {
                         Some(Arriving::Socket(socket)) => {
                             let id = random_id();
@@ -444,13 +503,13 @@ impl Open {
                             self.slots.insert(id, slot);
                             Some(Place::Socket(raw(&socket)))
                         }
-                        Some(Arriving::Call(told)) => Some(Place::Call(told)),
+                        Some(Arriving::Call(told)) => Some(Place::Call(told, serial)),
                         None => None,
                     };
                     if let Some(place) = self.place(slot) {
                         *place = arrived;
                     }
-                    answer = Some(Answer::Accepted(slot));
+                    answer = Some(Answer::Accepted(slot, serial));
                 }
                 Effect::Refuse(status, why) => answer = Some(Answer::Refused(status, why)),
                 Effect::Send(slot, frame) => {
@@ -460,7 +519,7 @@ impl Open {
                             let _ = socket.send(&JsString::from(frame.as_str()));
                         }
                         // Whoever does not read any more is told of by its reader.
-                        Some(Place::Call(told)) => drop(told.unbounded_send(frame)),
+                        Some(Place::Call(told, _)) => drop(told.unbounded_send(frame)),
                         None => {}
                     }
                 }
@@ -478,6 +537,7 @@ impl Open {
                         let _ = socket.close(crate::wire::CLOSE_TOO_BIG, "too_large");
                     }
                 }
+                Effect::Again => inner.gathered.set_again(),
                 Effect::SetAlarm(at) => set_alarm(&inner.js().storage(), at)?,
                 Effect::Log(Level::Error, message) => console_error!("{message}"),
                 Effect::Log(Level::Warn, message) => console_warn!("{message}"),

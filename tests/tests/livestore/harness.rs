@@ -20,6 +20,7 @@ pub struct Socket {
     pub frames: Vec<Json>,
     pub closed: Option<(u16, &'static str)>,
     attachment: Option<String>,
+    pub serial: u64,
 }
 
 pub struct Store<S> {
@@ -31,6 +32,9 @@ pub struct Store<S> {
     pub alarm: Option<Timestamp>,
     pub refused: Option<(u16, String)>,
     pub hooks: Vec<futures::future::LocalBoxFuture<'static, partysync::livestore::HookDone>>,
+    pub again: bool,
+    /// The most bytes that a turn has sent.
+    pub most: usize,
     lives: u32,
 }
 
@@ -81,12 +85,23 @@ impl<S: LiveStoreServer> Store<S> {
             alarm: None,
             refused: None,
             hooks: Vec::new(),
+            again: false,
+            most: 0,
             lives: 0,
         }
     }
 
     /// Goes through a turn in a transaction of its own; the slot of what was accepted in it.
     pub fn turn(&mut self, input: Input<'_>) -> Option<Slot> {
+        let accepted = self.run([input]);
+        while std::mem::take(&mut self.again) {
+            self.run([]);
+        }
+        accepted
+    }
+
+    /// Goes through one turn with all of these.
+    pub fn run<'i>(&mut self, inputs: impl IntoIterator<Item = Input<'i>>) -> Option<Slot> {
         self.db.begin().unwrap();
         let mut open = match self.open.take() {
             Some(open) => open,
@@ -99,16 +114,22 @@ impl<S: LiveStoreServer> Store<S> {
                 Open::new(&*self.server, &self.db, STORE, &fresh, self.now, sockets).unwrap()
             }
         };
-        let turn = open.turn(&self.server, &self.db, self.now, [input]);
+        let turn = open.turn(&self.server, &self.db, self.now, inputs);
         self.open = Some(open);
         assert!(turn.aborted.is_none(), "{turn:?}");
         self.db.commit().unwrap();
         self.hooks.extend(turn.hooks);
+        turn.after.into_iter().for_each(|hook| drop(futures::executor::block_on(hook)));
+        let sends = turn.effects.iter().map(|effect| match effect {
+            Effect::Send(_, frame) => frame.len(),
+            _ => 0,
+        });
+        self.most = self.most.max(sends.sum());
         let mut accepted = None;
         for effect in turn.effects {
             match effect {
-                Effect::Accept(slot) => {
-                    self.sockets.insert(slot, Socket::default());
+                Effect::Accept(slot, serial) => {
+                    self.sockets.insert(slot, Socket { serial, ..Socket::default() });
                     accepted = Some(slot);
                 }
                 Effect::Refuse(status, why) => self.refused = Some((status, why)),
@@ -127,6 +148,7 @@ impl<S: LiveStoreServer> Store<S> {
                 Effect::StoreAttachment(slot, text) => {
                     self.sockets.get_mut(&slot).expect("a socket").attachment = Some(text);
                 }
+                Effect::Again => self.again = true,
                 Effect::SetAlarm(at) => self.alarm = at,
                 Effect::Log(..) => {}
                 other => panic!("{other:?}"),
@@ -150,7 +172,8 @@ impl<S: LiveStoreServer> Store<S> {
         let slot = self.turn(Input::Call(caller(Transport::Http), body)).expect("a call");
         let mut all = self.take(slot);
         while self.sockets[&slot].closed.is_none() {
-            self.turn(Input::Taken(slot));
+            let serial = self.sockets[&slot].serial;
+            self.turn(Input::Taken(slot, serial));
             let more = self.take(slot);
             assert!(!more.is_empty(), "it hangs");
             all.extend(more);

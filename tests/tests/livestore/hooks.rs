@@ -129,3 +129,20 @@ fn a_call_hears_what_became_of_its_push() {
     let answer = store.call(&request("2", "Push", batch));
     assert_eq!(exit(&answer, "2").unwrap()["cause"]["error"]["_tag"], "ServerAheadError");
 }
+
+#[test]
+fn an_object_that_sleeps_while_a_hook_waits_has_its_client_come_again() {
+    let asks = Asks::default();
+    let mut store = Store::new(asks.clone());
+    let (a, b) = (store.connect(), store.connect());
+    let _waits = asks.next();
+    store.frame(a, &push("1", 1..=1));
+    store.hooks.clear();
+    store.hibernate();
+    // The push is gone with its hook: its client hears that its socket is.
+    let frames = store.frame(b, &pull("2", true, None));
+    assert_eq!(seqs(&frames, "2"), [0; 0]);
+    assert_eq!((store.closed(a), store.closed(b)), (Some(1012), None));
+    let frames = store.frame(b, &push("3", 1..=1));
+    assert_eq!(exit(&frames, "3").unwrap()["_tag"], "Success");
+}

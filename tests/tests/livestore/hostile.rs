@@ -134,12 +134,130 @@ fn ids_used_twice_many_pulls_and_many_messages_close_the_socket() {
     // It is heard no more.
     assert!(store.frame(socket, &push("2", 1..=1)).is_empty());
     let socket = store.connect();
-    (0..64).for_each(|n| drop(store.frame(socket, &pull(&n.to_string(), true, None))));
+    (0..16).for_each(|n| drop(store.frame(socket, &pull(&n.to_string(), true, None))));
     assert_eq!(store.closed(socket), None);
-    store.frame(socket, &pull("64", true, None));
+    store.frame(socket, &pull("16", true, None));
     assert_eq!(store.closed(socket), Some(1008));
     let socket = store.connect();
-    (0..6_000).for_each(|_| drop(store.frame(socket, r#"{"_tag":"Ping"} "#)));
+    (0..21_000).for_each(|_| drop(store.frame(socket, r#"{"_tag":"Ping"} "#)));
     assert_eq!(store.closed(socket), Some(1008));
     assert_eq!(store.log(), [0; 0]);
+}
+
+#[test]
+fn a_call_that_asks_for_nothing_ends() {
+    let mut store = Store::new(Plain);
+    for body in [
+        r#"{"_tag":"Ping"}"#,
+        r#"{"_tag":"Eof"}"#,
+        r#"{"_tag":"Ack","requestId":"1"}"#,
+        r#"{"_tag":"Interrupt","requestId":"1"}"#,
+    ] {
+        let slot = store.turn(Input::Call(caller(Transport::Http), body)).unwrap();
+        assert!(store.sockets[&slot].closed.is_some(), "{body}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_late_takes_nobody_elses_place() {
+    let mut store = Store::new(Plain);
+    store.call(&push("0", 1..=3));
+    let call = Input::Call(caller(Transport::Http), &pull("1", false, None));
+    let slot = store.turn(call).unwrap();
+    let serial = store.sockets[&slot].serial;
+    assert!(store.sockets[&slot].closed.is_some());
+    // Its slot is another's by now.
+    let socket = store.connect();
+    assert_eq!(socket, slot);
+    store.frame(socket, &pull("2", true, None));
+    store.turn(Input::Taken(slot, serial));
+    store.turn(Input::Gone(slot, serial));
+    assert!(exit(&store.frame(socket, &push("3", 4..=4)), "3").is_some());
+}
+
+#[test]
+fn one_that_reads_nothing_is_not_sent_the_log_again_and_again() {
+    let mut store = Store::new(Plain);
+    let socket = store.connect();
+    for seq in 1..=20 {
+        let mut large = event(seq);
+        large["args"] = json!("x".repeat(800_000));
+        let batch = json!({"storeId": STORE, "batch": [large], "backendId": {"_tag": "None"}});
+        store.frame(socket, &request("0", "Push", batch));
+    }
+    let reader = store.connect();
+    let mut sent = 0;
+    for n in 0..10_000 {
+        let frames = store.frame(reader, &pull(&n.to_string(), true, None));
+        sent += frames.len() * 800_000;
+        store.frame(reader, &format!(r#"{{"_tag":"Interrupt","requestId":"{n}"}}"#));
+        if store.closed(reader).is_some() {
+            break;
+        }
+    }
+    assert_eq!(store.closed(reader), Some(1008), "{sent} bytes");
+    assert!(sent < 400_000_000, "{sent}");
+}
+
+#[test]
+fn a_turn_holds_a_bound_of_bytes_and_the_rest_follows() {
+    let mut store = Store::new(Plain);
+    let (reader, writer) = (store.connect(), store.connect());
+    for n in 0..16 {
+        store.frame(reader, &pull(&n.to_string(), true, None));
+    }
+    let large = |seq: u64| {
+        let mut large = event(seq);
+        large["args"] = json!("x".repeat(890_000));
+        request(
+            "p",
+            "Push",
+            json!({"storeId": STORE, "batch": [large], "backendId": {"_tag": "None"}}),
+        )
+    };
+    let pushes: Vec<_> = (1..=3).map(large).collect();
+    store.run(pushes.iter().map(|push| Input::Frame(writer, Incoming::Text(push))));
+    while std::mem::take(&mut store.again) {
+        store.run([]);
+    }
+    assert!(store.most < 12_000_000, "{} bytes in a turn", store.most);
+    let frames = store.take(reader);
+    for n in 0..16 {
+        assert_eq!(crate::harness::seqs(&frames, &n.to_string()), [1, 2, 3]);
+    }
+}
+
+#[test]
+fn a_full_database_refuses_pushes_and_serves_pulls() {
+    let mut store = Store::new(Plain);
+    let (reader, writer) = (store.connect(), store.connect());
+    store.frame(writer, &push("0", 1..=3));
+    store.frame(reader, &pull("0", true, Some(("backend-1", 3))));
+    let sql: &dyn partysync::sql::Sql = &store.db;
+    let pages: i64 = sql.query_one("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+    sql.query_one(&format!("PRAGMA max_page_count = {pages}"), [], |row| row.get::<i64>(0))
+        .unwrap();
+    let mut large = event(4);
+    large["args"] = json!("x".repeat(100_000));
+    let batch = json!({"storeId": STORE, "batch": [large], "backendId": {"_tag": "None"}});
+    let frames = store.frame(writer, &request("1", "Push", batch));
+    assert!(unknown(&frames, "1").contains("could not be stored"));
+    assert_eq!((store.closed(reader), store.closed(writer)), (None, None));
+    assert_eq!(crate::harness::seqs(&store.call(&pull("2", false, None)), "2"), [1, 2, 3]);
+    let frames = store.frame(writer, &push("3", 4..=4));
+    assert_eq!(exit(&frames, "3").unwrap()["_tag"], "Success");
+    assert_eq!(crate::harness::seqs(&store.take(reader), "0"), [4]);
+}
+
+#[test]
+fn an_object_that_holds_a_store_holds_no_other() {
+    use partysync::livestore::Log;
+    use partysync::sql::{Sql, Sqlite};
+    let db = Sqlite::in_memory().unwrap();
+    let sql: &dyn Sql = &db;
+    Log::open(sql, "a-b", "first").unwrap();
+    // Both would have one table.
+    let error = Log::open(sql, "a_b", "second").map(drop).unwrap_err();
+    assert!(error.message().contains("a-b"), "{error}");
+    assert_eq!(Log::open(sql, "a-b", "third").unwrap().1.backend_id, "first");
 }

@@ -260,9 +260,35 @@ fn a_socket_that_asks_for_nothing_is_closed_so_that_its_client_pulls_again() {
     let mut store = Store::new(Plain);
     let (quiet, busy) = (store.connect(), store.connect());
     store.frame(busy, &pull("0", true, None));
+    // One that has lost its pull may still push.
+    store.frame(quiet, &push("0", 1..=1));
     assert_eq!(store.alarm, Some(store.now.plus_millis(30_000)));
     store.hibernate();
     store.now = store.now.plus_millis(30_000);
     store.turn(partysync::livestore::Input::Alarm);
     assert_eq!((store.closed(quiet), store.closed(busy)), (Some(1000), None));
+}
+
+#[test]
+fn a_pull_that_was_behind_when_the_object_slept_catches_up() {
+    let mut store = Store::new(Plain);
+    let (reader, writer) = (store.connect(), store.connect());
+    let mut frames = store.frame(reader, &pull("1", true, None));
+    assert_eq!(frames.len(), 1);
+    // It acknowledges nothing for long, and falls behind.
+    for seq in 1..=40 {
+        store.frame(writer, &push("p", seq..=seq));
+        frames.extend(store.take(reader));
+    }
+    assert!(seqs(&frames, "1").len() < 40);
+    // Then it reads, and the object sleeps again and again.
+    let mut acks = frames.len();
+    while acks > 0 {
+        acks -= 1;
+        store.hibernate();
+        let more = store.frame(reader, &ack("1"));
+        acks += more.len();
+        frames.extend(more);
+    }
+    assert_eq!(seqs(&frames, "1"), (1..=40).collect::<Vec<_>>());
 }
