@@ -158,7 +158,14 @@ fn cargo(_: &Tools) -> Result<()> {
         command.args(["--package", package]);
     }
     run(&mut command)?;
-    let all = ["test", "--quiet", "--package", "partysync-rs", "--features", "worker,testing,axum"];
+    let all = [
+        "test",
+        "--quiet",
+        "--package",
+        "partysync-rs",
+        "--features",
+        "worker,testing,axum,livestore",
+    ];
     run(&mut cargo_command(&all)?)?;
     // The client's examples need a transport, and Leptos.
     let client = [
