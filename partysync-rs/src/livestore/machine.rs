@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
-/// A socket that has asked for nothing for so long is closed, ms: a client whose pings were not
+/// A socket on which nothing was pulled for so long is closed, ms: a client whose pings were not
 /// answered in time opens another one, on which it pulls no more until that is closed.
 const QUIET: i64 = 30_000;
 
@@ -49,7 +49,7 @@ pub(super) struct Connection {
     pub(super) call: bool,
     /// It is being closed, and has its slot until it is gone.
     closing: bool,
-    /// Since when it has asked for nothing; `None` if it has.
+    /// Since when it has not pulled; `None` if it has.
     quiet_since: Option<Timestamp>,
     pub(super) rate: Rate,
     attachment: String,
@@ -117,7 +117,9 @@ impl Machine {
 
     fn wake(&mut self, attachment: Option<String>) {
         let kept = attachment.as_deref().and_then(|text| serde_json::from_str(text).ok());
-        let known = kept.filter(|kept: &Attachment| kept.store_id == self.store);
+        // A push that waited is gone: its client sends it again when it comes again.
+        let goes_on = |kept: &Attachment| kept.store_id == self.store && !kept.pushing;
+        let known = kept.filter(goes_on);
         let slot = Slot(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
         self.serials += 1;
         let Some(kept) = known else {
@@ -125,12 +127,6 @@ impl Machine {
             self.effects.push_back(Effect::Close(slot, wire::CLOSE_RESTART, "restart"));
             return;
         };
-        if kept.pushing {
-            // The push is gone: its client sends it again when it comes again.
-            self.slots.push(Some(self.nobody()));
-            self.effects.push_back(Effect::Close(slot, wire::CLOSE_RESTART, "restart"));
-            return;
-        }
         let Attachment { store_id, payload, headers, pulls, quiet_since, .. } = kept;
         let caller = Caller { store_id, payload, headers, transport: Transport::WebSocket };
         let head = self.context.head;
@@ -147,7 +143,7 @@ impl Machine {
         }));
     }
 
-    /// A socket of which nothing is known, until it is gone.
+    /// A socket that does not go on, until it is gone.
     fn nobody(&self) -> Connection {
         let store_id = self.store.clone();
         let (payload, headers) = (None, Vec::new());
@@ -204,18 +200,10 @@ impl Machine {
             Input::Frame(slot, Incoming::Binary(_)) => {
                 self.close(slot, 1003, "messages are text");
             }
-            Input::Closed(slot) => {
-                if let Some(place) = self.slots.get_mut(slot.0 as usize) {
-                    *place = None;
-                    self.dirty.remove(&slot);
-                }
-            }
+            Input::Closed(slot) => self.free(slot),
             Input::Gone(slot, serial) => {
-                let who = Who { slot, serial };
-                if self.who_mut(who).is_some_and(|connection| connection.call)
-                    && let Some(place) = self.slots.get_mut(slot.0 as usize)
-                {
-                    *place = None;
+                if self.who_mut(Who { slot, serial }).is_some() {
+                    self.free(slot);
                 }
             }
             Input::Taken(slot, serial) => self.taken(Who { slot, serial }),
@@ -233,12 +221,17 @@ impl Machine {
         if !self.hungry.is_empty() {
             self.effects.push_back(Effect::Again);
         }
+        for push in self.pushes.iter_mut().filter(|push| !push.kept) {
+            push.kept = true;
+            self.dirty.insert(push.who.slot);
+        }
         for slot in std::mem::take(&mut self.dirty) {
-            let pushing = self.pushes.iter().any(|push| push.who.slot == slot);
             let (store_id, head) = (self.store.clone(), self.context.head);
+            let waiting: Vec<_> = self.pushes.iter().map(|push| push.who).collect();
             let Some(connection) = self.get_mut(slot).filter(|connection| !connection.call) else {
                 continue;
             };
+            let pushing = waiting.contains(&Who { slot, serial: connection.serial });
             let kept = Attachment {
                 store_id,
                 payload: connection.caller.payload.clone(),
@@ -321,8 +314,7 @@ impl Machine {
                     match tag {
                         Tag::Ping => {
                             let pong = r#"{"_tag":"SyncMessage.Pong"}"#;
-                            self.send(who, envelope::success(&id, Some(pong)));
-                            return self.finish(who);
+                            return self.succeed(who, &id, Some(pong));
                         }
                         Tag::Pull => envelope::payload(payload)
                             .and_then(|pull| self.pull(who, id.clone(), pull)),
@@ -417,18 +409,29 @@ impl Machine {
         }
     }
 
+    pub(super) fn succeed(&mut self, who: Who, id: &Id, value: Option<&str>) {
+        self.send(who, envelope::success(id, value));
+        self.finish(who);
+    }
+
     pub(super) fn fail(&mut self, who: Who, id: &Id, failure: &Failure) {
         self.send(who, envelope::failed(id, failure));
         self.finish(who);
+    }
+
+    /// Whatever had this slot is gone.
+    fn free(&mut self, slot: Slot) {
+        if let Some(place) = self.slots.get_mut(slot.0 as usize) {
+            *place = None;
+            self.dirty.remove(&slot);
+        }
     }
 
     /// A call has its answer.
     pub(super) fn finish(&mut self, who: Who) {
         if self.who_mut(who).is_some_and(|connection| connection.call) {
             self.effects.push_back(Effect::Finish(who.slot));
-            if let Some(place) = self.slots.get_mut(who.slot.0 as usize) {
-                *place = None;
-            }
+            self.free(who.slot);
         }
     }
 

@@ -153,10 +153,7 @@ impl Machine {
         self.dirty.insert(who.slot);
         match failure {
             Some(failure) => self.fail(who, id, failure),
-            None => {
-                self.send(who, envelope::success(id, None));
-                self.finish(who);
-            }
+            None => self.succeed(who, id, None),
         }
     }
 
@@ -168,32 +165,27 @@ impl Machine {
         if !takes {
             return;
         }
-        if self.sent > TURN_BYTES {
-            // The rest is for the next turn.
-            self.hungry.push_back((who, id.clone()));
+        let (after, all) = (pull.at, pull.at >= pull.end.unwrap_or(head));
+        if all && pull.stage == Stage::New {
+            pull.stage = Stage::Sent;
+            return self.send_page(who, id, &Page { last: after, ..Page::default() });
+        }
+        if all {
+            if pull.end.is_some() {
+                self.end_pull(who, id, None);
+            }
             return;
         }
-        let Some(pull) = self.following(who, |pull| pull.id == *id) else { return };
-        let all = pull.at >= pull.end.unwrap_or(head);
-        match (all, &pull.stage) {
-            (true, Stage::New) => {
-                pull.stage = Stage::Sent;
-                let page = Page { last: pull.at, ..Page::default() };
-                self.send_page(who, id, &page);
-            }
-            (true, _) => {
-                if pull.end.is_some() {
-                    self.end_pull(who, id, None);
-                }
-            }
-            (false, _) => {
-                pull.stage = Stage::Reading;
-                let (id, after) = (id.clone(), pull.at);
-                // As much as it may be, until it is known.
-                self.sent += self.limits.page_bytes;
-                self.effects.push_back(Effect::Read(Reading { who, id, after }));
-            }
+        let id = id.clone();
+        if self.sent > TURN_BYTES {
+            // The rest is for the next turn.
+            return self.hungry.push_back((who, id));
         }
+        let Some(pull) = self.following(who, |pull| pull.id == id) else { return };
+        pull.stage = Stage::Reading;
+        // As much as it may be, until it is known.
+        self.sent += self.limits.page_bytes;
+        self.effects.push_back(Effect::Read(Reading { who, id, after }));
     }
 
     /// A page was read.
@@ -260,16 +252,20 @@ impl Machine {
 
     /// A client has read a chunk.
     pub(super) fn acknowledged(&mut self, who: Who, id: &Id) {
+        let head = self.context.head;
         let Some(connection) = self.who_mut(who) else { return };
         let Some(pull) = connection.following.iter_mut().find(|pull| pull.id == *id) else {
             return;
         };
         if pull.unread > 0 {
             pull.unread -= 1;
+            let behind = pull.at != head;
             // It answers what was sent, and costs its client nothing.
             connection.rate.give_back();
-            // What is behind has to know it also when the object has slept.
-            self.dirty.insert(who.slot);
+            if behind {
+                // That it was read counts also when the object has slept.
+                self.dirty.insert(who.slot);
+            }
         }
         self.go_on(who, id);
     }

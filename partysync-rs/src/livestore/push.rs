@@ -1,6 +1,6 @@
 //! Pushes: one after the other, in the order in which they came.
 
-use super::envelope::{self, Failure, Id, PushRequest};
+use super::envelope::{Failure, Id, PushRequest};
 use super::event::check_order;
 use super::io::{Asked, Effect, Hook, Who};
 use super::log;
@@ -31,6 +31,8 @@ pub(super) struct Waiting {
     push: Rc<Push>,
     caller: Rc<Caller>,
     created_at: String,
+    /// Whether its socket's attachment says that it waits.
+    pub(super) kept: bool,
 }
 
 /// A time as JavaScript's `toISOString` writes it.
@@ -60,9 +62,8 @@ impl Machine {
         let Some(connection) = self.who_mut(who) else { return Ok(()) };
         let caller = connection.caller.clone();
         let push = Push { events: request.batch, backend_id: request.backend_id };
-        let created_at = String::new();
-        self.dirty.insert(who.slot);
-        self.pushes.push_back(Waiting { who, id, push: Rc::new(push), caller, created_at });
+        let (push, created_at) = (Rc::new(push), String::new());
+        self.pushes.push_back(Waiting { who, id, push, caller, created_at, kept: false });
         self.serve();
         Ok(())
     }
@@ -127,15 +128,13 @@ impl Machine {
             Ok(()) => {
                 self.stage = Stage::Idle;
                 let before = self.context.head;
-                let Some(first) = self.pushes.pop_front() else { return };
-                let Waiting { who, id, push, caller, created_at } = first;
-                self.dirty.insert(who.slot);
+                let Some(first) = self.take() else { return };
+                let Waiting { who, id, push, caller, created_at, .. } = first;
                 if let Some(last) = push.events.last() {
                     self.context.head = last.seq_num;
                 }
                 // The answer first: a client that sees its own events before gives its push up.
-                self.send(who, envelope::success(&id, Some("{}")));
-                self.finish(who);
+                self.succeed(who, &id, Some("{}"));
                 let batch = log::render(&push.events, &created_at);
                 self.publish(before, &batch);
                 self.effects.push_back(Effect::RunHook(Hook(Asked::Pushed(push, caller))));
@@ -153,15 +152,20 @@ impl Machine {
         self.effects.push_back(Effect::Load);
     }
 
+    /// The first push, which waits no more.
+    fn take(&mut self) -> Option<Waiting> {
+        let first = self.pushes.pop_front()?;
+        if first.kept {
+            self.dirty.insert(first.who.slot);
+        }
+        Some(first)
+    }
+
     /// The first push has its answer.
     fn answer(&mut self, result: std::result::Result<(), Failure>) {
-        let Some(Waiting { who, id, .. }) = self.pushes.pop_front() else { return };
-        self.dirty.insert(who.slot);
+        let Some(Waiting { who, id, .. }) = self.take() else { return };
         match result {
-            Ok(()) => {
-                self.send(who, envelope::success(&id, Some("{}")));
-                self.finish(who);
-            }
+            Ok(()) => self.succeed(who, &id, Some("{}")),
             Err(failure) => self.fail(who, &id, &failure),
         }
     }
