@@ -8,6 +8,7 @@ import { parseArgs } from "node:util";
 import { gzipSync } from "node:zlib";
 import { root, until } from "../e2e/harness.mjs";
 import { entries, launch } from "../e2e/page.mjs";
+import { repeats, stop } from "./arguments.mjs";
 import { fill } from "./cases.mjs";
 import { clientTable, writeClientDocs } from "./client-report.mjs";
 import { median } from "./report.mjs";
@@ -21,12 +22,7 @@ const { values: options } = parseArgs({
     "write-docs": { type: "boolean" },
   },
 });
-const stop = (message) => {
-  console.error(`error: ${message}`);
-  process.exit(1);
-};
-const rounds = options.smoke ? 1 : Number(options.rounds);
-if (!Number.isInteger(rounds) || rounds < 1) stop("--rounds wants a number from 1");
+const rounds = repeats("rounds", options);
 if (options.smoke && options["write-docs"]) stop("--write-docs wants a whole run");
 const scale = options.smoke ? { rows: 2_000, todos: 200 } : { rows: 50_000, todos: 10_000 };
 /** How many times slower the page's processor is made. */

@@ -6,6 +6,7 @@ import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import WebSocket from "ws";
 import { Server } from "../e2e/harness.mjs";
+import { chosen, repeats, stop } from "./arguments.mjs";
 import { livestoreTable, median, writeLivestoreDocs } from "./report.mjs";
 
 const { values: options } = parseArgs({
@@ -17,12 +18,7 @@ const { values: options } = parseArgs({
     "write-docs": { type: "boolean" },
   },
 });
-const stop = (message) => {
-  console.error(`error: ${message}`);
-  process.exit(1);
-};
-const pairs = options.smoke ? 1 : Number(options.pairs);
-if (!Number.isInteger(pairs) || pairs < 1) stop("--pairs wants a number from 1");
+const pairs = repeats("pairs", options);
 const scale = options.smoke ? 0.05 : 1;
 const scaled = (count) => Math.max(2, Math.round(count * scale));
 
@@ -30,7 +26,7 @@ const scaled = (count) => Math.max(2, Math.round(count * scale));
 class Raw {
   static async open(server, store) {
     const raw = new Raw();
-    Object.assign(raw, { store, head: 0, ids: 0, waits: new Map(), seen: 0, bytes: 0, listeners: new Set() });
+    Object.assign(raw, { store, head: 0, ids: 0, waits: new Map(), seen: 0, listeners: new Set() });
     const payload = encodeURIComponent(JSON.stringify({ authToken: "ok" }));
     raw.ws = new WebSocket(`${server.ws}/?storeId=${store}&transport=ws&payload=${payload}`, { perMessageDeflate: false });
     raw.ws.on("message", (data) => raw.heard(String(data)));
@@ -39,7 +35,6 @@ class Raw {
   }
 
   heard(text) {
-    this.bytes += text.length;
     const message = JSON.parse(text);
     if (message._tag === "Chunk") {
       this.ws.send(JSON.stringify({ _tag: "Ack", requestId: message.requestId }));
@@ -159,8 +154,8 @@ const cases = {
   pull_20k: { unit: "ms", better: "lower", run: (side) => pullAll(side, scaled(20_000)) },
   pull_100k: { unit: "ms", better: "lower", run: (side) => pullAll(side, scaled(100_000)) },
 };
-const names = options.cases?.split(",") ?? Object.keys(cases);
-for (const name of names) if (!cases[name]) stop(`there is no case \`${name}\`: ${Object.keys(cases).join(", ")}`);
+const names = chosen(cases, options);
+if (options["write-docs"] && (options.cases || options.smoke)) stop("--write-docs wants all cases");
 
 const fixtures = { ours: "fixtures/livestore-sync", baseline: "tests/livestore/reference" };
 const env = { X_LOCAL_OBSERVABILITY: "false" };

@@ -3,6 +3,7 @@
 
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
+import { chosen, repeats, stop } from "./arguments.mjs";
 import { cases, fill, isRate, once, scales } from "./cases.mjs";
 import { chart } from "./chart.mjs";
 import { profile } from "./profile.mjs";
@@ -22,16 +23,9 @@ const { values: options } = parseArgs({
     "write-docs": { type: "boolean" },
   },
 });
-
-const stop = (message) => {
-  console.error(`error: ${message}`);
-  process.exit(1);
-};
-const pairs = options.smoke ? 1 : Number(options.pairs);
-if (!Number.isInteger(pairs) || pairs < 1) stop("--pairs wants a number from 1");
+const pairs = repeats("pairs", options);
 if (options.tracing && options["no-tracing"]) stop("--tracing and --no-tracing exclude each other");
-const names = options.cases?.split(",") ?? Object.keys(cases);
-for (const name of names) if (!cases[name]) stop(`there is no case \`${name}\`: ${Object.keys(cases).join(", ")}`);
+const names = chosen(cases, options);
 if (options["write-docs"] && (options.cases || options.smoke || options.tracing || options["no-tracing"])) {
   stop("--write-docs wants all cases in both modes");
 }

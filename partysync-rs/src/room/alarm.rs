@@ -60,9 +60,9 @@ impl<S: SyncServer> Machine<S> {
 
     fn trim(&mut self, sql: &dyn Sql) -> Result<()> {
         let (mut meta, limits) = (self.meta.clone(), self.limits);
-        let (stamped, mut trimmed) = (self.stamped(sql), None);
+        let (stamped, mut kept) = (self.stamped(sql), None);
         let done = stamped.transaction(&mut || {
-            trimmed = Some(store::trim(&stamped, Self::SCHEMAS, &limits, &mut meta)?);
+            kept = store::trim(&stamped, Self::SCHEMAS, &limits, &mut meta)?;
             Ok(())
         });
         if let Some(error) = self.written.failure() {
@@ -75,7 +75,7 @@ impl<S: SyncServer> Machine<S> {
         }
         self.meta = meta;
         self.stored.trim_at = self.meta.trim_at;
-        if let Some(error) = trimmed.and_then(|trimmed| trimmed.kept) {
+        if let Some(error) = kept {
             let message = format!(
                 "rows that were softly deleted long ago are kept by the application's own \
                  constraints or triggers: {error}"

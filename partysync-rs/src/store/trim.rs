@@ -13,11 +13,10 @@ const LEAST: u32 = 1_000;
 /// Between two times of forgetting, ms, at least: an alarm that rings all the time is paid for.
 const SELDOM: i64 = 60_000;
 
-/// Whether the log is being compacted, or has grown so much that it is worth it.
+/// Whether the log has grown so much that it is worth compacting.
 pub(crate) fn compaction_is_due(meta: &Meta, limits: &Limits) -> bool {
     let least = u64::from(LEAST.min(limits.log_entries.max(1)));
-    let more = meta.version - meta.compacted_to.min(meta.version);
-    meta.compacting > 0 || more >= meta.compacted_size.max(least)
+    meta.log_size() - meta.compacted_size >= meta.compacted_size.max(least)
 }
 
 /// Takes away entries of rows that have later ones, for a part of all keys: as many parts as the
@@ -62,21 +61,15 @@ const PART: &str = "abs(CASE typeof(key) WHEN 'integer' THEN key % 1000000007 EL
      coalesce(unicode(substr(key, -1)), 0) + 131 * coalesce(unicode(substr(key, -2, 1)), 0) + \
      17161 * coalesce(unicode(substr(key, -3, 1)), 0) + length(key) END)";
 
-/// What a step of forgetting has led to.
-#[derive(Debug, Default)]
-pub(crate) struct Trimmed {
-    /// Why soft-deleted rows are not removed: something of the application's keeps them.
-    pub(crate) kept: Option<Error>,
-}
-
 /// Forgets the deletions among some old entries of the log; clients when there are none left.
-/// Sets the time for the next step. Runs in a transaction.
+/// Sets the time for the next step. Runs in a transaction. Gives why soft-deleted rows were not
+/// removed, where something of the application's keeps them.
 pub(crate) fn trim(
     sql: &dyn Sql,
     schemas: &[&Schema],
     limits: &Limits,
     meta: &mut Meta,
-) -> Result<Trimmed> {
+) -> Result<Option<Error>> {
     let before = meta.now.plus_millis(-limits.retention_ms);
     let old = last_before(sql, before.as_millis().saturating_add(1))?;
     let from = meta.trimming.unwrap_or_default();
@@ -84,21 +77,19 @@ pub(crate) fn trim(
                   WHERE version > ? AND version <= ? ORDER BY version LIMIT ?)";
     let params = params![integer(from), integer(old), limits.log_entries.max(1)];
     let end = sql.query_one(window, params, |row| row.get::<Option<i64>>(0))?;
-    let mut trimmed = Trimmed::default();
-    if let Some(end) = end.map(i64::unsigned_abs) {
+    let (end, mut kept) = (end.map(i64::unsigned_abs), None);
+    if let Some(end) = end {
         for schema in schemas {
-            purge(sql, schema, (from, end), before, &mut trimmed)?;
+            purge(sql, schema, (from, end), before, &mut kept)?;
             forget(sql, schema, (from, end), meta)?;
         }
-        meta.trimming = Some(end).filter(|end| *end < old);
-    } else {
-        meta.trimming = None;
     }
+    meta.trimming = end.filter(|end| *end < old);
     if meta.trimming.is_some() {
         meta.trim_at = Some(meta.now);
     } else {
         forget_clients(sql, limits, meta.now)?;
-        let next = next(sql, limits, old, meta.now, trimmed.kept.is_some())?;
+        let next = next(sql, limits, old, meta.now, kept.is_some())?;
         meta.trim_at = next.map(|at| at.max(meta.now.plus_millis(SELDOM)));
     }
     sql.exec(
@@ -110,7 +101,7 @@ pub(crate) fn trim(
             meta.trim_at
         ],
     )?;
-    Ok(trimmed)
+    Ok(kept)
 }
 
 /// Removes the rows of these entries that were softly deleted before `before`. The log notes
@@ -121,7 +112,7 @@ fn purge(
     schema: &Schema,
     (from, to): (u64, u64),
     before: Timestamp,
-    trimmed: &mut Trimmed,
+    kept: &mut Option<Error>,
 ) -> Result<()> {
     let Some((_, deleted_at)) = schema.role(Role::DeletedAt) else { return Ok(()) };
     let (table, key) = (schema.quoted(), quote(schema.key()?.name));
@@ -141,7 +132,7 @@ fn purge(
                 let middle = from + (to - from) / 2;
                 ranges.extend([(middle, to), (from, middle)]);
             }
-            Err(error) => drop(trimmed.kept.get_or_insert(error)),
+            Err(error) => drop(kept.get_or_insert(error)),
         }
     }
     Ok(())

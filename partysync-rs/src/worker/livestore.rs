@@ -1,77 +1,34 @@
 //! LiveStore's sync backend in Durable Objects: [`LiveStoreObject`], the driver of a store, and
-//! [`livestore_object!`](crate::livestore_object) for the class. It holds no rule.
+//! [`livestore_object!`](crate::livestore_object) for the class. It holds no rule; what is open is in
+//! `livestore_open.rs`.
 
-use super::gather::{Gather, Gathered};
+use super::gather::{Gather, Gathered, Queued};
 use super::http::url;
-use super::js::{self, guarded};
+use super::js;
 use super::livestore_front::{SyncRequest, of_url};
-use super::open::{random_id, raw, set_alarm};
-use super::sql::js_error;
-use super::{DurableSql, now};
-use crate::livestore::{self, Caller, Effect, Input, LiveStoreServer, Transport, Turn};
-use crate::room::{Incoming, Level, Slot};
-use crate::{Code, Error};
-use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
-use futures::future::join_all;
-use futures::{FutureExt, StreamExt};
-use js_sys::{JsString, Uint8Array};
+use super::livestore_open::{Answer, Arriving, Open};
+use crate::Error;
+use crate::livestore::{self, Caller, Input, LiveStoreServer, Transport, Turn};
+use crate::room::Slot;
+use futures::StreamExt;
+use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::{Rc, Weak};
-use wasm_bindgen::closure::ScopedClosure;
-use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen::JsValue;
 use worker::wasm_bindgen_futures::{future_to_promise, spawn_local};
-use worker::{
-    Request, Response, ResponseBuilder, State, WebSocket, WebSocketPair, console_error,
-    console_warn, web_sys,
-};
+use worker::{Request, Response, ResponseBuilder, State, WebSocketPair, console_error, web_sys};
 
 /// One store in one Durable Object; `livestore_object!` makes the class around it.
 pub struct LiveStoreObject<S> {
     inner: Rc<Inner<S>>,
 }
 
-struct Inner<S> {
-    server: Rc<S>,
-    state: State,
+pub(super) struct Inner<S> {
+    pub(super) server: Rc<S>,
+    pub(super) state: State,
     open: RefCell<Option<Open>>,
     /// What happened to sockets since the last turn: all of it is the next one.
-    gathered: Gathered<Queued>,
-}
-
-/// Something that happened to the socket of a connection.
-enum Queued {
-    Text(String, String),
-    Long(String, usize),
-    Binary(String, usize),
-    Closed(String),
-}
-
-/// A store that is open, with its sockets and calls.
-struct Open {
-    sql: DurableSql,
-    store: livestore::Open,
-    sockets: Vec<Option<Place>>,
-    slots: HashMap<String, Slot>,
-}
-
-/// What has a slot.
-enum Place {
-    Socket(js::Socket),
-    /// Where a call's answer goes, until it is complete.
-    Call(UnboundedSender<String>, u64),
-}
-
-/// What is accepted in a turn.
-enum Arriving {
-    Socket(WebSocket),
-    Call(UnboundedSender<String>),
-}
-
-/// What an arrival is answered with.
-enum Answer {
-    Accepted(Slot, u64),
-    Refused(u16, String),
+    pub(super) gathered: Gathered,
 }
 
 impl<S> std::fmt::Debug for LiveStoreObject<S> {
@@ -110,16 +67,7 @@ impl<S: LiveStoreServer> LiveStoreObject<S> {
     /// # Errors
     /// What the runtime says; what is wrong with a frame is told to its sender.
     pub fn message(&self, socket: JsValue, message: JsValue) -> Result<(), JsValue> {
-        let Some(id) = self.inner.js().connection_id(&socket) else { return Ok(()) };
-        let limit = self.inner.server.limits().frame_bytes;
-        // What is too long is not copied first.
-        let long = js::text_length(&message).filter(|length| *length > limit);
-        let queued = match (long, js::text(&message).filter(|_| long.is_none())) {
-            (Some(length), _) => Queued::Long(id, length),
-            (None, Some(text)) => Queued::Text(id, text),
-            (None, None) => Queued::Binary(id, Uint8Array::new(&message).length() as usize),
-        };
-        self.inner.queue(queued).map_err(thrown)
+        self.inner.message(&socket, &message).map_err(thrown)
     }
 
     /// A socket has closed, cleanly or not.
@@ -127,11 +75,7 @@ impl<S: LiveStoreServer> LiveStoreObject<S> {
     /// # Errors
     /// What the runtime says.
     pub fn closed(&self, socket: JsValue, code: u16) -> Result<(), JsValue> {
-        let Some(id) = self.inner.js().connection_id(&socket) else { return Ok(()) };
-        // The client's close frame wants one in answer; without it the client waits for long.
-        let echo = if (3000..5000).contains(&code) { code } else { 1000 };
-        let _ = socket.unchecked_into::<js::Socket>().close(echo, "");
-        self.inner.queue(Queued::Closed(id)).map_err(thrown)
+        self.inner.closed(socket, code).map_err(thrown)
     }
 
     /// The object's alarm rang.
@@ -149,10 +93,16 @@ fn thrown(error: Error) -> JsValue {
 }
 
 impl<S: LiveStoreServer> Gather for Inner<S> {
-    type Queued = Queued;
-
-    fn gathered(&self) -> &Gathered<Queued> {
+    fn gathered(&self) -> &Gathered {
         &self.gathered
+    }
+
+    fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn frame_bytes(&self) -> usize {
+        self.server.limits().frame_bytes
     }
 
     fn go(self: &Rc<Self>) -> crate::Result<()> {
@@ -167,10 +117,6 @@ impl<S: LiveStoreServer> Gather for Inner<S> {
 }
 
 impl<S: LiveStoreServer> Inner<S> {
-    fn js(&self) -> &js::State {
-        self.state.as_raw().unchecked_ref()
-    }
-
     /// The store that this object holds, if anything says so.
     fn known_store(&self) -> Option<String> {
         if let Some(open) = self.open.borrow().as_ref() {
@@ -285,19 +231,22 @@ impl<S: LiveStoreServer> Inner<S> {
         input: Option<Input<'_>>,
         arriving: Option<Arriving>,
     ) -> crate::Result<Option<Answer>> {
-        let queue = self.gathered.take();
-        let (mut given, mut result) = (Some((input, arriving)), Ok(None));
-        let called = {
-            let mut body = || {
-                if let Some((input, arriving)) = given.take() {
-                    result = self.run(store, &queue, input, arriving);
+        let turned = self.as_turn(|queue| self.run(store, queue, input, arriving))?;
+        let Some((answer, turn)) = turned else { return Ok(None) };
+        if self.gathered.again() {
+            self.wait();
+        }
+        for hook in turn.hooks {
+            let (inner, store) = (self.clone(), store.to_owned());
+            self.state.wait_until(async move {
+                let done = hook.await;
+                if let Err(error) = inner.turn(&store, Some(Input::HookDone(done)), None) {
+                    console_error!("livestore: a turn failed: {error}");
                 }
-            };
-            let callback = ScopedClosure::<'_, dyn FnMut() + '_>::borrow_mut_aborting(&mut body);
-            guarded(self.js(), callback.as_js_value().unchecked_ref())
-        };
-        called.map_err(|error| js_error(&error))?;
-        result
+            });
+        }
+        self.run_after(turn.after);
+        Ok(answer)
     }
 
     fn run(
@@ -306,7 +255,7 @@ impl<S: LiveStoreServer> Inner<S> {
         queue: &[Queued],
         input: Option<Input<'_>>,
         arriving: Option<Arriving>,
-    ) -> crate::Result<Option<Answer>> {
+    ) -> crate::Result<Option<(Option<Answer>, Turn)>> {
         let mut open = self.open.borrow_mut();
         if open.is_none() {
             match Open::new(self, store) {
@@ -319,47 +268,25 @@ impl<S: LiveStoreServer> Inner<S> {
             Some(Input::Gone(slot, serial)) => Some((*slot, *serial)),
             _ => None,
         };
-        let Turn { effects, hooks, after, aborted } = opened.turn(&self.server, queue, input);
+        let mut turn = opened.turn(&self.server, queue, input);
         if let Some((slot, serial)) = gone {
             opened.forget_call(slot, serial);
         }
-        if let Some(error) = aborted {
-            opened.tell(&effects);
-            *open = None;
-            console_error!("livestore: the object is aborted: {}: {error}", error.code());
-            js::abort(self.js(), error.message());
-            return Err(Error::new(error.code(), "the storage failed, and the store starts anew"));
+        let effects = std::mem::take(&mut turn.effects);
+        let carried_out = match turn.aborted.clone() {
+            None => opened.carry_out(self, effects, arriving),
+            Some(error) => opened.carry_out(self, effects, None).and(Err(error)),
+        };
+        match carried_out {
+            Ok(answer) => Ok(Some((answer, turn))),
+            Err(error) => {
+                *open = None;
+                console_error!("livestore: the object is aborted: {}: {error}", error.code());
+                js::abort(self.js(), error.message());
+                let message = "the storage failed, and the store starts anew: its log says why";
+                Err(Error::new(error.code(), message))
+            }
         }
-        for hook in hooks {
-            let (inner, store) = (self.clone(), store.to_owned());
-            self.state.wait_until(async move {
-                let done = hook.await;
-                if let Err(error) = inner.turn(&store, Some(Input::HookDone(done)), None) {
-                    console_error!("livestore: a turn failed: {error}");
-                }
-            });
-        }
-        let carried_out = opened.carry_out(self, effects, arriving);
-        if let Err(error) = &carried_out {
-            *open = None;
-            console_error!("livestore: the object is aborted: {}: {error}", error.code());
-            js::abort(self.js(), error.message());
-        }
-        drop(open);
-        if self.gathered.again() {
-            self.wait();
-        }
-        if !after.is_empty() {
-            let inner = self.clone();
-            spawn_local(async move {
-                let mut after = join_all(after).boxed_local();
-                // Most have nothing to wait for: the runtime need not keep the object for them.
-                if (&mut after).now_or_never().is_none() {
-                    inner.state.wait_until(after.map(drop));
-                }
-            });
-        }
-        carried_out
     }
 }
 
@@ -395,159 +322,6 @@ impl<S: LiveStoreServer> Drop for Reader<S> {
         if !self.complete {
             self.tell(Input::Gone);
         }
-    }
-}
-
-impl Open {
-    fn new<S: LiveStoreServer>(object: &Inner<S>, store: &str) -> crate::Result<Self> {
-        let (mut sockets, mut slots, mut attachments) = (Vec::new(), HashMap::new(), Vec::new());
-        for (slot, socket) in (0..).map(Slot).zip(object.state.get_websockets()) {
-            // What cannot be read is none: the machine has the socket closed.
-            attachments.push(socket.deserialize_attachment::<String>().ok().flatten());
-            if let Some(id) = object.state.get_tags(&socket).into_iter().next() {
-                slots.insert(id, slot);
-            }
-            sockets.push(Some(Place::Socket(raw(&socket))));
-        }
-        let sql = DurableSql::new(&object.state)?;
-        // As long as LiveStore's own ids.
-        let fresh: String = random_id().chars().take(21).collect();
-        let server = &*object.server;
-        let store = livestore::Open::new(server, &sql, store, &fresh, now(), attachments)?;
-        Ok(Self { sql, store, sockets, slots })
-    }
-
-    /// Takes the store through a turn with all that has happened to sockets, and another input.
-    fn turn<S: LiveStoreServer>(
-        &mut self,
-        server: &Rc<S>,
-        queue: &[Queued],
-        input: Option<Input<'_>>,
-    ) -> Turn {
-        let Self { sql, store, slots, .. } = self;
-        let queued = queue.iter().filter_map(|queued| {
-            Some(match queued {
-                Queued::Text(id, text) => Input::Frame(*slots.get(id)?, Incoming::Text(text)),
-                Queued::Long(id, n) => Input::Frame(*slots.get(id)?, Incoming::Long(*n)),
-                Queued::Binary(id, n) => Input::Frame(*slots.get(id)?, Incoming::Binary(*n)),
-                Queued::Closed(id) => Input::Closed(*slots.get(id)?),
-            })
-        });
-        let turn = store.turn(server, sql, now(), queued.chain(input));
-        // Before effects: one that comes in this turn may have the slot of one that left.
-        for queued in queue {
-            if let Queued::Closed(id) = queued
-                && let Some(slot) = self.slots.get(id).copied()
-            {
-                self.forget(slot);
-            }
-        }
-        turn
-    }
-
-    fn place(&mut self, slot: Slot) -> Option<&mut Option<Place>> {
-        let place = slot.0 as usize;
-        if self.sockets.len() <= place {
-            self.sockets.resize_with(place + 1, || None);
-        }
-        self.sockets.get_mut(place)
-    }
-
-    /// Whoever waited for a call's answer has gone.
-    fn forget_call(&mut self, slot: Slot, number: u64) {
-        if let Some(place) = self.place(slot)
-            && matches!(place, Some(Place::Call(_, own)) if *own == number)
-        {
-            *place = None;
-        }
-    }
-
-    /// Says what of a turn that was aborted whoever runs the store should know.
-    fn tell(&self, effects: &[Effect]) {
-        for effect in effects {
-            if let Effect::Log(_, message) = effect {
-                console_error!("{message}");
-            }
-        }
-    }
-
-    fn forget(&mut self, slot: Slot) {
-        if let Some(place) = self.place(slot) {
-            *place = None;
-        }
-        self.slots.retain(|_, other| *other != slot);
-    }
-
-    fn socket(&self, slot: Slot) -> Option<&js::Socket> {
-        match self.sockets.get(slot.0 as usize)?.as_ref()? {
-            Place::Socket(socket) => Some(socket),
-            Place::Call(..) => None,
-        }
-    }
-
-    /// Does what a turn has led to.
-    fn carry_out<S: LiveStoreServer>(
-        &mut self,
-        inner: &Inner<S>,
-        effects: Vec<Effect>,
-        mut arriving: Option<Arriving>,
-    ) -> crate::Result<Option<Answer>> {
-        let mut answer = None;
-        for effect in effects {
-            match effect {
-                Effect::Accept(slot, serial) => {
-                    let arrived = match arriving.take() {
-                        Some(Arriving::Socket(socket)) => {
-                            let id = random_id();
-                            inner.state.accept_websocket_with_tags(&socket, &[&id]);
-                            self.slots.insert(id, slot);
-                            Some(Place::Socket(raw(&socket)))
-                        }
-                        Some(Arriving::Call(told)) => Some(Place::Call(told, serial)),
-                        None => None,
-                    };
-                    if let Some(place) = self.place(slot) {
-                        *place = arrived;
-                    }
-                    answer = Some(Answer::Accepted(slot, serial));
-                }
-                Effect::Refuse(status, why) => answer = Some(Answer::Refused(status, why)),
-                Effect::Send(slot, frame) => {
-                    match self.sockets.get(slot.0 as usize).and_then(Option::as_ref) {
-                        // A socket that is closing takes nothing more: its close event follows.
-                        Some(Place::Socket(socket)) => {
-                            let _ = socket.send(&JsString::from(frame.as_str()));
-                        }
-                        // Whoever does not read any more is told of by its reader.
-                        Some(Place::Call(told, _)) => drop(told.unbounded_send(frame)),
-                        None => {}
-                    }
-                }
-                Effect::Finish(slot) => self.forget(slot),
-                Effect::Close(slot, code, reason) => {
-                    if let Some(socket) = self.socket(slot) {
-                        let _ = socket.close(code, reason);
-                    }
-                }
-                Effect::StoreAttachment(slot, text) => {
-                    if let Some(socket) = self.socket(slot)
-                        && let Err(error) = socket.serialize_attachment(&text)
-                    {
-                        console_error!("livestore: an attachment: {}", js_error(&error));
-                        let _ = socket.close(crate::wire::CLOSE_TOO_BIG, "too_large");
-                    }
-                }
-                Effect::Again => inner.gathered.set_again(),
-                Effect::SetAlarm(at) => set_alarm(&inner.js().storage(), at)?,
-                Effect::Log(Level::Error, message) => console_error!("{message}"),
-                Effect::Log(Level::Warn, message) => console_warn!("{message}"),
-                // Of the turn itself.
-                Effect::Append(..) | Effect::Read(_) | Effect::Load | Effect::RunHook(_) => {
-                    return Err(Error::new(Code::Internal, "an effect was not carried out"));
-                }
-            }
-        }
-        Ok(answer)
     }
 }
 

@@ -2,6 +2,7 @@
 //! and to which object they lead.
 
 use super::http::{Url, url};
+use super::router::{stub, with_cors};
 use crate::livestore::Transport;
 use crate::{Error, Result};
 use serde_json::Value as Json;
@@ -154,10 +155,7 @@ impl LiveStore {
             return self.with_cors(refuse(&error)?, asked).map(Some);
         }
         let namespace = env.durable_object(&self.binding)?;
-        let stub = match &self.location_hint {
-            Some(hint) => namespace.get_by_name_with_location_hint(&sync.store_id, hint)?,
-            None => namespace.get_by_name(&sync.store_id)?,
-        };
+        let stub = stub(&namespace, &sync.store_id, self.location_hint.as_deref())?;
         let response = stub.fetch_with_request(request).await?;
         if sync.transport == Transport::WebSocket {
             return Ok(Some(response));
@@ -166,12 +164,7 @@ impl LiveStore {
     }
 
     fn with_cors(&self, response: Response, asked: Option<String>) -> worker::Result<Response> {
-        let Some(origin) = &self.origin else { return Ok(response) };
-        let headers = response.headers().clone();
-        headers.set("access-control-allow-origin", origin)?;
-        headers.set("access-control-allow-methods", "GET, POST, OPTIONS")?;
-        headers.set("access-control-allow-headers", asked.as_deref().unwrap_or("*"))?;
-        Ok(response.with_headers(headers))
+        with_cors(self.origin.as_deref(), response, asked.as_deref())
     }
 }
 

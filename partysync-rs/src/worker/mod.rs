@@ -39,6 +39,8 @@ mod js;
 mod livestore;
 #[cfg(feature = "livestore")]
 mod livestore_front;
+#[cfg(feature = "livestore")]
+mod livestore_open;
 mod object;
 mod open;
 mod router;

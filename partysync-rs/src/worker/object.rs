@@ -1,23 +1,18 @@
 //! [`Object`]: the driver of a room in a Durable Object. It holds no rule: it takes the room through
 //! turns, aborts one that fails, and waits for hooks. What is open meanwhile is in `open.rs`.
 
-use super::gather::{Gather, Gathered};
-use super::js::{self, guarded};
+use super::gather::{Gather, Gathered, Queued};
+use super::js;
 use super::now;
-use super::open::{Answer, Open, Queued};
-use super::sql::js_error;
+use super::open::{Answer, Open};
 use crate::room::Event;
 use crate::room::turn::Turn;
 use crate::wire::v2::ServerFrame;
 use crate::{Code, Error, SyncServer, wire};
-use futures::FutureExt;
-use futures::future::join_all;
-use js_sys::Uint8Array;
 use std::cell::RefCell;
 use std::rc::Rc;
-use wasm_bindgen::closure::ScopedClosure;
-use wasm_bindgen::{JsCast, JsValue};
-use worker::wasm_bindgen_futures::{future_to_promise, spawn_local};
+use wasm_bindgen::JsValue;
+use worker::wasm_bindgen_futures::future_to_promise;
 use worker::{Request, State, WebSocket, console_error, web_sys};
 
 /// One room in one Durable Object; `durable_object!` makes the class around it.
@@ -32,7 +27,7 @@ pub(super) struct Inner<S: SyncServer> {
     /// The longest frame that the room reads.
     frame_bytes: usize,
     /// What happened since the last turn: all of it is the next one.
-    pub(super) gathered: Gathered<Queued>,
+    pub(super) gathered: Gathered,
     /// The socket of the connection that the turn decides about.
     pub(super) arriving: RefCell<Option<WebSocket>>,
 }
@@ -86,17 +81,7 @@ impl<S: SyncServer> Object<S> {
     /// # Errors
     /// What the runtime says; what is wrong with a frame is told to its sender.
     pub fn message(&self, socket: JsValue, message: JsValue) -> Result<(), JsValue> {
-        let Some(id) = self.inner.js().connection_id(&socket) else { return Ok(()) };
-        // What is too long is not copied first.
-        let long = js::text_length(&message).filter(|length| *length > self.inner.frame_bytes);
-        if let Some(length) = long {
-            return self.inner.queue(Queued::Long(id, length)).map_err(thrown);
-        }
-        let queued = match js::text(&message) {
-            Some(text) => Queued::Text(id, text),
-            None => Queued::Binary(id, Uint8Array::new(&message).length() as usize),
-        };
-        self.inner.queue(queued).map_err(thrown)
+        self.inner.message(&socket, &message).map_err(thrown)
     }
 
     /// A socket has closed, cleanly or not.
@@ -104,11 +89,7 @@ impl<S: SyncServer> Object<S> {
     /// # Errors
     /// What the runtime says.
     pub fn closed(&self, socket: JsValue, code: u16) -> Result<(), JsValue> {
-        let Some(id) = self.inner.js().connection_id(&socket) else { return Ok(()) };
-        // The client's close frame wants one in answer; without it the client waits for long.
-        let echo = if (3000..5000).contains(&code) { code } else { 1000 };
-        let _ = socket.unchecked_into::<js::Socket>().close(echo, "");
-        self.inner.queue(Queued::Closed(id)).map_err(thrown)
+        self.inner.closed(socket, code).map_err(thrown)
     }
 
     /// The object's alarm rang.
@@ -121,10 +102,16 @@ impl<S: SyncServer> Object<S> {
 }
 
 impl<S: SyncServer> Gather for Inner<S> {
-    type Queued = Queued;
-
-    fn gathered(&self) -> &Gathered<Queued> {
+    fn gathered(&self) -> &Gathered {
         &self.gathered
+    }
+
+    fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn frame_bytes(&self) -> usize {
+        self.frame_bytes
     }
 
     fn go(self: &Rc<Self>) -> crate::Result<()> {
@@ -138,19 +125,8 @@ impl<S: SyncServer> Inner<S> {
         self: &Rc<Self>,
         event: Option<Event<'_, S::Action>>,
     ) -> crate::Result<Option<Answer>> {
-        let queue = self.gathered.take();
-        let (mut event, mut result) = (Some(event), Ok(None));
-        let called = {
-            let mut body = || {
-                if let Some(event) = event.take() {
-                    result = self.run(&queue, event);
-                }
-            };
-            let callback = ScopedClosure::<'_, dyn FnMut() + '_>::borrow_mut_aborting(&mut body);
-            guarded(self.js(), callback.as_js_value().unchecked_ref())
-        };
-        called.map_err(|error| js_error(&error))?;
-        let Some((answer, turn)) = result? else { return Ok(None) };
+        let turned = self.as_turn(|queue| self.run(queue, event))?;
+        let Some((answer, turn)) = turned else { return Ok(None) };
         if self.gathered.again() {
             self.wait();
         }
@@ -187,10 +163,6 @@ impl<S: SyncServer> Inner<S> {
         }
     }
 
-    pub(super) fn js(&self) -> &js::State {
-        self.state.as_raw().unchecked_ref()
-    }
-
     /// What this turn has written is taken back, and all sockets break. The error is for the log,
     /// and what is returned for clients.
     fn abort(&self, error: &Error) -> Error {
@@ -222,16 +194,6 @@ impl<S: SyncServer> Inner<S> {
                 }
             });
         }
-        if turn.after.is_empty() {
-            return;
-        }
-        let inner = self.clone();
-        spawn_local(async move {
-            let mut after = join_all(turn.after).boxed_local();
-            // Most have nothing to wait for: the runtime need not keep the object for them.
-            if (&mut after).now_or_never().is_none() {
-                inner.state.wait_until(after.map(drop));
-            }
-        });
+        self.run_after(turn.after);
     }
 }

@@ -1,12 +1,13 @@
 //! [`Open`]: what an object has open. Events of sockets go into the room's machine by their slots,
 //! and effects are carried out.
 
+use super::gather::{Gather, Queued};
 use super::js;
 use super::object::Inner;
 use super::sql::js_error;
 use super::{DurableSql, now};
 use crate::room::turn::{Turn, turn};
-use crate::room::{Effect, Event, Incoming, Level, Machine, Opening, Slot};
+use crate::room::{Effect, Event, Level, Machine, Opening, Slot};
 use crate::{SyncServer, Timestamp, wire};
 use js_sys::JsString;
 use std::collections::HashMap;
@@ -23,14 +24,6 @@ pub(super) struct Open<S: SyncServer> {
     slots: HashMap<String, Slot>,
     #[cfg(feature = "streams")]
     pub(super) history: Option<super::history::History>,
-}
-
-/// Something that happened to the socket of a connection.
-pub(super) enum Queued {
-    Text(String, String),
-    Long(String, usize),
-    Binary(String, usize),
-    Closed(String),
 }
 
 /// What an event of its own is answered with.
@@ -89,12 +82,9 @@ impl<S: SyncServer> Open<S> {
     ) -> Turn<S> {
         let Self { sql, machine, slots, .. } = self;
         let queued = queue.iter().filter_map(|queued| {
-            Some(match queued {
-                Queued::Text(id, text) => Event::Frame(*slots.get(id)?, Incoming::Text(text)),
-                Queued::Long(id, n) => Event::Frame(*slots.get(id)?, Incoming::Long(*n)),
-                Queued::Binary(id, n) => Event::Frame(*slots.get(id)?, Incoming::Binary(*n)),
-                Queued::Closed(id) => Event::Closed(*slots.get(id)?),
-            })
+            let (id, frame) = queued.incoming();
+            let slot = *slots.get(id)?;
+            Some(frame.map_or(Event::Closed(slot), |frame| Event::Frame(slot, frame)))
         });
         let turn = turn(machine, server, sql, now(), queued.chain(event));
         // Before effects: a connection that comes in this turn may have the slot of one that left.

@@ -7,7 +7,9 @@ use js_sys::{Function, Reflect};
 use std::future::Future;
 use std::pin::Pin;
 use wasm_bindgen::{JsCast, JsValue};
-use worker::{Env, Method, ObjectNamespace, Request, Response, ResponseBuilder, WebSocketPair};
+use worker::{
+    Env, Method, ObjectNamespace, Request, Response, ResponseBuilder, Stub, WebSocketPair,
+};
 
 /// Where a request leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -329,10 +331,7 @@ impl Router {
         request: Request,
     ) -> worker::Result<Response> {
         const ATTEMPTS: u64 = 3;
-        let stub = || match &self.location_hint {
-            Some(hint) => namespace.get_by_name_with_location_hint(&route.room, hint),
-            None => namespace.get_by_name(&route.room),
-        };
+        let stub = || stub(namespace, &route.room, self.location_hint.as_deref());
         if matches!(request.method(), Method::Get | Method::Head) {
             for attempt in 1..ATTEMPTS {
                 match stub()?.fetch_with_request(request.clone()?).await {
@@ -347,18 +346,38 @@ impl Router {
     }
 
     fn with_cors(&self, response: Response, asked: Option<&str>) -> worker::Result<Response> {
-        let Some(origin) = &self.origin else { return Ok(response) };
-        let headers = response.headers().clone();
-        headers.set("access-control-allow-origin", origin)?;
-        headers
-            .set("access-control-allow-methods", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")?;
-        headers.set("access-control-allow-headers", asked.unwrap_or("*"))?;
-        headers.set("access-control-max-age", "86400")?;
-        if origin != "*" {
-            headers.set("vary", "Origin")?;
-            headers.set("access-control-allow-credentials", "true")?;
-        }
-        Ok(response.with_headers(headers))
+        with_cors(self.origin.as_deref(), response, asked)
+    }
+}
+
+/// The answer as pages of this origin may read it; `asked` is what a preflight asks to send.
+pub(super) fn with_cors(
+    origin: Option<&str>,
+    response: Response,
+    asked: Option<&str>,
+) -> worker::Result<Response> {
+    let Some(origin) = origin else { return Ok(response) };
+    let headers = response.headers().clone();
+    headers.set("access-control-allow-origin", origin)?;
+    headers.set("access-control-allow-methods", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")?;
+    headers.set("access-control-allow-headers", asked.unwrap_or("*"))?;
+    headers.set("access-control-max-age", "86400")?;
+    if origin != "*" {
+        headers.set("vary", "Origin")?;
+        headers.set("access-control-allow-credentials", "true")?;
+    }
+    Ok(response.with_headers(headers))
+}
+
+/// The object of this name, made in a place if it is new.
+pub(super) fn stub(
+    namespace: &ObjectNamespace,
+    name: &str,
+    location_hint: Option<&str>,
+) -> worker::Result<Stub> {
+    match location_hint {
+        Some(hint) => namespace.get_by_name_with_location_hint(name, hint),
+        None => namespace.get_by_name(name),
     }
 }
 
