@@ -259,6 +259,8 @@ fn native_streams() -> Result<()> {
 
 fn e2e(tools: &Tools) -> Result<()> {
     native_streams()?;
+    let msgpack = ["build", "--quiet", "--package", "partysync-tests", "--example", "msgpack"];
+    run(&mut cargo_command(&msgpack)?)?;
     livestore_packages()?;
     let mut files = Vec::new();
     for folder in ["tests/e2e", "tests/livestore"] {

@@ -28,7 +28,12 @@ pub enum Id {
 
 impl Id {
     fn parse(json: &RawValue) -> Option<Self> {
-        match serde_json::from_str(json.get()).ok()? {
+        Self::from_json(json.get())
+    }
+
+    /// An id from its JSON.
+    pub(super) fn from_json(json: &str) -> Option<Self> {
+        match serde_json::from_str(json).ok()? {
             Json::String(text) if text.len() <= ID_BYTES => Some(Self::Text(text)),
             Json::Number(number) => number.as_u64().map(Self::Number),
             _ => None,
@@ -36,7 +41,7 @@ impl Id {
     }
 
     /// As JSON.
-    fn to_json(&self) -> String {
+    pub(super) fn to_json(&self) -> String {
         match self {
             Self::Text(text) => {
                 let mut out = String::new();
@@ -176,6 +181,24 @@ pub(super) struct PullRequest<'a> {
     /// What the client has.
     #[serde(deserialize_with = "maybe")]
     pub(super) cursor: Option<Cursor>,
+    /// Of an object that wants to be called with later events.
+    #[serde(default)]
+    pub(super) rpc_context: Option<RpcContext>,
+}
+
+/// Who is to be called.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RpcContext {
+    pub(super) caller_context: CallerContext,
+}
+
+/// An object as a binding of the backend's worker leads to it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CallerContext {
+    pub(super) binding_name: String,
+    pub(super) durable_object_id: String,
 }
 
 /// Up to where a client has the log of which backend.
@@ -320,14 +343,18 @@ pub(super) fn defect(failure: &Failure) -> String {
     defect.end()
 }
 
-/// The value of a chunk of a pull: events that are JSON already, with commas between them.
-pub(super) fn page(batch: &str, remaining: u64, backend_id: &str) -> String {
+/// The value of a chunk of a pull: events that are JSON already, with commas between them. Over
+/// Durable Object RPC it says which request it answers.
+pub(super) fn page(batch: &str, remaining: u64, backend_id: &str, call: Option<&Id>) -> String {
     let mut info = Object::new();
     match remaining {
         0 => drop(info.text("_tag", "NoMore")),
         more => drop(info.text("_tag", "MoreKnown").number("remaining", more)),
     }
     let mut page = Object::with_capacity(batch.len());
+    if let Some(id) = call {
+        page.json("rpcRequestId", &id.to_json());
+    }
     page.list("batch", batch).json("pageInfo", &info.end()).text("backendId", backend_id);
     page.end()
 }

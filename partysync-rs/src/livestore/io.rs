@@ -2,7 +2,8 @@
 
 use super::envelope::Id;
 use super::log::{Context, Page};
-use super::server::{Caller, LiveStoreServer, Pull, Push};
+use super::server::{Caller, LiveStoreServer, Pull, Push, Sent};
+use super::subscriber::Subscriber;
 use crate::room::{Incoming, Level, Slot};
 use crate::{Result, Timestamp};
 use std::rc::Rc;
@@ -18,7 +19,7 @@ pub enum Input<'a> {
     Closed(Slot),
     /// Who waits for a call's answer has gone: the call by its slot and number.
     Gone(Slot, u64),
-    /// One request over HTTP. Answered with [`Effect::Accept`], what is sent to its slot, and
+    /// One request over HTTP, or from another object. Answered with [`Effect::Accept`], what is sent to its slot, and
     /// [`Effect::Finish`]; or with [`Effect::Refuse`].
     Call(Caller, &'a str),
     /// A part of a call's answer has been passed on: the call by its slot and number.
@@ -31,8 +32,12 @@ pub enum Input<'a> {
     Read(Reading, Result<Page>),
     /// The answer to [`Effect::Load`].
     Loaded(Result<Context>),
+    /// The answer to [`Effect::Call`], by its number.
+    Called(u64, Result<()>),
     /// The alarm rang.
     Alarm,
+    /// The log was emptied, and has this context now.
+    Emptied(Context),
 }
 
 /// Something that a driver has to do.
@@ -58,6 +63,11 @@ pub enum Effect {
     Read(Reading),
     /// Read the log's context anew: [`Input::Loaded`].
     Load,
+    /// Call a subscriber with this frame: [`Input::Called`] with the number. An error of the code
+    /// [`Code::NotFound`](crate::Code::NotFound) says that there is no such object to call.
+    Call(u64, Rc<Subscriber>, String),
+    /// Keep how far a subscriber is, and since when it fails; `None` to forget it.
+    Keep(Rc<Subscriber>, Option<Reached>),
     /// There is more to send: go on with another turn, when what happened meanwhile was heard.
     Again,
     /// Run a hook, and hand in what it returns.
@@ -66,12 +76,29 @@ pub enum Effect {
     Log(Level, String),
 }
 
-/// A page that is to be read for a pull.
+/// How far a subscriber is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// The last event that it was called with.
+    pub at: u64,
+    /// Since when calls fail.
+    pub failing_since: Option<Timestamp>,
+}
+
+/// A page that is to be read.
 #[derive(Clone, Debug)]
 pub struct Reading {
-    pub(super) who: Who,
-    pub(super) id: Id,
+    pub(super) reader: Reader,
     pub(super) after: u64,
+}
+
+/// What a page is for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Reader {
+    /// A pull.
+    Pull(Who, Id),
+    /// A subscriber, by its number.
+    Subscriber(u64),
 }
 
 impl Reading {
@@ -98,6 +125,7 @@ pub(super) enum Asked {
     Push(u64, Rc<Push>, Rc<Caller>),
     Pushed(Rc<Push>, Rc<Caller>),
     Pull(Who, u64, Pull, Rc<Caller>),
+    Sent(Sent, Option<Rc<Caller>>),
 }
 
 /// What a hook has returned.
@@ -125,12 +153,16 @@ impl Hook {
                 server.on_push_res(&push, &caller).await;
                 Answered::Nothing
             }
+            Asked::Sent(sent, caller) => {
+                server.on_pull_res(&sent, caller.as_deref()).await;
+                Answered::Nothing
+            }
         })
     }
 
     /// Whether a client waits for it.
     #[must_use]
     pub fn is_awaited(&self) -> bool {
-        !matches!(self.0, Asked::Pushed(..))
+        !matches!(self.0, Asked::Pushed(..) | Asked::Sent(..))
     }
 }

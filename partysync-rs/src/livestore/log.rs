@@ -151,6 +151,22 @@ impl Log {
         })
     }
 
+    /// Removes all events, and gives the log another id.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn empty(&self, sql: &dyn Sql, fresh_backend_id: &str) -> Result<Context> {
+        let table = quote(&table_name(&self.store));
+        sql.transaction(&mut || {
+            sql.exec(&format!("DELETE FROM {table}"), &[])?;
+            let context = quote(&format!("context_{FORMAT}"));
+            let set =
+                format!("UPDATE {context} SET currentHead = 0, backendId = ? WHERE storeId = ?");
+            sql.exec(&set, &params![fresh_backend_id, self.store.as_str()])
+        })?;
+        Ok(Context { backend_id: fresh_backend_id.to_owned(), head: 0 })
+    }
+
     fn insert(&self, sql: &dyn Sql, rows: &mut String, created_at: &str) -> Result<()> {
         rows.push(']');
         let rows = std::mem::replace(rows, String::from("["));

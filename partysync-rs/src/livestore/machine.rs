@@ -1,16 +1,17 @@
 //! [`Machine`]: the state of a store: its connections, their pulls, the pushes that wait.
 
 use super::envelope::{self, Failure, Id, Message, PONG, Tag};
-use super::io::{Answered, Effect, HookDone, Input, Who};
+use super::io::{Answered, Effect, HookDone, Input, Reached, Reader, Who};
 use super::log::Context;
 use super::pull::{Following, Kept};
 use super::push::{Stage, Waiting};
 use super::server::{Caller, Limits, Transport};
+use super::subscriber::{Subscriber, Subscription};
 use crate::room::rate::Rate;
 use crate::room::{Incoming, Level, Slot};
 use crate::{Error, Timestamp, wire};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 /// A socket on which nothing was pulled for so long is closed, ms: a client whose pings were not
@@ -29,14 +30,18 @@ pub struct Machine {
     pub(super) tickets: u64,
     pub(super) pushes: VecDeque<Waiting>,
     pub(super) stage: Stage,
+    /// Bytes of the pushes that wait.
+    pub(super) waiting: usize,
+    /// Objects that are called with what is new, by the numbers of their subscriptions.
+    pub(super) subscriptions: BTreeMap<u64, Subscription>,
     /// Connections whose attachment may be out of date.
     pub(super) dirty: BTreeSet<Slot>,
     alarm: Option<Timestamp>,
     pub(super) effects: VecDeque<Effect>,
     /// Bytes that this turn has sent.
     pub(super) sent: usize,
-    /// Pulls that go on in the next turn.
-    pub(super) hungry: VecDeque<(Who, Id)>,
+    /// What goes on in the next turn.
+    pub(super) hungry: VecDeque<Reader>,
 }
 
 /// A socket, or a call that waits for its answer.
@@ -80,8 +85,8 @@ pub fn store_of(attachment: &str) -> Option<String> {
 }
 
 impl Machine {
-    /// A store that was opened, with the attachments of the sockets that an earlier life has left
-    /// open; the first has slot 0, and so on.
+    /// A store that was opened, with what an earlier life has left: the attachments of the sockets
+    /// that are open, of which the first has slot 0, and so on; and those who subscribe.
     #[must_use]
     pub fn new(
         store: String,
@@ -89,6 +94,7 @@ impl Machine {
         limits: Limits,
         now: Timestamp,
         sockets: Vec<Option<String>>,
+        subscribers: Vec<(Subscriber, Reached)>,
     ) -> Self {
         let mut machine = Self {
             store,
@@ -100,6 +106,8 @@ impl Machine {
             tickets: 0,
             pushes: VecDeque::new(),
             stage: Stage::Idle,
+            waiting: 0,
+            subscriptions: BTreeMap::new(),
             dirty: BTreeSet::new(),
             alarm: None,
             effects: VecDeque::new(),
@@ -111,6 +119,7 @@ impl Machine {
         }
         machine.ask_again();
         machine.go_on_all();
+        machine.resubscribe(subscribers);
         machine.plan_alarm();
         machine
     }
@@ -209,9 +218,14 @@ impl Machine {
             Input::Taken(slot, serial) => self.taken(Who { slot, serial }),
             Input::HookDone(done) => self.hook_done(done),
             Input::Appended(result) => self.appended(result),
-            Input::Read(reading, page) => self.read(&reading, page),
+            Input::Read(reading, page) => match reading.reader {
+                Reader::Pull(who, id) => self.read(who, &id, reading.after, page),
+                Reader::Subscriber(number) => self.read_for_call(number, reading.after, page),
+            },
             Input::Loaded(context) => self.loaded(context),
+            Input::Called(number, result) => self.called(number, result),
             Input::Alarm => self.ring(),
+            Input::Emptied(context) => self.emptied(context),
         }
     }
 
@@ -221,6 +235,7 @@ impl Machine {
         if !self.hungry.is_empty() {
             self.effects.push_back(Effect::Again);
         }
+        self.keep_subscribers();
         for push in self.pushes.iter_mut().filter(|push| !push.kept) {
             push.kept = true;
             self.dirty.insert(push.who.slot);
@@ -310,17 +325,17 @@ impl Machine {
                 if tag == Tag::Pull && connection.quiet_since.take().is_some() {
                     self.dirty.insert(slot);
                 }
-                let asked =
-                    match tag {
-                        Tag::Ping => {
-                            let pong = r#"{"_tag":"SyncMessage.Pong"}"#;
-                            return self.succeed(who, &id, Some(pong));
-                        }
-                        Tag::Pull => envelope::payload(payload)
-                            .and_then(|pull| self.pull(who, id.clone(), pull)),
-                        Tag::Push => envelope::payload(payload)
-                            .and_then(|push| self.push(who, id.clone(), push)),
-                    };
+                let asked = match tag {
+                    Tag::Ping => {
+                        let pong = r#"{"_tag":"SyncMessage.Pong"}"#;
+                        return self.succeed(who, &id, Some(pong));
+                    }
+                    Tag::Pull => {
+                        envelope::payload(payload).and_then(|pull| self.pull(who, id.clone(), pull))
+                    }
+                    Tag::Push => envelope::payload(payload)
+                        .and_then(|push| self.push(who, id.clone(), push, text.len())),
+                };
                 if let Err(failure) = asked {
                     self.fail(who, &id, &failure);
                 }
@@ -353,7 +368,8 @@ impl Machine {
 
     fn hook_done(&mut self, HookDone(answered): HookDone) {
         match answered {
-            Answered::Push(ticket, result) if self.stage == Stage::Asked(ticket) => {
+            Answered::Push(ticket, result) if matches!(self.stage, Stage::Asked(asked, _) if asked == ticket) =>
+            {
                 self.push_allowed(result);
             }
             Answered::Pull(who, ticket, result) => self.pull_allowed(who, ticket, result),
@@ -377,10 +393,22 @@ impl Machine {
     /// The log cannot be read: every client comes again later.
     pub(super) fn stuck(&mut self, error: &Error) {
         self.log(Level::Error, format!("the log cannot be read: {error}"));
+        self.close_all("internal");
+    }
+
+    /// The log was emptied: clients hear of another backend when they come again, and start over.
+    fn emptied(&mut self, context: Context) {
+        self.context = context;
+        self.unsubscribe_all();
+        self.close_all("the log was emptied");
+    }
+
+    fn close_all(&mut self, reason: &'static str) {
         self.stage = Stage::Idle;
         self.pushes.clear();
+        self.waiting = 0;
         for (slot, _) in self.open() {
-            self.close(slot, wire::CLOSE_FAILED, "internal");
+            self.close(slot, wire::CLOSE_FAILED, reason);
         }
     }
 
@@ -460,9 +488,11 @@ impl Machine {
         self.effects.push_back(Effect::Close(slot, code, reason));
     }
 
-    /// Closes sockets that have asked for nothing for long.
+    /// Closes sockets that have asked for nothing for long, and goes on with what waits.
     fn ring(&mut self) {
         self.alarm = None;
+        self.end_slow_hook();
+        self.call_all();
         let late = self.now.plus_millis(-QUIET);
         for (slot, _) in self.open() {
             let quiet = self
@@ -475,9 +505,10 @@ impl Machine {
     }
 
     fn plan_alarm(&mut self) {
-        let first =
-            self.slots.iter().flatten().filter_map(|connection| connection.quiet_since).min();
-        let Some(at) = first.map(|since| since.plus_millis(QUIET)) else { return };
+        let quiet = self.slots.iter().flatten().filter_map(|connection| connection.quiet_since);
+        let quiet = quiet.min().map(|since| since.plus_millis(QUIET));
+        let first = [quiet, self.next_call(), self.hook_ends()].into_iter().flatten().min();
+        let Some(at) = first else { return };
         // One that rings for nothing costs less than one that is set anew each time.
         if self.alarm.is_none_or(|alarm| alarm > at) {
             self.alarm = Some(at);

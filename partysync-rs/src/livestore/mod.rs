@@ -13,17 +13,21 @@
 mod envelope;
 mod event;
 mod io;
+mod kept;
 mod log;
 mod machine;
+pub mod msgpack;
 mod pull;
 mod push;
 mod server;
+mod subscriber;
 mod turn;
 
 pub use envelope::{Cursor, Id, PING, PONG};
 pub use event::Event;
-pub use io::{Effect, Hook, HookDone, Input, Reading};
+pub use io::{Effect, Hook, HookDone, Input, Reached, Reading};
 pub use log::{Context, Log, Page, PageLimits};
 pub use machine::{Machine, store_of};
-pub use server::{Caller, Limits, LiveStoreServer, Pull, Push, Transport};
+pub use server::{Caller, Limits, LiveStoreServer, Pull, Push, Sent, Transport};
+pub use subscriber::Subscriber;
 pub use turn::{Open, Turn};

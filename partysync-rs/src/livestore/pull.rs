@@ -1,18 +1,19 @@
 //! Pulls: each gets every event once and in order, as fast as it takes them.
 
-use super::envelope::{self, Cursor, Failure, Id, PullRequest};
-use super::io::{Asked, Effect, Hook, Reading, Who};
+use super::envelope::{self, CallerContext, Cursor, Failure, Id, PullRequest};
+use super::io::{Asked, Effect, Hook, Reader, Reading, Who};
 use super::log::{self, Page};
 use super::machine::Machine;
-use super::server::Pull;
+use super::server::{Caller, Pull, Sent, Transport};
 use crate::room::Level;
 use crate::{Code, Error, Result, wire};
 use serde::{Deserialize, Serialize};
+use std::rc::Rc;
 
 /// So many chunks of a catch-up are under way at a time.
 const WINDOW: u32 = 4;
 /// A turn sends about so many bytes: they are all in memory until it ends.
-const TURN_BYTES: usize = 8 * 1024 * 1024;
+pub(super) const TURN_BYTES: usize = 8 * 1024 * 1024;
 /// So many are not acknowledged before a live pull is sent no more until it has caught up.
 const BEHIND: u32 = 16;
 
@@ -27,6 +28,8 @@ pub(super) struct Following {
     /// Chunks without an acknowledgement.
     unread: u32,
     stage: Stage,
+    /// Who is called with later events, when this has come to its end.
+    then: Option<CallerContext>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -64,7 +67,8 @@ impl Following {
     /// A pull of an earlier life.
     pub(super) fn woken(Kept { id, at, end, new }: Kept, head: u64) -> Self {
         let (at, unread) = at.unwrap_or((head, 0));
-        Self { id, at, end, unread, stage: if new { Stage::New } else { Stage::Sent } }
+        let stage = if new { Stage::New } else { Stage::Sent };
+        Self { id, at, end, unread, stage, then: None }
     }
 
     /// What outlives the machine.
@@ -94,6 +98,12 @@ impl Machine {
             return Ok(());
         }
         let (caller, call) = (connection.caller.clone(), connection.call);
+        let rpc = request.rpc_context.filter(|_| caller.transport == Transport::Rpc);
+        let then = rpc.map(|rpc| rpc.caller_context);
+        if then.as_ref().is_some_and(|context| !self.takes_subscriber(context)) {
+            let what = format!("the store has {} subscribers", self.limits.subscribers);
+            return Err(Failure::unknown("TooManySubscribers", what));
+        }
         let at = match &request.cursor {
             None => 0,
             Some(cursor) => {
@@ -112,7 +122,8 @@ impl Machine {
         let live = request.live && !call;
         self.tickets += 1;
         let (ticket, end) = (self.tickets, (!live).then_some(head));
-        let following = Following { id, at, end, unread: 0, stage: Stage::Asked(ticket) };
+        let live = live || then.is_some();
+        let following = Following { id, at, end, unread: 0, stage: Stage::Asked(ticket), then };
         if let Some(connection) = self.who_mut(who) {
             connection.following.push(following);
         }
@@ -145,15 +156,18 @@ impl Machine {
     /// Ends a pull: with a failure, or because it has all that it asked for.
     fn end_pull(&mut self, who: Who, id: &Id, failure: Option<&Failure>) {
         let Some(connection) = self.who_mut(who) else { return };
-        let before = connection.following.len();
-        connection.following.retain(|pull| pull.id != *id);
-        if connection.following.len() == before {
-            return;
-        }
+        let place = connection.following.iter().position(|pull| pull.id == *id);
+        let Some(place) = place else { return };
+        let ended = connection.following.remove(place);
         self.dirty.insert(who.slot);
         match failure {
             Some(failure) => self.fail(who, id, failure),
-            None => self.succeed(who, id, None),
+            None => {
+                self.succeed(who, id, None);
+                if let Some(context) = ended.then {
+                    self.subscribe(context, ended.id, ended.at);
+                }
+            }
         }
     }
 
@@ -168,7 +182,7 @@ impl Machine {
         let (after, all) = (pull.at, pull.at >= pull.end.unwrap_or(head));
         if all && pull.stage == Stage::New {
             pull.stage = Stage::Sent;
-            return self.send_page(who, id, &Page { last: after, ..Page::default() });
+            return self.send_page(who, id, Page { last: after, ..Page::default() });
         }
         if all {
             if pull.end.is_some() {
@@ -179,27 +193,26 @@ impl Machine {
         let id = id.clone();
         if self.sent > TURN_BYTES {
             // The rest is for the next turn.
-            return self.hungry.push_back((who, id));
+            return self.hungry.push_back(Reader::Pull(who, id));
         }
         let Some(pull) = self.following(who, |pull| pull.id == id) else { return };
         pull.stage = Stage::Reading;
         // As much as it may be, until it is known.
         self.sent += self.limits.page_bytes;
-        self.effects.push_back(Effect::Read(Reading { who, id, after }));
+        self.effects.push_back(Effect::Read(Reading { reader: Reader::Pull(who, id), after }));
     }
 
     /// A page was read.
-    pub(super) fn read(&mut self, reading: &Reading, page: Result<Page>) {
-        let Reading { who, id, after } = reading;
+    pub(super) fn read(&mut self, who: Who, id: &Id, after: u64, page: Result<Page>) {
         let wanted =
-            |pull: &Following| pull.id == *id && pull.stage == Stage::Reading && pull.at == *after;
-        let Some(pull) = self.following(*who, wanted) else { return };
+            |pull: &Following| pull.id == *id && pull.stage == Stage::Reading && pull.at == after;
+        let Some(pull) = self.following(who, wanted) else { return };
         pull.stage = Stage::Sent;
         self.sent = self.sent.saturating_sub(self.limits.page_bytes);
         match page {
-            Ok(page) if page.last > *after => self.send_page(*who, id, &page),
-            Ok(_) => self.unread(*who, &Error::retry("it lacks events that it should have")),
-            Err(error) => self.unread(*who, &error),
+            Ok(page) if page.last > after => self.send_page(who, id, page),
+            Ok(_) => self.unread(who, &Error::retry("it lacks events that it should have")),
+            Err(error) => self.unread(who, &error),
         }
     }
 
@@ -231,23 +244,36 @@ impl Machine {
         }
     }
 
-    /// Pulls that the last turn had no room for.
+    /// What the last turn had no room for.
     pub(super) fn go_on_hungry(&mut self) {
-        for (who, id) in std::mem::take(&mut self.hungry) {
-            self.go_on(who, &id);
+        for reader in std::mem::take(&mut self.hungry) {
+            match reader {
+                Reader::Pull(who, id) => self.go_on(who, &id),
+                Reader::Subscriber(number) => self.call(number),
+            }
         }
     }
 
-    fn send_page(&mut self, who: Who, id: &Id, page: &Page) {
+    fn send_page(&mut self, who: Who, id: &Id, page: Page) {
         let (head, backend_id) = (self.context.head, self.context.backend_id.clone());
+        let Some(connection) = self.who_mut(who) else { return };
+        let caller = connection.caller.clone();
         let Some(pull) = self.following(who, |pull| pull.id == *id) else { return };
         pull.at = page.last;
         pull.unread += 1;
         let remaining = pull.end.unwrap_or(head).saturating_sub(pull.at);
-        let value = envelope::page(&page.events, remaining, &backend_id);
+        let call = Some(id).filter(|_| caller.transport == Transport::Rpc);
+        let value = envelope::page(&page.events, remaining, &backend_id, call);
         self.dirty.insert(who.slot);
         self.send(who, envelope::chunk(id, &value));
+        self.told(page.events, remaining, Some(caller));
         self.go_on(who, id);
+    }
+
+    /// Tells the server what was sent.
+    fn told(&mut self, events: String, remaining: u64, caller: Option<Rc<Caller>>) {
+        let sent = Sent { events: events.into(), remaining };
+        self.effects.push_back(Effect::RunHook(Hook(Asked::Sent(sent, caller))));
     }
 
     /// A client has read a chunk.
@@ -284,10 +310,11 @@ impl Machine {
     }
 
     /// The log has grown from `before`: live pulls that had all of it are sent what is new.
-    pub(super) fn publish(&mut self, before: u64, batch: &str) {
+    pub(super) fn publish(&mut self, before: u64, batch: String) {
         let (head, backend_id) = (self.context.head, self.context.backend_id.clone());
-        let value = envelope::page(batch, 0, &backend_id);
+        let value = envelope::page(&batch, 0, &backend_id, None);
         let small = batch.len() <= self.limits.page_bytes;
+        let mut told = self.publish_by_calls(before, Some(&*value).filter(|_| small));
         let mut sent = self.sent;
         for (slot, serial) in self.open() {
             let who = Who { slot, serial };
@@ -306,7 +333,10 @@ impl Machine {
             }
             for frame in frames {
                 match frame {
-                    Ok(frame) => self.send(who, frame),
+                    Ok(frame) => {
+                        told = true;
+                        self.send(who, frame);
+                    }
                     Err(id) => {
                         // It is behind, which is to outlive the machine.
                         self.dirty.insert(slot);
@@ -314,6 +344,9 @@ impl Machine {
                     }
                 }
             }
+        }
+        if told {
+            self.told(batch, 0, None);
         }
     }
 
@@ -329,5 +362,6 @@ impl Machine {
             };
             ids.iter().for_each(|id| self.go_on(who, id));
         }
+        self.call_all();
     }
 }

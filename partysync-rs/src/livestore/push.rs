@@ -15,8 +15,8 @@ use std::rc::Rc;
 pub(super) enum Stage {
     /// It was not looked at.
     Idle,
-    /// A hook was asked about it.
-    Asked(u64),
+    /// A hook was asked about it: its ticket, and since when.
+    Asked(u64, Timestamp),
     /// It is being appended.
     Appending,
     /// Appending has failed: the log is read, to see what is there.
@@ -31,6 +31,7 @@ pub(super) struct Waiting {
     push: Rc<Push>,
     caller: Rc<Caller>,
     created_at: String,
+    bytes: usize,
     /// Whether its socket's attachment says that it waits.
     pub(super) kept: bool,
 }
@@ -52,6 +53,7 @@ impl Machine {
         who: Who,
         id: Id,
         request: PushRequest<'_>,
+        bytes: usize,
     ) -> std::result::Result<(), Failure> {
         self.check_store(&request.store_id)?;
         let (events, most) = (request.batch.len(), self.limits.push_events);
@@ -59,11 +61,16 @@ impl Machine {
             let what = format!("the push has {events} events, and {most} is the limit");
             return Err(Failure::unknown("PushTooLarge", what));
         }
+        if self.waiting + bytes > self.limits.waiting_bytes {
+            self.close(who.slot, 1013, "too many pushes wait");
+            return Ok(());
+        }
         let Some(connection) = self.who_mut(who) else { return Ok(()) };
         let caller = connection.caller.clone();
+        self.waiting += bytes;
         let push = Push { events: request.batch, backend_id: request.backend_id };
         let (push, created_at) = (Rc::new(push), String::new());
-        self.pushes.push_back(Waiting { who, id, push, caller, created_at, kept: false });
+        self.pushes.push_back(Waiting { who, id, push, caller, created_at, bytes, kept: false });
         self.serve();
         Ok(())
     }
@@ -84,7 +91,7 @@ impl Machine {
             }
             let caller = first.caller.clone();
             self.tickets += 1;
-            self.stage = Stage::Asked(self.tickets);
+            self.stage = Stage::Asked(self.tickets, self.now);
             self.effects.push_back(Effect::RunHook(Hook(Asked::Push(self.tickets, push, caller))));
         }
     }
@@ -119,6 +126,22 @@ impl Machine {
         }
     }
 
+    /// When the hook that is asked about the first push has to have answered.
+    pub(super) fn hook_ends(&self) -> Option<Timestamp> {
+        match self.stage {
+            Stage::Asked(_, since) => Some(since.plus_millis(i64::from(self.limits.hook_ms))),
+            _ => None,
+        }
+    }
+
+    /// A hook that does not come back holds up its own push only.
+    pub(super) fn end_slow_hook(&mut self) {
+        if self.hook_ends().is_some_and(|end| end <= self.now) {
+            self.log(Level::Error, "on_push has not come back in time".to_owned());
+            self.push_allowed(Err(Error::new(Code::Unavailable, "the server was too slow")));
+        }
+    }
+
     /// The first push is in the log, or is not.
     pub(super) fn appended(&mut self, result: Result<()>) {
         if self.stage != Stage::Appending {
@@ -136,7 +159,7 @@ impl Machine {
                 // The answer first: a client that sees its own events before gives its push up.
                 self.succeed(who, &id, Some("{}"));
                 let batch = log::render(&push.events, &created_at);
-                self.publish(before, &batch);
+                self.publish(before, batch);
                 self.effects.push_back(Effect::RunHook(Hook(Asked::Pushed(push, caller))));
                 self.serve();
             }
@@ -155,6 +178,7 @@ impl Machine {
     /// The first push, which waits no more.
     fn take(&mut self) -> Option<Waiting> {
         let first = self.pushes.pop_front()?;
+        self.waiting = self.waiting.saturating_sub(first.bytes);
         if first.kept {
             self.dirty.insert(first.who.slot);
         }
@@ -166,7 +190,12 @@ impl Machine {
         let Some(Waiting { who, id, .. }) = self.take() else { return };
         match result {
             Ok(()) => self.succeed(who, &id, Some("{}")),
-            Err(failure) => self.fail(who, &id, &failure),
+            Err(failure) => {
+                self.fail(who, &id, &failure);
+                if matches!(failure, Failure::ServerAhead { .. }) {
+                    self.call_those_behind();
+                }
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::Result;
 use crate::room::rate::Allowed;
 use serde_json::Value as Json;
 use std::future::{Future, ready};
+use std::rc::Rc;
 
 /// What a request came by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum Transport {
     WebSocket,
     /// A request over HTTP.
     Http,
+    /// A call from another Durable Object.
+    Rpc,
 }
 
 /// Who asks.
@@ -47,6 +50,15 @@ pub struct Pull {
     pub live: bool,
 }
 
+/// What was sent to pulls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The events as JSON, with commas between them.
+    pub events: Rc<str>,
+    /// How many are behind them.
+    pub remaining: u64,
+}
+
 /// What a backend takes from clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -70,6 +82,14 @@ pub struct Limits {
     /// The most bytes of a connection's payload and headers together, as they are kept with its
     /// socket; more are refused with 431.
     pub caller_bytes: usize,
+    /// The most objects that follow the log by calls; a live pull of another one fails.
+    pub subscribers: usize,
+    /// The most bytes of pushes that wait for their turn; the connection of another one is closed
+    /// with 1013, and its client pushes again.
+    pub waiting_bytes: usize,
+    /// How long [`LiveStoreServer::on_push`] may take, ms, before its push fails and the next one
+    /// has its turn.
+    pub hook_ms: u32,
 }
 
 impl Default for Limits {
@@ -84,6 +104,9 @@ impl Default for Limits {
             page_events: 100,
             page_bytes: 900_000,
             caller_bytes: 8 * 1024,
+            subscribers: 1_000,
+            waiting_bytes: 16 * 1024 * 1024,
+            hook_ms: 30_000,
         }
     }
 }
@@ -120,7 +143,7 @@ pub trait LiveStoreServer: 'static {
 
     /// What clients may come by.
     fn enabled_transports(&self) -> &[Transport] {
-        &[Transport::WebSocket, Transport::Http]
+        &[Transport::WebSocket, Transport::Http, Transport::Rpc]
     }
 
     /// The names of the request's headers that [`Caller::headers`] is to have, in lower case.
@@ -154,5 +177,12 @@ pub trait LiveStoreServer: 'static {
     fn on_pull(&self, pull: &Pull, caller: &Caller) -> impl Future<Output = Result<()>> {
         let _ = (pull, caller);
         ready(Ok(()))
+    }
+
+    /// After a pull was sent something; `None` for what was just pushed, which all who follow are
+    /// sent. Nothing waits for it.
+    fn on_pull_res(&self, sent: &Sent, caller: Option<&Caller>) -> impl Future<Output = ()> {
+        let _ = (sent, caller);
+        ready(())
     }
 }

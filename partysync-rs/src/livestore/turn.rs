@@ -2,7 +2,8 @@
 //! goes through here.
 
 use super::io::{Effect, HookDone, Input};
-use super::log::{Log, PageLimits};
+use super::kept::Kept;
+use super::log::{Context, Log, PageLimits};
 use super::machine::Machine;
 use super::server::LiveStoreServer;
 use crate::room::turn::Running;
@@ -17,6 +18,7 @@ use std::rc::Rc;
 pub struct Open {
     machine: Machine,
     log: Log,
+    kept: Kept,
 }
 
 /// What a turn leaves to its driver.
@@ -44,6 +46,15 @@ impl std::fmt::Debug for Turn {
     }
 }
 
+impl Turn {
+    fn abort(&mut self, error: Error) {
+        self.effects.retain(|effect| matches!(effect, Effect::Log(..)));
+        self.hooks.clear();
+        self.after.clear();
+        self.aborted = Some(error);
+    }
+}
+
 impl Open {
     /// Opens a store, with the attachments of the sockets that an earlier life has left open.
     ///
@@ -58,8 +69,18 @@ impl Open {
         sockets: Vec<Option<String>>,
     ) -> Result<Self> {
         let (log, context) = Log::open(sql, store, fresh_backend_id)?;
-        let machine = Machine::new(store.to_owned(), context, server.limits(), now, sockets);
-        Ok(Self { machine, log })
+        let (kept, known) = Kept::open(sql)?;
+        let (store, limits) = (store.to_owned(), server.limits());
+        let machine = Machine::new(store, context, limits, now, sockets, known);
+        Ok(Self { machine, log, kept })
+    }
+
+    /// Empties the log, for development: what [`Input::Emptied`] wants to be told.
+    ///
+    /// # Errors
+    /// What SQLite says; nothing has changed then.
+    pub fn empty(&self, sql: &dyn Sql, fresh_backend_id: &str) -> Result<Context> {
+        self.log.empty(sql, fresh_backend_id)
     }
 
     /// The machine.
@@ -119,6 +140,10 @@ impl Open {
                         Log::open(sql, self.machine.store(), &fresh).map(|(_, context)| context),
                     )
                 }
+                Effect::Keep(whom, reached) => match self.kept.keep(sql, &whom, reached) {
+                    Ok(()) => continue,
+                    Err(error) => return turn.abort(error),
+                },
                 Effect::RunHook(hook) => {
                     let (own, awaited) = (server.clone(), hook.is_awaited());
                     let future = async move { hook.run(&*own).await }.boxed_local();
@@ -144,11 +169,7 @@ impl Open {
             if let Input::Read(_, Err(error)) | Input::Loaded(Err(error)) = &input
                 && error.code() == Code::Storage
             {
-                turn.effects.retain(|effect| matches!(effect, Effect::Log(..)));
-                turn.hooks.clear();
-                turn.after.clear();
-                turn.aborted = Some(error.clone());
-                return;
+                return turn.abort(error.clone());
             }
             self.machine.handle(now, input);
         }

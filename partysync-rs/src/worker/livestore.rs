@@ -10,13 +10,18 @@ use super::livestore_open::{Answer, Arriving, Open};
 use crate::Error;
 use crate::livestore::{self, Caller, Input, LiveStoreServer, Transport, Turn};
 use crate::room::Slot;
-use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
+use futures::{Stream, StreamExt, stream};
 use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::task::{self, Poll, ready};
 use wasm_bindgen::JsValue;
 use worker::wasm_bindgen_futures::{future_to_promise, spawn_local};
-use worker::{Request, Response, ResponseBuilder, State, WebSocketPair, console_error, web_sys};
+use worker::{
+    Env, Request, Response, ResponseBuilder, State, WebSocketPair, console_error, web_sys,
+};
 
 /// One store in one Durable Object; `livestore_object!` makes the class around it.
 pub struct LiveStoreObject<S> {
@@ -26,6 +31,7 @@ pub struct LiveStoreObject<S> {
 pub(super) struct Inner<S> {
     pub(super) server: Rc<S>,
     pub(super) state: State,
+    pub(super) env: Env,
     open: RefCell<Option<Open>>,
     /// What happened to sockets since the last turn: all of it is the next one.
     pub(super) gathered: Gathered,
@@ -38,15 +44,16 @@ impl<S> std::fmt::Debug for LiveStoreObject<S> {
 }
 
 impl<S: LiveStoreServer> LiveStoreObject<S> {
-    /// The store of this object's state. Nothing is read before the first request.
+    /// The store of this object's state. Nothing is read before the first request. Subscribers are
+    /// called by the bindings of `env`.
     #[must_use]
-    pub fn new(server: S, state: State) -> Self {
+    pub fn new(server: S, state: State, env: Env) -> Self {
         let (ping, pong) = (livestore::PING, livestore::PONG);
         if let Ok(pair) = worker::WebSocketRequestResponsePair::new(ping, pong) {
             state.set_websocket_auto_response(&pair);
         }
         let (server, open, gathered) = (Rc::new(server), RefCell::default(), Gathered::default());
-        Self { inner: Rc::new(Inner { server, state, open, gathered }) }
+        Self { inner: Rc::new(Inner { server, state, env, open, gathered }) }
     }
 
     /// A sync request: a WebSocket to be accepted, or one call.
@@ -60,6 +67,16 @@ impl<S: LiveStoreServer> LiveStoreObject<S> {
             Ok(web_sys::Response::from(response).into())
         })
         .into())
+    }
+
+    /// A call of another object: messages of LiveStore's Durable Object RPC, answered with such, or
+    /// with a stream of them.
+    ///
+    /// # Errors
+    /// What the runtime says.
+    pub fn rpc(&self, messages: &JsValue) -> Result<JsValue, JsValue> {
+        let (inner, bytes) = (self.inner.clone(), js_sys::Uint8Array::new(messages).to_vec());
+        Ok(future_to_promise(async move { Ok(inner.rpc(&bytes).await?) }).into())
     }
 
     /// A frame from a socket.
@@ -118,7 +135,7 @@ impl<S: LiveStoreServer> Gather for Inner<S> {
 
 impl<S: LiveStoreServer> Inner<S> {
     /// The store that this object holds, if anything says so.
-    fn known_store(&self) -> Option<String> {
+    pub(super) fn known_store(&self) -> Option<String> {
         if let Some(open) = self.open.borrow().as_ref() {
             return Some(open.store.machine().store().to_owned());
         }
@@ -172,60 +189,57 @@ impl<S: LiveStoreServer> Inner<S> {
                     return Response::error(format!("the limit is {limit} bytes"), 413);
                 };
                 let body = String::from_utf8_lossy(&body);
-                let (told, parts) = unbounded();
-                let input = Input::Call(caller, &body);
-                match self.turn(&store_id, Some(input), Some(Arriving::Call(told)))? {
-                    Some(Answer::Accepted(slot, serial)) => self.respond(slot, serial, parts).await,
-                    Some(Answer::Refused(status, why)) => Response::error(why, status),
-                    None => Response::error("internal", 500),
+                match self.call(&store_id, caller, &body).await? {
+                    Called::Refused(status, why) => Response::error(why, status),
+                    Called::Whole(parts) => {
+                        Ok(json()?.fixed(format!("[{}]", parts.join(",")).into_bytes()))
+                    }
+                    Called::Parts(parts) => {
+                        let first = std::iter::once("[").chain(std::iter::repeat(","));
+                        let parts = parts.zip(stream::iter(first));
+                        let parts = parts.map(|(part, before)| format!("{before}{part}"));
+                        let all = parts.chain(stream::once(async { "]".to_owned() }));
+                        json()?
+                            .from_stream(all.map(|part| Ok::<_, worker::Error>(part.into_bytes())))
+                    }
                 }
             }
+            Transport::Rpc => Response::error("this is no call", 400),
         }
     }
 
-    /// A call's answer: an array of messages. Those of a pull are made as they are read; anything
-    /// else is answered when it is done, as a whole, which the runtime holds back until what was
-    /// written is kept.
-    async fn respond(
+    /// One call: its answer's messages. Those of a pull are made as they are read; anything else is
+    /// answered when it is done, as a whole, which the runtime holds back until what was written is
+    /// kept.
+    pub(super) async fn call(
         self: &Rc<Self>,
-        slot: Slot,
-        serial: u64,
-        mut parts: UnboundedReceiver<String>,
-    ) -> worker::Result<Response> {
+        store: &str,
+        caller: Caller,
+        message: &str,
+    ) -> worker::Result<Called<S>> {
+        let (told, mut parts) = unbounded();
+        let input = Input::Call(caller, message);
+        let (slot, serial) = match self.turn(store, Some(input), Some(Arriving::Call(told)))? {
+            Some(Answer::Accepted(slot, serial)) => (slot, serial),
+            Some(Answer::Refused(status, why)) => return Ok(Called::Refused(status, why)),
+            None => return Ok(Called::Refused(500, "internal".to_owned())),
+        };
         let mut reader = Reader { inner: Rc::downgrade(self), slot, serial, complete: false };
-        let mut early: Vec<String> = parts.next().await.into_iter().collect();
-        let mut complete = false;
-        while !complete {
+        let mut early: VecDeque<String> = parts.next().await.into_iter().collect();
+        loop {
             match parts.try_recv() {
-                Ok(part) => early.push(part),
-                Err(error) if error.is_closed() => complete = true,
-                Err(_) => break,
-            }
-        }
-        reader.complete = complete;
-        let builder = ResponseBuilder::new().with_header("content-type", "application/json")?;
-        if complete {
-            return Ok(builder.fixed(format!("[{}]", early.join(",")).into_bytes()));
-        }
-        let parts = futures::stream::iter(early).chain(parts);
-        let stream = futures::stream::unfold(Some((reader, parts, '[')), |state| async move {
-            let (mut reader, mut parts, before) = state?;
-            match parts.next().await {
-                Some(part) => {
-                    reader.taken();
-                    Some((Ok(format!("{before}{part}").into_bytes()), Some((reader, parts, ','))))
-                }
-                None => {
+                Ok(part) => early.push_back(part),
+                Err(error) if error.is_closed() => {
                     reader.complete = true;
-                    Some((Ok::<_, worker::Error>(b"]".to_vec()), None))
+                    return Ok(Called::Whole(early.into()));
                 }
+                Err(_) => return Ok(Called::Parts(Parts { early, more: parts, reader })),
             }
-        });
-        builder.from_stream(stream)
+        }
     }
 
     /// Takes the store through a turn with all that has happened, and an input of its own.
-    fn turn(
+    pub(super) fn turn(
         self: &Rc<Self>,
         store: &str,
         input: Option<Input<'_>>,
@@ -290,8 +304,45 @@ impl<S: LiveStoreServer> Inner<S> {
     }
 }
 
+/// The answer to a call.
+pub(super) enum Called<S: LiveStoreServer> {
+    Refused(u16, String),
+    Whole(Vec<String>),
+    Parts(Parts<S>),
+}
+
+/// The messages of an answer, which is made as they are read.
+pub(super) struct Parts<S: LiveStoreServer> {
+    early: VecDeque<String>,
+    more: UnboundedReceiver<String>,
+    reader: Reader<S>,
+}
+
+impl<S: LiveStoreServer> Stream for Parts<S> {
+    type Item = String;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<Option<String>> {
+        let next = match self.early.pop_front() {
+            Some(part) => Some(part),
+            None => ready!(self.more.poll_next_unpin(context)),
+        };
+        match &next {
+            Some(_) => self.reader.taken(),
+            None => self.reader.complete = true,
+        }
+        Poll::Ready(next)
+    }
+}
+
+fn json() -> worker::Result<ResponseBuilder> {
+    ResponseBuilder::new().with_header("content-type", "application/json")
+}
+
 /// Who reads a call's answer.
-struct Reader<S: LiveStoreServer> {
+pub(super) struct Reader<S: LiveStoreServer> {
     inner: Weak<Inner<S>>,
     slot: Slot,
     serial: u64,
@@ -348,6 +399,14 @@ macro_rules! livestore_object {
         $crate::livestore_object!($server = |_env| ::std::default::Default::default());
     };
     ($server:ident = $make:expr) => {
-        $crate::__object_class!($server, LiveStoreObject, $make);
+        $crate::__object_class!(
+            $server,
+            LiveStoreObject,
+            $make,
+            |server, state, env| $crate::worker::LiveStoreObject::new(server, state, env),
+            pub fn rpc(&self, messages: JsValue) -> ::std::result::Result<JsValue, JsValue> {
+                self.object.rpc(&messages)
+            }
+        );
     };
 }

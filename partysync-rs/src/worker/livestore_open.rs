@@ -120,7 +120,7 @@ impl Open {
     /// Does what a turn has led to.
     pub(super) fn carry_out<S: LiveStoreServer>(
         &mut self,
-        inner: &Inner<S>,
+        inner: &Rc<Inner<S>>,
         effects: Vec<Effect>,
         mut arriving: Option<Arriving>,
     ) -> crate::Result<Option<Answer>> {
@@ -173,8 +173,13 @@ impl Open {
                 Effect::SetAlarm(at) => set_alarm(&inner.js().storage(), at)?,
                 Effect::Log(Level::Error, message) => console_error!("{message}"),
                 Effect::Log(Level::Warn, message) => console_warn!("{message}"),
+                Effect::Call(number, whom, frame) => inner.call_subscriber(number, &whom, &frame),
                 // Of the turn itself.
-                Effect::Append(..) | Effect::Read(_) | Effect::Load | Effect::RunHook(_) => {
+                Effect::Append(..)
+                | Effect::Read(_)
+                | Effect::Load
+                | Effect::Keep(..)
+                | Effect::RunHook(_) => {
                     return Err(Error::new(Code::Internal, "an effect was not carried out"));
                 }
             }

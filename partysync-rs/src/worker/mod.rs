@@ -41,6 +41,8 @@ mod livestore;
 mod livestore_front;
 #[cfg(feature = "livestore")]
 mod livestore_open;
+#[cfg(feature = "livestore")]
+mod livestore_rpc;
 mod object;
 mod open;
 mod router;
@@ -85,7 +87,9 @@ macro_rules! durable_object {
         $crate::durable_object!($server = |_env| ::std::default::Default::default());
     };
     ($server:ident = $make:expr) => {
-        $crate::__object_class!($server, Object, $make);
+        $crate::__object_class!($server, Object, $make, |server, state, _env| {
+            $crate::worker::Object::new(server, state)
+        });
     };
 }
 
@@ -93,7 +97,7 @@ macro_rules! durable_object {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __object_class {
-    ($server:ident, $object:ident, $make:expr) => {
+    ($server:ident, $object:ident, $make:expr, $new:expr $(, $($method:tt)*)?) => {
         const _: () = {
             type PartysyncServer = $server;
 
@@ -123,9 +127,13 @@ macro_rules! __object_class {
                         state: ::worker::worker_sys::DurableObjectState,
                         env: ::worker::Env,
                     ) -> Self {
-                        let server = partysync_make(&env);
-                        Self { object: $crate::worker::$object::new(server, state.into()) }
+                        type Object = $crate::worker::$object<PartysyncServer>;
+                        let new: fn(PartysyncServer, ::worker::State, ::worker::Env) -> Object =
+                            $new;
+                        Self { object: new(partysync_make(&env), state.into(), env) }
                     }
+
+                    $($($method)*)?
 
                     pub fn fetch(
                         &self,

@@ -1,7 +1,7 @@
 //! A store on a database in memory, and raw clients of it.
 
 use partysync::Timestamp;
-use partysync::livestore::{Caller, Effect, Input, LiveStoreServer, Open, Transport};
+use partysync::livestore::{Caller, Effect, Input, LiveStoreServer, Open, Subscriber, Transport};
 use partysync::room::{Incoming, Slot};
 use partysync::sql::{Sql, Sqlite, Turns};
 use serde_json::{Value as Json, json};
@@ -33,6 +33,8 @@ pub struct Store<S> {
     pub refused: Option<(u16, String)>,
     pub hooks: Vec<futures::future::LocalBoxFuture<'static, partysync::livestore::HookDone>>,
     pub again: bool,
+    /// Subscribers that are being called.
+    pub calls: Vec<(u64, Subscriber, Json)>,
     /// The most bytes that a turn has sent.
     pub most: usize,
     lives: u32,
@@ -86,6 +88,7 @@ impl<S: LiveStoreServer> Store<S> {
             refused: None,
             hooks: Vec::new(),
             again: false,
+            calls: Vec::new(),
             most: 0,
             lives: 0,
         }
@@ -150,6 +153,10 @@ impl<S: LiveStoreServer> Store<S> {
                 }
                 Effect::Again => self.again = true,
                 Effect::SetAlarm(at) => self.alarm = at,
+                Effect::Call(number, whom, frame) => {
+                    let frame = serde_json::from_str(&frame).expect(&frame);
+                    self.calls.push((number, (*whom).clone(), frame));
+                }
                 Effect::Log(..) => {}
                 other => panic!("{other:?}"),
             }
@@ -169,7 +176,12 @@ impl<S: LiveStoreServer> Store<S> {
 
     /// One call over HTTP, to its end.
     pub fn call(&mut self, body: &str) -> Vec<Json> {
-        let slot = self.turn(Input::Call(caller(Transport::Http), body)).expect("a call");
+        self.call_by(Transport::Http, body)
+    }
+
+    /// One call, to its end.
+    pub fn call_by(&mut self, transport: Transport, body: &str) -> Vec<Json> {
+        let slot = self.turn(Input::Call(caller(transport), body)).expect("a call");
         let mut all = self.take(slot);
         while self.sockets[&slot].closed.is_none() {
             let serial = self.sockets[&slot].serial;
@@ -208,8 +220,16 @@ impl<S: LiveStoreServer> Store<S> {
     /// The process is killed: sockets break.
     pub fn kill(&mut self) {
         self.open = None;
+        self.calls.clear();
         self.hooks.clear();
         self.sockets.clear();
+    }
+
+    /// Time goes on to the alarm, which rings.
+    pub fn ring(&mut self) {
+        let at = self.alarm.take().expect("an alarm");
+        self.now = self.now.max(at);
+        self.turn(Input::Alarm);
     }
 
     pub fn log(&self) -> Vec<u64> {

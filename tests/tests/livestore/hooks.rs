@@ -3,7 +3,7 @@
 use crate::harness::{STORE, Store, event, exit, pull, push, request, seqs};
 use futures::channel::oneshot::{Receiver, Sender, channel};
 use futures::executor::block_on;
-use partysync::livestore::{Caller, Input, LiveStoreServer, Pull, Push};
+use partysync::livestore::{Caller, Input, LiveStoreServer, Pull, Push, Sent};
 use partysync::{Error, Result};
 use serde_json::json;
 use std::cell::RefCell;
@@ -145,4 +145,83 @@ fn an_object_that_sleeps_while_a_hook_waits_has_its_client_come_again() {
     assert_eq!((store.closed(a), store.closed(b)), (Some(1012), None));
     let frames = store.frame(b, &push("3", 1..=1));
     assert_eq!(exit(&frames, "3").unwrap()["_tag"], "Success");
+}
+
+#[test]
+fn a_hook_that_does_not_come_back_holds_up_its_own_push_only() {
+    let asks = Asks::default();
+    let mut store = Store::new(asks.clone());
+    let (a, b) = (store.connect(), store.connect());
+    // What pulls nothing is closed meanwhile.
+    for socket in [a, b] {
+        assert_eq!(store.frame(socket, &pull("0", true, None)).len(), 1);
+    }
+    let never = asks.next();
+    assert!(store.frame(a, &push("1", 1..=1)).is_empty());
+    assert!(store.frame(b, &push("2", 1..=2)).is_empty());
+    let before = store.now;
+    while store.take(b).is_empty() {
+        assert!(store.take(a).is_empty());
+        store.ring();
+    }
+    assert_eq!(store.now.as_millis() - before.as_millis(), 30_000);
+    assert_eq!(message(&store.take(a), "1"), "the server was too slow");
+    assert_eq!(store.log(), [1, 2]);
+    // It comes back after all: its push is over.
+    never.send(Ok(())).unwrap();
+    let hook = store.hooks.remove(0);
+    store.turn(Input::HookDone(block_on(hook)));
+    assert_eq!(store.log(), [1, 2]);
+    assert!(store.take(a).is_empty());
+}
+
+#[test]
+fn pushes_that_wait_have_a_bound() {
+    let asks = Asks::default();
+    let mut store = Store::new(asks.clone());
+    let answer = asks.next();
+    let mut sockets = Vec::new();
+    let large = |seq: u64| {
+        let mut event = event(seq);
+        event["args"] = json!("x".repeat(800_000));
+        let batch = json!({"storeId": STORE, "batch": [event], "backendId": {"_tag": "None"}});
+        request("1", "Push", batch)
+    };
+    for seq in 1..=40 {
+        let socket = store.connect();
+        store.frame(socket, &large(seq));
+        sockets.push(socket);
+    }
+    let closed: Vec<_> = sockets.iter().map(|socket| store.closed(*socket)).collect();
+    assert_eq!(closed.iter().filter(|code| code.is_none()).count(), 16 * 1024 * 1024 / 800_000);
+    assert!(closed.iter().all(|code| code.is_none_or(|code| code == 1013)), "{closed:?}");
+    answer.send(Ok(())).unwrap();
+    let hook = store.hooks.remove(0);
+    store.turn(Input::HookDone(block_on(hook)));
+    assert_eq!(store.log().len(), 16 * 1024 * 1024 / 800_000);
+    // Whoever was turned away comes again.
+    let socket = store.connect();
+    let frames = store.frame(socket, &large(store.log().len() as u64 + 1));
+    assert_eq!(exit(&frames, "1").unwrap()["_tag"], "Success");
+}
+
+#[test]
+fn the_server_is_told_what_was_sent() {
+    #[derive(Default, Clone)]
+    struct Told(Rc<RefCell<Vec<(usize, u64, bool)>>>);
+    impl LiveStoreServer for Told {
+        async fn on_pull_res(&self, sent: &Sent, caller: Option<&Caller>) {
+            let events: Vec<serde_json::Value> =
+                serde_json::from_str(&format!("[{}]", sent.events)).unwrap();
+            self.0.borrow_mut().push((events.len(), sent.remaining, caller.is_some()));
+        }
+    }
+    let told = Told::default();
+    let mut store = Store::new(told.clone());
+    let socket = store.connect();
+    store.frame(socket, &push("1", 1..=130));
+    assert!(told.0.borrow().is_empty(), "nobody follows");
+    store.frame(socket, &pull("2", true, None));
+    store.frame(socket, &push("3", 131..=132));
+    assert_eq!(*told.0.borrow(), [(100, 30, true), (30, 0, true), (2, 0, false)]);
 }

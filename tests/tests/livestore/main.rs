@@ -6,3 +6,4 @@ mod hooks;
 mod hostile;
 mod interleaved;
 mod protocol;
+mod subscribers;

@@ -1,0 +1,152 @@
+//! LiveStore's Durable Object RPC: calls of other objects, and calls to those that subscribe.
+
+use super::livestore::{Called, Inner};
+use super::sql::js_error;
+use crate::livestore::{Caller, Input, LiveStoreServer, Subscriber, Transport, msgpack};
+use crate::{Code, Error};
+use futures::StreamExt;
+use futures::future::{Either, select};
+use js_sys::{JsString, Promise, Uint8Array};
+use serde::Deserialize;
+use serde_json::json;
+use std::rc::Rc;
+use std::time::Duration;
+use wasm_bindgen::prelude::*;
+use worker::wasm_bindgen_futures::JsFuture;
+use worker::{Delay, ResponseBuilder, console_error, web_sys};
+
+/// A subscriber that does not answer for so long is called again later.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[wasm_bindgen(inline_js = "
+import { DurableObject } from 'cloudflare:workers';
+import * as exports from '../../index.js';
+
+// The runtime passes calls on only to classes that extend its own, which a class of wasm-bindgen
+// cannot. The classes are there when all modules have run, and are looked at after that.
+queueMicrotask(() => {
+  for (const value of Object.values(exports)) {
+    const prototype = typeof value === 'function' ? value.prototype : undefined;
+    if (prototype?.rpc && prototype.webSocketMessage) {
+      Object.setPrototypeOf(prototype, DurableObject.prototype);
+      Object.setPrototypeOf(value, DurableObject);
+    }
+  }
+});
+
+// Null where there is no such object.
+export function call_subscriber(env, binding, object, frame) {
+  const namespace = env[binding];
+  if (typeof namespace?.idFromString !== 'function') return null;
+  let id;
+  try {
+    id = namespace.idFromString(object);
+  } catch {
+    return null;
+  }
+  return namespace.get(id).syncUpdateRpc(JSON.parse(frame));
+}")]
+extern "C" {
+    #[wasm_bindgen(catch)]
+    fn call_subscriber(
+        env: &JsValue,
+        binding: &str,
+        object: &str,
+        frame: &JsString,
+    ) -> Result<Option<Promise>, JsValue>;
+}
+
+/// The store that a message names.
+fn store_of(message: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Message {
+        payload: Payload,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Payload {
+        store_id: String,
+    }
+    serde_json::from_str(message).ok().map(|Message { payload }| payload.store_id)
+}
+
+fn bytes<'m>(messages: impl IntoIterator<Item = &'m str>) -> worker::Result<Vec<u8>> {
+    msgpack::encode(messages).map_err(worker::Error::from)
+}
+
+fn to_js<'m>(messages: impl IntoIterator<Item = &'m str>) -> worker::Result<JsValue> {
+    Ok(Uint8Array::from(bytes(messages)?.as_slice()).into())
+}
+
+/// What is wrong with all that was sent.
+fn defect(why: &str) -> worker::Result<JsValue> {
+    to_js([&*json!({"_tag": "Defect", "defect": why}).to_string()])
+}
+
+impl<S: LiveStoreServer> Inner<S> {
+    /// Answers the messages of a call. A pull that comes alone is answered with a stream, as long as
+    /// there is more to come; LiveStore's clients take both.
+    pub(super) async fn rpc(self: &Rc<Self>, messages: &[u8]) -> worker::Result<JsValue> {
+        if !self.server.enabled_transports().contains(&Transport::Rpc) {
+            return Err("this transport is not enabled".into());
+        }
+        let limit = self.server.limits().frame_bytes;
+        let messages = match msgpack::decode(messages, limit) {
+            Ok(messages) if messages.iter().map(String::len).sum::<usize>() <= limit => messages,
+            Ok(_) => return defect(&format!("the limit is {limit} bytes")),
+            Err(error) => return defect(error.message()),
+        };
+        let mut answers = Vec::new();
+        for message in &messages {
+            // What names no store is no request, and asks for nothing.
+            let Some(store_id) = store_of(message) else { continue };
+            let caller = Caller {
+                store_id: store_id.clone(),
+                payload: None,
+                headers: Vec::new(),
+                transport: Transport::Rpc,
+            };
+            match self.call(&store_id, caller, message).await? {
+                Called::Refused(_, why) => return defect(&why),
+                Called::Whole(parts) => answers.extend(parts),
+                Called::Parts(parts) if messages.len() == 1 => {
+                    let parts = parts.map(|part| bytes([&*part]));
+                    let response = ResponseBuilder::new().from_stream(parts)?;
+                    let body = web_sys::Response::from(response).body();
+                    return Ok(body.map(JsValue::from).unwrap_or_default());
+                }
+                Called::Parts(parts) => answers.extend(parts.collect::<Vec<_>>().await),
+            }
+        }
+        to_js(answers.iter().map(String::as_str))
+    }
+
+    /// Calls a subscriber; what comes of it is an input.
+    pub(super) fn call_subscriber(self: &Rc<Self>, number: u64, whom: &Subscriber, frame: &str) {
+        let env: &JsValue = self.env.as_ref();
+        let called = call_subscriber(env, &whom.binding, &whom.object, &JsString::from(frame));
+        let inner = self.clone();
+        self.state.wait_until(async move {
+            let result = match called {
+                Err(error) => Err(js_error(&error)),
+                Ok(None) => Err(Error::new(Code::NotFound, "the worker has no such binding")),
+                Ok(Some(answer)) => {
+                    match select(JsFuture::from(answer), Delay::from(PATIENCE)).await {
+                        Either::Left((answer, _)) => {
+                            answer.map(drop).map_err(|error| js_error(&error))
+                        }
+                        Either::Right(_) => Err(Error::retry("it does not answer")),
+                    }
+                }
+            };
+            let result = result.map_err(|error| match error.code() {
+                Code::NotFound => error,
+                _ => Error::retry(error.message().to_owned()),
+            });
+            let Some(store) = inner.known_store() else { return };
+            if let Err(error) = inner.turn(&store, Some(Input::Called(number, result)), None) {
+                console_error!("livestore: a turn failed: {error}");
+            }
+        });
+    }
+}
