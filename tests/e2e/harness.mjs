@@ -140,12 +140,12 @@ export class Server {
     if (this.ownData) rmSync(this.data, { recursive: true, force: true, maxRetries: 10 });
   }
 
-  /** The rows of a query on each SQLite file that has this table: one list for each room. */
-  sqlite(table, query) {
-    const folder = join(this.data, "v3/do");
+  /** The rows of a query on each SQLite file that has this table: one list for each room, or of D1. */
+  sqlite(table, query, { of = "do", write = false } = {}) {
+    const folder = join(this.data, "v3", of);
     const files = readdirSync(folder, { recursive: true }).filter((name) => name.endsWith(".sqlite"));
     return files.flatMap((file) => {
-      const db = new DatabaseSync(join(folder, file), { readOnly: true });
+      const db = new DatabaseSync(join(folder, file), { readOnly: !write });
       try {
         const found = db.prepare("SELECT 1 FROM sqlite_master WHERE name = ?").get(table);
         return found ? [db.prepare(query).all()] : [];

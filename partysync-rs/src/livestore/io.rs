@@ -1,9 +1,9 @@
 //! What goes into a store's machine, and what comes out.
 
 use super::envelope::Id;
-use super::log::{Context, Page};
 use super::server::{Caller, LiveStoreServer, Pull, Push, Sent};
 use super::subscriber::Subscriber;
+use super::table::{Context, Page};
 use crate::room::{Incoming, Level, Slot};
 use crate::{Result, Timestamp};
 use std::rc::Rc;
@@ -36,8 +36,10 @@ pub enum Input<'a> {
     Called(u64, Result<()>),
     /// The alarm rang.
     Alarm,
-    /// The log was emptied, and has this context now.
-    Emptied(Context),
+    /// Empty the log, for development; it is to have this backend id then.
+    Empty(String),
+    /// The answer to [`Effect::Empty`].
+    Emptied(Result<Context>),
 }
 
 /// Something that a driver has to do.
@@ -63,6 +65,8 @@ pub enum Effect {
     Read(Reading),
     /// Read the log's context anew: [`Input::Loaded`].
     Load,
+    /// Remove all events, and give the log this backend id: [`Input::Emptied`].
+    Empty(String),
     /// Call a subscriber with this frame: [`Input::Called`] with the number. An error of the code
     /// [`Code::NotFound`](crate::Code::NotFound) says that there is no such object to call.
     Call(u64, Rc<Subscriber>, String),

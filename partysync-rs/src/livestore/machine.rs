@@ -2,11 +2,11 @@
 
 use super::envelope::{self, Failure, Id, Message, PONG, Tag};
 use super::io::{Answered, Effect, HookDone, Input, Reached, Reader, Who};
-use super::log::Context;
 use super::pull::{Following, Kept};
 use super::push::{Stage, Waiting};
 use super::server::{Caller, Limits, Transport};
 use super::subscriber::{Subscriber, Subscription};
+use super::table::Context;
 use crate::room::rate::Rate;
 use crate::room::{Incoming, Level, Slot};
 use crate::{Error, Timestamp, wire};
@@ -30,6 +30,8 @@ pub struct Machine {
     pub(super) tickets: u64,
     pub(super) pushes: VecDeque<Waiting>,
     pub(super) stage: Stage,
+    /// The backend id that the log gets when it is emptied, which is to be next.
+    pub(super) emptying: Option<String>,
     /// Bytes of the pushes that wait.
     pub(super) waiting: usize,
     /// Objects that are called with what is new, by the numbers of their subscriptions.
@@ -106,6 +108,7 @@ impl Machine {
             tickets: 0,
             pushes: VecDeque::new(),
             stage: Stage::Idle,
+            emptying: None,
             waiting: 0,
             subscriptions: BTreeMap::new(),
             dirty: BTreeSet::new(),
@@ -225,6 +228,10 @@ impl Machine {
             Input::Loaded(context) => self.loaded(context),
             Input::Called(number, result) => self.called(number, result),
             Input::Alarm => self.ring(),
+            Input::Empty(fresh) => {
+                self.emptying = Some(fresh);
+                self.serve();
+            }
             Input::Emptied(context) => self.emptied(context),
         }
     }
@@ -397,10 +404,25 @@ impl Machine {
     }
 
     /// The log was emptied: clients hear of another backend when they come again, and start over.
-    fn emptied(&mut self, context: Context) {
-        self.context = context;
-        self.unsubscribe_all();
-        self.close_all("the log was emptied");
+    fn emptied(&mut self, context: crate::Result<Context>) {
+        match context {
+            Ok(context) => {
+                self.context = context;
+                self.unsubscribe_all();
+                self.close_all("the log was emptied");
+            }
+            Err(error) => {
+                // It may be empty all the same.
+                self.log(Level::Error, format!("the log was not emptied: {error}"));
+                self.effects.push_back(Effect::Load);
+            }
+        }
+    }
+
+    /// How many sockets and calls are open, and how many objects follow by calls.
+    #[must_use]
+    pub fn followers(&self) -> (usize, usize) {
+        (self.open().len(), self.subscriptions.len())
     }
 
     fn close_all(&mut self, reason: &'static str) {

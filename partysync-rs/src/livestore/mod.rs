@@ -10,6 +10,7 @@
 //! ended because something failed for a while, since clients of 0.4 pull no more then: their
 //! socket is closed instead, and they come again.
 
+mod context;
 mod envelope;
 mod event;
 mod io;
@@ -21,13 +22,15 @@ mod pull;
 mod push;
 mod server;
 mod subscriber;
+mod table;
 mod turn;
 
 pub use envelope::{Cursor, Id, PING, PONG};
 pub use event::Event;
 pub use io::{Effect, Hook, HookDone, Input, Reached, Reading};
-pub use log::{Context, Log, Page, PageLimits};
+pub use log::Log;
 pub use machine::{Machine, store_of};
 pub use server::{Caller, Limits, LiveStoreServer, Pull, Push, Sent, Transport};
 pub use subscriber::Subscriber;
+pub use table::{Context, Page, PageLimits, Table, batches, table_name};
 pub use turn::{Open, Turn};

@@ -2,9 +2,9 @@
 
 use super::envelope::{self, CallerContext, Cursor, Failure, Id, PullRequest};
 use super::io::{Asked, Effect, Hook, Reader, Reading, Who};
-use super::log::{self, Page};
 use super::machine::Machine;
 use super::server::{Caller, Pull, Sent, Transport};
+use super::table::{self, Page};
 use crate::room::Level;
 use crate::{Code, Error, Result, wire};
 use serde::{Deserialize, Serialize};
@@ -145,7 +145,7 @@ impl Machine {
             Err(error) if error.code() == Code::Unavailable => {
                 self.close(who.slot, wire::CLOSE_FAILED, "try again");
             }
-            Err(error) => self.end_pull(who, &id, Some(&log::failed(&error))),
+            Err(error) => self.end_pull(who, &id, Some(&table::failed(&error))),
         }
     }
 

@@ -3,9 +3,9 @@
 use super::envelope::{Failure, Id, PushRequest};
 use super::event::check_order;
 use super::io::{Asked, Effect, Hook, Who};
-use super::log;
 use super::machine::Machine;
 use super::server::{Caller, Push};
+use super::table;
 use crate::room::Level;
 use crate::{Code, Error, Result, Timestamp};
 use std::rc::Rc;
@@ -19,7 +19,7 @@ pub(super) enum Stage {
     Asked(u64, Timestamp),
     /// It is being appended.
     Appending,
-    /// Appending has failed: the log is read, to see what is there.
+    /// Appending has failed, and the log is read to see what is there; or the log is emptied.
     Loading,
 }
 
@@ -77,6 +77,12 @@ impl Machine {
 
     /// Goes on with the first push, if nothing is under way.
     pub(super) fn serve(&mut self) {
+        if self.stage == Stage::Idle
+            && let Some(fresh) = self.emptying.take()
+        {
+            self.stage = Stage::Loading;
+            self.effects.push_back(Effect::Empty(fresh));
+        }
         while self.stage == Stage::Idle
             && let Some(first) = self.pushes.front()
         {
@@ -120,7 +126,7 @@ impl Machine {
             }
             Err(error) => {
                 self.stage = Stage::Idle;
-                self.answer(Err(log::failed(&error)));
+                self.answer(Err(table::failed(&error)));
                 self.serve();
             }
         }
@@ -158,7 +164,7 @@ impl Machine {
                 }
                 // The answer first: a client that sees its own events before gives its push up.
                 self.succeed(who, &id, Some("{}"));
-                let batch = log::render(&push.events, &created_at);
+                let batch = table::render(&push.events, &created_at);
                 self.publish(before, batch);
                 self.effects.push_back(Effect::RunHook(Hook(Asked::Pushed(push, caller))));
                 self.serve();

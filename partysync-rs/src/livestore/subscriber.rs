@@ -3,9 +3,9 @@
 
 use super::envelope::{self, CallerContext, Id};
 use super::io::{Effect, Reached, Reader, Reading};
-use super::log::Page;
 use super::machine::Machine;
 use super::pull::TURN_BYTES;
+use super::table::Page;
 use crate::room::Level;
 use crate::{Code, Error, Result, Timestamp};
 use std::rc::Rc;

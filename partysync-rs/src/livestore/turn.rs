@@ -1,11 +1,13 @@
 //! Turns of a store whose log is in the database of its object, or of a test. Every driver of one
 //! goes through here.
 
+use super::context;
 use super::io::{Effect, HookDone, Input};
 use super::kept::Kept;
-use super::log::{Context, Log, PageLimits};
+use super::log::Log;
 use super::machine::Machine;
 use super::server::LiveStoreServer;
+use super::table::{Context, PageLimits};
 use crate::room::turn::Running;
 use crate::sql::Sql;
 use crate::{Code, Error, Result, Timestamp};
@@ -17,8 +19,16 @@ use std::rc::Rc;
 #[derive(Debug)]
 pub struct Open {
     machine: Machine,
-    log: Log,
+    place: Place,
     kept: Kept,
+}
+
+/// Where the log is.
+#[derive(Debug)]
+enum Place {
+    Here(Log),
+    /// Its driver reads and appends; this is what is kept of its context.
+    Elsewhere(Context),
 }
 
 /// What a turn leaves to its driver.
@@ -69,18 +79,49 @@ impl Open {
         sockets: Vec<Option<String>>,
     ) -> Result<Self> {
         let (log, context) = Log::open(sql, store, fresh_backend_id)?;
+        Self::with(server, sql, store, context, Place::Here(log), now, sockets)
+    }
+
+    /// Opens a store whose log is elsewhere, and ends with the event of this number: turns leave
+    /// [`Effect::Append`], [`Effect::Read`] and [`Effect::Load`] to their driver.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn elsewhere<S: LiveStoreServer>(
+        server: &S,
+        sql: &dyn Sql,
+        store: &str,
+        fresh_backend_id: &str,
+        head: u64,
+        now: Timestamp,
+        sockets: Vec<Option<String>>,
+    ) -> Result<Self> {
+        let context = context::open(sql, store, fresh_backend_id, head)?;
+        let place = Place::Elsewhere(context.clone());
+        Self::with(server, sql, store, context, place, now, sockets)
+    }
+
+    /// What is kept of a store whose log is elsewhere, before that is opened.
+    ///
+    /// # Errors
+    /// What SQLite says; [`Code::Forbidden`] where the object holds another store.
+    pub fn known(sql: &dyn Sql, store: &str) -> Result<Option<Context>> {
+        context::known(sql, store)
+    }
+
+    fn with<S: LiveStoreServer>(
+        server: &S,
+        sql: &dyn Sql,
+        store: &str,
+        context: Context,
+        place: Place,
+        now: Timestamp,
+        sockets: Vec<Option<String>>,
+    ) -> Result<Self> {
         let (kept, known) = Kept::open(sql)?;
         let (store, limits) = (store.to_owned(), server.limits());
         let machine = Machine::new(store, context, limits, now, sockets, known);
-        Ok(Self { machine, log, kept })
-    }
-
-    /// Empties the log, for development: what [`Input::Emptied`] wants to be told.
-    ///
-    /// # Errors
-    /// What SQLite says; nothing has changed then.
-    pub fn empty(&self, sql: &dyn Sql, fresh_backend_id: &str) -> Result<Context> {
-        self.log.empty(sql, fresh_backend_id)
+        Ok(Self { machine, place, kept })
     }
 
     /// The machine.
@@ -112,7 +153,22 @@ impl Open {
         }
         self.machine.end_turn();
         self.drain(server, sql, now, &mut turn);
+        self.keep_context(sql, &mut turn);
         turn
+    }
+
+    /// Keeps what is new in the context of a log that is elsewhere.
+    fn keep_context(&mut self, sql: &dyn Sql, turn: &mut Turn) {
+        let context = self.machine.context();
+        if let Place::Elsewhere(known) = &mut self.place
+            && known != context
+            && turn.aborted.is_none()
+        {
+            known.clone_from(context);
+            if let Err(error) = context::set(sql, self.machine.store(), context) {
+                turn.abort(error);
+            }
+        }
     }
 
     fn drain<S: LiveStoreServer>(
@@ -123,28 +179,33 @@ impl Open {
         turn: &mut Turn,
     ) {
         while let Some(effect) = self.machine.poll_effect() {
-            let input = match effect {
-                Effect::Append(push, created_at) => {
-                    Input::Appended(self.log.append(sql, &push.events, &created_at))
+            let here = match &self.place {
+                Place::Here(log) => Some(log),
+                Place::Elsewhere(_) => None,
+            };
+            let input = match (effect, here) {
+                (Effect::Append(push, created_at), Some(log)) => {
+                    Input::Appended(log.append(sql, &push.events, &created_at))
                 }
-                Effect::Read(reading) => {
+                (Effect::Read(reading), Some(log)) => {
                     let limits = self.machine.limits();
                     let limits =
                         PageLimits { events: limits.page_events, bytes: limits.page_bytes };
-                    let page = self.log.page(sql, reading.after(), limits);
+                    let page = log.page(sql, reading.after(), limits);
                     Input::Read(reading, page)
                 }
-                Effect::Load => {
+                (Effect::Load, Some(_)) => {
                     let fresh = self.machine.context().backend_id.clone();
                     Input::Loaded(
                         Log::open(sql, self.machine.store(), &fresh).map(|(_, context)| context),
                     )
                 }
-                Effect::Keep(whom, reached) => match self.kept.keep(sql, &whom, reached) {
+                (Effect::Empty(fresh), Some(log)) => Input::Emptied(log.empty(sql, &fresh)),
+                (Effect::Keep(whom, reached), _) => match self.kept.keep(sql, &whom, reached) {
                     Ok(()) => continue,
                     Err(error) => return turn.abort(error),
                 },
-                Effect::RunHook(hook) => {
+                (Effect::RunHook(hook), _) => {
                     let (own, awaited) = (server.clone(), hook.is_awaited());
                     let future = async move { hook.run(&*own).await }.boxed_local();
                     let mut running = Running::new(future).boxed_local();
@@ -160,7 +221,7 @@ impl Open {
                         }
                     }
                 }
-                effect => {
+                (effect, _) => {
                     turn.effects.push(effect);
                     continue;
                 }

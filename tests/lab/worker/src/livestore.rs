@@ -1,4 +1,4 @@
-//! A LiveStore backend that tells which life of its object answers.
+//! LiveStore backends: one that tells which life of its object answers, and one with its log in D1.
 
 use partysync::livestore::{Caller, LiveStoreServer, Pull, Push};
 use partysync::{Error, Result};
@@ -40,3 +40,11 @@ impl LiveStoreServer for LabStore {
 }
 
 partysync::livestore_object!(LabStore = |_env| LabStore::new());
+
+/// The same with its log in D1.
+#[derive(Default)]
+pub(crate) struct LabStoreD1;
+
+impl LiveStoreServer for LabStoreD1 {}
+
+partysync::livestore_object!(LabStoreD1, d1 = "DB");
