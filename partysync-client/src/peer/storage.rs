@@ -458,6 +458,10 @@ impl<A: Action> Peer<A> {
 
     /// Sends the next batch on its way, and what waited for the last one.
     pub(super) fn storage_goes_on(&mut self, now: Now) {
+        let done = self.replica.take_found_done();
+        if !done.is_empty() {
+            self.tell_settled(self.replica.settled(|client| done.contains(client)));
+        }
         self.take_writes();
         if self.storage.state == State::Idle && !self.storage.next.is_empty() {
             let batch = std::mem::take(&mut self.storage.next);

@@ -43,6 +43,8 @@ pub struct Replica<A> {
     index: Index,
     /// Clients whose outboxes were adopted and are empty now, with their last seq.
     emptied: Vec<(Arc<str>, u64)>,
+    /// Clients of whose adopted actions some were done before: others may not know that.
+    found_done: BTreeSet<Arc<str>>,
     next_seq: u64,
     /// Rows of a patch that goes on in the next frame.
     partial: Vec<Change>,
@@ -94,6 +96,7 @@ impl<A: Action> Replica<A> {
             queues: vec![Queue::new(client, Whose::Own)],
             index: Index::default(),
             emptied: Vec::new(),
+            found_done: BTreeSet::new(),
             next_seq: 1,
             partial: Vec::new(),
             pages: 0,

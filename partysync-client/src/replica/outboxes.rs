@@ -7,6 +7,7 @@ use crate::store::{Outbox, SavedAction, Write};
 use partysync::wire::v2::Push;
 use partysync::{Action, Error, Result, Timestamp};
 use serde_json::Value as Json;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// An action of this client as it was made.
@@ -254,6 +255,11 @@ impl<A: Action> Replica<A> {
         self.confirm(Default::default(), gone)
     }
 
+    /// The clients of whose adopted actions some turned out to be done.
+    pub(crate) fn take_found_done(&mut self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut self.found_done)
+    }
+
     /// Takes out other clients' actions whose outcome is in the rows.
     pub(super) fn held_by_rows(&mut self) -> Vec<Pending<A>> {
         let here = self.tables.values().map(|table| table.version).min().flatten();
@@ -267,7 +273,13 @@ impl<A: Action> Replica<A> {
                 queue.committed.iter().filter(|(_, by)| done(by)).map(|(seq, _)| *seq).collect();
             for seq in seqs {
                 queue.committed.remove(&seq);
-                gone.extend(queue.take(seq));
+                let Some(pending) = queue.take(seq) else { continue };
+                gone.push(pending);
+                if queue.whose == Whose::Adopted {
+                    let client = queue.client.clone();
+                    self.found_done.insert(client.clone());
+                    self.writes.push(Write::Answered { client, from: seq, to: seq });
+                }
             }
         }
         let emptied = |queue: &&Queue<A>| queue.whose == Whose::Adopted && queue.pending.is_empty();
