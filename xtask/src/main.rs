@@ -21,7 +21,7 @@ cargo xtask dev [FIXTURE] [--port N] [--data DIR] [--store STORE]
     streams in STORE: memory, sqlite (as it is), d1, kv or r2.
 cargo xtask test [STEP ...]
     Runs every check there is, or only the named steps; `cargo xtask test list` names them.
-cargo xtask simulate [--seeds N] [--seed FIRST]
+cargo xtask simulate [--seeds N] [--seed FIRST] [--livestore]
     Runs N random schedules of faults; one alone with only --seed, as a failure prints it.
 cargo xtask simulate --mutations
     Takes each protection out in turn and says after how many schedules that was noticed.

@@ -17,8 +17,9 @@ const STEPS: [Step; 9] = [
     ("doc", "the documentation builds without warnings", doc),
     ("deploy", "fixtures build, and wrangler would deploy them", deploy),
     ("cargo", "cargo test: unit, doc, trybuild, property, native client", cargo),
-    ("simulate", "10,000 schedules of faults", |_| {
-        simulate(["--seeds", "10000"].map(str::to_owned))
+    ("simulate", "10,000 schedules of faults, of rooms and of LiveStore's stores", |_| {
+        simulate(["--seeds", "10000"].map(str::to_owned))?;
+        simulate(["--livestore", "--seeds", "10000"].map(str::to_owned))
     }),
     ("mutations", "the simulation notices each protection that is missing", |_| mutations()),
     ("e2e", "workerd, browser and TypeScript clients", e2e),
@@ -192,7 +193,7 @@ pub(crate) fn simulate(arguments: impl IntoIterator<Item = String>) -> Result<()
 }
 
 /// What the simulation has to notice the lack of.
-const PROTECTIONS: [&str; 17] = [
+const PROTECTIONS: [&str; 27] = [
     // The client's and the room's.
     "dedupe",
     "version",
@@ -215,6 +216,18 @@ const PROTECTIONS: [&str; 17] = [
     "reopen",
     "footprint",
     "settled",
+    // LiveStore's: an event is sent once; a push goes on from the head; the log is looked at when
+    // a push may be in it; what sleeps, or is called, goes on where it was.
+    "livestore_ahead",
+    "livestore_behind",
+    "livestore_grace",
+    "livestore_load",
+    "livestore_lost",
+    "livestore_once",
+    "livestore_pushing",
+    "livestore_slept",
+    "livestore_subscriber",
+    "livestore_upto",
 ];
 
 /// Runs the simulation once for each protection, built without it: each run has to fail.
@@ -223,6 +236,7 @@ fn mutations() -> Result<()> {
         let mut command = cargo_command(&["run", "--quiet", "--profile", "simulation"])?;
         command
             .args(["--package", "partysync-simulation", "--", "--seeds", "10000"])
+            .args(protection.starts_with("livestore").then_some("--livestore"))
             // A folder of its own: the flag would have everything else built anew.
             .env("CARGO_TARGET_DIR", crate::target()?.join("mutations"))
             .env("RUSTFLAGS", "--cfg partysync_mutations")

@@ -36,7 +36,8 @@ pub(super) fn known(sql: &dyn Sql, store: &str) -> Result<Option<Context>> {
     Ok(known)
 }
 
-/// What is known of a store whose log ends here: a log is believed over its context.
+/// What is known of a store whose log ends here: a log is believed over its context. One that has
+/// lost events is another log, with another id: clients that have more of it start over.
 pub(super) fn open(sql: &dyn Sql, store: &str, fresh: &str, head: u64) -> Result<Context> {
     let known = known(sql, store)?;
     if let Some(known) = &known
@@ -44,7 +45,8 @@ pub(super) fn open(sql: &dyn Sql, store: &str, fresh: &str, head: u64) -> Result
     {
         return Ok(known.clone());
     }
-    let backend_id = known.map_or_else(|| fresh.to_owned(), |known| known.backend_id);
+    let goes_on = known.filter(|known| known.head <= head || crate::__mutated("livestore_lost"));
+    let backend_id = goes_on.map_or_else(|| fresh.to_owned(), |known| known.backend_id);
     let context = Context { backend_id, head };
     set(sql, store, &context)?;
     Ok(context)

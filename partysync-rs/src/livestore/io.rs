@@ -30,7 +30,7 @@ pub enum Input<'a> {
     Appended(Result<()>),
     /// The answer to [`Effect::Read`].
     Read(Reading, Result<Page>),
-    /// The answer to [`Effect::Load`].
+    /// The answer to [`Effect::Load`]: with another backend id where events were lost.
     Loaded(Result<Context>),
     /// The answer to [`Effect::Call`], by its number.
     Called(u64, Result<()>),
@@ -87,6 +87,8 @@ pub struct Reached {
     pub at: u64,
     /// Since when calls fail.
     pub failing_since: Option<Timestamp>,
+    /// When it subscribed.
+    pub subscribed_at: Timestamp,
 }
 
 /// A page that is to be read.
@@ -94,6 +96,7 @@ pub struct Reached {
 pub struct Reading {
     pub(super) reader: Reader,
     pub(super) after: u64,
+    pub(super) upto: u64,
 }
 
 /// What a page is for.
@@ -106,6 +109,13 @@ pub(super) enum Reader {
 }
 
 impl Reading {
+    /// The number of the last event that may be in it: a log that is elsewhere may have events that
+    /// the machine does not know of yet.
+    #[must_use]
+    pub fn upto(&self) -> u64 {
+        self.upto
+    }
+
     /// The number of the event that it begins behind.
     #[must_use]
     pub fn after(&self) -> u64 {

@@ -20,12 +20,13 @@ impl Kept {
         let made = sql.query_one(table, [], |row| row.get::<i64>(0))? > 0;
         let mut known = Vec::new();
         if made {
-            let all = "SELECT binding, object, request, at, failing_since \
+            let all = "SELECT binding, object, request, at, failing_since, subscribed_at \
                        FROM _partysync_subscriber ORDER BY rowid";
             sql.query_map(all, [], |row| {
                 let reached = Reached {
                     at: row.get::<i64>(3)?.unsigned_abs(),
                     failing_since: row.get::<Option<i64>>(4)?.map(Timestamp::from_millis),
+                    subscribed_at: Timestamp::from_millis(row.get(5)?),
                 };
                 if let Some(request) = Id::from_json(&row.get::<String>(2)?) {
                     let (binding, object) = (row.get(0)?, row.get(1)?);
@@ -47,22 +48,24 @@ impl Kept {
         if !self.made {
             let table = "CREATE TABLE IF NOT EXISTS _partysync_subscriber (binding TEXT NOT NULL, \
                          object TEXT NOT NULL, request TEXT NOT NULL, at INTEGER NOT NULL, \
-                         failing_since INTEGER, UNIQUE (binding, object, request)) STRICT";
+                         failing_since INTEGER, subscribed_at INTEGER NOT NULL, UNIQUE (binding, object, request)) STRICT";
             sql.exec(table, &[])?;
             self.made = true;
         }
         let Subscriber { binding, object, request } = whom;
         let request = request.to_json();
-        let Some(Reached { at, failing_since }) = reached else {
+        let Some(Reached { at, failing_since, subscribed_at }) = reached else {
             let forget = "DELETE FROM _partysync_subscriber \
                           WHERE binding = ? AND object = ? AND request = ?";
             return sql.exec(forget, &params![binding.as_str(), object.as_str(), request]);
         };
-        let set = "INSERT INTO _partysync_subscriber (binding, object, request, at, failing_since) \
-                   VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE \
+        let set = "INSERT INTO _partysync_subscriber \
+                   (binding, object, request, at, failing_since, subscribed_at) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE \
                    SET at = excluded.at, failing_since = excluded.failing_since";
         let at = Value::Integer(i64::try_from(at).unwrap_or(i64::MAX));
         let since = failing_since.map(Timestamp::as_millis);
-        sql.exec(set, &params![binding.as_str(), object.as_str(), request, at, since])
+        let (binding, object) = (binding.as_str(), object.as_str());
+        sql.exec(set, &params![binding, object, request, at, since, subscribed_at.as_millis()])
     }
 }

@@ -35,7 +35,7 @@ impl Log {
     pub fn append(&self, sql: &dyn Sql, events: &[Event], created_at: &str) -> Result<()> {
         let Some(last) = events.last() else { return Ok(()) };
         sql.transaction(&mut || {
-            for rows in batches(events) {
+            for (_, rows) in batches(events) {
                 sql.exec(&self.table.insert, &params![rows.as_str(), created_at])?;
             }
             context::set_head(sql, &self.store, last.seq_num)
@@ -49,20 +49,26 @@ impl Log {
     pub fn empty(&self, sql: &dyn Sql, fresh_backend_id: &str) -> Result<Context> {
         let context = Context { backend_id: fresh_backend_id.to_owned(), head: 0 };
         sql.transaction(&mut || {
-            sql.exec(&self.table.empty, &[])?;
+            let head = sql.query_one(&self.table.head, [], |row| row.get::<i64>(0))?;
+            sql.exec(&self.table.empty, &params![head])?;
             context::set(sql, &self.store, &context)
         })?;
         Ok(context)
     }
 
-    /// The events behind a number, as many as a page holds.
+    /// The events behind a number up to another, as many as a page holds.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn page(&self, sql: &dyn Sql, after: u64, limits: PageLimits) -> Result<Page> {
-        let after_value = Value::Integer(i64::try_from(after).unwrap_or(i64::MAX));
+    pub fn page(
+        &self,
+        sql: &dyn Sql,
+        (after, upto): (u64, u64),
+        limits: PageLimits,
+    ) -> Result<Page> {
+        let integer = |number: u64| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
         let bytes = i64::try_from(limits.bytes).unwrap_or(i64::MAX);
-        let params = params![after_value, limits.events.max(1), bytes];
+        let params = params![integer(after), limits.events.max(1), bytes, integer(upto)];
         sql.query_one(&self.table.page, params, |row| {
             Ok(Page {
                 events: row.get::<Option<String>>(0)?.unwrap_or_default(),

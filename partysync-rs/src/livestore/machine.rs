@@ -32,6 +32,8 @@ pub struct Machine {
     pub(super) stage: Stage,
     /// The backend id that the log gets when it is emptied, which is to be next.
     pub(super) emptying: Option<String>,
+    /// The log may end elsewhere than the context says: it is looked at before anything is done.
+    pub(super) unsure: bool,
     /// Bytes of the pushes that wait.
     pub(super) waiting: usize,
     /// Objects that are called with what is new, by the numbers of their subscriptions.
@@ -88,14 +90,15 @@ pub fn store_of(attachment: &str) -> Option<String> {
 
 impl Machine {
     /// A store that was opened, with what an earlier life has left: the attachments of the sockets
-    /// that are open, of which the first has slot 0, and so on; and those who subscribe.
+    /// that are open, of which the first has slot 0, and so on, and where the log has ended for
+    /// them, if that is known; and those who subscribe.
     #[must_use]
     pub fn new(
         store: String,
         context: Context,
         limits: Limits,
         now: Timestamp,
-        sockets: Vec<Option<String>>,
+        (sockets, slept_at): (Vec<Option<String>>, Option<u64>),
         subscribers: Vec<(Subscriber, Reached)>,
     ) -> Self {
         let mut machine = Self {
@@ -109,6 +112,7 @@ impl Machine {
             pushes: VecDeque::new(),
             stage: Stage::Idle,
             emptying: None,
+            unsure: false,
             waiting: 0,
             subscriptions: BTreeMap::new(),
             dirty: BTreeSet::new(),
@@ -118,7 +122,7 @@ impl Machine {
             hungry: VecDeque::new(),
         };
         for attachment in sockets {
-            machine.wake(attachment);
+            machine.wake(attachment, slept_at);
         }
         machine.ask_again();
         machine.go_on_all();
@@ -127,10 +131,14 @@ impl Machine {
         machine
     }
 
-    fn wake(&mut self, attachment: Option<String>) {
+    fn wake(&mut self, attachment: Option<String>, slept_at: Option<u64>) {
         let kept = attachment.as_deref().and_then(|text| serde_json::from_str(text).ok());
         // A push that waited is gone: its client sends it again when it comes again.
-        let goes_on = |kept: &Attachment| kept.store_id == self.store && !kept.pushing;
+        let goes_on = |kept: &Attachment| {
+            let known = slept_at.is_some() || kept.pulls.iter().all(Kept::is_behind);
+            let pushing = kept.pushing && !crate::__mutated("livestore_pushing");
+            kept.store_id == self.store && !pushing && known
+        };
         let known = kept.filter(goes_on);
         let slot = Slot(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
         self.serials += 1;
@@ -141,7 +149,10 @@ impl Machine {
         };
         let Attachment { store_id, payload, headers, pulls, quiet_since, .. } = kept;
         let caller = Caller { store_id, payload, headers, transport: Transport::WebSocket };
-        let head = self.context.head;
+        let head = match slept_at {
+            Some(slept_at) if !crate::__mutated("livestore_slept") => slept_at,
+            _ => self.context.head,
+        };
         let following = pulls.into_iter().map(|kept| Following::woken(kept, head));
         self.slots.push(Some(Connection {
             serial: self.serials,
@@ -387,6 +398,10 @@ impl Machine {
     /// What the runtime has kept of a log that could not be appended to.
     fn loaded(&mut self, context: crate::Result<Context>) {
         match context {
+            Ok(context) if context.backend_id != self.context.backend_id => {
+                self.log(Level::Error, "the log has lost events: clients start over".to_owned());
+                self.emptied(Ok(context));
+            }
             Ok(context) => {
                 self.context = context;
                 self.stage = Stage::Idle;
@@ -401,6 +416,7 @@ impl Machine {
     pub(super) fn stuck(&mut self, error: &Error) {
         self.log(Level::Error, format!("the log cannot be read: {error}"));
         self.close_all("internal");
+        self.unsure = true;
     }
 
     /// The log was emptied: clients hear of another backend when they come again, and start over.

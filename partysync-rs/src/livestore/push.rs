@@ -77,6 +77,9 @@ impl Machine {
 
     /// Goes on with the first push, if nothing is under way.
     pub(super) fn serve(&mut self) {
+        if self.unsure {
+            self.load();
+        }
         if self.stage == Stage::Idle
             && let Some(fresh) = self.emptying.take()
         {
@@ -177,8 +180,21 @@ impl Machine {
     fn not_appended(&mut self, error: &Error) {
         self.log(Level::Error, format!("a push was not stored: {error}"));
         self.answer(Err(Failure::unknown(Code::Storage.as_str(), "the push could not be stored")));
+        if crate::__mutated("livestore_load") {
+            self.stage = Stage::Idle;
+            return self.serve();
+        }
         self.stage = Stage::Loading;
         self.effects.push_back(Effect::Load);
+    }
+
+    /// The log is not what it was thought to be: it is looked at before the next push.
+    pub(super) fn load(&mut self) {
+        if self.stage == Stage::Idle {
+            self.stage = Stage::Loading;
+            self.unsure = false;
+            self.effects.push_back(Effect::Load);
+        }
     }
 
     /// The first push, which waits no more.

@@ -51,10 +51,13 @@ pub struct Table {
     pub head: String,
     /// Inserts events: `?1` are some of [`batches`], `?2` is the time.
     pub insert: String,
+    /// The same if the log ends with the event `?3`; it fails otherwise. For where others may have
+    /// changed the log.
+    pub insert_behind: String,
     /// A page: its `events` as one text, their `count`, the number of the `last` one. `?1` is what it
-    /// begins behind, `?2` and `?3` are its limits.
+    /// begins behind, `?2` and `?3` are its limits, `?4` is the last event that may be in it.
     pub page: String,
-    /// Removes all events.
+    /// Removes all events, if the log ends with the event `?1`.
     pub empty: String,
 }
 
@@ -63,21 +66,27 @@ impl Table {
     #[must_use]
     pub fn new(name: &str) -> Self {
         let table = quote(name);
+        let head = format!("SELECT coalesce(max(seqNum), 0) AS head FROM {table}");
+        let insert = |parent: &str| {
+            format!(
+                "INSERT INTO {table} (seqNum, parentSeqNum, name, args, createdAt, clientId, \
+                 sessionId) SELECT value ->> 0, {parent}, value ->> 2, value ->> 3, ?2, \
+                 value ->> 4, value ->> 5 FROM json_each(?1)"
+            )
+        };
         Self {
+            insert: insert("value ->> 1"),
+            // No event is without a parent: the statement fails.
+            insert_behind: insert(&format!("iif(({head}) = ?3, value ->> 1, NULL)")),
             create: format!(
                 "CREATE TABLE IF NOT EXISTS {table} (\"seqNum\" integer primary key   , \
                  \"parentSeqNum\" integer   not null , \"name\" text   not null , \
                  \"args\" text    , \"createdAt\" text   not null , \
                  \"clientId\" text   not null , \"sessionId\" text   not null ) strict"
             ),
-            head: format!("SELECT coalesce(max(seqNum), 0) AS head FROM {table}"),
-            insert: format!(
-                "INSERT INTO {table} (seqNum, parentSeqNum, name, args, createdAt, clientId, \
-                 sessionId) SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, ?2, \
-                 value ->> 4, value ->> 5 FROM json_each(?1)"
-            ),
+            empty: format!("DELETE FROM {table} WHERE ({head}) = ?1"),
+            head,
             page: page_sql(&table),
-            empty: format!("DELETE FROM {table}"),
         }
     }
 }
@@ -97,16 +106,19 @@ pub fn table_name(store: &str) -> String {
     name
 }
 
-/// Events for [`Table::insert`], as many as one statement takes in each.
+/// Events for [`Table::insert`], as many as one statement takes in each, with the number of the
+/// event that they are behind.
 #[must_use]
-pub fn batches(events: &[Event]) -> Vec<String> {
+pub fn batches(events: &[Event]) -> Vec<(u64, String)> {
     let mut all = Vec::new();
     let mut rows = String::from("[");
+    let mut behind = events.first().map_or(0, |first| first.parent_seq_num);
     for event in events {
         let more = row(event);
         if rows.len() > 1 && rows.len() + more.len() > STATEMENT_BYTES {
             rows.push(']');
-            all.push(std::mem::replace(&mut rows, String::from("[")));
+            all.push((behind, std::mem::replace(&mut rows, String::from("["))));
+            behind = event.parent_seq_num;
         }
         if rows.len() > 1 {
             rows.push(',');
@@ -114,7 +126,7 @@ pub fn batches(events: &[Event]) -> Vec<String> {
         rows.push_str(&more);
     }
     rows.push(']');
-    all.push(rows);
+    all.push((behind, rows));
     all
 }
 
@@ -128,7 +140,7 @@ fn page_sql(table: &str) -> String {
     let end = format!(
         "SELECT max(seqNum) FROM (SELECT seqNum, \
          sum(bytes) OVER (ORDER BY seqNum) AS size, row_number() OVER (ORDER BY seqNum) AS n \
-         FROM (SELECT seqNum, {size} AS bytes FROM {table} WHERE seqNum > ?1 \
+         FROM (SELECT seqNum, {size} AS bytes FROM {table} WHERE seqNum > ?1 AND seqNum <= ?4 \
          ORDER BY seqNum LIMIT ?2)) \
          WHERE size <= ?3 OR n = 1"
     );

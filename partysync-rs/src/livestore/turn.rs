@@ -78,8 +78,9 @@ impl Open {
         now: Timestamp,
         sockets: Vec<Option<String>>,
     ) -> Result<Self> {
+        let slept_at = context::known(sql, store)?.map(|known| known.head);
         let (log, context) = Log::open(sql, store, fresh_backend_id)?;
-        Self::with(server, sql, store, context, Place::Here(log), now, sockets)
+        Self::with(server, sql, store, (context, slept_at), Place::Here(log), now, sockets)
     }
 
     /// Opens a store whose log is elsewhere, and ends with the event of this number: turns leave
@@ -96,9 +97,10 @@ impl Open {
         now: Timestamp,
         sockets: Vec<Option<String>>,
     ) -> Result<Self> {
+        let slept_at = context::known(sql, store)?.map(|known| known.head);
         let context = context::open(sql, store, fresh_backend_id, head)?;
         let place = Place::Elsewhere(context.clone());
-        Self::with(server, sql, store, context, place, now, sockets)
+        Self::with(server, sql, store, (context, slept_at), place, now, sockets)
     }
 
     /// What is kept of a store whose log is elsewhere, before that is opened.
@@ -113,14 +115,14 @@ impl Open {
         server: &S,
         sql: &dyn Sql,
         store: &str,
-        context: Context,
+        (context, slept_at): (Context, Option<u64>),
         place: Place,
         now: Timestamp,
         sockets: Vec<Option<String>>,
     ) -> Result<Self> {
         let (kept, known) = Kept::open(sql)?;
         let (store, limits) = (store.to_owned(), server.limits());
-        let machine = Machine::new(store, context, limits, now, sockets, known);
+        let machine = Machine::new(store, context, limits, now, (sockets, slept_at), known);
         Ok(Self { machine, place, kept })
     }
 
@@ -191,7 +193,7 @@ impl Open {
                     let limits = self.machine.limits();
                     let limits =
                         PageLimits { events: limits.page_events, bytes: limits.page_bytes };
-                    let page = log.page(sql, reading.after(), limits);
+                    let page = log.page(sql, (reading.after(), reading.upto()), limits);
                     Input::Read(reading, page)
                 }
                 (Effect::Load, Some(_)) => {

@@ -3,6 +3,7 @@
 
 use super::DurableSql;
 use super::livestore::Inner;
+use super::livestore_open::backend_id;
 use crate::livestore::{
     self, Context, Effect, Event, Input, LiveStoreServer, Page, PageLimits, Table, batches,
     table_name,
@@ -143,22 +144,22 @@ impl D1Log {
         Ok(head.map_or(0, |head| head.head))
     }
 
-    /// Appends events: all of them, or none.
+    /// Appends events: all of them, or none. What an earlier life of the object has asked for may
+    /// be done meanwhile, so that D1 looks itself whether the log ends where it should.
     async fn append(&self, events: &[Event], created_at: &str) -> Result<()> {
-        let batches = batches(events);
-        let statements = batches.iter().map(|rows| {
-            let values = [JsValue::from_str(rows), JsValue::from_str(created_at)];
-            Self::statement(&self.database, &self.table.insert, &values)
-        });
-        let results = self.database.batch(statements.collect::<Result<_>>()?).await;
-        let results = results.map_err(unavailable)?;
+        let mut statements = Vec::new();
+        for (behind, rows) in batches(events) {
+            let values = [JsValue::from_str(&rows), JsValue::from_str(created_at), number(behind)];
+            statements.push(Self::statement(&self.database, &self.table.insert_behind, &values)?);
+        }
+        let results = self.database.batch(statements).await.map_err(unavailable)?;
         match results.iter().find_map(worker::D1Result::error) {
             Some(error) => Err(Error::new(Code::Unavailable, format!("D1: {error}"))),
             None => Ok(()),
         }
     }
 
-    async fn page(&self, after: u64, limits: PageLimits) -> Result<Page> {
+    async fn page(&self, (after, upto): (u64, u64), limits: PageLimits) -> Result<Page> {
         #[derive(Deserialize)]
         struct Row {
             events: Option<String>,
@@ -166,7 +167,8 @@ impl D1Log {
             last: Option<u64>,
         }
         let bytes = u64::try_from(limits.bytes.min(PAGE_BYTES)).unwrap_or(u64::MAX);
-        let values = [number(after), number(limits.events.max(1).into()), number(bytes)];
+        let events = limits.events.max(1).into();
+        let values = [number(after), number(events), number(bytes), number(upto)];
         let row = Self::first::<Row>(&self.database, &self.table.page, &values).await?;
         Ok(row.map_or_else(Page::default, |Row { events, count, last }| Page {
             events: events.unwrap_or_default(),
@@ -175,9 +177,14 @@ impl D1Log {
         }))
     }
 
-    async fn empty(&self) -> Result<()> {
-        let statement = Self::statement(&self.database, &self.table.empty, &[])?;
-        statement.run().await.map(drop).map_err(unavailable)
+    /// Removes all events, if the log still ends with this one.
+    async fn empty(&self, last: u64) -> Result<()> {
+        let statement = Self::statement(&self.database, &self.table.empty, &[number(last)])?;
+        statement.run().await.map_err(unavailable)?;
+        match self.head().await? {
+            0 => Ok(()),
+            _ => Err(Error::new(Code::Unavailable, "D1: the log does not end where it did")),
+        }
     }
 }
 
@@ -244,16 +251,19 @@ impl<S: LiveStoreServer> Inner<S> {
                     Input::Appended(log.append(&push.events, &created_at).await)
                 }
                 Effect::Empty(backend_id) => {
-                    let emptied = log.empty().await;
+                    let emptied = log.empty(context.head).await;
                     Input::Emptied(emptied.map(|()| Context { backend_id, head: 0 }))
                 }
                 Effect::Read(reading) => {
-                    let page = log.page(reading.after(), limits).await;
+                    let page = log.page((reading.after(), reading.upto()), limits).await;
                     Input::Read(reading, page)
                 }
                 _ => {
                     let head = log.head().await;
-                    Input::Loaded(head.map(|head| Context { head, ..context }))
+                    Input::Loaded(head.map(|head| match head < context.head {
+                        true => Context { backend_id: backend_id(), head },
+                        false => Context { head, ..context },
+                    }))
                 }
             };
             let Some(store) = inner.known_store() else { return };

@@ -11,6 +11,7 @@
 pub mod app;
 mod check;
 mod disk;
+pub mod livestore;
 mod network;
 pub mod server;
 pub mod step;

@@ -1,9 +1,11 @@
-//! Runs many seeds: `simulate --seeds N [--seed FIRST]`. A failure prints its seed, the shortest
-//! schedule found that still fails, and the history.
+//! Runs many seeds: `simulate --seeds N [--seed FIRST] [--livestore]`. A failure prints its seed, the
+//! shortest schedule found that still fails, and the history.
 
 use lexopt::prelude::*;
-use partysync_simulation::{Schedule, Stats, run, run_schedule, shrink};
+use partysync_simulation::{Schedule, Stats, Violation, livestore, run, run_schedule, shrink};
+use std::fmt::Debug;
 use std::io::IsTerminal;
+use std::ops::AddAssign;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,16 +13,18 @@ use std::time::Instant;
 
 fn main() -> ExitCode {
     match arguments() {
-        Ok((first, count)) => simulate(first, count),
+        Ok((first, count, false)) => simulate::<Stats>(first, count, run, report),
+        Ok((first, count, true)) => simulate::<u64>(first, count, livestore::run, report_livestore),
         Err(error) => {
-            eprintln!("{error}\nusage: simulate --seeds N [--seed FIRST]");
+            eprintln!("{error}\nusage: simulate --seeds N [--seed FIRST] [--livestore]");
             ExitCode::from(2)
         }
     }
 }
 
-fn arguments() -> Result<(u64, u64), lexopt::Error> {
-    let (mut first, mut count) = (0, None);
+/// The first seed, how many, and whether they are of LiveStore's world.
+fn arguments() -> Result<(u64, u64, bool), lexopt::Error> {
+    let (mut first, mut count, mut livestore) = (0, None, false);
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -29,15 +33,21 @@ fn arguments() -> Result<(u64, u64), lexopt::Error> {
                 first = arguments.value()?.parse()?;
                 count = count.or(Some(1));
             }
+            Long("livestore") => livestore = true,
             other => return Err(other.unexpected()),
         }
     }
-    Ok((first, count.unwrap_or(10_000)))
+    Ok((first, count.unwrap_or(10_000), livestore))
 }
 
-fn simulate(first: u64, count: u64) -> ExitCode {
+fn simulate<T: AddAssign + Debug + Default + Send>(
+    first: u64,
+    count: u64,
+    run: fn(u64) -> Result<T, Violation>,
+    report: fn(u64, &str),
+) -> ExitCode {
     let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
-    let total = Mutex::new(Stats::default());
+    let total = Mutex::new(T::default());
     let start = Instant::now();
     let terminal = std::io::stderr().is_terminal();
     let worker = || {
@@ -98,12 +108,32 @@ fn report(seed: u64, what: &str) {
          store faults: {store_faults}), {} steps:",
         steps.len()
     );
-    for step in &short.steps {
+    tell(&short.steps, &violation);
+    println!("replay: cargo xtask simulate --seed {seed}");
+}
+
+fn report_livestore(seed: u64, what: &str) {
+    let schedule = livestore::Schedule::of(seed);
+    println!("\nseed {seed} fails: {what}");
+    println!("shrinking {} steps ...", schedule.steps.len());
+    let short = schedule.shrunk();
+    let Err(violation) = livestore::run_schedule(&short) else { return };
+    let livestore::Schedule { sockets, objects, elsewhere, slow_hooks, steps } = &short;
+    println!(
+        "{sockets} clients with a socket and {objects} objects (log elsewhere: {elsewhere}, slow \
+         hooks: {slow_hooks}), {} steps:",
+        steps.len()
+    );
+    tell(steps, &violation);
+    println!("replay: cargo xtask simulate --livestore --seed {seed}");
+}
+
+fn tell(steps: &[impl Debug], violation: &Violation) {
+    for step in steps {
         println!("    {step:?}");
     }
     println!("{}\nhistory:", violation.what);
     for line in &violation.history {
         println!("{line}");
     }
-    println!("replay: cargo xtask simulate --seed {seed}");
 }

@@ -17,7 +17,10 @@ fn schedules_that_found_a_fault_hold() {
             "a room's clock that jumped made a push seem new that it had done and forgotten",
         ),
         (26_104_964, "what was handed back was shown behind what came after it, and never ended"),
-        (30_541_965, "what was taken over, and had been done before, was shown in a third for ever"),
+        (
+            30_541_965,
+            "what was taken over, and had been done before, was shown in a third for ever",
+        ),
     ] {
         // They were found when there were no clients of version 1.
         if let Err(violation) = run_schedule(&Schedule::of(seed).without_v1()) {
