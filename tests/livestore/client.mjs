@@ -1,7 +1,9 @@
 // LiveStore's own clients, as npm publishes them, in promises.
 
+import assert from "node:assert/strict";
 import { makeHttpSync, makeWsSync } from "@livestore/sync-cf/client";
 import { Cause, Effect, Exit, Fiber, FetchHttpClient, KeyValueStore, Layer, Option, Scope, Stream } from "@livestore/utils/effect";
+import { until } from "../e2e/harness.mjs";
 
 const layer = Layer.merge(FetchHttpClient.layer, KeyValueStore.layerMemory);
 const run = async (effect) => {
@@ -82,3 +84,45 @@ export const events = (from, to, { clientId = "client", text = "x" } = {}) =>
     clientId,
     sessionId: "session",
   }));
+
+export const range = (from, to) => Array.from({ length: to - from + 1 }, (_, n) => from + n);
+
+/** The ids of the events in a store's log, as a client that knows nothing pulls them. */
+export async function log(server, storeId) {
+  const client = await Client.connect(server.url, storeId, { transport: "http" });
+  try {
+    const pages = await client.pages();
+    return pages.flatMap(({ batch }) => batch.map(({ eventEncoded }) => eventEncoded.args.id));
+  } finally {
+    await client.close();
+  }
+}
+
+/** All of the app's stores have just these events, in the order of the backend's log. */
+export async function agree(server, storeId, stores, wanted) {
+  for (const [n, store] of stores.entries()) {
+    await until(`store ${n} has ${wanted.length} events`, async () => (await store.count()) >= wanted.length, 90_000);
+  }
+  // What a store has done itself it shows at once: it may be on its way.
+  const order = await until("the log has them", async () => {
+    const order = await log(server, storeId);
+    return order.length >= wanted.length && order;
+  }, 60_000);
+  assert.deepEqual([...order].sort(), [...wanted].sort());
+  for (const [n, store] of stores.entries()) {
+    const follows = async () => (await store.ids()).join() === order.join();
+    await until("it follows", follows).catch(async () => assert.deepEqual(await store.ids(), order, `store ${n}`));
+  }
+}
+
+/** Each does something three times, and all hear of it: a store that has stopped to pull does not. */
+export async function exchange(server, storeId, stores, before) {
+  const wanted = [...before];
+  for (const round of range(1, 3)) {
+    for (const [n, store] of stores.entries()) {
+      wanted.push(`round ${round} of ${n}`);
+      await store.add(wanted.at(-1));
+      await agree(server, storeId, stores, wanted);
+    }
+  }
+}

@@ -4,13 +4,12 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import WebSocket from "ws";
 import { Server, until } from "../e2e/harness.mjs";
-import { Client, events } from "./client.mjs";
+import { Client, events, range } from "./client.mjs";
 
 let server;
 before(async () => (server = await Server.start("fixtures/livestore-sync")));
 after(() => server?.stop());
 
-const range = (from, to) => Array.from({ length: to - from + 1 }, (_, n) => from + n);
 const has = (following, wanted) =>
   until(`${wanted.length} events have come`, () => following.seqs.length >= wanted.length).then(() =>
     assert.deepEqual(following.seqs, wanted),
