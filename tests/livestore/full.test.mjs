@@ -55,7 +55,7 @@ test("twenty clients join a store of 2,000 events while another pushes, and each
     return store;
   }));
   const pushed = steady.pushed.length;
-  for (const store of joined) await until("it has all that was there", async () => (await store.count()) > 2_000 + pushed, 90_000);
+  for (const store of joined) await until("it has all that was there", async () => (await store.count()) > 2_000 + pushed, 300_000);
   const written = await steady.stop();
   const wanted = [...range(1, 2_000).map(String), ...written, ...own];
   await agree(server, "join", joined, wanted);
