@@ -37,16 +37,6 @@ mod http;
 mod js;
 #[cfg(feature = "livestore")]
 mod livestore;
-#[cfg(feature = "livestore")]
-mod livestore_admin;
-#[cfg(feature = "livestore")]
-mod livestore_d1;
-#[cfg(feature = "livestore")]
-mod livestore_front;
-#[cfg(feature = "livestore")]
-mod livestore_open;
-#[cfg(feature = "livestore")]
-mod livestore_rpc;
 mod object;
 mod open;
 mod router;
@@ -55,9 +45,7 @@ mod sql;
 mod streams;
 
 #[cfg(feature = "livestore")]
-pub use livestore::LiveStoreObject;
-#[cfg(feature = "livestore")]
-pub use livestore_front::{LiveStore, SyncRequest};
+pub use livestore::{LiveStore, LiveStoreObject, SyncRequest};
 pub use object::Object;
 pub use router::{Route, Router};
 pub use sql::DurableSql;

@@ -1,8 +1,8 @@
 //! LiveStore's Durable Object RPC: calls of other objects, and calls to those that subscribe.
 
-use super::livestore::{Called, Inner};
-use super::sql::js_error;
+use super::object::{Called, Inner};
 use crate::livestore::{Caller, Input, LiveStoreServer, Subscriber, Transport, msgpack};
+use crate::worker::sql::js_error;
 use crate::{Code, Error};
 use futures::StreamExt;
 use futures::future::{Either, select};

@@ -1,13 +1,13 @@
 //! A store's log in D1: LiveStore's own table there, and one of ours that says which store has
 //! which.
 
-use super::DurableSql;
-use super::livestore::Inner;
-use super::livestore_open::backend_id;
+use super::object::Inner;
+use super::open::backend_id;
 use crate::livestore::{
     self, Context, Effect, Event, Input, LiveStoreServer, Page, PageLimits, Table, batches,
     table_name,
 };
+use crate::worker::DurableSql;
 use crate::{Code, Error, Result};
 use serde::Deserialize;
 use std::rc::Rc;

@@ -1,10 +1,10 @@
 //! The worker in front of LiveStore's backends: which requests are sync requests, who may come in,
 //! and to which object they lead.
 
-use super::http::{Url, url};
-use super::livestore_admin::Task;
-use super::router::{stub, with_cors};
+use super::admin::Task;
 use crate::livestore::Transport;
+use crate::worker::http::{Url, url};
+use crate::worker::router::{stub, with_cors};
 use crate::{Error, Result};
 use serde_json::Value as Json;
 use std::future::Future;

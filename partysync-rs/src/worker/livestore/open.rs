@@ -1,13 +1,13 @@
 //! [`Open`]: what a store's object has open. Events of sockets and calls go into the store's machine
 //! by their slots, and effects are carried out.
 
-use super::gather::{Gather, Queued};
-use super::livestore::Inner;
-use super::open::{random_id, raw, set_alarm};
-use super::sql::js_error;
-use super::{DurableSql, js, now};
+use super::object::Inner;
 use crate::livestore::{self, Effect, Input, LiveStoreServer, Turn};
 use crate::room::{Level, Slot};
+use crate::worker::gather::{Gather, Queued};
+use crate::worker::open::{random_id, raw, set_alarm};
+use crate::worker::sql::js_error;
+use crate::worker::{DurableSql, js, now};
 use crate::{Code, Error};
 use futures::channel::mpsc::UnboundedSender;
 use js_sys::JsString;

@@ -1,10 +1,10 @@
 //! What whoever runs a backend may ask of a store, for development and repair: over HTTP with a
 //! secret, and by a method of the object's class that no request leads to.
 
-use super::http::Url;
-use super::livestore::Inner;
-use super::livestore_open::backend_id;
+use super::object::Inner;
+use super::open::backend_id;
 use crate::livestore::{Input, LiveStoreServer};
+use crate::worker::http::Url;
 use js_sys::Promise;
 use serde_json::json;
 use sha2::{Digest, Sha256};

@@ -1,16 +1,15 @@
-//! LiveStore's sync backend in Durable Objects: [`LiveStoreObject`], the driver of a store, and
-//! [`livestore_object!`](crate::livestore_object) for the class. It holds no rule; what is open is in
-//! `livestore_open.rs`.
+//! [`LiveStoreObject`], the driver of a store, and [`livestore_object!`](crate::livestore_object) for
+//! the class. It holds no rule; what is open is in `open.rs`.
 
-use super::gather::{Gather, Gathered, Queued};
-use super::http::url;
-use super::js;
-use super::livestore_d1::D1Log;
-use super::livestore_front::{SyncRequest, of_url};
-use super::livestore_open::{Answer, Arriving, Open};
+use super::d1::D1Log;
+use super::front::{SyncRequest, of_url};
+use super::open::{Answer, Arriving, Open};
 use crate::Error;
 use crate::livestore::{self, Caller, Context, Input, LiveStoreServer, Transport, Turn};
 use crate::room::Slot;
+use crate::worker::gather::{Gather, Gathered, Queued};
+use crate::worker::http::url;
+use crate::worker::js;
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use futures::{Stream, StreamExt, stream};
 use std::cell::{Cell, RefCell};
@@ -223,7 +222,7 @@ impl<S: LiveStoreServer> Inner<S> {
             }
             Transport::Http => {
                 let limit = self.server.limits().frame_bytes;
-                let Some(body) = super::http::body(&mut request, limit).await? else {
+                let Some(body) = crate::worker::http::body(&mut request, limit).await? else {
                     return Response::error(format!("the limit is {limit} bytes"), 413);
                 };
                 let body = String::from_utf8_lossy(&body);

@@ -1,0 +1,12 @@
+//! LiveStore's sync backend in Durable Objects: the worker in front, the object's class, where its
+//! log is, who is called.
+
+mod admin;
+mod d1;
+mod front;
+mod object;
+mod open;
+mod rpc;
+
+pub use front::{LiveStore, SyncRequest};
+pub use object::LiveStoreObject;
