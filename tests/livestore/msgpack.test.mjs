@@ -118,6 +118,12 @@ test("what LiveStore's client was seen to send, to the byte", async () => {
   assert.deepEqual(await decode(Buffer.from(seen, "hex")), [JSON.parse(exit)]);
 });
 
+test("halves of letters, where a text was cut in the middle of one, become U+FFFD", async () => {
+  const cut = JSON.stringify({ a: "🎉".slice(0, 1), b: "x\\" + "🎉".slice(1) + "y🎉", c: "\\ud83d" });
+  assert.ok(cut.includes("\\ud83c"), cut);
+  assert.deepEqual(packr().unpack(await encode(`[${cut}]`)), [{ a: "\ufffd", b: "x\\\ufffdy🎉", c: "\\ud83d" }]);
+});
+
 test("bytes that are something else are refused, and take no memory", async () => {
   const deep = Buffer.concat([Buffer.alloc(200, 0x91), Buffer.from([0xc0])]);
   const key = Buffer.concat([Buffer.from([0xdb, 0, 0x0f, 0xff, 0xff]), Buffer.alloc(0x0fffff, 0x61)]);

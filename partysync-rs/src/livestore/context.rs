@@ -13,6 +13,11 @@ fn integer(number: u64) -> Value {
     Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
+/// The store that the object holds. There may be no table yet, which is an error.
+pub(super) fn any(sql: &dyn Sql) -> Result<Option<String>> {
+    sql.query_opt(&format!("SELECT storeId FROM {} LIMIT 1", table()), [], |row| row.get(0))
+}
+
 /// What is known of a store.
 pub(super) fn known(sql: &dyn Sql, store: &str) -> Result<Option<Context>> {
     let context = table();

@@ -327,6 +327,15 @@ pub(super) fn failed(id: &Id, failure: &Failure) -> String {
     message.end()
 }
 
+/// The answer to a message that cannot be handled now.
+pub fn refusal(text: &str, why: &str) -> String {
+    let failure = Failure::unknown("Unavailable", why);
+    match Message::parse(text) {
+        Ok(Message::Request { id, .. }) => failed(&id, &failure),
+        _ => defect(&failure),
+    }
+}
+
 /// What is wrong with a message that names no request.
 pub(super) fn defect(failure: &Failure) -> String {
     let mut defect = Object::new();

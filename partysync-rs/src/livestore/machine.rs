@@ -121,12 +121,18 @@ impl Machine {
             sent: 0,
             hungry: VecDeque::new(),
         };
+        // A log that has lost events is another one: nobody goes on from where they were.
+        let lost = slept_at.is_some_and(|slept_at| slept_at > machine.context.head)
+            && !crate::__mutated("livestore_lost");
         for attachment in sockets {
-            machine.wake(attachment, slept_at);
+            machine.wake(attachment.filter(|_| !lost), slept_at);
         }
         machine.ask_again();
         machine.go_on_all();
         machine.resubscribe(subscribers);
+        if lost {
+            machine.unsubscribe_all();
+        }
         machine.plan_alarm();
         machine
     }
@@ -292,8 +298,8 @@ impl Machine {
             self.effects.push_back(Effect::Refuse(503, "too many connections".to_owned()));
             return None;
         }
-        let headers = caller.headers.iter().map(|(name, text)| name.len() + text.len() + 8);
-        let payload = caller.payload.as_ref().map_or(0, |payload| payload.to_string().len());
+        let headers = caller.headers.iter().map(|(name, text)| kept(name) + kept(text) + 8);
+        let payload = caller.payload.as_ref().map_or(0, |payload| kept(&payload.to_string()));
         if headers.sum::<usize>() + payload > self.limits.caller_bytes {
             self.effects.push_back(Effect::Refuse(431, "the payload is too large".to_owned()));
             return None;
@@ -405,6 +411,8 @@ impl Machine {
             Ok(context) => {
                 self.context = context;
                 self.stage = Stage::Idle;
+                // Who had all may lack something now, which is to outlive the machine.
+                self.dirty.extend(self.open().into_iter().map(|(slot, _)| slot));
                 self.go_on_all();
                 self.serve();
             }
@@ -442,12 +450,12 @@ impl Machine {
     }
 
     fn close_all(&mut self, reason: &'static str) {
-        self.stage = Stage::Idle;
-        self.pushes.clear();
-        self.waiting = 0;
         for (slot, _) in self.open() {
             self.close(slot, wire::CLOSE_FAILED, reason);
         }
+        self.stage = Stage::Idle;
+        self.pushes.clear();
+        self.waiting = 0;
     }
 
     pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Connection> {
@@ -516,8 +524,17 @@ impl Machine {
         let Some(connection) = self.get_mut(slot) else { return };
         let (call, who) = (connection.call, Who { slot, serial: connection.serial });
         if call {
+            // A client gives up for good what ends with a defect.
             let failure = Failure::unknown("Closed", reason);
-            self.send(who, envelope::defect(&failure));
+            let pulls = connection.following.iter().map(|pull| pull.id.clone());
+            let mut ids: Vec<_> = pulls.collect();
+            ids.extend(self.waiting_ids(who));
+            for id in &ids {
+                self.send(who, envelope::failed(id, &failure));
+            }
+            if ids.is_empty() {
+                self.send(who, envelope::defect(&failure));
+            }
             return self.finish(who);
         }
         connection.following.clear();
@@ -558,4 +575,10 @@ impl Machine {
         self.effects
             .push_back(Effect::Log(level, format!("livestore `{}`: {message}", self.store)));
     }
+}
+
+/// The bytes that the runtime keeps a text in: one a letter, or two if any is not of Latin-1.
+fn kept(text: &str) -> usize {
+    let narrow = text.chars().all(|letter| u32::from(letter) < 256);
+    text.encode_utf16().count() * if narrow { 1 } else { 2 }
 }

@@ -25,7 +25,7 @@ mod subscriber;
 mod table;
 mod turn;
 
-pub use envelope::{Cursor, Id, PING, PONG};
+pub use envelope::{Cursor, Id, PING, PONG, refusal};
 pub use event::Event;
 pub use io::{Effect, Hook, HookDone, Input, Reached, Reading};
 pub use log::Log;

@@ -111,10 +111,6 @@ impl Machine {
         let (caller, call) = (connection.caller.clone(), connection.call);
         let rpc = request.rpc_context.filter(|_| caller.transport == Transport::Rpc);
         let then = rpc.map(|rpc| rpc.caller_context);
-        if then.as_ref().is_some_and(|context| !self.takes_subscriber(context)) {
-            let what = format!("the store has {} subscribers", self.limits.subscribers);
-            return Err(Failure::unknown("TooManySubscribers", what));
-        }
         let at = match &request.cursor {
             None => 0,
             Some(cursor) => {

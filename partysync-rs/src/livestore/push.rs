@@ -4,7 +4,7 @@ use super::envelope::{Failure, Id, PushRequest};
 use super::event::check_order;
 use super::io::{Asked, Effect, Hook, Who};
 use super::machine::Machine;
-use super::server::{Caller, Push};
+use super::server::{Caller, Push, Transport};
 use super::table;
 use crate::room::Level;
 use crate::{Code, Error, Result, Timestamp};
@@ -62,6 +62,9 @@ impl Machine {
             return Err(Failure::unknown("PushTooLarge", what));
         }
         if self.waiting + bytes > self.limits.waiting_bytes {
+            if self.who_mut(who).is_some_and(|connection| connection.call) {
+                return Err(Failure::unknown("TooManyPushes", "too many pushes wait"));
+            }
             self.close(who.slot, 1013, "too many pushes wait");
             return Ok(());
         }
@@ -197,6 +200,12 @@ impl Machine {
         }
     }
 
+    /// The pushes of a connection that wait.
+    pub(super) fn waiting_ids(&self, who: Who) -> Vec<Id> {
+        let own = self.pushes.iter().filter(|push| push.who == who);
+        own.map(|push| push.id.clone()).collect()
+    }
+
     /// The first push, which waits no more.
     fn take(&mut self) -> Option<Waiting> {
         let first = self.pushes.pop_front()?;
@@ -209,12 +218,13 @@ impl Machine {
 
     /// The first push has its answer.
     fn answer(&mut self, result: std::result::Result<(), Failure>) {
-        let Some(Waiting { who, id, .. }) = self.take() else { return };
+        let Some(Waiting { who, id, caller, .. }) = self.take() else { return };
         match result {
             Ok(()) => self.succeed(who, &id, Some("{}")),
             Err(failure) => {
                 self.fail(who, &id, &failure);
-                if matches!(failure, Failure::ServerAhead { .. }) {
+                let ahead = matches!(failure, Failure::ServerAhead { .. });
+                if ahead && caller.transport == Transport::Rpc {
                     self.call_those_behind();
                 }
             }

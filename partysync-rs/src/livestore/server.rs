@@ -82,7 +82,8 @@ pub struct Limits {
     /// The most bytes of a connection's payload and headers together, as they are kept with its
     /// socket; more are refused with 431.
     pub caller_bytes: usize,
-    /// The most objects that follow the log by calls; a live pull of another one fails.
+    /// The most subscriptions of objects that follow the log by calls; with another one the first
+    /// of them is forgotten.
     pub subscribers: usize,
     /// The most bytes of pushes that wait for their turn; the connection of another one is closed
     /// with 1013, and its client pushes again.

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 /// A client is ready to be called only when it has handled the end of its pull, and does not say
 /// when that is: its first call comes so much later, ms.
-const GRACE: i64 = 250;
+const GRACE: i64 = 1_000;
 /// After a call that failed the next one comes so much later, ms, and twice as late each time.
 const RETRY: i64 = 1_000;
 const RETRY_MOST: i64 = 300_000;
@@ -74,12 +74,6 @@ impl Subscription {
 }
 
 impl Machine {
-    /// Whether this object may subscribe.
-    pub(super) fn takes_subscriber(&self, context: &CallerContext) -> bool {
-        let has = self.subscriptions.values().any(|other| of(&other.whom, context));
-        has || self.subscriptions.len() < self.limits.subscribers
-    }
-
     /// A pull of an object has come to its end: later events are told by calls.
     pub(super) fn subscribe(&mut self, context: CallerContext, request: Id, at: u64) {
         let all = self.subscriptions.iter();
@@ -87,6 +81,14 @@ impl Machine {
         let same = of_one.clone().find(|(_, other)| other.whom.request == request);
         let oldest = || of_one.clone().nth_back(OF_ONE - 1);
         if let Some(number) = same.or_else(oldest).map(|(number, _)| *number) {
+            self.unsubscribe(number);
+        }
+        // Whether an object is still there it does not say: those that came first may be gone.
+        while self.subscriptions.len() >= self.limits.subscribers.max(1)
+            && let Some((number, _)) = self.subscriptions.first_key_value()
+        {
+            let number = *number;
+            self.log(Level::Warn, "there are too many subscribers: the first is forgotten".into());
             self.unsubscribe(number);
         }
         let whom = Subscriber {

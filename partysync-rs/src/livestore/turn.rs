@@ -111,6 +111,12 @@ impl Open {
         context::known(sql, store)
     }
 
+    /// The store that this object holds, if it holds one.
+    #[must_use]
+    pub fn kept_store(sql: &dyn Sql) -> Option<String> {
+        context::any(sql).ok().flatten()
+    }
+
     fn with<S: LiveStoreServer>(
         server: &S,
         sql: &dyn Sql,

@@ -87,6 +87,11 @@ pub(super) trait Gather: Sized + 'static {
     /// The longest frame that is read.
     fn frame_bytes(&self) -> usize;
 
+    /// Whether something is waited for that will go through a turn with all that was gathered.
+    fn is_opening(&self) -> bool {
+        false
+    }
+
     /// Goes through a turn with all that was gathered.
     fn go(self: &Rc<Self>) -> crate::Result<()>;
 
@@ -125,6 +130,9 @@ pub(super) trait Gather: Sized + 'static {
     fn come_round(self: &Rc<Self>) {
         let gathered = self.gathered();
         gathered.waits.set(false);
+        if self.is_opening() {
+            return;
+        }
         let count = gathered.queue.borrow().len();
         if count > 0 {
             gathered.calm.set(count == 1);

@@ -261,3 +261,24 @@ fn an_object_that_holds_a_store_holds_no_other() {
     assert!(error.message().contains("a-b"), "{error}");
     assert_eq!(Log::open(sql, "a-b", "third").unwrap().1.backend_id, "first");
 }
+
+#[test]
+fn arguments_that_some_parser_cannot_read_are_refused() {
+    let mut store = Store::new(Plain);
+    let socket = store.connect();
+    let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let text = |args: &str| {
+        let template = push("1", 1..=1);
+        let frame: Json = serde_json::from_str(&template).unwrap();
+        let known = serde_json::to_string(&frame["payload"]["batch"][0]["args"]).unwrap();
+        template.replace(&known, args)
+    };
+    for args in [&*deep(65), "1e999", "[-1.5E+400]", &*format!("{{\"a\":{}}}", deep(64))] {
+        let frames = store.frame(socket, &text(args));
+        let name = &exit(&frames, "1").unwrap()["cause"]["error"]["cause"]["name"];
+        assert_eq!(name, "InvalidEvent", "{args}");
+    }
+    let fine = format!(r#"[{}, 1e300, "1e999 [[[ \\\" \ud83d", 1e-999]"#, deep(63));
+    let frames = store.frame(socket, &text(&fine));
+    assert_eq!(exit(&frames, "1").unwrap()["_tag"], "Success", "{frames:?}");
+}

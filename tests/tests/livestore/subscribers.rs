@@ -195,7 +195,7 @@ fn the_last_four_subscriptions_of_an_object_are_kept() {
 }
 
 #[test]
-fn a_store_takes_only_so_many() {
+fn a_store_takes_only_so_many_and_forgets_the_first() {
     struct Few;
     impl LiveStoreServer for Few {
         fn limits(&self) -> Limits {
@@ -203,12 +203,14 @@ fn a_store_takes_only_so_many() {
         }
     }
     let mut store = Store::new(Few);
-    store.follows("a", "0");
-    store.follows("b", "0");
-    let frames = store.call_by(Transport::Rpc, &follow("c", "1"));
-    assert_eq!(exit(&frames, "1").unwrap()["cause"]["error"]["_tag"], "UnknownError");
-    // One that is known may come again.
-    store.follows("b", "1");
+    for object in ["a", "b", "c"] {
+        store.follows(object, "0");
+    }
+    store.kill();
+    store.pushes(1..=1);
+    store.ring();
+    let called: Vec<_> = store.calls.iter().map(|(_, whom, _)| whom.object.as_str()).collect();
+    assert_eq!(called, ["b", "c"]);
 }
 
 #[test]

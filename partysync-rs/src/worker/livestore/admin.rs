@@ -83,10 +83,14 @@ impl<S: LiveStoreServer> Inner<S> {
     /// Does a task: its answer as JSON.
     pub(super) async fn admin(self: &Rc<Self>, task: &str, store: &str) -> worker::Result<JsValue> {
         self.ready(store).await?;
+        let mut reset = None;
         match Task::from_name(task) {
             Some(Task::Info) => drop(self.turn(store, None, None)?),
             Some(Task::Reset) => {
-                drop(self.turn(store, Some(Input::Empty(backend_id())), None)?);
+                let fresh = backend_id();
+                drop(self.turn(store, Some(Input::Empty(fresh.clone())), None)?);
+                // In D1 it takes its time, and may fail.
+                reset = Some(fresh);
             }
             None => return Err(format!("there is no task `{task}`").into()),
         }
@@ -99,6 +103,7 @@ impl<S: LiveStoreServer> Inner<S> {
             "head": context.head,
             "connections": connections,
             "subscribers": subscribers,
+            "reset": reset.map(|fresh| fresh == context.backend_id),
         });
         Ok(JsValue::from_str(&info.to_string()))
     }

@@ -7,7 +7,9 @@ use crate::livestore::{
     self, Context, Effect, Event, Input, LiveStoreServer, Page, PageLimits, Table, batches,
     table_name,
 };
-use crate::worker::DurableSql;
+use crate::worker::gather::Gather;
+use crate::worker::open::set_alarm;
+use crate::worker::{DurableSql, now};
 use crate::{Code, Error, Result};
 use serde::Deserialize;
 use std::rc::Rc;
@@ -17,6 +19,9 @@ use worker::{D1Database, D1PreparedStatement, console_error, console_warn};
 /// The most bytes of a page: D1's answers are JSON in which events are quoted, and have to stay
 /// below 1 MB.
 const PAGE_BYTES: usize = 400_000;
+
+/// When D1 cannot be opened because the alarm rang, it rings again after this, ms.
+const AGAIN: i64 = 30_000;
 
 /// A log that is open.
 #[derive(Debug)]
@@ -53,9 +58,9 @@ struct Named {
 }
 
 /// Which store has which table. Two stores never share one, though LiveStore's names would let
-/// them.
+/// them; SQLite takes names for the same that differ in case only.
 const OWNERS: &str = "CREATE TABLE IF NOT EXISTS _partysync_eventlog \
-                      (name TEXT PRIMARY KEY, store_id TEXT NOT NULL UNIQUE) STRICT";
+                      (name TEXT PRIMARY KEY COLLATE NOCASE, store_id TEXT NOT NULL UNIQUE) STRICT";
 
 impl D1Log {
     fn statement(
@@ -108,35 +113,39 @@ impl D1Log {
     /// The table of a store that has none in this database yet: LiveStore's, unless it belongs to
     /// another store, or may.
     async fn choose(database: &D1Database, store: &str, known: Option<&Context>) -> Result<String> {
-        let name = table_name(store);
-        let own = || format!("{name}__{:016x}", hash(store));
-        let owner = "SELECT store_id FROM _partysync_eventlog WHERE name = ?";
-        let values = [JsValue::from_str(&name)];
-        if let Some(Owner { store: other }) = Self::first(database, owner, &values).await? {
-            console_warn!(
-                "livestore `{store}`: its table in D1 is called {}: {other} has {name}",
-                own()
+        let wanted = table_name(store);
+        for attempt in 0.. {
+            let name = match attempt {
+                0 => wanted.clone(),
+                1 => format!("{wanted}__{:016x}", hash(store)),
+                more => format!("{wanted}__{:016x}_{more}", hash(store)),
+            };
+            let values = [JsValue::from_str(&name)];
+            let owner = "SELECT store_id FROM _partysync_eventlog WHERE name = ?";
+            if let Some(Owner { store: other }) = Self::first(database, owner, &values).await? {
+                console_warn!("livestore `{store}`: the table {name} in D1 belongs to `{other}`");
+                continue;
+            }
+            let there = "SELECT name FROM sqlite_master WHERE type = 'table' \
+                         AND name = ? COLLATE NOCASE";
+            let Some(there) = Self::first::<Named>(database, there, &values).await? else {
+                return Ok(name);
+            };
+            // LiveStore's own backend has written it, for this store or for one whose name is
+            // written in the same way. Only the one that has pushed knows of a head.
+            let has_pushed = known.is_some_and(|known| known.head > 0) && there.name == wanted;
+            let head = &Table::new(&name).head;
+            let events = Self::first::<Head>(database, head, &[]).await?;
+            if has_pushed || events.is_none_or(|events| events.head == 0) {
+                return Ok(name);
+            }
+            console_error!(
+                "livestore `{store}`: the table {name} in D1 has events, and this store's object \
+                 knows of none. They may be another store's, so that another table is used. If \
+                 they are this store's, set the name in its row of _partysync_eventlog"
             );
-            return Ok(own());
         }
-        let there = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = ?";
-        if Self::first::<Named>(database, there, &values).await?.is_none() {
-            return Ok(name);
-        }
-        // LiveStore's own backend has written it, for this store or for one whose name is written
-        // in the same way. Only the one that has pushed knows of a head.
-        let events = Self::first::<Head>(database, &Table::new(&name).head, &[]).await?;
-        let has_pushed = known.is_some_and(|known| known.head > 0);
-        if has_pushed || events.is_none_or(|events| events.head == 0) {
-            return Ok(name);
-        }
-        console_error!(
-            "livestore `{store}`: the table {name} in D1 has events, and this store's object knows \
-             of none. They may be another store's, so that {} is used. If they are this store's, \
-             set the store_id of {name} in _partysync_eventlog",
-            own()
-        );
-        Ok(own())
+        Err(Error::retry("there is no name left"))
     }
 
     async fn head(&self) -> Result<u64> {
@@ -217,9 +226,9 @@ impl<S: LiveStoreServer> Inner<S> {
         Ok(())
     }
 
-    /// Opens the log for what has happened to sockets, or because the alarm rang.
-    pub(super) fn open_for(self: &Rc<Self>, store: String, input: Option<Input<'static>>) {
-        if input.is_none() && self.opening.replace(true) {
+    /// Opens the log for what has happened to sockets.
+    pub(super) fn open_for_sockets(self: &Rc<Self>, store: String) {
+        if self.opening.replace(true) {
             return;
         }
         let inner = self.clone();
@@ -227,10 +236,27 @@ impl<S: LiveStoreServer> Inner<S> {
             let opened = inner.ready(&store).await;
             inner.opening.set(false);
             let turned = match opened {
-                Ok(()) => inner.turn(&store, input, None).map(drop),
+                Ok(()) => inner.turn(&store, None, None).map(drop),
                 Err(error) => {
                     drop(inner.gathered.take());
                     Err(inner.close_all(error))
+                }
+            };
+            if let Err(error) = turned {
+                console_error!("livestore: a turn failed: {error}");
+            }
+        });
+    }
+
+    /// Opens the log because the alarm rang, which rings again if that fails.
+    pub(super) fn open_for_alarm(self: &Rc<Self>, store: String) {
+        let inner = self.clone();
+        self.state.wait_until(async move {
+            let turned = match inner.ready(&store).await {
+                Ok(()) => inner.turn(&store, Some(Input::Alarm), None).map(drop),
+                Err(error) => {
+                    let again = now().plus_millis(AGAIN);
+                    set_alarm(&inner.js().storage(), Some(again)).and(Err(error))
                 }
             };
             if let Err(error) = turned {

@@ -9,7 +9,7 @@ use crate::livestore::{self, Caller, Context, Input, LiveStoreServer, Transport,
 use crate::room::Slot;
 use crate::worker::gather::{Gather, Gathered, Queued};
 use crate::worker::http::url;
-use crate::worker::js;
+use crate::worker::{DurableSql, js};
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use futures::{Stream, StreamExt, stream};
 use std::cell::{Cell, RefCell};
@@ -93,8 +93,11 @@ impl<S: LiveStoreServer> LiveStoreObject<S> {
     /// # Errors
     /// What the runtime says.
     pub fn rpc(&self, messages: &JsValue) -> Result<JsValue, JsValue> {
-        let (inner, bytes) = (self.inner.clone(), js_sys::Uint8Array::new(messages).to_vec());
-        Ok(future_to_promise(async move { Ok(inner.rpc(&bytes).await?) }).into())
+        let (inner, bytes) = (self.inner.clone(), js_sys::Uint8Array::new(messages));
+        // What is too long is not copied first.
+        let long = bytes.length() as usize > self.inner.server.limits().frame_bytes;
+        let bytes = if long { None } else { Some(bytes.to_vec()) };
+        Ok(future_to_promise(async move { Ok(inner.rpc(bytes.as_deref()).await?) }).into())
     }
 
     /// A task of whoever runs the backend: `info` or `reset`. Its answer is JSON. No request leads
@@ -130,7 +133,7 @@ impl<S: LiveStoreServer> LiveStoreObject<S> {
     pub fn alarm(&self) -> Result<(), JsValue> {
         let Some(store) = self.inner.known_store() else { return Ok(()) };
         if !self.inner.is_ready() {
-            self.inner.open_for(store, Some(Input::Alarm));
+            self.inner.open_for_alarm(store);
             return Ok(());
         }
         self.inner.turn(&store, Some(Input::Alarm), None).map(drop).map_err(thrown)
@@ -142,6 +145,10 @@ fn thrown(error: Error) -> JsValue {
 }
 
 impl<S: LiveStoreServer> Gather for Inner<S> {
+    fn is_opening(&self) -> bool {
+        self.opening.get()
+    }
+
     fn gathered(&self) -> &Gathered {
         &self.gathered
     }
@@ -162,7 +169,7 @@ impl<S: LiveStoreServer> Gather for Inner<S> {
             return Err(self.close_all(error));
         };
         if !self.is_ready() {
-            self.open_for(store, None);
+            self.open_for_sockets(store);
             return Ok(());
         }
         self.turn(&store, None, None).map(drop)
@@ -177,7 +184,9 @@ impl<S: LiveStoreServer> Inner<S> {
         }
         let sockets = self.state.get_websockets();
         let mut kept = sockets.iter().filter_map(|socket| socket.deserialize_attachment().ok()?);
-        kept.find_map(|text: String| livestore::store_of(&text))
+        let of_sockets = kept.find_map(|text: String| livestore::store_of(&text));
+        // An alarm rings also where there are none.
+        of_sockets.or_else(|| livestore::Open::kept_store(&DurableSql::new(&self.state).ok()?))
     }
 
     /// Closes every socket of a store that cannot be opened: clients come again later.

@@ -1,7 +1,7 @@
 //! LiveStore's Durable Object RPC: calls of other objects, and calls to those that subscribe.
 
 use super::object::{Called, Inner};
-use crate::livestore::{Caller, Input, LiveStoreServer, Subscriber, Transport, msgpack};
+use crate::livestore::{self, Caller, Input, LiveStoreServer, Subscriber, Transport, msgpack};
 use crate::worker::sql::js_error;
 use crate::{Code, Error};
 use futures::StreamExt;
@@ -86,14 +86,19 @@ fn defect(why: &str) -> worker::Result<JsValue> {
 impl<S: LiveStoreServer> Inner<S> {
     /// Answers the messages of a call. A pull that comes alone is answered with a stream, as long as
     /// there is more to come; LiveStore's clients take both.
-    pub(super) async fn rpc(self: &Rc<Self>, messages: &[u8]) -> worker::Result<JsValue> {
+    ///
+    /// What fails for a while is told to the request: a client that hears of a defect, or whose call
+    /// throws, pushes no more.
+    pub(super) async fn rpc(self: &Rc<Self>, messages: Option<&[u8]>) -> worker::Result<JsValue> {
         if !self.server.enabled_transports().contains(&Transport::Rpc) {
             return Err("this transport is not enabled".into());
         }
         let limit = self.server.limits().frame_bytes;
+        let Some(messages) = messages else {
+            return defect(&format!("the limit is {limit} bytes"));
+        };
         let messages = match msgpack::decode(messages, limit) {
-            Ok(messages) if messages.iter().map(String::len).sum::<usize>() <= limit => messages,
-            Ok(_) => return defect(&format!("the limit is {limit} bytes")),
+            Ok(messages) => messages,
             Err(error) => return defect(error.message()),
         };
         let mut answers = Vec::new();
@@ -106,8 +111,9 @@ impl<S: LiveStoreServer> Inner<S> {
                 headers: Vec::new(),
                 transport: Transport::Rpc,
             };
-            match self.call(&store_id, caller, message).await? {
-                Called::Refused(_, why) => return defect(&why),
+            let called = self.call(&store_id, caller, message).await;
+            match called.unwrap_or_else(|error| Called::Refused(500, error.to_string())) {
+                Called::Refused(_, why) => answers.push(livestore::refusal(message, &why)),
                 Called::Whole(parts) => answers.extend(parts),
                 Called::Parts(parts) if messages.len() == 1 => {
                     let parts = parts.map(|part| bytes([&*part]));

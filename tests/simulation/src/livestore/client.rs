@@ -175,11 +175,20 @@ impl Client {
                         }
                     }
                     Some("UnknownError") if push => self.push = None,
+                    // It pulls no more until it is rebuilt: a call has no socket that could be
+                    // closed instead.
+                    Some("UnknownError") if self.object => self.gone(),
                     _ => return Err(format!("{}: a request has ended: {text}", self.name)),
                 }
             }
             (Some("Exit"), _) if pull => {
                 return Err(format!("{}: its live pull has ended: {text}", self.name));
+            }
+            (Some("Exit"), Some("Success")) if self.early.contains(id) => {
+                return Err(format!(
+                    "{}: its own events came before their push's answer",
+                    self.name
+                ));
             }
             (Some("Exit"), Some("Success")) if self.early.contains(id) => {
                 return Err(format!(

@@ -234,7 +234,10 @@ impl World {
             Step::Lose(count) => {
                 if let Some(remote) = &self.remote {
                     remote.lose(count).map_err(|e| e.to_string())?;
-                    self.crash();
+                    // What sleeps finds it when it wakes.
+                    if self.open.is_some() {
+                        self.crash();
+                    }
                     (self.forgot_objects, self.emptied) = (true, true);
                 }
             }
