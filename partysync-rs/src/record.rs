@@ -425,12 +425,8 @@ impl Schema {
     /// ```
     #[must_use]
     pub fn hash(&self) -> String {
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        let mut feed = |text: &str| {
-            for byte in text.bytes().chain([0]) {
-                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-            }
-        };
+        let mut hash = FNV;
+        let mut feed = |text: &str| hash = fnv1a(hash, text.bytes().chain([0]));
         feed(self.table);
         for column in self.columns {
             feed(column.name);
@@ -440,4 +436,14 @@ impl Schema {
         }
         format!("{hash:016x}")
     }
+}
+
+/// Where FNV-1a begins.
+pub(crate) const FNV: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// Goes on with FNV-1a, 64 bits.
+pub(crate) fn fnv1a(hash: u64, bytes: impl IntoIterator<Item = u8>) -> u64 {
+    bytes
+        .into_iter()
+        .fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -43,18 +43,25 @@ pub(super) fn known(sql: &dyn Sql, store: &str) -> Result<Option<Context>> {
 
 /// What is known of a store whose log ends here: a log is believed over its context. One that has
 /// lost events is another log, with another id: clients that have more of it start over.
-pub(super) fn open(sql: &dyn Sql, store: &str, fresh: &str, head: u64) -> Result<Context> {
+/// Also gives where the context has said that the log ends.
+pub(super) fn open(
+    sql: &dyn Sql,
+    store: &str,
+    fresh: &str,
+    head: u64,
+) -> Result<(Context, Option<u64>)> {
     let known = known(sql, store)?;
+    let said = known.as_ref().map(|known| known.head);
     if let Some(known) = &known
         && known.head == head
     {
-        return Ok(known.clone());
+        return Ok((known.clone(), said));
     }
     let goes_on = known.filter(|known| known.head <= head || crate::__mutated("livestore_lost"));
     let backend_id = goes_on.map_or_else(|| fresh.to_owned(), |known| known.backend_id);
     let context = Context { backend_id, head };
     set(sql, store, &context)?;
-    Ok(context)
+    Ok((context, said))
 }
 
 pub(super) fn set(sql: &dyn Sql, store: &str, context: &Context) -> Result<()> {

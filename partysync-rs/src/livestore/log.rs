@@ -15,17 +15,21 @@ pub struct Log {
 
 impl Log {
     /// Opens a store's log, made if it is not there. What the context says of the head is put
-    /// right by the log.
+    /// right by the log; also gives what it has said.
     ///
     /// # Errors
     /// What SQLite says; [`Code::Forbidden`](crate::Code::Forbidden) where the object holds another
     /// store.
-    pub fn open(sql: &dyn Sql, store: &str, fresh_backend_id: &str) -> Result<(Self, Context)> {
+    pub fn open(
+        sql: &dyn Sql,
+        store: &str,
+        fresh_backend_id: &str,
+    ) -> Result<(Self, Context, Option<u64>)> {
         let table = Table::new(&table_name(store));
         sql.exec(&table.create, &[])?;
         let head = sql.query_one(&table.head, [], |row| Ok(row.get::<i64>(0)?.unsigned_abs()))?;
-        let context = context::open(sql, store, fresh_backend_id, head)?;
-        Ok((Self { store: store.to_owned(), table }, context))
+        let (context, known) = context::open(sql, store, fresh_backend_id, head)?;
+        Ok((Self { store: store.to_owned(), table }, context, known))
     }
 
     /// Appends a batch that goes on from the head: all of it, or nothing.

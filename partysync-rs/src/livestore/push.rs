@@ -146,7 +146,7 @@ impl Machine {
         }
     }
 
-    /// A hook that does not come back holds up its own push only.
+    /// A hook that does not come back fails its push, and the next one has its turn.
     pub(super) fn end_slow_hook(&mut self) {
         if self.hook_ends().is_some_and(|end| end <= self.now) {
             self.log(Level::Error, "on_push has not come back in time".to_owned());
@@ -183,12 +183,11 @@ impl Machine {
     fn not_appended(&mut self, error: &Error) {
         self.log(Level::Error, format!("a push was not stored: {error}"));
         self.answer(Err(Failure::unknown(Code::Storage.as_str(), "the push could not be stored")));
+        self.stage = Stage::Idle;
         if crate::__mutated("livestore_load") {
-            self.stage = Stage::Idle;
             return self.serve();
         }
-        self.stage = Stage::Loading;
-        self.effects.push_back(Effect::Load);
+        self.load();
     }
 
     /// The log is not what it was thought to be: it is looked at before the next push.

@@ -2,6 +2,7 @@
 
 use super::envelope::Cursor;
 use super::event::Event;
+use super::table::PageLimits;
 use crate::Result;
 use crate::room::rate::Allowed;
 use serde_json::Value as Json;
@@ -113,6 +114,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The most that a page holds.
+    pub(crate) fn page(&self) -> PageLimits {
+        PageLimits { events: self.page_events, bytes: self.page_bytes }
+    }
+
     /// How much a connection may send.
     pub(super) fn rate(&self) -> Allowed {
         Allowed { per_second: self.messages_per_second, burst: self.messages_burst }

@@ -7,7 +7,7 @@ use super::kept::Kept;
 use super::log::Log;
 use super::machine::Machine;
 use super::server::LiveStoreServer;
-use super::table::{Context, PageLimits};
+use super::table::Context;
 use crate::room::turn::Running;
 use crate::sql::Sql;
 use crate::{Code, Error, Result, Timestamp};
@@ -78,8 +78,7 @@ impl Open {
         now: Timestamp,
         sockets: Vec<Option<String>>,
     ) -> Result<Self> {
-        let slept_at = context::known(sql, store)?.map(|known| known.head);
-        let (log, context) = Log::open(sql, store, fresh_backend_id)?;
+        let (log, context, slept_at) = Log::open(sql, store, fresh_backend_id)?;
         Self::with(server, sql, store, (context, slept_at), Place::Here(log), now, sockets)
     }
 
@@ -97,8 +96,7 @@ impl Open {
         now: Timestamp,
         sockets: Vec<Option<String>>,
     ) -> Result<Self> {
-        let slept_at = context::known(sql, store)?.map(|known| known.head);
-        let context = context::open(sql, store, fresh_backend_id, head)?;
+        let (context, slept_at) = context::open(sql, store, fresh_backend_id, head)?;
         let place = Place::Elsewhere(context.clone());
         Self::with(server, sql, store, (context, slept_at), place, now, sockets)
     }
@@ -196,17 +194,14 @@ impl Open {
                     Input::Appended(log.append(sql, &push.events, &created_at))
                 }
                 (Effect::Read(reading), Some(log)) => {
-                    let limits = self.machine.limits();
-                    let limits =
-                        PageLimits { events: limits.page_events, bytes: limits.page_bytes };
+                    let limits = self.machine.limits().page();
                     let page = log.page(sql, (reading.after(), reading.upto()), limits);
                     Input::Read(reading, page)
                 }
                 (Effect::Load, Some(_)) => {
                     let fresh = self.machine.context().backend_id.clone();
-                    Input::Loaded(
-                        Log::open(sql, self.machine.store(), &fresh).map(|(_, context)| context),
-                    )
+                    let opened = Log::open(sql, self.machine.store(), &fresh);
+                    Input::Loaded(opened.map(|(_, context, _)| context))
                 }
                 (Effect::Empty(fresh), Some(log)) => Input::Emptied(log.empty(sql, &fresh)),
                 (Effect::Keep(whom, reached), _) => match self.kept.keep(sql, &whom, reached) {

@@ -7,6 +7,7 @@ use crate::livestore::{
     self, Context, Effect, Event, Input, LiveStoreServer, Page, PageLimits, Table, batches,
     table_name,
 };
+use crate::record::{FNV, fnv1a};
 use crate::worker::gather::Gather;
 use crate::worker::open::set_alarm;
 use crate::worker::{DurableSql, now};
@@ -16,8 +17,7 @@ use std::rc::Rc;
 use wasm_bindgen::JsValue;
 use worker::{D1Database, D1PreparedStatement, console_error, console_warn};
 
-/// The most bytes of a page: D1's answers are JSON in which events are quoted, and have to stay
-/// below 1 MB.
+/// The most bytes of a page: D1's answers are JSON, in which events are quoted and become longer.
 const PAGE_BYTES: usize = 400_000;
 
 /// When D1 cannot be opened because the alarm rang, it rings again after this, ms.
@@ -197,11 +197,9 @@ impl D1Log {
     }
 }
 
-/// FNV-1a: a name that is the store's own, and the same each time.
-fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+/// A number that is the store's own, and the same each time.
+fn hash(store: &str) -> u64 {
+    fnv1a(FNV, store.bytes())
 }
 
 impl<S: LiveStoreServer> Inner<S> {
@@ -235,15 +233,12 @@ impl<S: LiveStoreServer> Inner<S> {
         self.state.wait_until(async move {
             let opened = inner.ready(&store).await;
             inner.opening.set(false);
-            let turned = match opened {
-                Ok(()) => inner.turn(&store, None, None).map(drop),
+            match opened {
+                Ok(()) => inner.later(None),
                 Err(error) => {
                     drop(inner.gathered.take());
-                    Err(inner.close_all(error))
+                    drop(inner.close_all(error));
                 }
-            };
-            if let Err(error) = turned {
-                console_error!("livestore: a turn failed: {error}");
             }
         });
     }
@@ -252,15 +247,15 @@ impl<S: LiveStoreServer> Inner<S> {
     pub(super) fn open_for_alarm(self: &Rc<Self>, store: String) {
         let inner = self.clone();
         self.state.wait_until(async move {
-            let turned = match inner.ready(&store).await {
-                Ok(()) => inner.turn(&store, Some(Input::Alarm), None).map(drop),
+            match inner.ready(&store).await {
+                Ok(()) => inner.later(Some(Input::Alarm)),
                 Err(error) => {
+                    console_error!("livestore: the store cannot be opened: {error}");
                     let again = now().plus_millis(AGAIN);
-                    set_alarm(&inner.js().storage(), Some(again)).and(Err(error))
+                    if let Err(error) = set_alarm(&inner.js().storage(), Some(again)) {
+                        console_error!("livestore: the alarm was not set: {error}");
+                    }
                 }
-            };
-            if let Err(error) = turned {
-                console_error!("livestore: a turn failed: {error}");
             }
         });
     }
@@ -269,8 +264,7 @@ impl<S: LiveStoreServer> Inner<S> {
     pub(super) fn ask_d1(self: &Rc<Self>, effect: Effect, context: Context) {
         let Some(log) = self.d1.as_ref().and_then(|(_, log)| log.borrow().clone()) else { return };
         let inner = self.clone();
-        let limits = self.server.limits();
-        let limits = PageLimits { events: limits.page_events, bytes: limits.page_bytes };
+        let limits = self.server.limits().page();
         self.state.wait_until(async move {
             let input = match effect {
                 Effect::Append(push, created_at) => {
@@ -292,10 +286,7 @@ impl<S: LiveStoreServer> Inner<S> {
                     }))
                 }
             };
-            let Some(store) = inner.known_store() else { return };
-            if let Err(error) = inner.turn(&store, Some(input), None) {
-                console_error!("livestore: a turn failed: {error}");
-            }
+            inner.later(Some(input));
         });
     }
 }

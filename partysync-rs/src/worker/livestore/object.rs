@@ -129,7 +129,8 @@ impl<S: LiveStoreServer> LiveStoreObject<S> {
     /// The object's alarm rang.
     ///
     /// # Errors
-    /// What the runtime says, or why the store cannot be opened: the runtime rings again.
+    /// What the runtime says, or why the store cannot be opened: the runtime rings again. Where D1
+    /// has to be opened first, the alarm is set anew if that fails.
     pub fn alarm(&self) -> Result<(), JsValue> {
         let Some(store) = self.inner.known_store() else { return Ok(()) };
         if !self.inner.is_ready() {
@@ -298,16 +299,22 @@ impl<S: LiveStoreServer> Inner<S> {
             self.wait();
         }
         for hook in turn.hooks {
-            let (inner, store) = (self.clone(), store.to_owned());
+            let inner = self.clone();
             self.state.wait_until(async move {
                 let done = hook.await;
-                if let Err(error) = inner.turn(&store, Some(Input::HookDone(done)), None) {
-                    console_error!("livestore: a turn failed: {error}");
-                }
+                inner.later(Some(Input::HookDone(done)));
             });
         }
         self.run_after(turn.after);
         Ok(answer)
+    }
+
+    /// A turn that nobody waits for, with what has come of something.
+    pub(super) fn later(self: &Rc<Self>, input: Option<Input<'_>>) {
+        let Some(store) = self.known_store() else { return };
+        if let Err(error) = self.turn(&store, input, None) {
+            console_error!("livestore: a turn failed: {error}");
+        }
     }
 
     /// What the store knows of itself, and who follows it.
@@ -413,10 +420,7 @@ impl<S: LiveStoreServer> Reader<S> {
         let (slot, serial) = (self.slot, self.serial);
         // Not within the turn that has made what is read.
         spawn_local(async move {
-            let Some(store) = inner.known_store() else { return };
-            if let Err(error) = inner.turn(&store, Some(input(slot, serial)), None) {
-                console_error!("livestore: a turn failed: {error}");
-            }
+            inner.later(Some(input(slot, serial)));
         });
     }
 

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use wasm_bindgen::prelude::*;
 use worker::wasm_bindgen_futures::JsFuture;
-use worker::{Delay, ResponseBuilder, console_error, web_sys};
+use worker::{Delay, ResponseBuilder, web_sys};
 
 /// A subscriber that does not answer for so long is called again later.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -149,10 +149,7 @@ impl<S: LiveStoreServer> Inner<S> {
                 Code::NotFound => error,
                 _ => Error::retry(error.message().to_owned()),
             });
-            let Some(store) = inner.known_store() else { return };
-            if let Err(error) = inner.turn(&store, Some(Input::Called(number, result)), None) {
-                console_error!("livestore: a turn failed: {error}");
-            }
+            inner.later(Some(Input::Called(number, result)));
         });
     }
 }
