@@ -1,5 +1,5 @@
 //! The derives of `partysync-rs`; use them through that crate, where they are documented on the
-//! traits `Record`, `Action` and `Column`.
+//! traits `Record`, `Action`, `Event` and `Column`.
 //!
 //! Each derive reads its attributes into one plain type (`parse`), turns that into one that
 //! cannot be wrong (`check`), and only then writes code (`expand`). Every misuse is an error on
@@ -7,6 +7,7 @@
 
 mod action;
 mod column;
+mod event;
 mod record;
 mod syntax;
 
@@ -28,6 +29,12 @@ pub fn derive_action(input: TokenStream) -> TokenStream {
 #[proc_macro_derive(Column, attributes(column))]
 pub fn derive_column(input: TokenStream) -> TokenStream {
     run(input, column::derive)
+}
+
+/// Derives `partysync::Event`.
+#[proc_macro_derive(Event, attributes(event))]
+pub fn derive_event(input: TokenStream) -> TokenStream {
+    run(input, event::derive)
 }
 
 fn run(

@@ -292,6 +292,27 @@ pub fn take_json_option<T: DeserializeOwned>(
     }
 }
 
+/// The arguments of an event.
+#[cfg(feature = "livestore")]
+pub fn open_arguments<'a>(event: &str, args: Option<&'a str>) -> Result<Fields<'a>> {
+    let args = args.unwrap_or("{}");
+    let wrong = |error: Error| {
+        Error::new(Code::InvalidValue, format!("`{event}`: {}", error.message()))
+    };
+    Fields::of(args, "an event's arguments are an object").map_err(wrong)
+}
+
+/// An argument of an event; one that is not there is null.
+#[cfg(feature = "livestore")]
+pub fn take_argument<T: DeserializeOwned>(
+    args: &Fields<'_>,
+    event: &str,
+    argument: &str,
+) -> Result<T> {
+    let wrong = |error: Error| Error::new(Code::InvalidValue, error.message());
+    take_json(args, event, argument).map_err(wrong)
+}
+
 fn find_nul(json: &Json) -> Option<&str> {
     match json {
         Json::String(text) => text.contains('\0').then_some(text),

@@ -64,12 +64,14 @@ impl<S: SyncServer> TestRoom<S> {
     /// # Errors
     /// [`Code::Migration`], or what `on_start` returns.
     pub fn with(server: S, db: Sqlite) -> Result<Self> {
-        let (now, seq) = (Timestamp::from_millis(1_000), 0);
+        let now = Timestamp::from_millis(1_000);
         let (ids, sent, alarm) = (BTreeMap::new(), Vec::new(), None);
         let (room, logged) = (Local::new(server), Vec::new());
         let unheard = Vec::new();
-        let mut room = Self { db, room, ids, now, seq, sent, unheard, alarm, logged };
+        let mut room = Self { db, room, ids, now, seq: 0, sent, unheard, alarm, logged };
         room.connect(OWN, Protocol::V2)?;
+        // Of a database that had a test's room before.
+        room.seq = crate::store::client_seq(room.sql(), OWN)?.unwrap_or_default();
         let channels = S::Action::CHANNELS.iter().map(|schema| Subscription {
             channel: schema.table.to_owned(),
             since: None,

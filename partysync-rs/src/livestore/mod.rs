@@ -13,6 +13,7 @@
 mod context;
 mod envelope;
 mod event;
+pub(crate) mod event_room;
 mod io;
 mod kept;
 mod log;
@@ -27,6 +28,7 @@ mod turn;
 
 pub use envelope::{Cursor, Id, PING, PONG, refusal};
 pub use event::Event;
+pub use event_room::{EventInput, EventOutput, EventRoom, EventServer, Identity};
 pub use io::{Effect, Hook, HookDone, Input, Reached, Reading};
 pub use log::Log;
 pub use machine::{Machine, store_of};

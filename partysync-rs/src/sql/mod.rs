@@ -14,7 +14,7 @@ pub use value::{SqlType, Value};
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
 
-use crate::{Code, Column, Error, Record, Result};
+use crate::{Code, Column, Error, Record, Result, Timestamp};
 use std::ops::ControlFlow;
 
 /// A SQLite database. Adapters implement it; users call the methods of `dyn Sql`.
@@ -236,7 +236,8 @@ impl<'a> Row<'a> {
     }
 }
 
-/// What can be a parameter of a statement: any [`Column`] type, `&str`, and [`Value`] itself.
+/// What can be a parameter of a statement: any [`Column`] type, a reference to one of the built-in
+/// ones, `&str`, and [`Value`] itself.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a parameter of a statement",
     label = "not a column type"
@@ -258,6 +259,25 @@ impl ToSql for &str {
     }
 }
 
+/// What a match on a reference binds is a parameter as it is.
+macro_rules! by_reference {
+    ($($type:ty),*) => {$(
+        impl ToSql for &$type {
+            fn to_sql(&self) -> Value {
+                self.to_value()
+            }
+        }
+
+        impl ToSql for &Option<$type> {
+            fn to_sql(&self) -> Value {
+                self.to_value()
+            }
+        }
+    )*};
+}
+
+by_reference!(String, Vec<u8>, bool, i8, i16, i32, i64, u8, u16, u32, u64, f32, f64, Timestamp);
+
 impl ToSql for Value {
     fn to_sql(&self) -> Value {
         self.clone()
@@ -268,7 +288,7 @@ impl ToSql for Value {
 ///
 /// ```
 /// use partysync::{params, sql::Value};
-/// let id = String::from("a");
+/// let id = &String::from("a");
 /// assert_eq!(params![id, "b", true, None::<i64>], [
 ///     Value::from("a"), Value::from("b"), Value::Integer(1), Value::Null,
 /// ]);

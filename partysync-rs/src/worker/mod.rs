@@ -45,7 +45,7 @@ mod sql;
 mod streams;
 
 #[cfg(feature = "livestore")]
-pub use livestore::{LiveStore, LiveStoreObject, SyncRequest};
+pub use livestore::{EventObject, LiveStore, LiveStoreObject, SyncRequest};
 pub use object::Object;
 pub use router::{Route, Router};
 pub use sql::DurableSql;

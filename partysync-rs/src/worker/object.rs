@@ -61,6 +61,11 @@ impl<S: SyncServer> Object<S> {
         }
     }
 
+    #[cfg(feature = "livestore")]
+    pub(super) fn inner(&self) -> &Rc<Inner<S>> {
+        &self.inner
+    }
+
     /// A request: a WebSocket to be accepted, or `on_request`. The answer, or a promise of it.
     ///
     /// # Errors

@@ -94,6 +94,11 @@ impl<S: LiveStoreServer> Store<S> {
         }
     }
 
+    /// A store whose backend has another id.
+    pub fn another(server: S) -> Self {
+        Self { lives: 1_000, ..Self::new(server) }
+    }
+
     /// Goes through a turn in a transaction of its own; the slot of what was accepted in it.
     pub fn turn(&mut self, input: Input<'_>) -> Option<Slot> {
         let accepted = self.run([input]);

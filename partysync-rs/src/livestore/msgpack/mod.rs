@@ -12,7 +12,7 @@
 mod read;
 mod write;
 
-pub use read::decode;
+pub use read::{decode, decode_begun};
 pub use write::encode;
 
 /// The ids of shapes.

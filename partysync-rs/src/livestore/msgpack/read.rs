@@ -24,24 +24,47 @@ use std::rc::Rc;
 /// ```
 pub fn decode(bytes: &[u8], limit: usize) -> Result<Vec<String>> {
     let shapes = vec![None; usize::from(LAST - FIRST) + 1];
-    let mut reader = Reader { bytes, shapes, left: limit };
+    let mut reader = Reader { bytes, shapes, left: limit, ended: false };
     let mut messages = Vec::new();
     while !reader.bytes.is_empty() {
-        let byte = reader.byte()?;
-        match reader.array(byte)? {
-            Some(count) => {
-                for _ in 0..count {
-                    messages.push(reader.message(None)?);
-                }
-            }
-            None => messages.push(reader.message(Some(byte))?),
-        }
+        messages.extend(reader.buffer()?);
     }
     Ok(messages)
 }
 
+/// The messages of what has come of a stream of buffers so far, and how many bytes they took: what
+/// is behind them is the beginning of another buffer.
+///
+/// # Errors
+/// As [`decode`], but for bytes that end too early.
+///
+/// ```
+/// use partysync::livestore::msgpack::decode_begun;
+///
+/// let bytes = b"\x91\xd4\x72\x40\x91\xa4_tag\xa3Eof\x91\xd4\x72";
+/// assert_eq!(decode_begun(bytes, 1_000)?, (vec![r#"{"_tag":"Eof"}"#.to_owned()], 14));
+/// # Ok::<_, partysync::Error>(())
+/// ```
+pub fn decode_begun(bytes: &[u8], limit: usize) -> Result<(Vec<String>, usize)> {
+    let (mut messages, mut read) = (Vec::new(), 0);
+    while let Some(rest) = bytes.get(read..).filter(|rest| !rest.is_empty()) {
+        // Each buffer defines its own shapes.
+        let shapes = vec![None; usize::from(LAST - FIRST) + 1];
+        let mut reader = Reader { bytes: rest, shapes, left: limit, ended: false };
+        match reader.buffer() {
+            Ok(more) => messages.extend(more),
+            Err(_) if reader.ended => break,
+            Err(error) => return Err(error),
+        }
+        read = bytes.len() - reader.bytes.len();
+    }
+    Ok((messages, read))
+}
+
 struct Reader<'b> {
     bytes: &'b [u8],
+    /// Whether bytes were asked for that are not there.
+    ended: bool,
     /// The keys of each shape, as JSON with a colon.
     shapes: Vec<Option<Rc<[String]>>>,
     /// How many bytes of keys may still be written.
@@ -53,9 +76,20 @@ fn invalid(what: impl std::fmt::Display) -> Error {
 }
 
 impl<'b> Reader<'b> {
+    /// The messages of an array, or the one message that is in none.
+    fn buffer(&mut self) -> Result<Vec<String>> {
+        let byte = self.byte()?;
+        match self.array(byte)? {
+            Some(count) => (0..count).map(|_| self.message(None)).collect(),
+            None => Ok(vec![self.message(Some(byte))?]),
+        }
+    }
+
     fn take(&mut self, count: usize) -> Result<&'b [u8]> {
-        let (taken, rest) =
-            self.bytes.split_at_checked(count).ok_or_else(|| invalid("it ends too early"))?;
+        let Some((taken, rest)) = self.bytes.split_at_checked(count) else {
+            self.ended = true;
+            return Err(invalid("it ends too early"));
+        };
         self.bytes = rest;
         Ok(taken)
     }

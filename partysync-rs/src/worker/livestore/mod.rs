@@ -3,10 +3,12 @@
 
 mod admin;
 mod d1;
+mod event_object;
 mod front;
 mod object;
 mod open;
 mod rpc;
 
+pub use event_object::EventObject;
 pub use front::{LiveStore, SyncRequest};
 pub use object::LiveStoreObject;

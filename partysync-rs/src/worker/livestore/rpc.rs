@@ -6,7 +6,7 @@ use crate::worker::sql::js_error;
 use crate::{Code, Error};
 use futures::StreamExt;
 use futures::future::{Either, select};
-use js_sys::{JsString, Promise, Uint8Array};
+use js_sys::{Function, JsString, Promise, Uint8Array};
 use serde::Deserialize;
 use serde_json::json;
 use std::rc::Rc;
@@ -27,7 +27,7 @@ import * as exports from '../../index.js';
 queueMicrotask(() => {
   for (const value of Object.values(exports)) {
     const prototype = typeof value === 'function' ? value.prototype : undefined;
-    if (prototype?.rpc && prototype.webSocketMessage) {
+    if ((prototype?.rpc || prototype?.syncUpdateRpc) && prototype.webSocketMessage) {
       Object.setPrototypeOf(prototype, DurableObject.prototype);
       Object.setPrototypeOf(value, DurableObject);
     }
@@ -45,6 +45,19 @@ export function call_subscriber(env, binding, object, frame) {
     return null;
   }
   return namespace.get(id).syncUpdateRpc(JSON.parse(frame));
+}
+
+// Hands each part of the answer to `part`. False where there is no such binding.
+export async function call_backend(env, binding, store, bytes, part) {
+  const namespace = env[binding];
+  if (typeof namespace?.idFromName !== 'function') return false;
+  const answer = await namespace.get(namespace.idFromName(store)).rpc(bytes);
+  if (answer instanceof ReadableStream) {
+    for await (const bytes of answer) part(bytes);
+  } else {
+    part(new Uint8Array(answer));
+  }
+  return true;
 }")]
 extern "C" {
     #[wasm_bindgen(catch)]
@@ -54,10 +67,19 @@ extern "C" {
         object: &str,
         frame: &JsString,
     ) -> Result<Option<Promise>, JsValue>;
+
+    #[wasm_bindgen(catch)]
+    pub(super) fn call_backend(
+        env: &JsValue,
+        binding: &JsString,
+        store: &JsString,
+        bytes: &Uint8Array,
+        part: &Function,
+    ) -> Result<Promise, JsValue>;
 }
 
 /// The store that a message names.
-fn store_of(message: &str) -> Option<String> {
+pub(super) fn store_of(message: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Message {
         payload: Payload,

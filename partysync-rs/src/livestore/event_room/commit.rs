@@ -1,0 +1,250 @@
+//! What becomes of events: those that the room commits, and those that the backend sends.
+
+use super::log::{self, Logged, State};
+use super::{Event, EventServer, undo};
+use crate::livestore::event::EVENT_BYTES;
+use crate::record::Schema;
+use crate::room::Level;
+use crate::sql::Sql;
+use crate::{Action, Code, Error, Result};
+
+/// So many events are made rows of in a turn, while all rows are made anew.
+const REBUILT_AT_ONCE: usize = 1_000;
+
+pub(super) type Logs = Vec<(Level, String)>;
+
+fn schemas<S: EventServer>() -> &'static [&'static Schema] {
+    S::Action::CHANNELS
+}
+
+/// What rows are made by: other rows are made by another text.
+pub(super) fn made_by<S: EventServer>(server: &S) -> String {
+    let mut text = String::new();
+    for schema in schemas::<S>() {
+        text.push_str(schema.table);
+        for column in schema.columns {
+            text.push_str(&format!(" {}:{:?}", column.name, column.sql_type));
+        }
+        text.push('\n');
+    }
+    format!("{}/{:08x}/{}", server.version(), crate::store::hash(&text), server.reset_persistence())
+}
+
+/// Opens the room's log: makes what is not there, and begins to make rows anew where they are not
+/// what this server makes.
+pub(super) fn open<S: EventServer>(server: &S, sql: &dyn Sql, me: (&str, &str)) -> Result<()> {
+    let made_by = made_by(server);
+    if log::open(sql, &made_by, me)? {
+        return schemas::<S>().iter().try_for_each(|schema| undo::open(sql, schema));
+    }
+    let mut state = log::state(sql)?;
+    if state.made_by == made_by {
+        return Ok(());
+    }
+    let reset = |made_by: &str| made_by.splitn(3, '/').nth(2).map(str::to_owned);
+    if reset(&state.made_by) != reset(&made_by) {
+        log::forget_all(sql)?;
+        (state.backend_id, state.head) = (None, 0);
+    }
+    state.made_by = made_by;
+    begin_rebuild::<S>(sql, &mut state)?;
+    log::keep(sql, &state)
+}
+
+/// Takes all rows out, to be made anew.
+fn begin_rebuild<S: EventServer>(sql: &dyn Sql, state: &mut State) -> Result<()> {
+    sql.exec("PRAGMA defer_foreign_keys = ON", &[])?;
+    for schema in schemas::<S>() {
+        // Tables may have other columns by now.
+        undo::open(sql, schema)?;
+        undo::clear(sql, schema)?;
+    }
+    state.rebuilt_to = Some(0);
+    Ok(())
+}
+
+/// Goes on with making rows anew. Whether there is more to do.
+pub(super) fn rebuild<S: EventServer>(server: &S, sql: &dyn Sql, logs: &mut Logs) -> Result<bool> {
+    let mut state = log::state(sql)?;
+    let Some(to) = state.rebuilt_to else { return Ok(false) };
+    let events = log::after(sql, to, REBUILT_AT_ONCE)?;
+    for event in &events {
+        let own = event.seq_num > state.head;
+        apply(server, sql, event, own, logs)?;
+    }
+    let more = events.len() == REBUILT_AT_ONCE;
+    state.rebuilt_to = events.last().filter(|_| more).map(|event| event.seq_num);
+    log::keep(sql, &state)?;
+    Ok(more)
+}
+
+/// Commits an event of this room's own.
+pub(super) fn commit<S: EventServer>(server: &S, sql: &dyn Sql, event: &S::Event) -> Result<()> {
+    let (name, args) = (event.name(), event.args()?);
+    if let Some(number) = args.as_ref().and_then(log::inexact) {
+        let message = format!(
+            "`{name}` holds {number}, which JavaScript does not hold exactly: make it a text"
+        );
+        return Err(Error::new(Code::InvalidValue, message));
+    }
+    let args = args.map(|args| args.to_string());
+    let bytes = args.as_ref().map_or(0, String::len);
+    if bytes > EVENT_BYTES {
+        let message = format!(
+            "`{name}` has {bytes} bytes of arguments, and {EVENT_BYTES} is the most that can be pulled"
+        );
+        return Err(Error::new(Code::TooLarge, message));
+    }
+    // What comes out of the log again has gone through JSON.
+    let read = S::Event::from_parts(name, args.as_deref())?;
+    let event = read.ok_or_else(|| Error::new(Code::Internal, "an event has no name"))?;
+    // Whoever goes on after an error has written nothing.
+    sql.transaction(&mut || {
+        let state = log::state(sql)?;
+        let seq = log::last(sql, state.head)? + 1;
+        log::add_own(sql, seq, name, args.as_deref())?;
+        if state.rebuilt_to.is_some() {
+            // It is made rows of in its turn.
+            return Ok(());
+        }
+        log::set_applying(sql, Some(seq))?;
+        server.materialize(sql, &event)?;
+        log::set_applying(sql, None)
+    })
+}
+
+/// Makes rows of an event of the log. One that cannot be made rows of has no effect.
+fn apply<S: EventServer>(
+    server: &S,
+    sql: &dyn Sql,
+    event: &Logged,
+    own: bool,
+    logs: &mut Logs,
+) -> Result<()> {
+    let Logged { seq_num, name, .. } = event;
+    let why = match S::Event::from_parts(name, event.args()) {
+        Ok(None) => "the application does not know it".to_owned(),
+        Err(error) => error.to_string(),
+        Ok(Some(known)) => {
+            let done = sql.transaction(&mut || {
+                log::set_applying(sql, own.then_some(*seq_num))?;
+                server.materialize(sql, &known)?;
+                log::set_applying(sql, None)
+            });
+            match done {
+                Ok(()) => return Ok(()),
+                // The storage has failed, and not the event.
+                Err(error) if error.code() == Code::Storage => return Err(error),
+                Err(error) => error.to_string(),
+            }
+        }
+    };
+    logs.push((Level::Warn, format!("event {seq_num}, `{name}`, has no effect here: {why}")));
+    log::set_failed(sql, *seq_num, &why)
+}
+
+/// What came of events that the backend has sent.
+#[derive(Debug, PartialEq)]
+pub(super) enum Received {
+    /// They follow what is here, or were here.
+    Followed,
+    /// Events between are missing.
+    Gap,
+}
+
+/// Takes in events of this backend, in their order.
+pub(super) fn receive<S: EventServer>(
+    server: &S,
+    sql: &dyn Sql,
+    backend_id: &str,
+    events: &[Logged],
+    logs: &mut Logs,
+) -> Result<Received> {
+    let mut state = log::state(sql)?;
+    if state.backend_id.as_deref().is_some_and(|known| known != backend_id) {
+        start_over::<S>(sql, &mut state)?;
+    }
+    if state.backend_id.is_none() {
+        state.backend_id = Some(backend_id.to_owned());
+        log::keep(sql, &state)?;
+    }
+    let head = state.head;
+    let mut new = events.iter().filter(|event| event.seq_num > head).peekable();
+    if new.peek().and_then(|event| event.parent_seq_num).is_some_and(|parent| parent > head) {
+        return Ok(Received::Gap);
+    }
+    // Those that were committed here, and have come back.
+    let mut confirmed = head;
+    let own = log::after(sql, head, events.len())?;
+    for own in &own {
+        if new.next_if(|event| event.is(own)).is_none() {
+            break;
+        }
+        confirmed = own.seq_num;
+    }
+    confirm::<S>(sql, &mut state, confirmed)?;
+    let foreign: Vec<_> = new.collect();
+    if let Some(last) = foreign.last() {
+        go_before::<S>(server, sql, &mut state, &foreign, last.seq_num, logs)?;
+    }
+    Ok(Received::Followed)
+}
+
+/// The backend has all events up to this one, as they are here.
+pub(super) fn confirm<S: EventServer>(sql: &dyn Sql, state: &mut State, upto: u64) -> Result<()> {
+    if upto <= state.head {
+        return Ok(());
+    }
+    state.head = upto;
+    log::keep(sql, state)?;
+    schemas::<S>().iter().try_for_each(|schema| undo::forget(sql, schema, upto))
+}
+
+/// Takes in events of others that come before those of this room that are not pushed yet.
+fn go_before<S: EventServer>(
+    server: &S,
+    sql: &dyn Sql,
+    state: &mut State,
+    foreign: &[&Logged],
+    last: u64,
+    logs: &mut Logs,
+) -> Result<()> {
+    let own = log::last(sql, state.head)? > state.head;
+    if own {
+        if undo_own::<S>(sql).is_err() {
+            // Two rows have changed something unique between them, as can only be done one by one.
+            begin_rebuild::<S>(sql, state)?;
+        }
+        state.rebuilt_to = state.rebuilt_to.map(|to| to.min(state.head));
+    }
+    let rebuilding = state.rebuilt_to.is_some();
+    log::move_own(sql, state.head, last)?;
+    for event in foreign {
+        log::add(sql, event)?;
+        if !rebuilding {
+            apply(server, sql, event, false, logs)?;
+        }
+    }
+    state.head = last;
+    log::keep(sql, state)?;
+    if own && !rebuilding {
+        for event in log::after(sql, last, usize::MAX)? {
+            apply(server, sql, &event, true, logs)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes back what events have changed that are not pushed yet.
+fn undo_own<S: EventServer>(sql: &dyn Sql) -> Result<()> {
+    sql.exec("PRAGMA defer_foreign_keys = ON", &[])?;
+    sql.transaction(&mut || schemas::<S>().iter().try_for_each(|schema| undo::undo(sql, schema)))
+}
+
+/// The backend has begun another log: what is left is what it has not taken yet.
+pub(super) fn start_over<S: EventServer>(sql: &dyn Sql, state: &mut State) -> Result<()> {
+    log::forget_backend(sql, state.head)?;
+    (state.backend_id, state.head) = (None, 0);
+    begin_rebuild::<S>(sql, state)?;
+    log::keep(sql, state)
+}

@@ -1,0 +1,456 @@
+//! How the room talks to its backend: one call at a time, and what is told in between. It does no
+//! IO: what happens is handed in, and what is to be done comes out.
+
+use super::commit::{self, Logs, Received};
+use super::log::{self, Logged};
+use super::{EventServer, Identity};
+use crate::room::Level;
+use crate::sql::Sql;
+use crate::wire::write::Object;
+use crate::{Result, Timestamp};
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+/// After a call that failed the next one comes so much later, ms, and twice as late each time.
+const RETRY: i64 = 1_000;
+const RETRY_MOST: i64 = 60_000;
+/// A call of which nothing was heard for so long has ended with the process that made it, ms.
+const UNDER_WAY: i64 = 30_000;
+/// A push has so many events, and about so many bytes, at most: LiveStore's clients do the same.
+const PUSH_EVENTS: usize = 100;
+const PUSH_BYTES: usize = 900_000;
+
+/// Something that happens between the room and its backend.
+#[derive(Clone, Debug)]
+pub enum EventInput {
+    /// The room may have something to do.
+    Go,
+    /// A message of the answer to this call, as JSON.
+    Message(u64, String),
+    /// The answer to this call has ended, or the call has failed.
+    Ended(u64, Result<()>),
+    /// The backend has called `syncUpdateRpc`: its argument, as JSON.
+    Update(String),
+}
+
+/// Something that the room's driver has to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventOutput {
+    /// Make a call of this number: hand this message to the backend's `rpc`, hand in what it
+    /// answers, and its end.
+    Call(u64, String),
+    /// There is more to do: go on with [`EventInput::Go`] in another turn.
+    Again,
+    /// Something that whoever runs the room should know.
+    Log(Level, String),
+}
+
+/// What the room knows of its backend in this life.
+#[derive(Debug)]
+pub(super) struct Link {
+    identity: Identity,
+    calling: Option<Calling>,
+    calls: u64,
+    /// Whether the backend may have events that are not here.
+    behind: bool,
+    pulls: Failures,
+    pushes: Failures,
+    not_before: Timestamp,
+    pulled_at: Timestamp,
+}
+
+/// How often something has failed in a row, while the log had this head.
+#[derive(Debug, Default)]
+struct Failures {
+    count: u32,
+    head: u64,
+}
+
+#[derive(Debug)]
+struct Calling {
+    number: u64,
+    /// What is pushed; `None` for a pull.
+    pushed: Option<Pushed>,
+    /// What the answer said at its end.
+    end: Option<Result<(), Refused>>,
+}
+
+#[derive(Debug)]
+struct Pushed {
+    last: u64,
+    /// The head that the push goes on from, and whose log it is.
+    head: u64,
+    backend_id: Option<String>,
+}
+
+#[derive(Debug)]
+enum Refused {
+    /// The backend has events that come before the pushed ones.
+    Ahead,
+    /// The backend has begun another log.
+    Another,
+    Other(String),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Message {
+    #[serde(rename = "_tag")]
+    kind: String,
+    #[serde(default)]
+    values: Vec<Page>,
+    #[serde(default)]
+    exit: Json,
+    #[serde(default)]
+    defect: Json,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    batch: Vec<Item>,
+    backend_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Item {
+    event_encoded: Logged,
+}
+
+impl Message {
+    /// How a call has ended.
+    fn end(&self) -> Result<(), Refused> {
+        if self.kind != "Exit" {
+            return Err(Refused::Other(format!("a defect: {}", self.defect)));
+        }
+        if self.exit["_tag"] == "Success" {
+            return Ok(());
+        }
+        let cause = match &self.exit["cause"] {
+            Json::Array(causes) => causes.first().unwrap_or(&Json::Null),
+            cause => cause,
+        };
+        let error = &cause["error"];
+        Err(match error["_tag"].as_str() {
+            Some("ServerAheadError") => Refused::Ahead,
+            Some("BackendIdMismatchError") => Refused::Another,
+            _ => Refused::Other(cause.to_string()),
+        })
+    }
+}
+
+impl Link {
+    pub(super) fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            calling: None,
+            calls: 0,
+            behind: true,
+            pulls: Failures::default(),
+            pushes: Failures::default(),
+            not_before: Timestamp::default(),
+            pulled_at: Timestamp::default(),
+        }
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Another life begins: nothing of the last one is known, and its calls are not heard.
+    pub(super) fn restart(&mut self) {
+        let (identity, calls) = (self.identity.clone(), self.calls);
+        *self = Self { calls, ..Self::new(identity) };
+    }
+
+    /// Something went wrong in the midst of an input: the backend is asked for everything again.
+    pub(super) fn forget(&mut self) {
+        (self.calling, self.behind) = (None, true);
+    }
+
+    /// Whether there is something to be said to the backend now; `open` says that there are events
+    /// to push, or rows to make.
+    pub(super) fn wants(&self, open: bool, now: Timestamp) -> bool {
+        (open || self.behind) && self.calling.is_none() && self.not_before <= now
+    }
+
+    /// When the room has to do something by itself at the latest; `open` says that it has events
+    /// to push, or rows to make.
+    pub(super) fn due(&self, open: bool, poll_ms: Option<u32>, now: Timestamp) -> Option<Timestamp> {
+        if self.calling.is_some() {
+            return Some(now.plus_millis(UNDER_WAY));
+        }
+        if open || self.behind {
+            return Some(self.not_before.max(now));
+        }
+        poll_ms.map(|ms| self.pulled_at.plus_millis(ms.into()).max(now))
+    }
+
+    /// Handles what has happened; what is to be done then.
+    pub(super) fn handle<S: EventServer>(
+        &mut self,
+        server: &S,
+        sql: &dyn Sql,
+        store: &str,
+        now: Timestamp,
+        input: &EventInput,
+    ) -> Result<Vec<EventOutput>> {
+        let mut logs = Vec::new();
+        match input {
+            EventInput::Go => {
+                let polls = server.poll_ms();
+                let due = polls.is_some_and(|ms| self.pulled_at.plus_millis(ms.into()) <= now);
+                self.behind |= due;
+            }
+            EventInput::Message(call, text) => self.message(server, sql, *call, text, &mut logs)?,
+            EventInput::Update(text) => self.update(server, sql, text, &mut logs)?,
+            EventInput::Ended(call, result) => {
+                self.ended::<S>(sql, now, *call, result.clone(), &mut logs)?;
+            }
+        }
+        let again = commit::rebuild(server, sql, &mut logs)?;
+        let mut outputs: Vec<_> =
+            logs.into_iter().map(|(level, what)| EventOutput::Log(level, what)).collect();
+        if again {
+            outputs.push(EventOutput::Again);
+        } else if let Some((number, call)) = self.next_call(server, sql, store, now)? {
+            outputs.push(EventOutput::Call(number, call));
+        }
+        Ok(outputs)
+    }
+
+    fn pages<S: EventServer>(
+        &mut self,
+        server: &S,
+        sql: &dyn Sql,
+        pages: Vec<Page>,
+        logs: &mut Logs,
+    ) -> Result<()> {
+        for Page { batch, backend_id } in pages {
+            let events: Vec<_> = batch.into_iter().map(|item| item.event_encoded).collect();
+            if commit::receive(server, sql, &backend_id, &events, logs)? == Received::Gap {
+                self.behind = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn update<S: EventServer>(
+        &mut self,
+        server: &S,
+        sql: &dyn Sql,
+        text: &str,
+        logs: &mut Logs,
+    ) -> Result<()> {
+        let state = log::state(sql)?;
+        // Of a log that is over, or that this room has not seen yet: a pull says which.
+        let known = |page: &Page| state.backend_id.as_deref() == Some(page.backend_id.as_str());
+        match serde_json::from_str::<Message>(text) {
+            Ok(message) if message.kind == "Chunk" && message.values.iter().all(known) => {
+                let behind = std::mem::take(&mut self.behind);
+                self.pages(server, sql, message.values, logs)?;
+                // Whoever is told of the next event lacks none.
+                let next = log::state(sql)?.head > state.head && self.calling.is_none();
+                self.behind |= behind && !next;
+                Ok(())
+            }
+            _ => {
+                self.behind = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn message<S: EventServer>(
+        &mut self,
+        server: &S,
+        sql: &dyn Sql,
+        call: u64,
+        text: &str,
+        logs: &mut Logs,
+    ) -> Result<()> {
+        let Some(calling) = self.calling.as_mut().filter(|calling| calling.number == call) else {
+            return Ok(());
+        };
+        match serde_json::from_str::<Message>(text) {
+            Ok(message) if message.kind == "Chunk" => {
+                if calling.pushed.is_none() {
+                    self.pages(server, sql, message.values, logs)?;
+                }
+            }
+            Ok(message) => calling.end = Some(message.end()),
+            Err(error) => {
+                let what = format!("the backend says what cannot be read: {error}");
+                calling.end = Some(Err(Refused::Other(what)));
+            }
+        }
+        Ok(())
+    }
+
+    fn ended<S: EventServer>(
+        &mut self,
+        sql: &dyn Sql,
+        now: Timestamp,
+        call: u64,
+        result: Result<()>,
+        logs: &mut Logs,
+    ) -> Result<()> {
+        let Some(Calling { pushed, end, .. }) =
+            self.calling.take_if(|calling| calling.number == call)
+        else {
+            return Ok(());
+        };
+        let end = match (result, end) {
+            (Err(error), _) => Err(Refused::Other(error.to_string())),
+            (Ok(()), None) => Err(Refused::Other("the answer has no end".to_owned())),
+            (Ok(()), Some(end)) => end,
+        };
+        let mut state = log::state(sql)?;
+        match (end, pushed) {
+            (Ok(()), None) => {
+                self.pulls = Failures::default();
+                self.pulled_at = now;
+            }
+            (Ok(()), Some(Pushed { last, head, backend_id })) => {
+                self.pushes = Failures::default();
+                // Otherwise a pull says where they are.
+                if state.head == head && state.backend_id == backend_id {
+                    commit::confirm::<S>(sql, &mut state, last)?;
+                } else {
+                    self.behind |= state.head < last;
+                }
+            }
+            (Err(Refused::Another), _) => {
+                let what = "the backend has begun another log: rows are made anew out of it, and \
+                            what was not pushed comes behind it";
+                logs.push((Level::Warn, what.to_owned()));
+                commit::start_over::<S>(sql, &mut state)?;
+                self.behind = true;
+            }
+            (Err(Refused::Ahead), Some(Pushed { head, .. })) => {
+                // What it has may have been told of meanwhile.
+                self.behind |= state.head == head;
+                if let Some(count) = self.pushes.add(head) {
+                    self.wait(now, count, "a push is behind, and a pull brings nothing", logs);
+                }
+            }
+            (Err(Refused::Ahead), None) => {
+                self.failed_pull(now, state.head, "it is answered as a push", logs);
+            }
+            (Err(Refused::Other(why)), None) => self.failed_pull(now, state.head, &why, logs),
+            (Err(Refused::Other(why)), Some(_)) => {
+                let count = self.pushes.add(state.head).map_or(1, |count| count + 1);
+                self.wait(now, count, &format!("a push failed: {why}"), logs);
+            }
+        }
+        Ok(())
+    }
+
+    fn failed_pull(&mut self, now: Timestamp, head: u64, why: &str, logs: &mut Logs) {
+        self.behind = true;
+        let count = self.pulls.add(head).map_or(1, |count| count + 1);
+        self.wait(now, count, &format!("a pull failed: {why}"), logs);
+    }
+
+    /// The next call comes later: after this many failures in a row.
+    fn wait(&mut self, now: Timestamp, count: u32, why: &str, logs: &mut Logs) {
+        let delay = (RETRY << (count - 1).min(16)).min(RETRY_MOST);
+        self.not_before = now.plus_millis(delay);
+        if count.is_power_of_two() {
+            logs.push((Level::Warn, format!("{why}; the next call comes in {delay} ms")));
+        }
+    }
+
+    /// The call that is due, if one is.
+    fn next_call<S: EventServer>(
+        &mut self,
+        server: &S,
+        sql: &dyn Sql,
+        store: &str,
+        now: Timestamp,
+    ) -> Result<Option<(u64, String)>> {
+        if self.calling.is_some() || now < self.not_before {
+            return Ok(None);
+        }
+        let state = log::state(sql)?;
+        let store = server.store_id(store);
+        let mut payload = Object::new();
+        let (tag, pushed) = if self.behind {
+            // What is told from here on counts again.
+            self.behind = false;
+            let mut cursor = Object::new();
+            match &state.backend_id {
+                None => drop(cursor.text("_tag", "None")),
+                Some(backend_id) => {
+                    let mut value = Object::new();
+                    value.text("backendId", backend_id);
+                    value.number("eventSequenceNumber", state.head);
+                    cursor.text("_tag", "Some").json("value", &value.end());
+                }
+            }
+            let Identity { binding, object, .. } = &self.identity;
+            let (mut caller, mut context) = (Object::new(), Object::new());
+            caller.text("bindingName", binding).text("durableObjectId", object);
+            context.json("callerContext", &caller.end());
+            payload.json("cursor", &cursor.end()).json("rpcContext", &context.end());
+            ("Pull", None)
+        } else {
+            let own = log::after(sql, state.head, PUSH_EVENTS)?;
+            let (mut batch, mut last) = (String::new(), state.head);
+            for event in &own {
+                let json = encoded(event, last);
+                if !batch.is_empty() && batch.len() + json.len() > PUSH_BYTES {
+                    break;
+                }
+                if !batch.is_empty() {
+                    batch.push(',');
+                }
+                batch.push_str(&json);
+                last = event.seq_num;
+            }
+            if batch.is_empty() {
+                return Ok(None);
+            }
+            let mut backend_id = Object::new();
+            match &state.backend_id {
+                None => drop(backend_id.text("_tag", "None")),
+                Some(id) => drop(backend_id.text("_tag", "Some").text("value", id)),
+            }
+            payload.list("batch", &batch).json("backendId", &backend_id.end());
+            ("Push", Some(Pushed { last, head: state.head, backend_id: state.backend_id }))
+        };
+        payload.text("storeId", &store);
+        self.calls += 1;
+        let mut request = Object::new();
+        request.text("_tag", "Request").text("id", &self.calls.to_string());
+        request.text("tag", &format!("SyncDoRpc.{tag}")).json("payload", &payload.end());
+        request.list("headers", "");
+        self.calling = Some(Calling { number: self.calls, pushed, end: None });
+        Ok(Some((self.calls, request.end())))
+    }
+}
+
+impl Failures {
+    /// Counts a failure; how many there were in a row before it, if any.
+    fn add(&mut self, head: u64) -> Option<u32> {
+        if self.head != head {
+            *self = Self { count: 0, head };
+        }
+        self.count += 1;
+        Some(self.count - 1).filter(|count| *count > 0)
+    }
+}
+
+/// An event as it is pushed.
+fn encoded(event: &Logged, parent: u64) -> String {
+    let Logged { seq_num, name, client_id, session_id, .. } = event;
+    let mut object = Object::new();
+    object.text("name", name);
+    if let Some(args) = event.args() {
+        object.json("args", args);
+    }
+    object.number("seqNum", *seq_num).number("parentSeqNum", parent);
+    object.text("clientId", client_id).text("sessionId", session_id);
+    object.end()
+}

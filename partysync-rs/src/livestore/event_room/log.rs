@@ -1,0 +1,218 @@
+//! The room's copy of the log, and what it knows of its backend: the tables `_partysync_event` and
+//! `_partysync_events`.
+
+use crate::sql::{Sql, Value};
+use crate::{Error, Result, Timestamp, params};
+use serde::Deserialize;
+use serde_json::{Number, Value as Json};
+use serde_json::value::RawValue;
+
+/// An event of the log.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Logged {
+    pub(super) seq_num: u64,
+    /// The event before it, where the backend says so.
+    #[serde(default)]
+    pub(super) parent_seq_num: Option<u64>,
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) args: Option<Box<RawValue>>,
+    pub(super) client_id: String,
+    pub(super) session_id: String,
+}
+
+impl Logged {
+    /// The arguments as they are kept: none where they are null.
+    pub(super) fn args(&self) -> Option<&str> {
+        self.args.as_ref().map(|args| args.get()).filter(|args| *args != "null")
+    }
+
+    /// Whether this is the event that was committed here.
+    pub(super) fn is(&self, own: &Self) -> bool {
+        let Self { seq_num, name, client_id, session_id, .. } = self;
+        *seq_num == own.seq_num
+            && *name == own.name
+            && *client_id == own.client_id
+            && *session_id == own.session_id
+            && same(&value(self.args()), &value(own.args()))
+    }
+}
+
+fn value(json: Option<&str>) -> Json {
+    json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or(Json::Null)
+}
+
+/// Whether two values are the same to JavaScript, through which the one has gone.
+fn same(one: &Json, two: &Json) -> bool {
+    match (one, two) {
+        (Json::Number(one), Json::Number(two)) => one == two || one.as_f64() == two.as_f64(),
+        (Json::Array(one), Json::Array(two)) => {
+            one.len() == two.len() && one.iter().zip(two).all(|(one, two)| same(one, two))
+        }
+        (Json::Object(one), Json::Object(two)) => {
+            one.len() == two.len()
+                && one.iter().all(|(key, one)| two.get(key).is_some_and(|two| same(one, two)))
+        }
+        _ => one == two,
+    }
+}
+
+/// An integer in this that JavaScript does not hold as it is.
+pub(super) fn inexact(json: &Json) -> Option<&Number> {
+    const SAFE: u64 = (1 << 53) - 1;
+    match json {
+        Json::Number(number) => {
+            let size = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
+            size.is_some_and(|size| size > SAFE).then_some(number)
+        }
+        Json::Array(items) => items.iter().find_map(inexact),
+        Json::Object(fields) => fields.values().find_map(inexact),
+        _ => None,
+    }
+}
+
+/// What is known beside the events.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct State {
+    /// The backend that the log is of.
+    pub(super) backend_id: Option<String>,
+    /// The last event that the backend has; those behind it are this room's own, not pushed yet.
+    pub(super) head: u64,
+    /// Up to where rows were made, while they are made anew.
+    pub(super) rebuilt_to: Option<u64>,
+    /// What rows were made by.
+    pub(super) made_by: String,
+    /// The application's alarm.
+    pub(super) alarm: Option<Timestamp>,
+    /// When the room has to do something by itself.
+    pub(super) due: Option<Timestamp>,
+    /// What the object's alarm is set to.
+    pub(super) ring: Option<Timestamp>,
+}
+
+const TABLES: [&str; 2] = [
+    "CREATE TABLE _partysync_event (
+        seq INTEGER PRIMARY KEY, name TEXT NOT NULL, args TEXT, client TEXT NOT NULL,
+        session TEXT NOT NULL, failed TEXT) STRICT",
+    "CREATE TABLE _partysync_events (
+        id INTEGER PRIMARY KEY CHECK (id = 1), backend_id TEXT, head INTEGER NOT NULL DEFAULT 0,
+        rebuilt_to INTEGER, made_by TEXT NOT NULL, applying INTEGER, alarm INTEGER, due INTEGER,
+        ring INTEGER, client TEXT NOT NULL, session TEXT NOT NULL) STRICT",
+];
+
+fn integer(n: u64) -> Value {
+    Value::Integer(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+/// Makes the tables where there are none; whether there were none.
+pub(super) fn open(sql: &dyn Sql, made_by: &str, (client, session): (&str, &str)) -> Result<bool> {
+    let known = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_partysync_events'";
+    if sql.query_opt(known, [], |_| Ok(()))?.is_some() {
+        return Ok(false);
+    }
+    TABLES.iter().try_for_each(|table| sql.exec(table, &[]))?;
+    let first = "INSERT INTO _partysync_events (id, made_by, client, session) VALUES (1, ?, ?, ?)";
+    sql.exec(first, &params![made_by, client, session])?;
+    Ok(true)
+}
+
+pub(super) fn state(sql: &dyn Sql) -> Result<State> {
+    let all = "SELECT backend_id, head, rebuilt_to, made_by, alarm, due, ring \
+               FROM _partysync_events";
+    sql.query_one(all, [], |row| {
+        Ok(State {
+            backend_id: row.get(0)?,
+            head: row.get::<i64>(1)?.unsigned_abs(),
+            rebuilt_to: row.get::<Option<i64>>(2)?.map(i64::unsigned_abs),
+            made_by: row.get(3)?,
+            alarm: row.get(4)?,
+            due: row.get(5)?,
+            ring: row.get(6)?,
+        })
+    })
+}
+
+pub(super) fn keep(sql: &dyn Sql, state: &State) -> Result<()> {
+    let State { backend_id, head, rebuilt_to, made_by, alarm, due, ring } = state.clone();
+    let all = "UPDATE _partysync_events SET backend_id = ?, head = ?, rebuilt_to = ?, \
+               made_by = ?, alarm = ?, due = ?, ring = ?";
+    let (head, rebuilt_to) = (integer(head), rebuilt_to.map_or(Value::Null, integer));
+    sql.exec(all, &params![backend_id, head, rebuilt_to, made_by, alarm, due, ring])
+}
+
+/// Notes what is changed from here on as changes of this event; of none, as they are final.
+pub(super) fn set_applying(sql: &dyn Sql, event: Option<u64>) -> Result<()> {
+    let event = event.map_or(Value::Null, integer);
+    sql.exec("UPDATE _partysync_events SET applying = ?", &[event])
+}
+
+/// The number of the last event, pushed or not, whose head this is.
+pub(super) fn last(sql: &dyn Sql, head: u64) -> Result<u64> {
+    let last = sql.query_one("SELECT max(seq) FROM _partysync_event", [], |row| {
+        row.get::<Option<i64>>(0)
+    })?;
+    Ok(last.map_or(head, |last| last.unsigned_abs().max(head)))
+}
+
+/// Adds an event of this room's own.
+pub(super) fn add_own(sql: &dyn Sql, seq: u64, name: &str, args: Option<&str>) -> Result<()> {
+    let add = "INSERT INTO _partysync_event (seq, name, args, client, session) \
+               SELECT ?, ?, ?, client, session FROM _partysync_events";
+    let args = args.map_or(Value::Null, Value::from);
+    sql.exec(add, &[integer(seq), name.into(), args])
+}
+
+/// Adds an event of the backend's.
+pub(super) fn add(sql: &dyn Sql, event: &Logged) -> Result<()> {
+    let add = "INSERT INTO _partysync_event (seq, name, args, client, session) \
+               VALUES (?, ?, ?, ?, ?)";
+    let Logged { seq_num, name, client_id, session_id, .. } = event;
+    let args = event.args().map_or(Value::Null, Value::from);
+    let (name, client, session) = (name.as_str(), client_id.as_str(), session_id.as_str());
+    sql.exec(add, &[integer(*seq_num), name.into(), args, client.into(), session.into()])
+}
+
+/// Events behind this one, so many at most.
+pub(super) fn after(sql: &dyn Sql, seq: u64, most: usize) -> Result<Vec<Logged>> {
+    let events = "SELECT seq, name, args, client, session FROM _partysync_event \
+                  WHERE seq > ? ORDER BY seq LIMIT ?";
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    sql.query_map(events, [integer(seq), Value::Integer(most)], |row| {
+        let args = row.get::<Option<String>>(2)?.map(RawValue::from_string).transpose();
+        Ok(Logged {
+            seq_num: row.get::<i64>(0)?.unsigned_abs(),
+            parent_seq_num: None,
+            name: row.get(1)?,
+            args: args.map_err(|e| Error::new(crate::Code::InvalidValue, e.to_string()))?,
+            client_id: row.get(3)?,
+            session_id: row.get(4)?,
+        })
+    })
+}
+
+/// Moves the events that are not pushed yet behind this one.
+pub(super) fn move_own(sql: &dyn Sql, head: u64, behind: u64) -> Result<()> {
+    // By way of numbers that no event has: each is behind the next of them.
+    let by = integer(behind.saturating_sub(head));
+    let away = "UPDATE _partysync_event SET seq = -(seq + ?), failed = NULL WHERE seq > ?";
+    sql.exec(away, &[by, integer(head)])?;
+    sql.exec("UPDATE _partysync_event SET seq = -seq WHERE seq < 0", &[])
+}
+
+/// Forgets the events that the backend had, and numbers the others from 1 on.
+pub(super) fn forget_backend(sql: &dyn Sql, head: u64) -> Result<()> {
+    sql.exec("DELETE FROM _partysync_event WHERE seq <= ?", &[integer(head)])?;
+    let own = "UPDATE _partysync_event SET seq = -(seq - ?), failed = NULL";
+    sql.exec(own, &[integer(head)])?;
+    sql.exec("UPDATE _partysync_event SET seq = -seq", &[])
+}
+
+pub(super) fn forget_all(sql: &dyn Sql) -> Result<()> {
+    sql.exec("DELETE FROM _partysync_event", &[])
+}
+
+/// Keeps why an event has no effect.
+pub(super) fn set_failed(sql: &dyn Sql, seq: u64, why: &str) -> Result<()> {
+    sql.exec("UPDATE _partysync_event SET failed = ? WHERE seq = ?", &[why.into(), integer(seq)])
+}

@@ -1,0 +1,283 @@
+//! Event-sourced rooms: stores of LiveStore's that live in a Durable Object, follow a sync backend
+//! over Durable Object RPC, and make rows of its events.
+//!
+//! - [`EventServer`], [`Event`]: what an application says
+//! - [`EventRoom`]: the room's server around it, for drivers and tests
+//! - `log.rs`, `undo.rs`: what is kept
+//! - `commit.rs`: what becomes of events
+//! - `link.rs`: what is said to the backend, and heard
+
+mod commit;
+mod event;
+mod link;
+mod log;
+mod server;
+mod undo;
+
+pub use event::Event;
+pub use link::{EventInput, EventOutput};
+pub use server::EventServer;
+
+use crate::room::{Connection, Limits};
+use crate::{Error, Result, Room, SyncServer};
+use link::Link;
+use serde_json::Value as Json;
+use std::cell::RefCell;
+use std::marker::PhantomData;
+
+/// Who a room is to its backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The binding under which the backend's worker finds the room's class.
+    pub binding: String,
+    /// The room's object, as hex.
+    pub object: String,
+    /// The client's id in the room's own events: another one in every room.
+    pub client: String,
+}
+
+/// The session's id in the room's own events: an object has one.
+const SESSION: &str = "object";
+
+/// The server of an event-sourced room: hooks of an [`EventServer`], and what goes on between its
+/// log and the backend.
+///
+/// A driver hands in [`EventInput`]s as requests made by [`EventRoom::input`], and finds
+/// [`EventRoom::outputs`] in their answers. With [`on_commit`](Self::on_commit) it hears when
+/// there is something to do.
+///
+/// ```
+/// # use partysync::livestore::EventServer;
+/// # use partysync::{Action, Event, Record, Result, Room, SyncServer, params, sql::Sql};
+/// # #[derive(Record, Clone)] #[record(table = "todos")]
+/// # struct Todo { #[record(key)] id: String }
+/// # #[derive(Action, Clone, Debug)] #[action(record = Todo)]
+/// # enum TodoAction { #[action(insert)] Create { id: String } }
+/// # #[derive(Event, Clone)] enum TodoEvent { Created { id: String } }
+/// # #[derive(Default)] struct Todos;
+/// # impl SyncServer for Todos {
+/// #     type Action = TodoAction;
+/// #     fn on_action(&self, room: &mut Room<'_, Self>, action: TodoAction) -> Result<()> {
+/// #         let TodoAction::Create { id } = action;
+/// #         self.commit(room, TodoEvent::Created { id })
+/// #     }
+/// # }
+/// # impl EventServer for Todos {
+/// #     type Event = TodoEvent;
+/// #     fn materialize(&self, sql: &dyn Sql, event: &TodoEvent) -> Result<()> {
+/// #         let TodoEvent::Created { id } = event;
+/// #         sql.exec("INSERT OR REPLACE INTO todos (id) VALUES (?)", &params![id])
+/// #     }
+/// # }
+/// # fn main() -> Result<()> {
+/// # #[cfg(feature = "testing")] {
+/// use partysync::livestore::{EventRoom, EventInput, EventOutput};
+/// use partysync::testing::TestRoom;
+///
+/// let mut room = TestRoom::new(EventRoom::of_test(Todos))?;
+/// room.act(TodoAction::Create { id: "a".into() })?;
+/// assert_eq!(room.rows::<Todo>()?.len(), 1);
+/// // It asks the backend for what it does not have yet, and pushes then.
+/// let mut answer = room.request(EventRoom::<Todos>::input(EventInput::Go))?;
+/// let [EventOutput::Call(_, request)] = EventRoom::<Todos>::outputs(&mut answer).try_into().unwrap()
+/// else { panic!() };
+/// assert!(request.contains("SyncDoRpc.Pull"));
+/// # } Ok(()) }
+/// ```
+pub struct EventRoom<S> {
+    server: S,
+    link: RefCell<Link>,
+    on_commit: RefCell<Option<Box<dyn Fn()>>>,
+}
+
+impl<S> std::fmt::Debug for EventRoom<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventRoom").field("link", &self.link).finish_non_exhaustive()
+    }
+}
+
+impl<S: EventServer> EventRoom<S> {
+    /// The server of a room.
+    #[must_use]
+    pub fn new(server: S, identity: Identity) -> Self {
+        Self { server, link: RefCell::new(Link::new(identity)), on_commit: RefCell::default() }
+    }
+
+    /// The server of a test's room.
+    #[must_use]
+    pub fn of_test(server: S) -> Self {
+        let [binding, object, client] = ["TEST", "0", "test"].map(str::to_owned);
+        Self::new(server, Identity { binding, object, client })
+    }
+
+    /// Sets what is called in hooks that leave something to be pushed: it has [`EventInput::Go`] handed
+    /// in when the hook's turn is over.
+    pub fn on_commit(&self, call: impl Fn() + 'static) {
+        *self.on_commit.borrow_mut() = Some(Box::new(call));
+    }
+
+    /// A request that hands in something. No request from outside is one.
+    #[must_use]
+    pub fn input(input: EventInput) -> http::Request<Vec<u8>> {
+        let mut request = http::Request::new(Vec::new());
+        request.extensions_mut().insert(input);
+        request
+    }
+
+    /// What is to be done after an input, in this order.
+    pub fn outputs(response: &mut http::Response<Vec<u8>>) -> Vec<EventOutput> {
+        response.extensions_mut().remove::<Outputs>().map(|outputs| outputs.0).unwrap_or_default()
+    }
+
+    /// Runs a hook of the application's, and sees to what it has committed.
+    fn hook<T>(
+        &self,
+        room: &mut Room<'_, Self>,
+        hook: impl FnOnce(&mut Room<'_, S>) -> Result<T>,
+    ) -> Result<T> {
+        let mut inner = Room {
+            sql: room.sql,
+            name: room.name,
+            now: room.now,
+            version: room.version,
+            sender: room.sender,
+            slots: room.slots,
+            output: &mut *room.output,
+            server: PhantomData,
+        };
+        let value = hook(&mut inner)?;
+        let open = self.settle(room)?;
+        if self.link.borrow().wants(open, room.now)
+            && let Some(call) = &*self.on_commit.borrow()
+        {
+            call();
+        }
+        Ok(value)
+    }
+
+    /// Keeps when the room has to do something by itself, and has the alarm ring then or when the
+    /// application wants it. Whether it has events to push, or rows to make.
+    fn settle(&self, room: &mut Room<'_, Self>) -> Result<bool> {
+        let (sql, now) = (room.sql, room.now);
+        let before = log::state(sql)?;
+        let mut state = before.clone();
+        if let Some(alarm) = room.output.alarm.take() {
+            state.alarm = alarm;
+        }
+        let open = state.rebuilt_to.is_some() || log::last(sql, state.head)? > state.head;
+        let polls = self.server.poll_ms().filter(|_| room.slots.len() > 0);
+        let link = self.link.borrow();
+        match (state.due, link.due(open, polls, now)) {
+            // An alarm that rings early costs less than one that is set again.
+            (Some(due), Some(wanted)) if now < due && due <= wanted => {}
+            (Some(due), None) if now < due => {}
+            (_, wanted) => state.due = wanted,
+        }
+        let next = state.alarm.into_iter().chain(state.due).min();
+        if next != state.ring {
+            room.output.alarm = Some(next);
+            state.ring = next;
+        }
+        if state != before {
+            log::keep(sql, &state)?;
+        }
+        Ok(open)
+    }
+
+    fn handle(&self, room: &mut Room<'_, Self>, input: &EventInput) -> Result<Vec<EventOutput>> {
+        let (sql, name, now) = (room.sql, room.name, room.now);
+        let mut link = self.link.borrow_mut();
+        let outputs = link.handle(&self.server, sql, name, now, input).inspect_err(|_| link.forget());
+        drop(link);
+        let outputs = outputs?;
+        self.settle(room)?;
+        Ok(outputs)
+    }
+}
+
+/// The outputs in an answer.
+#[derive(Clone, Debug)]
+struct Outputs(Vec<EventOutput>);
+
+impl<S: EventServer> SyncServer for EventRoom<S> {
+    type Action = S::Action;
+
+    fn on_action(&self, room: &mut Room<'_, Self>, action: S::Action) -> Result<()> {
+        if log::state(room.sql)?.rebuilt_to.is_some() {
+            return Err(Error::retry("the rows are being made anew"));
+        }
+        self.hook(room, |room| self.server.on_action(room, action))
+    }
+
+    #[cfg(feature = "streams")]
+    fn keeps_history(&self) -> bool {
+        self.server.keeps_history()
+    }
+
+    #[cfg(feature = "streams")]
+    fn may_read_history(&self, request: &http::Request<()>) -> Result<()> {
+        self.server.may_read_history(request)
+    }
+
+    fn limits(&self) -> Limits {
+        self.server.limits()
+    }
+
+    fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {
+        self.link.borrow_mut().restart();
+        let client = self.link.borrow().identity().client.clone();
+        commit::open(&self.server, room.sql, (&client, SESSION))?;
+        self.hook(room, |room| self.server.on_start(room))
+    }
+
+    async fn before_action(&self, connection: &Connection, action: &S::Action) -> Result<()> {
+        self.server.before_action(connection, action).await
+    }
+
+    async fn after_commit(&self, connection: &Connection, action: S::Action) {
+        self.server.after_commit(connection, action).await;
+    }
+
+    fn on_connect(
+        &self,
+        room: &mut Room<'_, Self>,
+        connection: &mut Connection,
+        request: &http::Request<()>,
+    ) -> Result<()> {
+        self.hook(room, |room| self.server.on_connect(room, connection, request))
+    }
+
+    fn on_close(&self, room: &mut Room<'_, Self>, connection: &Connection) -> Result<()> {
+        self.hook(room, |room| self.server.on_close(room, connection))
+    }
+
+    fn on_message(&self, room: &mut Room<'_, Self>, message: Json) -> Result<()> {
+        self.hook(room, |room| self.server.on_message(room, message))
+    }
+
+    fn on_alarm(&self, room: &mut Room<'_, Self>) -> Result<()> {
+        let mut state = log::state(room.sql)?;
+        let asked = state.alarm.take_if(|at| *at <= room.now).is_some();
+        state.due.take_if(|at| *at <= room.now);
+        state.ring = None;
+        log::keep(room.sql, &state)?;
+        if asked {
+            return self.hook(room, |room| self.server.on_alarm(room));
+        }
+        self.settle(room).map(drop)
+    }
+
+    fn on_request(
+        &self,
+        room: &mut Room<'_, Self>,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<Vec<u8>>> {
+        if let Some(input) = request.extensions().get::<EventInput>() {
+            let outputs = self.handle(room, input)?;
+            let mut response = http::Response::new(Vec::new());
+            response.extensions_mut().insert(Outputs(outputs));
+            return Ok(response);
+        }
+        self.hook(room, |room| self.server.on_request(room, request))
+    }
+}

@@ -1,0 +1,280 @@
+//! [`EventObject`], the driver of an event-sourced room, and [`event_object!`](crate::event_object)
+//! for the class: a room's driver, and calls to the backend. It holds no rule.
+
+use super::rpc::{call_backend, store_of};
+use crate::livestore::{EventInput, EventOutput, EventRoom, EventServer, Identity, msgpack};
+use crate::room::{Event, Level};
+use crate::worker::Object;
+use crate::worker::object::Inner;
+use crate::worker::open::Answer;
+use crate::worker::sql::js_error;
+use crate::{Code, Error};
+use futures::future::{Either, select};
+use js_sys::{JSON, JsString, Uint8Array};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+use wasm_bindgen::closure::Closure;
+use wasm_bindgen::{JsCast, JsValue};
+use worker::wasm_bindgen_futures::{JsFuture, spawn_local};
+use worker::{Delay, Env, State, console_error, console_warn, web_sys};
+
+/// A backend that says nothing for so long is asked again later.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The most bytes of a message's keys that are read.
+const MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// One event-sourced room in one Durable Object; `event_object!` makes the class around it.
+pub struct EventObject<S: EventServer> {
+    object: Object<EventRoom<S>>,
+    driver: Rc<Driver<S>>,
+}
+
+struct Driver<S: EventServer> {
+    room: Rc<Inner<EventRoom<S>>>,
+    env: Env,
+    /// The binding of the backend's class.
+    backend: String,
+    /// Whether the room is asked what there is to do when the turn is over.
+    asks: Cell<bool>,
+}
+
+impl<S: EventServer> std::fmt::Debug for EventObject<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventObject").finish_non_exhaustive()
+    }
+}
+
+fn thrown(error: Error) -> JsValue {
+    worker::Error::from(error).into()
+}
+
+impl<S: EventServer> EventObject<S> {
+    /// The room of this object's state. `backend` is the binding of the backend's class in `env`,
+    /// and `binding` that of this class in the backend's.
+    #[must_use]
+    pub fn new(server: S, state: State, env: Env, backend: &str, binding: &str) -> Self {
+        let object = state.id().to_string();
+        let client = format!("object-{}", object.get(..16).unwrap_or(&object));
+        let identity = Identity { binding: binding.to_owned(), object, client };
+        let object = Object::new(EventRoom::new(server, identity), state);
+        let (room, asks) = (object.inner().clone(), Cell::new(false));
+        let driver = Rc::new(Driver { room, env, backend: backend.to_owned(), asks });
+        let weak = Rc::downgrade(&driver);
+        driver.room.server.on_commit(move || {
+            if let Some(driver) = weak.upgrade() {
+                driver.ask();
+            }
+        });
+        Self { object, driver }
+    }
+
+    /// A request: a WebSocket to be accepted, or `on_request`.
+    ///
+    /// # Errors
+    /// What the runtime says; errors of hooks are answers.
+    pub fn fetch(&self, request: web_sys::Request) -> Result<JsValue, JsValue> {
+        self.object.fetch(request)
+    }
+
+    /// A frame from a socket.
+    ///
+    /// # Errors
+    /// What the runtime says; what is wrong with a frame is told to its sender.
+    pub fn message(&self, socket: JsValue, message: JsValue) -> Result<(), JsValue> {
+        self.object.message(socket, message)
+    }
+
+    /// A socket has closed, cleanly or not.
+    ///
+    /// # Errors
+    /// What the runtime says.
+    pub fn closed(&self, socket: JsValue, code: u16) -> Result<(), JsValue> {
+        self.object.closed(socket, code)
+    }
+
+    /// The object's alarm rang.
+    ///
+    /// # Errors
+    /// What the runtime says, or why the room cannot be opened: the runtime rings again.
+    pub fn alarm(&self) -> Result<(), JsValue> {
+        self.object.alarm()?;
+        self.driver.ask();
+        Ok(())
+    }
+
+    /// The backend calls with new events: an object of LiveStore 0.4, or the bytes of later ones.
+    ///
+    /// # Errors
+    /// Why they are not taken: the backend calls again.
+    pub fn update(&self, payload: &JsValue) -> Result<(), JsValue> {
+        let updates = match payload.dyn_ref::<Uint8Array>() {
+            Some(bytes) => msgpack::decode(&bytes.to_vec(), MESSAGE_BYTES).map_err(thrown)?,
+            None => vec![JSON::stringify(payload).map(String::from)?],
+        };
+        updates
+            .into_iter()
+            .try_for_each(|update| self.driver.input(EventInput::Update(update)))
+            .map_err(thrown)
+    }
+}
+
+impl<S: EventServer> Driver<S> {
+    /// Asks the room what there is to do when the turn is over.
+    fn ask(self: &Rc<Self>) {
+        if self.asks.replace(true) {
+            return;
+        }
+        let driver = self.clone();
+        spawn_local(async move {
+            driver.asks.set(false);
+            driver.later(EventInput::Go);
+        });
+    }
+
+    /// Hands in what nobody waits for.
+    fn later(self: &Rc<Self>, input: EventInput) {
+        if let Err(error) = self.input(input) {
+            console_error!("livestore: a turn failed: {}: {error}", error.code());
+        }
+    }
+
+    fn input(self: &Rc<Self>, input: EventInput) -> crate::Result<()> {
+        let request = EventRoom::<S>::input(input);
+        let answer = self.room.turn(Some(Event::Request(request)))?;
+        let Some(Answer::Respond(mut response)) = answer else { return Ok(()) };
+        if !response.status().is_success() {
+            return Err(Error::retry(String::from_utf8_lossy(response.body()).into_owned()));
+        }
+        for output in EventRoom::<S>::outputs(&mut response) {
+            match output {
+                EventOutput::Call(number, message) => self.call(number, message),
+                EventOutput::Again => self.ask(),
+                EventOutput::Log(Level::Error, what) => console_error!("livestore: {what}"),
+                EventOutput::Log(Level::Warn, what) => console_warn!("livestore: {what}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a call; its answer is handed in as it comes.
+    fn call(self: &Rc<Self>, number: u64, message: String) {
+        let driver = self.clone();
+        self.room.state.wait_until(async move {
+            let ended = driver.called(number, &message).await;
+            driver.later(EventInput::Ended(number, ended));
+        });
+    }
+
+    async fn called(self: &Rc<Self>, number: u64, message: &str) -> crate::Result<()> {
+        let bytes = Uint8Array::from(msgpack::encode([message])?.as_slice());
+        let store = store_of(message).unwrap_or_default();
+        let (heard, failed) = (Rc::new(Cell::new(false)), Rc::new(RefCell::new(None)));
+        let (driver, buffer) = (self.clone(), RefCell::new(Vec::new()));
+        let (hears, fails) = (heard.clone(), failed.clone());
+        let part = Closure::<dyn FnMut(Uint8Array)>::new(move |part: Uint8Array| {
+            hears.set(true);
+            let mut buffer = buffer.borrow_mut();
+            buffer.extend(part.to_vec());
+            match msgpack::decode_begun(&buffer, MESSAGE_BYTES) {
+                Ok((messages, read)) => {
+                    buffer.drain(..read);
+                    for message in messages {
+                        driver.later(EventInput::Message(number, message));
+                    }
+                }
+                Err(error) => *fails.borrow_mut() = Some(error),
+            }
+        });
+        let env: &JsValue = self.env.as_ref();
+        let each = part.as_ref().unchecked_ref();
+        let backend = JsString::from(self.backend.as_str());
+        let answer = call_backend(env, &backend, &JsString::from(store), &bytes, each);
+        let mut answer = JsFuture::from(answer.map_err(|error| js_error(&error))?);
+        loop {
+            match select(answer, Delay::from(PATIENCE)).await {
+                Either::Left((Err(error), _)) => return Err(js_error(&error)),
+                Either::Left((Ok(found), _)) if found.is_falsy() => {
+                    let what = format!("the worker has no binding `{}`", self.backend);
+                    return Err(Error::new(Code::NotFound, what));
+                }
+                Either::Left((Ok(_), _)) => {
+                    let failed = failed.borrow_mut().take();
+                    return failed.map_or(Ok(()), Err);
+                }
+                Either::Right((_, waits)) if heard.replace(false) => answer = waits,
+                Either::Right(_) => return Err(Error::retry("the backend does not answer")),
+            }
+        }
+    }
+}
+
+/// Makes an [`EventServer`](crate::livestore::EventServer) a Durable Object class of the same name.
+///
+/// `backend` is the binding of the sync backend's class: one of
+/// [`livestore_object!`](crate::livestore_object) or LiveStore's own. `binding` is the name under
+/// which the backend's worker finds this class, to call it with new events.
+///
+/// ```no_run
+/// # use partysync::livestore::{EventServer, LiveStoreServer};
+/// # use partysync::{Action, Event, Record, Result, Room, SyncServer, params, sql::Sql};
+/// # #[derive(Record, Clone)] #[record(table = "todos")]
+/// # struct Todo { #[record(key)] id: String }
+/// # #[derive(Action, Clone, Debug)] #[action(record = Todo)]
+/// # enum TodoAction { #[action(insert)] Create { id: String } }
+/// # #[derive(Event, Clone)] enum TodoEvent { Created { id: String } }
+/// #[derive(Default)]
+/// struct Todos;
+///
+/// # impl SyncServer for Todos {
+/// #     type Action = TodoAction;
+/// #     fn on_action(&self, room: &mut Room<'_, Self>, action: TodoAction) -> Result<()> {
+/// #         let TodoAction::Create { id } = action;
+/// #         self.commit(room, TodoEvent::Created { id })
+/// #     }
+/// # }
+/// impl EventServer for Todos {
+///     // ...
+/// #     type Event = TodoEvent;
+/// #     fn materialize(&self, sql: &dyn Sql, event: &TodoEvent) -> Result<()> {
+/// #         let TodoEvent::Created { id } = event;
+/// #         sql.exec("INSERT OR REPLACE INTO todos (id) VALUES (?)", &params![id])
+/// #     }
+/// }
+///
+/// #[derive(Default)]
+/// struct SyncBackend;
+///
+/// impl LiveStoreServer for SyncBackend {}
+///
+/// partysync::livestore_object!(SyncBackend);
+/// partysync::event_object!(Todos, backend = "SYNC_BACKEND_DO", binding = "TODOS");
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! event_object {
+    ($server:ident, backend = $backend:literal, binding = $binding:literal) => {
+        $crate::event_object!(
+            $server = |_env| ::std::default::Default::default(),
+            backend = $backend,
+            binding = $binding
+        );
+    };
+    ($server:ident = $make:expr, backend = $backend:literal, binding = $binding:literal) => {
+        $crate::__object_class!(
+            $server,
+            EventObject,
+            $make,
+            |server, state, env| {
+                $crate::worker::EventObject::new(server, state, env, $backend, $binding)
+            },
+            #[wasm_bindgen(js_name = syncUpdateRpc)]
+            pub fn sync_update_rpc(
+                &self,
+                payload: JsValue,
+            ) -> ::std::result::Result<(), JsValue> {
+                self.object.update(&payload)
+            }
+        );
+    };
+}
