@@ -1,10 +1,12 @@
-use partysync::livestore::EventServer;
+use partysync::Event;
 
 #[derive(Clone)]
 enum NotDerived {
     Created,
 }
 
-fn takes<S: EventServer<Event = NotDerived>>() {}
+fn takes<E: Event>() {}
 
-fn main() {}
+fn main() {
+    takes::<NotDerived>();
+}
