@@ -54,11 +54,11 @@ pub fn __mutated(protection: &str) -> bool {
 pub use action::{Action, Draft, RecordAction, Reduce, Tables};
 pub use column::{Column, Timestamp};
 pub use error::{Code, Error, Result};
-pub use partysync_macros::{Action, Column, Record};
 #[cfg(feature = "livestore")]
 pub use livestore::event_room::Event;
 #[cfg(feature = "livestore")]
 pub use partysync_macros::Event;
+pub use partysync_macros::{Action, Column, Record};
 pub use record::{ColumnDef, Key, Literal, Record, Role, Schema};
 pub use room::{Connection, Limits, Protocol};
 pub use server::{Room, SyncServer};

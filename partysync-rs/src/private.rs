@@ -296,9 +296,8 @@ pub fn take_json_option<T: DeserializeOwned>(
 #[cfg(feature = "livestore")]
 pub fn open_arguments<'a>(event: &str, args: Option<&'a str>) -> Result<Fields<'a>> {
     let args = args.unwrap_or("{}");
-    let wrong = |error: Error| {
-        Error::new(Code::InvalidValue, format!("`{event}`: {}", error.message()))
-    };
+    let wrong =
+        |error: Error| Error::new(Code::InvalidValue, format!("`{event}`: {}", error.message()));
     Fields::of(args, "an event's arguments are an object").map_err(wrong)
 }
 

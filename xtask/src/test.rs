@@ -193,7 +193,7 @@ pub(crate) fn simulate(arguments: impl IntoIterator<Item = String>) -> Result<()
 }
 
 /// What the simulation has to notice the lack of.
-const PROTECTIONS: [&str; 27] = [
+const PROTECTIONS: [&str; 31] = [
     // The client's and the room's.
     "dedupe",
     "version",
@@ -228,6 +228,12 @@ const PROTECTIONS: [&str; 27] = [
     "livestore_slept",
     "livestore_subscriber",
     "livestore_upto",
+    // An event-sourced room's: what is missing is pulled; its own events are known when they come back, also in a log
+    // that goes on under another id; what comes before them has them taken back.
+    "livestore_room_gap",
+    "livestore_room_known",
+    "livestore_room_own",
+    "livestore_room_undo",
 ];
 
 /// Runs the simulation once for each protection, built without it: each run has to fail.

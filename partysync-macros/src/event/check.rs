@@ -34,7 +34,8 @@ pub(super) fn check(events: Events) -> syn::Result<Checked> {
         None => false,
         Some(case) if case.value() == "camelCase" => true,
         Some(case) => {
-            errors.at(case.span(), "the only case that arguments can be renamed to is \"camelCase\"");
+            errors
+                .at(case.span(), "the only case that arguments can be renamed to is \"camelCase\"");
             false
         }
     };

@@ -118,10 +118,10 @@ fn report_livestore(seed: u64, what: &str) {
     println!("shrinking {} steps ...", schedule.steps.len());
     let short = schedule.shrunk();
     let Err(violation) = livestore::run_schedule(&short) else { return };
-    let livestore::Schedule { sockets, objects, elsewhere, slow_hooks, steps } = &short;
+    let livestore::Schedule { sockets, objects, rooms, elsewhere, slow_hooks, steps } = &short;
     println!(
-        "{sockets} clients with a socket and {objects} objects (log elsewhere: {elsewhere}, slow \
-         hooks: {slow_hooks}), {} steps:",
+        "{sockets} clients with a socket and {objects} objects (rooms: {rooms}, log elsewhere: \
+         {elsewhere}, slow hooks: {slow_hooks}), {} steps:",
         steps.len()
     );
     tell(steps, &violation);

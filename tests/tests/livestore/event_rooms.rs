@@ -51,7 +51,12 @@ pub enum ItemEvent {
     #[event(name = "v1.Deleted")]
     Deleted { id: String },
     #[event(name = "v1.Copied")]
-    Copied { from: String, new_id: String, #[event(optional)] text: Option<String> },
+    Copied {
+        from: String,
+        new_id: String,
+        #[event(optional)]
+        text: Option<String>,
+    },
     #[event(name = "v1.Refused")]
     Refused { half: String },
     #[event(name = "v1.Cleared")]
@@ -111,9 +116,7 @@ impl EventServer for Items {
                 sql.exec(set, &params![one, with])?;
                 sql.exec(set, &params![two, id])
             }
-            ItemEvent::Deleted { id } => {
-                sql.exec("DELETE FROM items WHERE id = ?", &params![id])
-            }
+            ItemEvent::Deleted { id } => sql.exec("DELETE FROM items WHERE id = ?", &params![id]),
             ItemEvent::Copied { from, new_id, text } => sql.exec(
                 "INSERT OR REPLACE INTO items (id, text) \
                  SELECT ?, coalesce(?, text) FROM items WHERE id = ?",
@@ -223,9 +226,8 @@ impl Node {
         let sql = self.room.sql();
         let count = "SELECT count(*), (SELECT head FROM _partysync_events) FROM _partysync_event \
                      WHERE seq > (SELECT head FROM _partysync_events)";
-        let read = |row: &partysync::sql::Row<'_>| {
-            Ok((row.get(0)?, row.get::<i64>(1)?.unsigned_abs()))
-        };
+        let read =
+            |row: &partysync::sql::Row<'_>| Ok((row.get(0)?, row.get::<i64>(1)?.unsigned_abs()));
         sql.query_one(count, [], read).unwrap()
     }
 }
@@ -330,8 +332,23 @@ impl World {
             }
         }
         for node in &self.nodes {
-            eprintln!("calls {:?} answers {:?} again {} now {:?} alarm {:?} store {:?} {:?}", node.calls, node.answers, node.again, node.room.now(), node.room.next_alarm(), self.store.calls.len(), self.store.alarm);
-            eprintln!("{}: {:?} {:?} {:?}", node.name, node.pending(), node.room.server(), node.logs);
+            eprintln!(
+                "calls {:?} answers {:?} again {} now {:?} alarm {:?} store {:?} {:?}",
+                node.calls,
+                node.answers,
+                node.again,
+                node.room.now(),
+                node.room.next_alarm(),
+                self.store.calls.len(),
+                self.store.alarm
+            );
+            eprintln!(
+                "{}: {:?} {:?} {:?}",
+                node.name,
+                node.pending(),
+                node.room.server(),
+                node.logs
+            );
         }
         panic!("it never ends: the log has {} events", self.store.log().len());
     }
@@ -402,7 +419,7 @@ fn an_action_becomes_an_event_rows_and_a_push_and_rows_of_others() {
     assert_eq!(world.nodes[1].ids(), ["a"]);
     let log = world.log();
     let args = json!({"id": "a", "text": "of n0"});
-    assert_eq!(log, [("v1.Created".to_owned(), args, "client of n0".to_owned())]);
+    assert_eq!(log, [("v1.Created".to_owned(), args, "client of n0-0".to_owned())]);
     world.check();
 }
 
@@ -607,7 +624,7 @@ fn run(seed: u64) {
         match rng.usize(..20) {
             0..5 => {
                 world.nodes[node].act(&event).unwrap();
-                let own = committed.entry(format!("client of n{node}")).or_default();
+                let own = committed.entry(format!("client of n{node}-0")).or_default();
                 own.push(json!([event.name(), event.args().unwrap()]));
             }
             5 => world.foreign(&[event]),

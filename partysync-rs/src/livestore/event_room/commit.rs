@@ -11,6 +11,9 @@ use crate::{Action, Code, Error, Result};
 /// So many events are made rows of in a turn, while all rows are made anew.
 const REBUILT_AT_ONCE: usize = 1_000;
 
+/// The session's id in the room's own events: an object has one.
+const SESSION: &str = "object";
+
 pub(super) type Logs = Vec<(Level, String)>;
 
 fn schemas<S: EventServer>() -> &'static [&'static Schema] {
@@ -32,9 +35,9 @@ pub(super) fn made_by<S: EventServer>(server: &S) -> String {
 
 /// Opens the room's log: makes what is not there, and begins to make rows anew where they are not
 /// what this server makes.
-pub(super) fn open<S: EventServer>(server: &S, sql: &dyn Sql, me: (&str, &str)) -> Result<()> {
+pub(super) fn open<S: EventServer>(server: &S, sql: &dyn Sql, client: &str) -> Result<()> {
     let made_by = made_by(server);
-    if log::open(sql, &made_by, me)? {
+    if log::open(sql, &made_by, (client, SESSION))? {
         return schemas::<S>().iter().try_for_each(|schema| undo::open(sql, schema));
     }
     let mut state = log::state(sql)?;
@@ -43,7 +46,8 @@ pub(super) fn open<S: EventServer>(server: &S, sql: &dyn Sql, me: (&str, &str)) 
     }
     let reset = |made_by: &str| made_by.splitn(3, '/').nth(2).map(str::to_owned);
     if reset(&state.made_by) != reset(&made_by) {
-        log::forget_all(sql)?;
+        let last = log::last(sql, state.head)?;
+        log::begin(sql, last, client)?;
         (state.backend_id, state.head) = (None, 0);
     }
     state.made_by = made_by;
@@ -156,13 +160,13 @@ pub(super) enum Received {
 pub(super) fn receive<S: EventServer>(
     server: &S,
     sql: &dyn Sql,
-    backend_id: &str,
-    events: &[Logged],
+    (backend_id, events): (&str, &[Logged]),
+    client: &str,
     logs: &mut Logs,
 ) -> Result<Received> {
     let mut state = log::state(sql)?;
     if state.backend_id.as_deref().is_some_and(|known| known != backend_id) {
-        start_over::<S>(sql, &mut state)?;
+        start_over::<S>(sql, &mut state, client)?;
     }
     if state.backend_id.is_none() {
         state.backend_id = Some(backend_id.to_owned());
@@ -170,13 +174,15 @@ pub(super) fn receive<S: EventServer>(
     }
     let head = state.head;
     let mut new = events.iter().filter(|event| event.seq_num > head).peekable();
-    if new.peek().and_then(|event| event.parent_seq_num).is_some_and(|parent| parent > head) {
+    let parent = new.peek().and_then(|event| event.parent_seq_num);
+    if parent.is_some_and(|parent| parent > head) && !crate::__mutated("livestore_room_gap") {
         return Ok(Received::Gap);
     }
     // Those that were committed here, and have come back.
     let mut confirmed = head;
-    let own = log::after(sql, head, events.len())?;
-    for own in &own {
+    let known = if crate::__mutated("livestore_room_own") { 0 } else { events.len() };
+    let own = log::after(sql, head, known)?;
+    for own in own.iter().take_while(|own| own.was.is_none()) {
         if new.next_if(|event| event.is(own)).is_none() {
             break;
         }
@@ -218,6 +224,9 @@ fn go_before<S: EventServer>(
         state.rebuilt_to = state.rebuilt_to.map(|to| to.min(state.head));
     }
     let rebuilding = state.rebuilt_to.is_some();
+    if own && !crate::__mutated("livestore_room_known") {
+        log::forget_known(sql, state.head, foreign)?;
+    }
     log::move_own(sql, state.head, last)?;
     for event in foreign {
         log::add(sql, event)?;
@@ -238,12 +247,19 @@ fn go_before<S: EventServer>(
 /// Takes back what events have changed that are not pushed yet.
 fn undo_own<S: EventServer>(sql: &dyn Sql) -> Result<()> {
     sql.exec("PRAGMA defer_foreign_keys = ON", &[])?;
+    if crate::__mutated("livestore_room_undo") {
+        return Ok(());
+    }
     sql.transaction(&mut || schemas::<S>().iter().try_for_each(|schema| undo::undo(sql, schema)))
 }
 
 /// The backend has begun another log: what is left is what it has not taken yet.
-pub(super) fn start_over<S: EventServer>(sql: &dyn Sql, state: &mut State) -> Result<()> {
-    log::forget_backend(sql, state.head)?;
+pub(super) fn start_over<S: EventServer>(
+    sql: &dyn Sql,
+    state: &mut State,
+    client: &str,
+) -> Result<()> {
+    log::begin(sql, state.head, client)?;
     (state.backend_id, state.head) = (None, 0);
     begin_rebuild::<S>(sql, state)?;
     log::keep(sql, state)

@@ -177,7 +177,12 @@ impl Link {
 
     /// When the room has to do something by itself at the latest; `open` says that it has events
     /// to push, or rows to make.
-    pub(super) fn due(&self, open: bool, poll_ms: Option<u32>, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn due(
+        &self,
+        open: bool,
+        poll_ms: Option<u32>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
         if self.calling.is_some() {
             return Some(now.plus_millis(UNDER_WAY));
         }
@@ -229,7 +234,8 @@ impl Link {
     ) -> Result<()> {
         for Page { batch, backend_id } in pages {
             let events: Vec<_> = batch.into_iter().map(|item| item.event_encoded).collect();
-            if commit::receive(server, sql, &backend_id, &events, logs)? == Received::Gap {
+            let (page, client) = ((&*backend_id, &*events), &*self.identity.client);
+            if commit::receive(server, sql, page, client, logs)? == Received::Gap {
                 self.behind = true;
             }
         }
@@ -325,7 +331,7 @@ impl Link {
                 let what = "the backend has begun another log: rows are made anew out of it, and \
                             what was not pushed comes behind it";
                 logs.push((Level::Warn, what.to_owned()));
-                commit::start_over::<S>(sql, &mut state)?;
+                commit::start_over::<S>(sql, &mut state, &self.identity.client)?;
                 self.behind = true;
             }
             (Err(Refused::Ahead), Some(Pushed { head, .. })) => {
@@ -411,6 +417,9 @@ impl Link {
             }
             if batch.is_empty() {
                 return Ok(None);
+            }
+            if own.iter().any(|event| event.was.is_some()) {
+                log::set_pushed(sql, last)?;
             }
             let mut backend_id = Object::new();
             match &state.backend_id {

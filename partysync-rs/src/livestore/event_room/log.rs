@@ -4,8 +4,8 @@
 use crate::sql::{Sql, Value};
 use crate::{Error, Result, Timestamp, params};
 use serde::Deserialize;
-use serde_json::{Number, Value as Json};
 use serde_json::value::RawValue;
+use serde_json::{Number, Value as Json};
 
 /// An event of the log.
 #[derive(Clone, Debug, Deserialize)]
@@ -20,6 +20,9 @@ pub(super) struct Logged {
     pub(super) args: Option<Box<RawValue>>,
     pub(super) client_id: String,
     pub(super) session_id: String,
+    /// Its place in a log that the backend has begun anew since: it may have been pushed there.
+    #[serde(skip)]
+    pub(super) was: Option<u64>,
 }
 
 impl Logged {
@@ -31,7 +34,7 @@ impl Logged {
     /// Whether this is the event that was committed here.
     pub(super) fn is(&self, own: &Self) -> bool {
         let Self { seq_num, name, client_id, session_id, .. } = self;
-        *seq_num == own.seq_num
+        *seq_num == own.was.unwrap_or(own.seq_num)
             && *name == own.name
             && *client_id == own.client_id
             && *session_id == own.session_id
@@ -94,11 +97,12 @@ pub(super) struct State {
 const TABLES: [&str; 2] = [
     "CREATE TABLE _partysync_event (
         seq INTEGER PRIMARY KEY, name TEXT NOT NULL, args TEXT, client TEXT NOT NULL,
-        session TEXT NOT NULL, failed TEXT) STRICT",
+        session TEXT NOT NULL, was INTEGER, failed TEXT) STRICT",
     "CREATE TABLE _partysync_events (
         id INTEGER PRIMARY KEY CHECK (id = 1), backend_id TEXT, head INTEGER NOT NULL DEFAULT 0,
         rebuilt_to INTEGER, made_by TEXT NOT NULL, applying INTEGER, alarm INTEGER, due INTEGER,
-        ring INTEGER, client TEXT NOT NULL, session TEXT NOT NULL) STRICT",
+        ring INTEGER, logs INTEGER NOT NULL DEFAULT 0, client TEXT NOT NULL,
+        session TEXT NOT NULL) STRICT",
 ];
 
 fn integer(n: u64) -> Value {
@@ -112,7 +116,8 @@ pub(super) fn open(sql: &dyn Sql, made_by: &str, (client, session): (&str, &str)
         return Ok(false);
     }
     TABLES.iter().try_for_each(|table| sql.exec(table, &[]))?;
-    let first = "INSERT INTO _partysync_events (id, made_by, client, session) VALUES (1, ?, ?, ?)";
+    let first = "INSERT INTO _partysync_events (id, made_by, client, session) \
+                 VALUES (1, ?, ? || '-0', ?)";
     sql.exec(first, &params![made_by, client, session])?;
     Ok(true)
 }
@@ -149,9 +154,8 @@ pub(super) fn set_applying(sql: &dyn Sql, event: Option<u64>) -> Result<()> {
 
 /// The number of the last event, pushed or not, whose head this is.
 pub(super) fn last(sql: &dyn Sql, head: u64) -> Result<u64> {
-    let last = sql.query_one("SELECT max(seq) FROM _partysync_event", [], |row| {
-        row.get::<Option<i64>>(0)
-    })?;
+    let last = sql
+        .query_one("SELECT max(seq) FROM _partysync_event", [], |row| row.get::<Option<i64>>(0))?;
     Ok(last.map_or(head, |last| last.unsigned_abs().max(head)))
 }
 
@@ -175,7 +179,7 @@ pub(super) fn add(sql: &dyn Sql, event: &Logged) -> Result<()> {
 
 /// Events behind this one, so many at most.
 pub(super) fn after(sql: &dyn Sql, seq: u64, most: usize) -> Result<Vec<Logged>> {
-    let events = "SELECT seq, name, args, client, session FROM _partysync_event \
+    let events = "SELECT seq, name, args, client, session, was FROM _partysync_event \
                   WHERE seq > ? ORDER BY seq LIMIT ?";
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     sql.query_map(events, [integer(seq), Value::Integer(most)], |row| {
@@ -187,29 +191,51 @@ pub(super) fn after(sql: &dyn Sql, seq: u64, most: usize) -> Result<Vec<Logged>>
             args: args.map_err(|e| Error::new(crate::Code::InvalidValue, e.to_string()))?,
             client_id: row.get(3)?,
             session_id: row.get(4)?,
+            was: row.get::<Option<i64>>(5)?.map(i64::unsigned_abs),
         })
     })
 }
 
 /// Moves the events that are not pushed yet behind this one.
 pub(super) fn move_own(sql: &dyn Sql, head: u64, behind: u64) -> Result<()> {
-    // By way of numbers that no event has: each is behind the next of them.
-    let by = integer(behind.saturating_sub(head));
-    let away = "UPDATE _partysync_event SET seq = -(seq + ?), failed = NULL WHERE seq > ?";
-    sql.exec(away, &[by, integer(head)])?;
-    sql.exec("UPDATE _partysync_event SET seq = -seq WHERE seq < 0", &[])
+    // By way of numbers that no event has: some of the new ones are taken.
+    let away = "UPDATE _partysync_event SET seq = -seq, failed = NULL WHERE seq > ?";
+    sql.exec(away, &[integer(head)])?;
+    let back = "UPDATE _partysync_event SET seq = ? + own.place FROM \
+                (SELECT seq, row_number() OVER (ORDER BY seq DESC) AS place \
+                 FROM _partysync_event WHERE seq < 0) AS own \
+                WHERE _partysync_event.seq = own.seq";
+    sql.exec(back, &[integer(behind)])
 }
 
-/// Forgets the events that the backend had, and numbers the others from 1 on.
-pub(super) fn forget_backend(sql: &dyn Sql, head: u64) -> Result<()> {
+/// Begins another log: the events that the backend had are forgotten, the others are numbered from
+/// 1 on. Where the log has gone on under another id they may be in it, at the places that they had.
+pub(super) fn begin(sql: &dyn Sql, head: u64, client: &str) -> Result<()> {
     sql.exec("DELETE FROM _partysync_event WHERE seq <= ?", &[integer(head)])?;
-    let own = "UPDATE _partysync_event SET seq = -(seq - ?), failed = NULL";
+    let own = "UPDATE _partysync_event SET seq = -(seq - ?), was = coalesce(was, seq), \
+               failed = NULL";
     sql.exec(own, &[integer(head)])?;
-    sql.exec("UPDATE _partysync_event SET seq = -seq", &[])
+    sql.exec("UPDATE _partysync_event SET seq = -seq", &[])?;
+    // No event of the log is by this client: none is taken for one that is committed from here on.
+    let client_of = "UPDATE _partysync_events SET logs = logs + 1, client = ? || '-' || (logs + 1)";
+    sql.exec(client_of, &params![client])
 }
 
-pub(super) fn forget_all(sql: &dyn Sql) -> Result<()> {
-    sql.exec("DELETE FROM _partysync_event", &[])
+/// Forgets events of this room's own that are in the log.
+pub(super) fn forget_known(sql: &dyn Sql, head: u64, events: &[&Logged]) -> Result<()> {
+    let own = after(sql, head, usize::MAX)?;
+    for own in own.iter().filter(|own| own.was.is_some()) {
+        if events.iter().any(|event| event.is(own)) {
+            sql.exec("DELETE FROM _partysync_event WHERE seq = ?", &[integer(own.seq_num)])?;
+        }
+    }
+    Ok(())
+}
+
+/// Events up to this one are pushed: where they were before says nothing any more.
+pub(super) fn set_pushed(sql: &dyn Sql, upto: u64) -> Result<()> {
+    let pushed = "UPDATE _partysync_event SET was = NULL WHERE was IS NOT NULL AND seq <= ?";
+    sql.exec(pushed, &[integer(upto)])
 }
 
 /// Keeps why an event has no effect.

@@ -32,12 +32,10 @@ pub struct Identity {
     pub binding: String,
     /// The room's object, as hex.
     pub object: String,
-    /// The client's id in the room's own events: another one in every room.
+    /// What the client's id in the room's own events begins with: another one in every room, and in
+    /// every life of it.
     pub client: String,
 }
-
-/// The session's id in the room's own events: an object has one.
-const SESSION: &str = "object";
 
 /// The server of an event-sourced room: hooks of an [`EventServer`], and what goes on between its
 /// log and the backend.
@@ -187,7 +185,8 @@ impl<S: EventServer> EventRoom<S> {
     fn handle(&self, room: &mut Room<'_, Self>, input: &EventInput) -> Result<Vec<EventOutput>> {
         let (sql, name, now) = (room.sql, room.name, room.now);
         let mut link = self.link.borrow_mut();
-        let outputs = link.handle(&self.server, sql, name, now, input).inspect_err(|_| link.forget());
+        let outputs =
+            link.handle(&self.server, sql, name, now, input).inspect_err(|_| link.forget());
         drop(link);
         let outputs = outputs?;
         self.settle(room)?;
@@ -226,7 +225,7 @@ impl<S: EventServer> SyncServer for EventRoom<S> {
     fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {
         self.link.borrow_mut().restart();
         let client = self.link.borrow().identity().client.clone();
-        commit::open(&self.server, room.sql, (&client, SESSION))?;
+        commit::open(&self.server, room.sql, &client)?;
         self.hook(room, |room| self.server.on_start(room))
     }
 

@@ -6,7 +6,7 @@ use crate::livestore::{EventInput, EventOutput, EventRoom, EventServer, Identity
 use crate::room::{Event, Level};
 use crate::worker::Object;
 use crate::worker::object::Inner;
-use crate::worker::open::Answer;
+use crate::worker::open::{Answer, random_id};
 use crate::worker::sql::js_error;
 use crate::{Code, Error};
 use futures::future::{Either, select};
@@ -55,7 +55,7 @@ impl<S: EventServer> EventObject<S> {
     #[must_use]
     pub fn new(server: S, state: State, env: Env, backend: &str, binding: &str) -> Self {
         let object = state.id().to_string();
-        let client = format!("object-{}", object.get(..16).unwrap_or(&object));
+        let client = format!("object-{}", random_id());
         let identity = Identity { binding: binding.to_owned(), object, client };
         let object = Object::new(EventRoom::new(server, identity), state);
         let (room, asks) = (object.inner().clone(), Cell::new(false));
@@ -269,10 +269,7 @@ macro_rules! event_object {
                 $crate::worker::EventObject::new(server, state, env, $backend, $binding)
             },
             #[wasm_bindgen(js_name = syncUpdateRpc)]
-            pub fn sync_update_rpc(
-                &self,
-                payload: JsValue,
-            ) -> ::std::result::Result<(), JsValue> {
+            pub fn sync_update_rpc(&self, payload: JsValue) -> ::std::result::Result<(), JsValue> {
                 self.object.update(&payload)
             }
         );

@@ -1,6 +1,8 @@
 //! A client, as LiveStore's behave: what it has, what it has committed, what it has asked for.
 
+use super::room::Node;
 use super::world::Wrong;
+use partysync::Error;
 use partysync::room::Slot;
 use serde_json::{Value as Json, json};
 use std::collections::{BTreeSet, VecDeque};
@@ -12,6 +14,8 @@ pub(crate) struct Client {
     pub(crate) name: String,
     /// Whether it is an object, which calls and is called.
     pub(crate) object: bool,
+    /// The room that it is, which does the rest of this by itself.
+    pub(crate) room: Option<Node>,
     /// What it has of the log, by the events' own ids.
     pub(crate) has: Vec<u64>,
     /// What it has committed, and has not come back to it.
@@ -103,6 +107,11 @@ impl Client {
 
     /// The call has failed, as its other side is gone.
     pub(crate) fn call_failed(&mut self) {
+        if let Some(room) = &mut self.room {
+            (self.slot, _) = (None, self.down.clear());
+            let _ = room.ended(Err(Error::retry("the other side is gone")));
+            return;
+        }
         (self.slot, self.push) = (None, None);
         if !self.takes_calls {
             self.pull = None;
@@ -112,19 +121,33 @@ impl Client {
 
     /// Whether it has nothing left to do.
     pub(crate) fn is_content(&self) -> bool {
+        if let Some(room) = &self.room {
+            let idle = room.calls.is_empty() && room.calling.is_none();
+            return idle && room.has().is_ok_and(|(_, own)| own == 0);
+        }
         self.pending.is_empty() && self.up.is_empty() && self.down.is_empty()
     }
 
     pub(crate) fn state(&self) -> String {
         let Self { name, has, pending, acknowledged, slot, pull, push, behind, .. } = self;
+        if let Some(room) = &self.room {
+            let Node { calls, calling, logs, .. } = room;
+            return format!(
+                "{name} has {:?}, calls {calls:?}, {calling:?}, {logs:?}",
+                room.has().ok()
+            );
+        }
         let has = has.len();
         format!(
-            "{name} has {has}, {pending:?} pending, {acknowledged} acknowledged, at {slot:?},                  pull {pull:?}, push {push:?}, behind: {behind}"
+            "{name} has {has}, {pending:?} pending, {acknowledged} acknowledged, at {slot:?}, pull {pull:?}, push {push:?}, behind: {behind}"
         )
     }
 
     /// Its connection is gone, or it was rebuilt.
     pub(crate) fn gone(&mut self) {
+        if let Some(room) = &mut self.room {
+            room.restart();
+        }
         (self.slot, self.pull, self.push) = (None, None, None);
         self.up.clear();
         self.down.clear();
@@ -183,12 +206,6 @@ impl Client {
             }
             (Some("Exit"), _) if pull => {
                 return Err(format!("{}: its live pull has ended: {text}", self.name));
-            }
-            (Some("Exit"), Some("Success")) if self.early.contains(id) => {
-                return Err(format!(
-                    "{}: its own events came before their push's answer",
-                    self.name
-                ));
             }
             (Some("Exit"), Some("Success")) if self.early.contains(id) => {
                 return Err(format!(

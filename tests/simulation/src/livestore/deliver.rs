@@ -2,7 +2,7 @@
 
 use super::client::{Client, Read, STORE};
 use super::world::{World, Wrong};
-use partysync::livestore::{Caller, Effect, Input, Transport};
+use partysync::livestore::{Caller, Effect, EventInput, Input, Transport};
 use partysync::room::{Incoming, Slot};
 use partysync::{Code, Error};
 use serde_json::Value as Json;
@@ -58,6 +58,9 @@ impl World {
 
     /// A client does what it does next.
     pub(crate) fn go(&mut self, index: usize) {
+        if self.clients[index].room.is_some() {
+            return self.room_goes(index);
+        }
         let client = &mut self.clients[index];
         if client.object {
             if client.slot.is_some() || !client.down.is_empty() {
@@ -88,6 +91,44 @@ impl World {
         }
     }
 
+    /// A room makes the call that it has to make.
+    fn room_goes(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        let Some(room) = client.room.as_mut().filter(|room| room.calling.is_none()) else {
+            return;
+        };
+        let Some((number, text)) = room.calls.pop_front() else { return };
+        room.calling = Some(number);
+        self.note(|| format!("    {index} > {text}"));
+        self.arrives(index, Input::Call(caller(Transport::Rpc), &text));
+        let client = &mut self.clients[index];
+        if client.slot.is_none() && client.down.is_empty() {
+            client.call_failed();
+        }
+    }
+
+    /// A room reads a part of an answer.
+    fn room_reads(&mut self, index: usize, text: String) -> Result<(), Wrong> {
+        let client = &mut self.clients[index];
+        let Some(room) = &mut client.room else { return Ok(()) };
+        if let Some(number) = room.calling {
+            room.input(EventInput::Message(number, text))?;
+        }
+        match client.slot {
+            Some((slot, serial)) => self.turn(Some(Input::Taken(slot, serial))),
+            None if client.down.is_empty() => room.ended(Ok(()))?,
+            None => {}
+        }
+        // It may be the last that it was waiting for.
+        let client = &mut self.clients[index];
+        if let (None, true, Some(room)) =
+            (client.slot, client.down.is_empty(), client.room.as_mut())
+        {
+            room.ended(Ok(()))?;
+        }
+        Ok(())
+    }
+
     fn arrives(&mut self, index: usize, input: Input<'_>) {
         self.arriving = Some(index);
         self.turn(Some(input));
@@ -109,6 +150,9 @@ impl World {
         self.wake();
         let Some(text) = self.clients[index].down.pop_front() else { return Ok(()) };
         self.note(|| format!("    {index} < {text}"));
+        if self.clients[index].room.is_some() {
+            return self.room_reads(index, text);
+        }
         let Read { answers, acknowledged, started_over } = self.clients[index].read(&text)?;
         self.acknowledged.extend(acknowledged);
         let client = &mut self.clients[index];
@@ -156,7 +200,11 @@ impl World {
         };
         self.note(|| format!("    call of {}: {well} {frame}", whom.object));
         let object = self.clients.iter_mut().find(|client| client.name == whom.object);
-        if let Some(object) = object.filter(|_| well) {
+        if let Some(room) = object.filter(|_| well).and_then(|object| object.room.as_mut()) {
+            room.input(EventInput::Update(frame))?;
+        } else if let Some(object) =
+            self.clients.iter_mut().find(|client| client.name == whom.object).filter(|_| well)
+        {
             let frame: Json = serde_json::from_str(&frame).map_err(|e| e.to_string())?;
             if object.takes_calls && object.pull.as_deref() == frame["requestId"].as_str() {
                 object.chunk(&frame["values"][0])?;
@@ -185,6 +233,7 @@ impl World {
             self.turn(Some(Input::Alarm));
         }
         self.now = end;
-        Ok(())
+        let rooms = self.clients.iter_mut().filter_map(|client| client.room.as_mut());
+        rooms.map(|room| room.wait(millis)).collect()
     }
 }

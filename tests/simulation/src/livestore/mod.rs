@@ -1,13 +1,15 @@
 //! A LiveStore store and its clients under seeded faults: lost connections, a process that is killed
 //! or sleeps, a disk that fails, a database beside it that answers late, not at all or wrongly,
 //! hooks that wait and refuse, objects that are called and fail. Clients behave as LiveStore's do:
-//! one push at a time, behind what they have; what others have pushed before goes under theirs.
+//! one push at a time, behind what they have; what others have pushed before goes under theirs. In
+//! half of the runs the objects are the event-sourced rooms that ship.
 //! Afterwards the faults stop: there is one log, with everything that was acknowledged, and each
 //! client has exactly that.
 
 mod client;
 mod deliver;
 mod remote;
+mod room;
 mod step;
 mod world;
 

@@ -57,6 +57,8 @@ pub struct Schedule {
     pub sockets: usize,
     /// Clients that are objects, behind them.
     pub objects: usize,
+    /// Whether those are event-sourced rooms.
+    pub rooms: bool,
     /// Whether the log is in a database beside the object.
     pub elsewhere: bool,
     /// Whether hooks wait.
@@ -104,7 +106,8 @@ impl Schedule {
                 }
             })
             .collect();
-        Self { sockets, objects, elsewhere, slow_hooks, steps }
+        let rooms = random.bool();
+        Self { sockets, objects, rooms, elsewhere, slow_hooks, steps }
     }
 
     /// The shortest schedule found that still fails.

@@ -2,6 +2,7 @@
 
 use super::client::{Client, STORE};
 use super::remote::Remote;
+use super::room::Node;
 use super::step::{RemoteFault, Schedule, Step};
 use crate::Violation;
 use crate::disk::Disk;
@@ -86,8 +87,12 @@ impl World {
         let server = Server::default();
         server.slow.set(schedule.slow_hooks);
         let all = 0..schedule.sockets + schedule.objects;
-        let clients =
-            all.map(|index| Client::new(format!("client-{index}"), index >= schedule.sockets));
+        let clients = all.map(|index| {
+            let (name, object) = (format!("client-{index}"), index >= schedule.sockets);
+            let mut client = Client::new(name, object);
+            client.room = (object && schedule.rooms).then(|| Node::new(&client.name));
+            client
+        });
         Self {
             disk: Disk::new().expect("SQLite in memory"),
             remote: schedule.elsewhere.then(|| Remote::new(STORE).expect("SQLite in memory")),
@@ -210,7 +215,13 @@ impl World {
             Step::Commit(index, count) => {
                 for _ in 0..count {
                     self.made += 1;
-                    self.clients[index].pending.push_back(self.made);
+                    match &mut self.clients[index].room {
+                        None => self.clients[index].pending.push_back(self.made),
+                        Some(room) => {
+                            room.commit(self.made)?;
+                            self.acknowledged.insert(self.made);
+                        }
+                    }
                 }
             }
             Step::Go(index) => self.go(index),
@@ -360,7 +371,10 @@ impl World {
 
     fn is_equal(&self) -> std::result::Result<bool, Wrong> {
         let log = self.log()?;
-        Ok(self.clients.iter().all(|client| client.has == log))
+        Ok(self.clients.iter().all(|client| match &client.room {
+            None => client.has == log,
+            Some(room) => room.has().is_ok_and(|(has, _)| has == log),
+        }))
     }
 
     /// The events' own ids in the log, in order.
