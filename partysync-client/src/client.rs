@@ -7,8 +7,9 @@ use crate::peer::{Now, Output, Peer, Status, Timing};
 use crate::replica::{Changes, merge};
 use crate::store::{Abandoned, MemoryStore, Store};
 use crate::transport::Transport;
+use crate::updates::{Listener, Updates};
 use futures::StreamExt;
-use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::channel::oneshot;
 use partysync::{Action, Code, Error, Key, Record, Result};
 use serde::Serialize;
@@ -51,7 +52,7 @@ pub(crate) struct Inner<A> {
     /// What the driver has to do.
     outputs: Vec<Output>,
     answers: BTreeMap<u64, oneshot::Sender<Result<()>>>,
-    listeners: Vec<UnboundedSender<Update>>,
+    listeners: Vec<Listener>,
     /// Told when what was done up to a mark is in the store.
     storing: Vec<(u64, oneshot::Sender<()>)>,
     /// What is kept is to be deleted when the client is closed.
@@ -313,10 +314,10 @@ impl<A: Action> SyncClient<A> {
 
     /// All that happens from now on; it ends with the client.
     #[must_use]
-    pub fn updates(&self) -> UnboundedReceiver<Update> {
-        let (sender, receiver) = unbounded();
-        self.inner().listeners.push(sender);
-        receiver
+    pub fn updates(&self) -> Updates {
+        let (listener, updates) = Updates::new();
+        self.inner().listeners.push(listener);
+        updates
     }
 
     /// Waits until `condition` holds of the client; it is asked at once and at each update.
@@ -498,7 +499,7 @@ impl<A: Action> Inner<A> {
             && self.last_status.as_ref() == Some(&update.status);
         if !quiet {
             self.last_status = Some(update.status.clone());
-            self.listeners.retain(|listener| listener.unbounded_send(update.clone()).is_ok());
+            self.listeners.retain(|listener| listener.tell(&update));
         }
     }
 }

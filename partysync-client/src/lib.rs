@@ -22,6 +22,7 @@ pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod transport;
+mod updates;
 
 pub use answer::Answer;
 pub use client::{Options, SyncClient, Update};
@@ -29,3 +30,4 @@ pub use endpoint::{Address, Endpoint};
 pub use peer::{Cause, Input, Note, Now, Output, Peer, Phase, Status, Timing};
 pub use place::{Place, User};
 pub use replica::{Changed, Changes, Replica};
+pub use updates::Updates;

@@ -123,7 +123,7 @@ fn a_file_is_one_rooms_and_one_users() {
     }
     // Until it is deleted.
     let store = open(&path).unwrap();
-    store.delete().now_or_never().unwrap().unwrap();
+    futures::executor::block_on(store.delete()).unwrap();
     drop(store);
     assert!(SqliteStore::open(&path, &Place::new("notes", "theirs", User::anyone())).is_ok());
 }

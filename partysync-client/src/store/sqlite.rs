@@ -5,14 +5,17 @@ use super::{
     Abandoned, Outbox, RowsWrite, Saved, SavedAction, SavedChannel, Store, Stored, Suspicion, Write,
 };
 use crate::place::Place;
-use futures::future;
+use futures::FutureExt;
+use futures::channel::oneshot;
 use partysync::sql::{Sql, Sqlite, Value};
 use partysync::{Code, Error, Result, Timestamp, params};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 
 const TABLES: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS partysync_place (name TEXT NOT NULL PRIMARY KEY) STRICT",
@@ -49,9 +52,30 @@ const TABLES: [&str; 6] = [
 /// ```
 #[derive(Debug)]
 pub struct SqliteStore {
+    file: Arc<File>,
+    /// What is done in the store's thread, in turn: a disk that takes its time holds up nothing
+    /// else of the program.
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct File {
     db: Mutex<Sqlite>,
     /// Whether its outboxes were handed out.
     opened: AtomicBool,
+}
+
+type Job = Box<dyn FnOnce(&File) + Send>;
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        // What was asked for is done, and the file is let go of.
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl SqliteStore {
@@ -71,7 +95,7 @@ impl SqliteStore {
     /// What was made in one room is not to be sent to another, nor what one user made in the name
     /// of the next.
     fn is_of(&self, place: &Place) -> Result<()> {
-        let (db, wanted) = (self.lock()?, place.to_string());
+        let (db, wanted) = (self.file.lock()?, place.to_string());
         let sql: &dyn Sql = &*db;
         let kept = "SELECT name FROM partysync_place";
         match sql.query_opt(kept, [], |row| row.get::<String>(0))? {
@@ -100,12 +124,29 @@ impl SqliteStore {
         sql.transaction(&mut || TABLES.iter().try_for_each(|table| run(sql, table, &[])))?;
         // A transaction that writes nothing takes no lock.
         run(sql, "DELETE FROM partysync_outbox WHERE FALSE", &[])?;
-        Ok(Self { db: Mutex::new(db), opened: AtomicBool::new(false) })
+        let file = Arc::new(File { db: Mutex::new(db), opened: AtomicBool::new(false) });
+        let (jobs, asked) = channel::<Job>();
+        let own = file.clone();
+        let thread = std::thread::Builder::new()
+            .name("partysync-store".to_owned())
+            .spawn(move || asked.into_iter().for_each(|job| job(&own)))
+            .map_err(|error| {
+                Error::new(Code::Store, format!("no thread for the store: {error}"))
+            })?;
+        Ok(Self { file, jobs: Some(jobs), thread: Some(thread) })
     }
 
-    fn lock(&self) -> Result<MutexGuard<'_, Sqlite>> {
-        let broken = |_| Error::new(Code::Store, "the store broke in another thread");
-        self.db.lock().map_err(broken)
+    /// Does something in the store's thread.
+    fn ask<T: Send + 'static>(
+        &self,
+        body: impl FnOnce(&File) -> Result<T> + Send + 'static,
+    ) -> Stored<'_, T> {
+        let (told, answer) = oneshot::channel();
+        let job: Job = Box::new(move |file| drop(told.send(body(file))));
+        // Without a thread `answer` ends, too.
+        let _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
+        let broken = |_| Err(Error::new(Code::Store, "the store's thread has ended"));
+        Box::pin(answer.map(move |answer| answer.unwrap_or_else(broken)))
     }
 
     /// What is kept.
@@ -113,6 +154,25 @@ impl SqliteStore {
     /// # Errors
     /// [`Code::Sql`], or [`Code::InvalidValue`] when it is not what a store has written.
     pub fn read(&self) -> Result<Saved> {
+        self.file.read()
+    }
+
+    /// Keeps these writes in one transaction.
+    ///
+    /// # Errors
+    /// [`Code::Sql`].
+    pub fn write_now(&self, writes: &[Write]) -> Result<()> {
+        self.file.write(writes)
+    }
+}
+
+impl File {
+    fn lock(&self) -> Result<MutexGuard<'_, Sqlite>> {
+        let broken = |_| Error::new(Code::Store, "the store broke in another thread");
+        self.db.lock().map_err(broken)
+    }
+
+    fn read(&self) -> Result<Saved> {
         let db = self.lock()?;
         let sql: &dyn Sql = &*db;
         let mut saved = Saved { alone: true, ..Saved::default() };
@@ -200,45 +260,43 @@ impl SqliteStore {
         Ok(saved)
     }
 
-    /// Keeps these writes in one transaction.
-    ///
-    /// # Errors
-    /// [`Code::Sql`].
-    pub fn write_now(&self, writes: &[Write]) -> Result<()> {
+    fn write(&self, writes: &[Write]) -> Result<()> {
         let db = self.lock()?;
         let sql: &dyn Sql = &*db;
         sql.transaction(&mut || writes.iter().try_for_each(|write| apply(sql, write)))
+    }
+
+    fn delete(&self) -> Result<()> {
+        let tables = ["place", "outbox", "pending", "channel", "row", "abandoned"];
+        let db = self.lock()?;
+        let sql: &dyn Sql = &*db;
+        sql.transaction(&mut || {
+            let delete = |table| run(sql, &format!("DELETE FROM partysync_{table}"), &[]);
+            tables.into_iter().try_for_each(delete)
+        })?;
+        // Nor is it to be read in what the file does not use any more.
+        run(sql, "VACUUM", &[])?;
+        run(sql, "PRAGMA wal_checkpoint(TRUNCATE)", &[])
     }
 }
 
 impl Store for SqliteStore {
     fn open<'a>(&'a self, _: &'a str) -> Stored<'a, Saved> {
-        let saved = self.read().map(|mut saved| {
-            if self.opened.swap(true, Ordering::Relaxed) {
+        self.ask(|file| {
+            let mut saved = file.read()?;
+            if file.opened.swap(true, Ordering::Relaxed) {
                 saved.outboxes.clear();
             }
-            saved
-        });
-        Box::pin(future::ready(saved))
+            Ok(saved)
+        })
     }
 
     fn write(&self, writes: Vec<Write>) -> Stored<'_, ()> {
-        Box::pin(future::ready(self.write_now(&writes)))
+        self.ask(move |file| file.write(&writes))
     }
 
     fn delete(&self) -> Stored<'_, ()> {
-        let tables = ["place", "outbox", "pending", "channel", "row", "abandoned"];
-        let deleted = self.lock().and_then(|db| {
-            let sql: &dyn Sql = &*db;
-            sql.transaction(&mut || {
-                let delete = |table| run(sql, &format!("DELETE FROM partysync_{table}"), &[]);
-                tables.into_iter().try_for_each(delete)
-            })?;
-            // Nor is it to be read in what the file does not use any more.
-            run(sql, "VACUUM", &[])?;
-            run(sql, "PRAGMA wal_checkpoint(TRUNCATE)", &[])
-        });
-        Box::pin(future::ready(deleted))
+        self.ask(File::delete)
     }
 }
 
@@ -375,4 +433,32 @@ fn parse(json: &str) -> Result<Json> {
 
 fn integer(n: u64) -> Result<i64> {
     i64::try_from(n).map_err(|_| Error::new(Code::InvalidValue, format!("{n} is too large")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_takes_its_time_holds_up_nothing_else() -> Result<()> {
+        let store = SqliteStore::in_memory()?;
+        let (go, waits) = channel::<()>();
+        let slow = store.ask(move |_| Ok(waits.recv().is_ok()));
+        // Asked for meanwhile: it waits, and whoever asks does not.
+        let mut write = store.write(Vec::new());
+        assert!((&mut write).now_or_never().is_none());
+        let _ = go.send(());
+        assert!(futures::executor::block_on(slow)?);
+        futures::executor::block_on(write)
+    }
+
+    #[test]
+    fn what_was_asked_for_is_done_when_the_store_has_gone() -> Result<()> {
+        let store = SqliteStore::in_memory()?;
+        let (done, hears) = channel::<()>();
+        drop(store.ask(move |_| Ok(done.send(()).is_ok())));
+        drop(store);
+        assert!(hears.recv().is_ok());
+        Ok(())
+    }
 }

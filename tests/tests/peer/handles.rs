@@ -95,3 +95,31 @@ fn the_function_that_gives_the_address_may_use_the_client() {
     told.recv_timeout(Duration::from_secs(60))
         .expect("deadlock: the endpoint is asked under the lock");
 }
+
+#[test]
+fn what_nobody_reads_is_put_together_and_nothing_of_it_is_lost() {
+    rt().block_on(async {
+        let (_, client, driver) = client();
+        let task = tokio::spawn(driver);
+        client.loaded().await.unwrap();
+        let (mut updates, unread) = (client.updates(), client.updates());
+        for n in 0..1_000 {
+            drop(client.send(put(&n.to_string(), "1")));
+        }
+        client.close();
+        task.await.unwrap();
+        let (mut keys, mut count) = (std::collections::BTreeSet::new(), 0);
+        let mut last = None;
+        while let Some(update) = updates.next().await {
+            count += 1;
+            for changed in update.changes.values() {
+                let Changed::Keys(changed) = changed else { panic!("{changed:?}") };
+                keys.extend(changed.clone());
+            }
+            last = Some(update.status.phase);
+        }
+        assert_eq!((keys.len(), last), (1_000, Some(Phase::Closed)));
+        assert_eq!(count, 64, "each of the first ones, and the rest as one");
+        drop(unread);
+    });
+}
