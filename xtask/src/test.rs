@@ -228,8 +228,8 @@ const PROTECTIONS: [&str; 31] = [
     "livestore_slept",
     "livestore_subscriber",
     "livestore_upto",
-    // An event-sourced room's: what is missing is pulled; its own events are known when they come back, also in a log
-    // that goes on under another id; what comes before them has them taken back.
+    // An event-sourced room's: what is missing is pulled; its own events are known when they come
+    // back, also in a log that goes on under another id; what comes before them has them taken back.
     "livestore_room_gap",
     "livestore_room_known",
     "livestore_room_own",
