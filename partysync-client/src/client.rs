@@ -226,7 +226,10 @@ impl<A: Action> SyncClient<A> {
 
     /// Does an action: its effect is shown at once, and it is sent, now or when there is a
     /// connection. The answer resolves when the server has committed or rejected it; it need not
-    /// be awaited.
+    /// be awaited. Offline, and after a refusal, it does not resolve.
+    ///
+    /// The action outlives the program when it is stored: [`stored`](Self::stored) says when, and
+    /// so does [`close`](Self::close) with [`closed`](Self::closed) behind it.
     pub fn send(&self, action: A) -> Answer {
         self.with_peer(|inner, now| {
             let made = inner.peer.act(action, now);

@@ -55,6 +55,8 @@ pub struct ClientId(usize);
 
 struct Client<S: SyncServer> {
     peer: Peer<S::Action>,
+    /// What it connects with.
+    request: http::Request<()>,
     store: MemoryStore,
     events: Events,
     fails: bool,
@@ -99,19 +101,34 @@ impl<S: SyncServer> World<S> {
         &mut self.room
     }
 
-    /// Another client, with a store of its own. It connects when frames are delivered.
+    /// Another client, with a store of its own. It connects when frames are delivered, by an empty
+    /// request.
     pub fn client(&mut self) -> ClientId {
-        self.client_with(MemoryStore::new())
+        self.client_with(MemoryStore::new(), http::Request::new(()))
+    }
+
+    /// Another client, which connects by this request: where `on_connect` wants to know who comes.
+    pub fn client_by(&mut self, request: http::Request<()>) -> ClientId {
+        self.client_with(MemoryStore::new(), request)
+    }
+
+    /// A client connects by this request from here on, as with credentials that were renewed.
+    pub fn set_request(&mut self, client: ClientId, request: http::Request<()>) {
+        if let Some(client) = self.clients.get_mut(client.0) {
+            client.request = request;
+        }
     }
 
     /// Another client that shares its store with this one, as two tabs of a browser do.
     pub fn tab_of(&mut self, client: ClientId) -> ClientId {
-        let store = self.clients.get(client.0).map(|client| client.store.clone());
-        self.client_with(store.unwrap_or_default())
+        let of = self.clients.get(client.0);
+        let of = of.map(|client| (client.store.clone(), client.request.clone()));
+        let (store, request) = of.unwrap_or_default();
+        self.client_with(store, request)
     }
 
-    fn client_with(&mut self, store: MemoryStore) -> ClientId {
-        let client = self.life(store);
+    fn client_with(&mut self, store: MemoryStore, request: http::Request<()>) -> ClientId {
+        let client = Client { request, ..self.life(store) };
         self.clients.push(client);
         let id = ClientId(self.clients.len() - 1);
         self.outputs(id.0);
@@ -123,6 +140,7 @@ impl<S: SyncServer> World<S> {
         self.lives += 1;
         Client {
             peer: Peer::new([self.lives, 0x5eed], self.timing, self.now),
+            request: http::Request::new(()),
             events: store.events(),
             store,
             fails: false,
@@ -136,7 +154,8 @@ impl<S: SyncServer> World<S> {
         }
     }
 
-    /// Whether a client has no network: it is cut off, and does not come back before it has.
+    /// Whether a client has no network: it is cut off, and does not come back before it has, and
+    /// [`advance`](Self::advance) or [`reconnect`](Self::reconnect) has it try again.
     ///
     /// # Errors
     /// As [`deliver`](Self::deliver).
@@ -158,8 +177,8 @@ impl<S: SyncServer> World<S> {
         // It lets go of what it has before the next one looks.
         let store = old.store.clone();
         drop(std::mem::replace(&mut old.store, store.clone()));
-        let (fails, offline) = (old.fails, old.offline);
-        let life = Client { fails, offline, ..self.life(store) };
+        let (fails, offline, request) = (old.fails, old.offline, old.request.clone());
+        let life = Client { fails, offline, request, ..self.life(store) };
         if let Some(client) = self.clients.get_mut(client.0) {
             *client = life;
         }
@@ -253,7 +272,8 @@ impl<S: SyncServer> World<S> {
             self.sockets += 1;
             let socket = format!("socket-{}", self.sockets);
             client.socket = Some(socket.clone());
-            match self.room.connect(&socket, Protocol::V2) {
+            let request = client.request.clone();
+            match self.room.connect_with(&socket, Protocol::V2, &request) {
                 Ok(()) => self.handle(index, Input::Connected),
                 // As the Durable Object closes it.
                 Err(error) => {

@@ -168,7 +168,8 @@ pub trait Tables {
     fn keys(&self, channel: &str) -> Vec<Key>;
 }
 
-/// A record's rows while a reducer changes them.
+/// A record's rows while a reducer changes them: of the action's own record, and no other. What an
+/// action does to other records is shown when the server has done it.
 ///
 /// Soft deletes are settled: a deleted row is gone here.
 pub struct Draft<'a, R> {

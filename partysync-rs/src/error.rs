@@ -140,7 +140,9 @@ impl Error {
     }
 
     /// The application cannot decide now, because a service that it asks does not answer, say:
-    /// nothing is written, the client keeps its action and tries again later.
+    /// nothing is written, and its connection is closed with 4429 and this message in an `error`
+    /// before that. The client keeps the action, and tries again later; what it made afterwards
+    /// waits behind it.
     pub fn retry(message: impl Into<String>) -> Self {
         Self::new(Code::Unavailable, message)
     }

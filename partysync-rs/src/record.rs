@@ -27,7 +27,7 @@ use std::sync::Arc;
 /// | attribute | meaning |
 /// |---|---|
 /// | `key` | the primary key: text, an integer or bytes; the first field |
-/// | `created_at`, `updated_at` | a [`Timestamp`] that the framework sets |
+/// | `created_at`, `updated_at` | a [`Timestamp`] that the framework sets: when the room commits, which for what was made offline is when it arrives, and the same for all of a push |
 /// | `deleted_at` | an `Option<Timestamp>`; with it deletes are soft; the last field |
 /// | `default = literal` | what a new row holds where an insert does not say |
 /// | `index`, `unique` | an index; one that allows each value once |
@@ -76,6 +76,9 @@ use std::sync::Arc;
 /// | the type of a column, or the key | refused: use a new column or table, filled in `on_start` |
 /// | `table` changes, with `renamed_from` | is renamed |
 /// | the record is gone | stays, with its rows |
+///
+/// A client that was built with other columns does not show the rows of that record that it has
+/// stored before it has connected: they are fetched anew.
 ///
 /// **A rollback loses nothing.** A column that the running code does not know stays in the table
 /// and takes NULL from now on, unless it has a default. When code that knows it runs again, the

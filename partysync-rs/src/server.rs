@@ -56,6 +56,10 @@ pub trait SyncServer: Sized + 'static {
     /// It may be called again for an action whose writes were taken back, as when a later action
     /// of the same push failed in the middle: change nothing but the room.
     ///
+    /// **Do not panic.** A panic ends the object with all its connections, and what the turn has
+    /// written is taken back; its client sends the action again, alone, until it gives it up after an
+    /// hour.
+    ///
     /// # Errors
     /// [`Error::reject`] to refuse the action; any other error refuses it as well.
     fn on_action(&self, room: &mut Room<'_, Self>, action: Self::Action) -> Result<()>;
@@ -122,7 +126,10 @@ pub trait SyncServer: Sized + 'static {
         ready(())
     }
 
-    /// A client connects. Set the connection's state and tags here.
+    /// A client connects. Set the connection's state and tags here: an action finds them with
+    /// [`Room::sender`]. `request` is the one that has come to the router, with its headers and its
+    /// query; what [`Router::on_before_connect`](crate::worker::Router::on_before_connect) has learnt
+    /// of it is read from it again.
     ///
     /// # Errors
     /// With [`Error::reject`], [`Code::Unauthorized`] or [`Code::Forbidden`] the connection is

@@ -48,6 +48,8 @@ pub struct TestRoom<S: SyncServer> {
     unheard: Vec<(String, String)>,
     alarm: Option<Timestamp>,
     logged: Vec<String>,
+    /// Why the room's own client was not let in.
+    refused: Option<Error>,
 }
 
 impl<S: SyncServer> TestRoom<S> {
@@ -67,11 +69,69 @@ impl<S: SyncServer> TestRoom<S> {
         let now = Timestamp::from_millis(1_000);
         let (ids, sent, alarm) = (BTreeMap::new(), Vec::new(), None);
         let (room, logged) = (Local::new(server), Vec::new());
-        let unheard = Vec::new();
-        let mut room = Self { db, room, ids, now, seq: 0, sent, unheard, alarm, logged };
-        room.connect(OWN, Protocol::V2)?;
+        let (unheard, refused) = (Vec::new(), None);
+        let mut room = Self { db, room, ids, now, seq: 0, sent, unheard, alarm, logged, refused };
+        room.turn([])?;
         // Of a database that had a test's room before.
         room.seq = crate::store::client_seq(room.sql(), OWN)?.unwrap_or_default();
+        room.refused = room.connect_own(&http::Request::new(())).err();
+        Ok(room)
+    }
+
+    /// Connects the room's own client, whose actions [`act`](Self::act) does, by this request
+    /// instead of an empty one: where `on_connect` wants to know who comes.
+    ///
+    /// ```
+    /// # use partysync::{Action, Code, Connection, Error, Record, Result, Room, SyncServer};
+    /// # #[derive(Record, Clone, Debug, PartialEq)] #[record(table = "notes")]
+    /// # struct Note { #[record(key)] id: String, text: String }
+    /// # #[derive(Action, Clone, Debug)] #[action(record = Note)]
+    /// # enum NoteAction { #[action(insert)] Create { id: String, text: String } }
+    /// # use partysync::testing::TestRoom;
+    /// #[derive(Default)]
+    /// struct Notes;
+    ///
+    /// impl SyncServer for Notes {
+    ///     type Action = NoteAction;
+    ///
+    ///     fn on_connect(
+    ///         &self,
+    ///         _: &mut Room<'_, Self>,
+    ///         connection: &mut Connection,
+    ///         request: &http::Request<()>,
+    ///     ) -> Result<()> {
+    ///         let user = request.headers().get("x-user").and_then(|user| user.to_str().ok());
+    ///         let user = user.ok_or_else(|| Error::new(Code::Unauthorized, "who are you?"))?;
+    ///         connection.set_state(&user.to_owned())
+    ///     }
+    ///
+    ///     fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+    ///         let user = room.sender().map(|sender| sender.state::<String>()).transpose()?.flatten();
+    ///         if user.as_deref() == Some("guest") {
+    ///             return Err(Error::reject("guests only look"));
+    ///         }
+    ///         action.apply(room.sql())
+    ///     }
+    /// }
+    ///
+    /// let mut room = TestRoom::new(Notes)?;
+    /// let create = |id: &str| NoteAction::Create { id: id.into(), text: "hi".into() };
+    /// assert_eq!(room.act(create("a")).unwrap_err().code(), Code::Unauthorized);
+    /// room.connect_own(&http::Request::builder().header("x-user", "guest").body(()).unwrap())?;
+    /// assert_eq!(room.act(create("a")).unwrap_err().code(), Code::Rejected);
+    /// room.connect_own(&http::Request::builder().header("x-user", "ada").body(()).unwrap())?;
+    /// room.act(create("a"))?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What `on_connect` returns.
+    pub fn connect_own(&mut self, request: &http::Request<()>) -> Result<()> {
+        self.disconnect(OWN)?;
+        if let Err(error) = self.connect_with(OWN, Protocol::V2, request) {
+            self.refused = Some(error.clone());
+            return Err(error);
+        }
         let channels = S::Action::CHANNELS.iter().map(|schema| Subscription {
             channel: schema.table.to_owned(),
             since: None,
@@ -79,8 +139,9 @@ impl<S: SyncServer> TestRoom<S> {
             columns: Vec::new(),
         });
         let hello = Hello { client: OWN.into(), epoch: None, channels: channels.collect() };
-        room.frame(OWN, &ClientFrame::Hello(hello).to_text())?;
-        Ok(room)
+        self.frame(OWN, &ClientFrame::Hello(hello).to_text())?;
+        self.refused = None;
+        Ok(())
     }
 
     /// The database.
@@ -142,8 +203,12 @@ impl<S: SyncServer> TestRoom<S> {
     /// Sends an action as the room's own client and waits for its answer.
     ///
     /// # Errors
-    /// Why it was rejected.
+    /// Why it was rejected, or why `on_connect` did not let that client in: see
+    /// [`connect_own`](Self::connect_own).
     pub fn act(&mut self, action: S::Action) -> Result<()> {
+        if let Some(error) = &self.refused {
+            return Err(error.clone());
+        }
         self.seq += 1;
         let json = serde_json::value::to_raw_value(&action.to_json()?)
             .map_err(|e| Error::new(Code::Internal, e.to_string()))?;

@@ -2,10 +2,14 @@
 // pair, with raw sockets that parse what they are sent and acknowledge it. `cargo xtask bench
 // livestore` runs it; docs/performance.md tells about it.
 
-import { writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { gzipSync } from "node:zlib";
 import WebSocket from "ws";
-import { Server } from "../e2e/harness.mjs";
+import { root, Server } from "../e2e/harness.mjs";
 import { chosen, repeats, stop } from "./arguments.mjs";
 import { livestoreTable, median, writeLivestoreDocs } from "./report.mjs";
 
@@ -95,6 +99,19 @@ const timed = async (body) => {
 let stores = 0;
 const fresh = () => `bench-${process.pid}-${stores++}`;
 
+/** What is uploaded of a worker, minified where it is JavaScript, in bytes when it is compressed. */
+function bundle(fixture) {
+  const out = mkdtempSync(join(tmpdir(), "partysync-"));
+  try {
+    const args = ["deploy", "--dry-run", "--minify", "--outdir", out];
+    execFileSync(join(root, "node_modules/.bin/wrangler"), args, { cwd: join(root, fixture), env: { ...process.env, WRANGLER_SEND_METRICS: "false" }, stdio: "ignore" });
+    const parts = readdirSync(out, { recursive: true }).filter((name) => /\.(js|mjs|wasm)$/.test(name));
+    return parts.reduce((sum, name) => sum + gzipSync(readFileSync(join(out, name)), { level: 9 }).length, 0);
+  } finally {
+    rmSync(out, { recursive: true, force: true });
+  }
+}
+
 /** A store with so many events; filled once for each side. */
 const filled = { ours: new Map(), baseline: new Map() };
 async function storeOf(side, count) {
@@ -153,20 +170,21 @@ const cases = {
   fan_out_100: { unit: "ms", better: "lower", run: (side) => fan(side, 100) },
   pull_20k: { unit: "ms", better: "lower", run: (side) => pullAll(side, scaled(20_000)) },
   pull_100k: { unit: "ms", better: "lower", run: (side) => pullAll(side, scaled(100_000)) },
+  bundle: { unit: "bytes, gzipped", better: "lower", once: true, run: (side) => bundle(fixtures[side.name]) },
 };
 const names = chosen(cases, options);
 if (options["write-docs"] && (options.cases || options.smoke)) stop("--write-docs wants all cases");
 
-const fixtures = { ours: "fixtures/livestore-sync", baseline: "tests/livestore/reference" };
+const fixtures = { ours: "tests/bench/livestore", baseline: "tests/livestore/reference" };
 const env = { X_LOCAL_OBSERVABILITY: "false" };
 const sides = [];
 const figures = [];
 try {
   for (const name of ["ours", "baseline"]) sides.push({ name, server: await Server.start(fixtures[name], { env }) });
   for (const name of names) {
-    const { unit, better, run } = cases[name];
+    const { unit, better, run, once } = cases[name];
     const found = { ours: [], baseline: [], ratios: [] };
-    for (let pair = 0; pair < pairs; pair += 1) {
+    for (let pair = 0; pair < (once ? 1 : pairs); pair += 1) {
       const order = pair % 2 ? [...sides].reverse() : sides;
       const one = {};
       for (const side of order) one[side.name] = await run(side);

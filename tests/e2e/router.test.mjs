@@ -24,7 +24,13 @@ test("a binding that is not named as a party is not reachable, whatever it is ca
     assert.match(await answer.text(), /no party/);
     // A page can see that, too.
     assert.equal(answer.headers.get("access-control-allow-origin"), "*");
-    await assert.rejects(Socket.open(server.ws + path, ["partysync.v2"]), /404/);
+    await assert.rejects(Socket.open(server.ws + path), /404/);
+    // Nor is a page told of a refused upgrade: it hears it from a close.
+    const { closed } = await Socket.open(server.ws + path, ["partysync.v2"]).then(async (socket) => {
+      await until("it is closed", () => socket.closed);
+      return socket;
+    });
+    assert.deepEqual(closed, { code: 4404, reason: "no party of this router is there" });
   }
   assert.equal((await get("/parties/second-name/room")).headers.get("x-lab"), "yes");
 });

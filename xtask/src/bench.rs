@@ -42,7 +42,7 @@ pub(crate) fn rooms(arguments: impl IntoIterator<Item = OsString>) -> Result<()>
 
 /// Measures a LiveStore backend beside LiveStore's own.
 pub(crate) fn livestore(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
-    let tools = build::build(&fixture::find("livestore-sync")?)?;
+    let tools = build::build(&fixture::find("bench-livestore")?)?;
     livestore_packages()?;
     let script = root()?.join("tests/bench/livestore.mjs");
     run(tools.command(tools.npm("node"))?.arg(script).args(arguments))

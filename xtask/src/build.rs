@@ -4,7 +4,7 @@ use crate::fixture::Fixture;
 use crate::process::{run, step};
 use crate::tools::{Tools, set_up};
 use crate::{root, target};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use flate2::{Compression, write::GzEncoder};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -204,8 +204,32 @@ fn page_wasm(
 
 /// Says how large these files are when they are compressed.
 fn report(what: &str, files: &[PathBuf]) -> Result<()> {
-    let bytes: u64 = files.iter().map(|path| gzipped(path)).sum::<Result<u64>>()?;
-    eprintln!("    {what}: {} KiB gzipped", bytes / 1024);
+    eprintln!("    {what}: {} KiB gzipped", compressed(files)?);
+    Ok(())
+}
+
+/// The size of these files when they are compressed, in KiB.
+fn compressed(files: &[PathBuf]) -> Result<u64> {
+    let bytes = files.iter().map(|path| gzipped(path)).sum::<Result<u64>>()?;
+    Ok(bytes / 1024)
+}
+
+/// Looks whether the fixture's worker and page are as small as they are to be, in KiB.
+pub(crate) fn within_budget(fixture: &Fixture, worker: u64, page: u64) -> Result<()> {
+    let built = fixture.worker.join("build");
+    let of_worker = [built.join("index_bg.wasm"), built.join("index.js")];
+    let of_page: Vec<_> =
+        ["app_bg.wasm", "app.js"].into_iter().filter_map(|name| fixture.web_output(name)).collect();
+    let sizes =
+        [("worker", compressed(&of_worker)?, worker), ("page", compressed(&of_page)?, page)];
+    for (what, size, budget) in sizes {
+        ensure!(
+            size <= budget,
+            "the {what} of {} is {size} KiB gzipped, and {budget} are its budget: \
+             `cargo xtask size` says what is in it",
+            fixture.name
+        );
+    }
     Ok(())
 }
 

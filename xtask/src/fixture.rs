@@ -15,11 +15,14 @@ pub(crate) struct Fixture {
     pub(crate) web: Option<(PathBuf, String)>,
 }
 
-/// The fixture of this name: a folder under `fixtures`, or the tests' own `lab`.
+/// The fixture of this name: a folder under `fixtures`, or one of the tests' own.
 pub(crate) fn find(name: &str) -> Result<Fixture> {
     let root = root()?;
-    let folder =
-        if name == "lab" { root.join("tests/lab") } else { root.join("fixtures").join(name) };
+    let folder = match name {
+        "lab" => root.join("tests/lab"),
+        "bench-livestore" => root.join("tests/bench/livestore"),
+        _ => root.join("fixtures").join(name),
+    };
     if !folder.join("wrangler.toml").is_file() {
         let names: Vec<_> = std::fs::read_dir(root.join("fixtures"))?
             .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))

@@ -90,6 +90,8 @@ fn lint(_: &Tools) -> Result<()> {
         "streams-worker",
         "--package",
         "livestore-sync-worker",
+        "--package",
+        "bench-livestore-worker",
     ])?;
     clippy(&["--target", WASM, "--package", "todo-web"])
 }
@@ -130,11 +132,17 @@ fn doc(_: &Tools) -> Result<()> {
     run(command.args(client).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
+/// What a fixture's worker and page may weigh, KiB gzipped: a few percent above what they do.
+const BUDGETS: [(&str, u64, u64); 2] = [("todo-sync", 255, 340), ("livestore-sync", 400, 0)];
+
 fn deploy(tools: &Tools) -> Result<()> {
     build::build(&fixture::find("lab")?)?;
     for name in ["todo-sync", "streams", "livestore-sync"] {
         let fixture = fixture::find(name)?;
         build::build(&fixture)?;
+        if let Some((_, worker, page)) = BUDGETS.iter().find(|(budget, ..)| *budget == name) {
+            build::within_budget(&fixture, *worker, *page)?;
+        }
         // As a user would: npx in the fixture's folder. It prints the size.
         run(tools
             .command("npx")?

@@ -61,9 +61,18 @@ pub struct Peer<A> {
     abandoned: BTreeMap<String, Abandoned>,
     /// Those that are not wanted any more.
     discarded: BTreeSet<String>,
-    /// A push that waits for the store, with the mark that it waits for.
-    held: Option<(u64, String)>,
+    /// A push that waits for the store.
+    held: Option<Held>,
     outputs: VecDeque<Output>,
+}
+
+/// A push that is sent when the store has what was written up to a mark.
+#[derive(Debug)]
+struct Held {
+    mark: u64,
+    text: String,
+    /// Whether it is as large as the line is given.
+    full: bool,
 }
 
 impl<A: Action> Peer<A> {
@@ -281,14 +290,12 @@ impl<A: Action> Peer<A> {
     /// What comes after everything: what was written is stored, what waited for that is sent.
     fn go_on(&mut self, now: Now) {
         self.storage_goes_on(now);
-        if let Some((mark, text)) = self.held.take() {
-            if self.storage.has(mark) || partysync::__mutated("stored") {
-                self.send(text);
-                self.send(partysync::wire::PING.to_owned());
-                self.connection.pushed(&self.timing, now);
-            } else {
-                self.held = Some((mark, text));
-            }
+        let held =
+            self.held.take_if(|held| self.storage.has(held.mark) || partysync::__mutated("stored"));
+        if let Some(Held { text, full, .. }) = held {
+            self.send(text);
+            self.send(partysync::wire::PING.to_owned());
+            self.connection.pushed(full, &self.timing, now);
         }
     }
 
@@ -302,11 +309,13 @@ impl<A: Action> Peer<A> {
         let (limits, time) = (self.connection.smaller(PUSH), self.connection.room_time(now));
         match self.replica.next_push(limits, patience, time) {
             Ok(Some(push)) => {
+                let full = push.actions.len() >= limits.actions;
                 let text = ClientFrame::Push(push).to_text();
+                let full = full || text.len().saturating_mul(2) >= limits.bytes;
                 let mark = self.mark();
-                self.held = Some((mark, text));
+                self.held = Some(Held { mark, text, full });
             }
-            Ok(None) => {}
+            Ok(None) => self.connection.rests(),
             Err(error) => self.report(error),
         }
     }

@@ -53,25 +53,36 @@ pub struct Status {
 /// How long a client waits for what, in milliseconds; and how much it does at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// For the address and the socket, the welcome and each page of the catch-up. Doubled after each attempt that
-    /// took longer.
+    /// For the address and the socket, the welcome and each page of the catch-up. Doubled after each
+    /// attempt that took longer.
+    /// Unless you say otherwise: 10,000.
     pub connect_ms: u64,
-    /// For the answer to a push. Doubled after each that took longer.
+    /// For the answer to a push. Doubled after each that took longer, up to 16 times as long, while
+    /// pushes are halved; until a push that is as large as they are is quick, or nothing is left to
+    /// be pushed.
+    /// Unless you say otherwise: 10,000.
     pub answer_ms: u64,
     /// Between two pings of a quiet connection.
+    /// Unless you say otherwise: 20,000.
     pub ping_ms: u64,
     /// For the answer to a ping.
+    /// Unless you say otherwise: 10,000.
     pub pong_ms: u64,
     /// Before the first new attempt; doubles with each.
+    /// Unless you say otherwise: 250.
     pub retry_ms: u64,
     /// Between attempts at most.
+    /// Unless you say otherwise: 15,000.
     pub retry_max_ms: u64,
     /// For the store: what takes longer is told, and sent without.
+    /// Unless you say otherwise: 10,000.
     pub store_ms: u64,
     /// For how long at least an action has to go without an answer, while the room is there,
     /// before it is given up.
+    /// Unless you say otherwise: an hour.
     pub give_up_ms: u64,
     /// So many stored rows are read at a time: a page goes on in between.
+    /// Unless you say otherwise: 500.
     pub read_rows: usize,
 }
 

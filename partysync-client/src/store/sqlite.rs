@@ -86,9 +86,15 @@ impl SqliteStore {
     /// program, for which it waits some seconds; [`Code::Storage`] when the disk is full;
     /// [`Code::Store`] when it keeps the replica of another place. A program that is to work all
     /// the same goes on with a [`MemoryStore`](super::MemoryStore).
+    ///
+    /// It does not return before the file is open: a task that waits for it keeps its thread. A
+    /// client of this program that had the file lets go of it when its
+    /// [`closed`](crate::SyncClient::closed) returns, and not before.
     pub fn open(path: impl AsRef<Path>, place: &Place) -> Result<Self> {
-        let store = Self::of(Sqlite::open(path)?)?;
-        store.is_of(place)?;
+        let path = path.as_ref();
+        let store = Sqlite::open(path).and_then(Self::of);
+        let store = store.map_err(|error| error.context(path.display()))?;
+        store.is_of(place).map_err(|error| error.context(path.display()))?;
         Ok(store)
     }
 

@@ -165,6 +165,9 @@ impl ClientFrame {
                 let actions = envelope.actions.ok_or_else(|| missing("push", "actions"))?;
                 for push in &actions {
                     number("seq", push.seq)?;
+                    if push.seq == 0 {
+                        return Err(invalid("`seq` counts from 1"));
+                    }
                 }
                 Self::Push(Push {
                     client: envelope.client.map(|id| client("push", id)).transpose()?,

@@ -179,7 +179,8 @@ impl<S: SyncServer> Inner<S> {
     /// Closes every socket of a room that cannot be opened. The error is for the log, and what
     /// is returned for clients.
     fn close_all(&self, error: &Error) -> Error {
-        console_error!("partysync: the room cannot be opened: {}: {error}", error.code());
+        let name = self.state.id().name().unwrap_or_default();
+        console_error!("partysync: the room `{name}` cannot be opened: {}: {error}", error.code());
         let error = Error::new(error.code(), "the room cannot be opened: its log says why");
         for socket in self.state.get_websockets() {
             let _ = socket.send_with_str(ServerFrame::error(&error).to_text());

@@ -231,8 +231,14 @@ impl Router {
     /// What the runtime says.
     pub async fn route(&self, request: Request, env: &Env) -> worker::Result<Response> {
         let asked = request.headers().get("access-control-request-headers")?;
+        let upgrade = request.headers().get("upgrade")?;
+        let connects = upgrade.is_some_and(|v| v.eq_ignore_ascii_case("websocket"));
+        let hears = connects && offers_v2(&request)?;
         match self.try_route(request, env).await? {
             Some(response) => Ok(response),
+            None if hears => {
+                refuse(&Error::new(Code::NotFound, "no party of this router is there"))
+            }
             None => {
                 let response = Response::error("not found: no party of this router is there", 404)?;
                 self.with_cors(response, asked.as_deref())

@@ -448,9 +448,95 @@ fn a_slow_line_is_given_more_time_and_smaller_pushes() {
         text.map_or(0, |text| text.matches(r#""seq":"#).count())
     };
     assert_eq!(pushed(&mut p), 64, "a quarter of a push");
-    let acks: Vec<_> = (1..=64).map(|seq| format!(r#"{{"seq":{seq}}}"#)).collect();
+    p.handle(Input::Frame(&acks(1..=64)), now(t));
+    assert_eq!(pushed(&mut p), 128, "it was quick: half of a push");
+    p.handle(Input::Frame(&acks(65..=192)), now(t + 6_000));
+    assert_eq!(pushed(&mut p), 108, "it was not quick");
+}
+
+fn acks(seqs: std::ops::RangeInclusive<u64>) -> String {
+    let acks: Vec<_> = seqs.map(|seq| format!(r#"{{"seq":{seq}}}"#)).collect();
     let acks = acks.join(",");
-    let patch = format!(r#"{{"type":"patch","from":3,"to":3,"changes":[],"acks":[{acks}]}}"#);
-    p.handle(Input::Frame(&patch), now(t));
-    assert_eq!(pushed(&mut p), 236, "it is quick enough again");
+    format!(r#"{{"type":"patch","from":3,"to":3,"changes":[],"acks":[{acks}]}}"#)
+}
+
+/// Pushes of many actions take so long, ms for each; the connection is live from the first ms on.
+/// How many attempts it takes until all have their answers.
+fn on_a_slow_uplink(actions: u64, each: u64, text: &str) -> u32 {
+    let mut p = fresh(0);
+    live(&mut p, "null", "[]", 3, 0);
+    for n in 0..actions {
+        p.act(put(&format!("{n}"), text), now(0)).unwrap();
+    }
+    let (mut t, mut attempts, mut answer) = (0, 0, None);
+    while p.status().pending > 0 {
+        for output in stored_all(&mut p, t) {
+            match output {
+                Output::Send(text) if text.contains(r#""type":"push""#) => {
+                    attempts += 1;
+                    let push: serde_json::Value = serde_json::from_str(&text).unwrap();
+                    let seqs = push["actions"].as_array().unwrap();
+                    let seq = |action: &serde_json::Value| action["seq"].as_u64().unwrap();
+                    let (first, last) = (seq(&seqs[0]), seq(seqs.last().unwrap()));
+                    answer = Some((t + each * seqs.len() as u64, acks(first..=last)));
+                }
+                Output::Disconnect => answer = None,
+                Output::Connect => live(&mut p, "null", "[]", 3, t),
+                _ => {}
+            }
+        }
+        let due = p.timeout().unwrap_or(u64::MAX);
+        match answer.take_if(|(at, _)| *at <= due) {
+            Some((at, acks)) => {
+                t = at;
+                p.handle(Input::Frame(&acks), now(t));
+            }
+            None => {
+                t = due;
+                p.handle(Input::Time, now(t));
+            }
+        }
+        assert!(attempts < 200, "it never ends: {:?}", p.status());
+    }
+    attempts
+}
+
+#[test]
+fn what_takes_longer_than_an_answer_may_take_arrives_at_last() {
+    // A push of 256 takes 77 s; one row takes a minute, behind which nothing is answered sooner.
+    let attempts = on_a_slow_uplink(1_000, 300, "x");
+    assert!(attempts < 40, "{attempts}");
+    assert_eq!(on_a_slow_uplink(1, 60_000, "x"), 4);
+}
+
+#[test]
+fn a_room_is_told_of_a_client_that_reads_slowly() {
+    let mut p = fresh(0);
+    p.handle(Input::Connected, now(0));
+    let welcome = r#"{"type":"welcome","epoch":"e","version":0,"connection":"c","now":0}"#;
+    p.handle(Input::Frame(welcome), now(100));
+    outs(&mut p);
+    let page = r#"{"type":"catch_up","channel":"notes","from":null,"to":3,"rows":[["a","x"]],"gone":[],"sent":1,"total":9,"more":true}"#;
+    p.handle(Input::Frame(page), now(4_000));
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let due = p.timeout().unwrap();
+        p.handle(Input::Time, now(due));
+        let read = |output| match output {
+            Output::Send(text) if text.contains(r#""type":"read""#) => Some((due, text)),
+            _ => None,
+        };
+        told.extend(outs(&mut p).into_iter().filter_map(read));
+    }
+    let bytes = welcome.len() + page.len();
+    assert_eq!(
+        told,
+        [
+            (5_100, format!(r#"{{"type":"read","bytes":{bytes}}}"#)),
+            (10_100, r#"{"type":"read","bytes":0}"#.to_owned()),
+        ]
+    );
+    // It does not wait for ever.
+    p.handle(Input::Time, now(p.timeout().unwrap()));
+    assert!(matches!(p.status().phase, Phase::Offline { .. }), "{:?}", p.status().phase);
 }

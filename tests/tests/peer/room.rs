@@ -32,28 +32,31 @@ fn a_connection_pushes_for_so_many_unknown_clients_and_no_more() {
     assert_eq!(push(256)[1], "close 4429 rate_limited");
 }
 
-/// A room that lets nobody in but the test's own client.
-struct Closed;
-impl SyncServer for Closed {
+/// A room that asks who comes.
+struct Named;
+impl SyncServer for Named {
     type Action = NoteAction;
     fn on_connect(
         &self,
         _: &mut Room<'_, Self>,
         connection: &mut partysync::Connection,
-        _: &http::Request<()>,
+        request: &http::Request<()>,
     ) -> partysync::Result<()> {
-        match connection.id().starts_with("socket") {
-            true => Err(partysync::Error::new(partysync::Code::Unauthorized, "who are you?")),
-            false => Ok(()),
-        }
+        let user = request.headers().get("x-user").and_then(|user| user.to_str().ok());
+        let unknown = || partysync::Error::new(partysync::Code::Unauthorized, "who are you?");
+        connection.set_state(&user.ok_or_else(unknown)?)
     }
-    fn on_action(&self, _: &mut Room<'_, Self>, _: NoteAction) -> partysync::Result<()> {
-        Ok(())
+    fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> partysync::Result<()> {
+        let user = room.sender().map(|sender| sender.state::<String>()).transpose()?.flatten();
+        match user.as_deref() {
+            Some("guest") => Err(partysync::Error::reject("guests only look")),
+            _ => action.apply(room.sql()),
+        }
     }
 }
 #[test]
 fn a_client_that_a_room_lets_not_in_is_refused_in_tests_too() {
-    let mut w = World::new(Closed).unwrap();
+    let mut w = World::new(Named).unwrap();
     let ada = w.client();
     w.deliver().unwrap();
     let phase = w.status(ada).unwrap().phase;
@@ -61,6 +64,33 @@ fn a_client_that_a_room_lets_not_in_is_refused_in_tests_too() {
     assert_eq!(error.message(), "who are you?");
     w.reconnect(ada);
     assert_eq!(w.status(ada).unwrap().phase, Phase::Connecting);
+}
+
+#[test]
+fn a_client_comes_as_who_it_is_in_tests_too() {
+    let by = |user| http::Request::builder().header("x-user", user).body(()).unwrap();
+    let mut w = World::new(Named).unwrap();
+    let (ada, guest) = (w.client_by(by("ada")), w.client_by(by("guest")));
+    let mut seqs = Vec::new();
+    for client in [ada, guest] {
+        w.deliver().unwrap();
+        seqs.push(w.act(client, put("a", "x")).unwrap());
+        w.deliver().unwrap();
+    }
+    assert_eq!(w.answer(ada, seqs[0]), Some(&Ok(())));
+    let refused = partysync::Error::reject("guests only look");
+    assert_eq!(w.answer(guest, seqs[1]), Some(&Err(refused)));
+    // Who has logged in meanwhile.
+    w.set_request(guest, by("bob"));
+    w.restart(guest).unwrap();
+    w.deliver().unwrap();
+    let seq = w.act(guest, put("b", "y")).unwrap();
+    w.deliver().unwrap();
+    assert_eq!(w.answer(guest, seq), Some(&Ok(())));
+    // The room's own client, too.
+    assert_eq!(w.room().act(put("c", "z")).unwrap_err().code(), partysync::Code::Unauthorized);
+    w.room().connect_own(&by("eve")).unwrap();
+    w.room().act(put("c", "z")).unwrap();
 }
 
 #[test]

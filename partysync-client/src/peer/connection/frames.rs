@@ -33,9 +33,15 @@ impl<A: Action> Peer<A> {
         }
         let connected = matches!(self.connection.state, State::Greeting { .. } | State::Live);
         if connected && self.connection.read >= self.connection.read_bytes {
-            let read = ClientFrame::Read(std::mem::take(&mut self.connection.read));
-            self.send(read.to_text());
+            self.tell_read(now);
         }
+    }
+
+    /// Tells the room what was read.
+    pub(super) fn tell_read(&mut self, now: Now) {
+        self.connection.told_at = now.monotonic;
+        let read = ClientFrame::Read(std::mem::take(&mut self.connection.read));
+        self.send(read.to_text());
     }
 
     fn frame(&mut self, frame: ServerFrame, now: Now) -> Result<()> {
@@ -46,6 +52,7 @@ impl<A: Action> Peer<A> {
                 self.connection.read_bytes = welcome.read.unwrap_or(READ_BYTES).max(1);
                 self.connection.unauthorized = false;
                 self.connection.room_time = (welcome.now, now.monotonic);
+                self.connection.told_at = now.monotonic;
                 if let State::Greeting { welcomed, missing, .. } = &mut self.connection.state {
                     *welcomed = true;
                     let done = missing.is_empty();
@@ -101,8 +108,11 @@ impl<A: Action> Peer<A> {
                         self.answer(answer);
                     }
                     self.tell_settled(self.replica.settled(|client| clients.contains(client)));
-                    (self.connection.attempt, self.connection.slow) = (0, 0);
                     let waits = self.replica.waits();
+                    self.connection.attempt = 0;
+                    if !waits {
+                        self.connection.answered(&self.timing, now);
+                    }
                     let patience = self.connection.patient(self.timing.answer_ms);
                     self.connection.answer_by =
                         waits.then_some(now.monotonic.saturating_add(patience));

@@ -14,6 +14,9 @@ use std::collections::BTreeSet;
 
 /// A connection that was live for so long was a good one, ms.
 const STEADY: u64 = 10_000;
+/// While a client catches up it tells the room of itself after so long, ms: a room that hears of
+/// nobody for ten seconds is put to sleep, and forgets what it has not sent yet.
+const AWAKE: u64 = 5_000;
 /// A timer that rings so much too late has slept with its page, ms.
 const SLEPT: u64 = 2_000;
 
@@ -52,8 +55,11 @@ pub(super) struct Connection {
     /// When waiting for what `state` waits for ends.
     deadline: u64,
     attempt: u32,
-    /// How often in turn something took too long.
+    /// How often something took too long, since a push as large as the line is given was quick, or
+    /// nothing was left to be pushed.
     slow: u32,
+    /// When the push under way was sent, and whether it is as large as the line is given.
+    pushed: (u64, bool),
     /// Whether the server has refused the credentials once already.
     unauthorized: bool,
     random: u64,
@@ -68,6 +74,8 @@ pub(super) struct Connection {
     read: u64,
     /// How many it wants to be told of at once.
     read_bytes: u64,
+    /// When it was last told of it, or welcomed this client.
+    told_at: u64,
     /// When a frame last came.
     heard_at: u64,
     /// When the answer to a ping is overdue.
@@ -88,6 +96,7 @@ impl Connection {
             deadline: 0,
             attempt: 0,
             slow: 0,
+            pushed: (0, false),
             unauthorized: false,
             // xorshift stays at 0 for ever.
             random: if random == 0 { 0x9e37_79b9_7f4a_7c15 } else { random },
@@ -97,6 +106,7 @@ impl Connection {
             push_ping: 0,
             read: 0,
             read_bytes: READ_BYTES,
+            told_at: 0,
             heard_at: 0,
             pong_by: None,
             slept: false,
@@ -138,8 +148,9 @@ impl Connection {
         self.answer_by.is_some()
     }
 
-    /// A push is sent.
-    pub(super) fn pushed(&mut self, timing: &Timing, now: Now) {
+    /// A push is sent; `full` says whether more was to be pushed than the line is given.
+    pub(super) fn pushed(&mut self, full: bool, timing: &Timing, now: Now) {
+        self.pushed = (now.monotonic, full);
         self.answer_by = Some(now.monotonic.saturating_add(self.patient(timing.answer_ms)));
         self.pings += 1;
         self.push_ping = self.pings;
@@ -148,6 +159,19 @@ impl Connection {
     /// A slow line is given more time.
     fn patient(&self, millis: u64) -> u64 {
         millis.saturating_mul(1 << self.slow.min(4))
+    }
+
+    /// A push was answered. What a small one takes says nothing of a large one.
+    fn answered(&mut self, timing: &Timing, now: Now) {
+        let (at, full) = self.pushed;
+        if full && now.monotonic.saturating_sub(at).saturating_mul(2) <= timing.answer_ms {
+            self.slow = self.slow.saturating_sub(1);
+        }
+    }
+
+    /// Nothing is left to be pushed: what was slow may be quick the next time.
+    pub(super) fn rests(&mut self) {
+        self.slow = 0;
     }
 
     /// A slow line is given smaller pushes.
@@ -176,11 +200,14 @@ impl Connection {
     pub(super) fn timeout(&self, timing: &Timing) -> Option<u64> {
         match &self.state {
             State::Waiting { at, .. } => Some(*at),
+            State::Greeting { welcomed: true, .. } => {
+                Some(self.deadline.min(self.told_at.saturating_add(AWAKE)))
+            }
             State::Opening | State::Greeting { .. } => Some(self.deadline),
             State::Live => {
                 let ping = self.heard_at.saturating_add(timing.ping_ms);
-                let quiet = self.pong_by.unwrap_or(ping);
-                Some(self.answer_by.map_or(quiet, |at| at.min(quiet)))
+                // A ping waits behind the push that is on its way.
+                Some(self.answer_by.or(self.pong_by).unwrap_or(ping))
             }
             State::Loading | State::Refused(_) | State::Closed => None,
         }
@@ -265,6 +292,9 @@ impl<A: Action> Peer<A> {
         }
         match self.connection.state {
             State::Waiting { .. } => self.connect(now),
+            State::Greeting { .. } if now.monotonic < self.connection.deadline => {
+                self.tell_read(now);
+            }
             State::Opening | State::Greeting { .. } => {
                 self.connection.slow += 1;
                 self.lost(&unanswered(), MAYBE, now);
@@ -276,7 +306,7 @@ impl<A: Action> Peer<A> {
                     let reached = self.connection.pongs >= self.connection.push_ping;
                     let blame = if reached { SURE } else { MAYBE };
                     self.lost(&unanswered(), blame, now);
-                } else if over(self.connection.pong_by) {
+                } else if self.connection.answer_by.is_none() && over(self.connection.pong_by) {
                     self.lost(&unanswered(), MAYBE, now);
                 } else {
                     self.ping(now);
@@ -373,7 +403,7 @@ impl<A: Action> Peer<A> {
         // A server that is there for a moment is not well yet.
         let since = self.connection.live_since.take();
         if since.is_some_and(|since| now.monotonic.saturating_sub(since) >= STEADY) {
-            (self.connection.attempt, self.connection.slow) = (0, 0);
+            self.connection.attempt = 0;
         }
         let attempt = self.connection.attempt;
         let longest = (self.timing.retry_ms.saturating_mul(1 << attempt.min(16)))

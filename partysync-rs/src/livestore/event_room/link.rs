@@ -124,15 +124,15 @@ impl Message {
         if self.kind != "Exit" {
             return Err(Refused::Other(format!("a defect: {}", self.defect)));
         }
-        if self.exit["_tag"] == "Success" {
+        let text =
+            |at: &Json, path: &str| at.pointer(path).and_then(Json::as_str).map(str::to_owned);
+        if text(&self.exit, "/_tag").as_deref() == Some("Success") {
             return Ok(());
         }
-        let cause = match &self.exit["cause"] {
-            Json::Array(causes) => causes.first().unwrap_or(&Json::Null),
-            cause => cause,
-        };
-        let error = &cause["error"];
-        Err(match error["_tag"].as_str() {
+        let cause = self.exit.get("cause").unwrap_or(&Json::Null);
+        // A list of them in versions that are to come.
+        let cause = cause.as_array().and_then(|causes| causes.first()).unwrap_or(cause);
+        Err(match text(cause, "/error/_tag").as_deref() {
             Some("ServerAheadError") => Refused::Ahead,
             Some("BackendIdMismatchError") => Refused::Another,
             _ => Refused::Other(cause.to_string()),
