@@ -2,6 +2,7 @@
 
 use super::envelope::Id;
 use super::server::{Caller, LiveStoreServer, Pull, Push, Sent};
+use super::span::Span;
 use super::subscriber::Subscriber;
 use super::table::{Context, Page};
 use crate::room::{Incoming, Level, Slot};
@@ -76,6 +77,8 @@ pub enum Effect {
     Again,
     /// Run a hook, and hand in what it returns.
     RunHook(Hook),
+    /// Tell the server of what was done for a request that is traced.
+    Span(Span),
     /// Something that whoever runs the store should know.
     Log(Level, String),
 }

@@ -5,6 +5,7 @@ use super::io::{Answered, Effect, HookDone, Input, Reached, Reader, Who};
 use super::pull::{Following, Kept};
 use super::push::{Stage, Waiting};
 use super::server::{Caller, Limits, Transport};
+use super::span;
 use super::subscriber::{Subscriber, Subscription};
 use super::table::Context;
 use crate::room::rate::Rate;
@@ -25,7 +26,7 @@ pub struct Machine {
     pub(super) context: Context,
     pub(super) limits: Limits,
     pub(super) now: Timestamp,
-    slots: Vec<Option<Connection>>,
+    pub(super) slots: Vec<Option<Connection>>,
     serials: u64,
     pub(super) tickets: u64,
     pub(super) pushes: VecDeque<Waiting>,
@@ -46,6 +47,9 @@ pub struct Machine {
     pub(super) sent: usize,
     /// What goes on in the next turn.
     pub(super) hungry: VecDeque<Reader>,
+    /// Whether requests that their clients trace are told of, and those that are under way.
+    pub(super) traces: bool,
+    pub(super) spans: Vec<span::Open>,
 }
 
 /// A socket, or a call that waits for its answer.
@@ -120,6 +124,8 @@ impl Machine {
             effects: VecDeque::new(),
             sent: 0,
             hungry: VecDeque::new(),
+            traces: false,
+            spans: Vec::new(),
         };
         // A log that has lost events is another one: nobody goes on from where they were.
         let lost = slept_at.is_some_and(|slept_at| slept_at > machine.context.head)
@@ -186,6 +192,11 @@ impl Machine {
             rate: Rate::default(),
             attachment: String::new(),
         }
+    }
+
+    /// Has spans told of requests that are traced.
+    pub(super) fn trace(&mut self, traces: bool) {
+        self.traces = traces;
     }
 
     /// What is taken from clients.
@@ -349,6 +360,7 @@ impl Machine {
                 if tag == Tag::Pull && connection.quiet_since.take().is_some() {
                     self.dirty.insert(slot);
                 }
+                self.begin_span(who, &id, tag, text);
                 let asked = match tag {
                     Tag::Ping => {
                         let pong = r#"{"_tag":"SyncMessage.Pong"}"#;
@@ -484,17 +496,20 @@ impl Machine {
     }
 
     pub(super) fn succeed(&mut self, who: Who, id: &Id, value: Option<&str>) {
+        self.end_span(who, id, None);
         self.send(who, envelope::success(id, value));
         self.finish(who);
     }
 
     pub(super) fn fail(&mut self, who: Who, id: &Id, failure: &Failure) {
+        self.end_span(who, id, Some(failure));
         self.send(who, envelope::failed(id, failure));
         self.finish(who);
     }
 
     /// Whatever had this slot is gone.
     fn free(&mut self, slot: Slot) {
+        self.end_spans_of(slot);
         if let Some(place) = self.slots.get_mut(slot.0 as usize) {
             *place = None;
             self.dirty.remove(&slot);
@@ -538,6 +553,8 @@ impl Machine {
             return self.finish(who);
         }
         connection.following.clear();
+        self.end_spans_of(slot);
+        let Some(connection) = self.get_mut(slot) else { return };
         (connection.closing, connection.quiet_since) = (true, None);
         self.dirty.remove(&slot);
         self.effects.push_back(Effect::Close(slot, code, reason));
@@ -547,6 +564,7 @@ impl Machine {
     fn ring(&mut self) {
         self.alarm = None;
         self.end_slow_hook();
+        self.end_slow_pulls();
         self.call_all();
         let late = self.now.plus_millis(-QUIET);
         for (slot, _) in self.open() {
@@ -562,7 +580,8 @@ impl Machine {
     fn plan_alarm(&mut self) {
         let quiet = self.slots.iter().flatten().filter_map(|connection| connection.quiet_since);
         let quiet = quiet.min().map(|since| since.plus_millis(QUIET));
-        let first = [quiet, self.next_call(), self.hook_ends()].into_iter().flatten().min();
+        let hooks = self.hook_ends().into_iter().chain(self.pulls_asked_until());
+        let first = quiet.into_iter().chain(self.next_call()).chain(hooks).min();
         let Some(at) = first else { return };
         // One that rings for nothing costs less than one that is set anew each time.
         if self.alarm.is_none_or(|alarm| alarm > at) {

@@ -6,7 +6,7 @@ use super::machine::Machine;
 use super::server::{Caller, Pull, Sent, Transport};
 use super::table::{self, Page};
 use crate::room::Level;
-use crate::{Code, Error, Result, wire};
+use crate::{Code, Error, Result, Timestamp, wire};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 
@@ -28,6 +28,8 @@ pub(super) struct Following {
     /// Chunks without an acknowledgement.
     unread: u32,
     stage: Stage,
+    /// When its hook was asked.
+    asked_at: Timestamp,
     /// Who is called with later events, when this has come to its end.
     then: Option<CallerContext>,
 }
@@ -75,7 +77,7 @@ impl Following {
     pub(super) fn woken(Kept { id, at, end, new }: Kept, head: u64) -> Self {
         let (at, unread) = at.unwrap_or((head, 0));
         let stage = if new { Stage::New } else { Stage::Sent };
-        Self { id, at, end, unread, stage, then: None }
+        Self { id, at, end, unread, stage, asked_at: Timestamp::default(), then: None }
     }
 
     /// What outlives the machine.
@@ -130,7 +132,8 @@ impl Machine {
         self.tickets += 1;
         let (ticket, end) = (self.tickets, (!live).then_some(head));
         let live = live || then.is_some();
-        let following = Following { id, at, end, unread: 0, stage: Stage::Asked(ticket), then };
+        let (stage, asked_at) = (Stage::Asked(ticket), self.now);
+        let following = Following { id, at, end, unread: 0, stage, asked_at, then };
         if let Some(connection) = self.who_mut(who) {
             connection.following.push(following);
         }
@@ -242,12 +245,12 @@ impl Machine {
         let backend_id = self.context.backend_id.clone();
         for (slot, serial) in self.open() {
             let who = Who { slot, serial };
-            let mut tickets = self.tickets;
+            let (mut tickets, now) = (self.tickets, self.now);
             let Some(connection) = self.who_mut(who) else { continue };
             let mut asked = Vec::new();
             for pull in connection.following.iter_mut().filter(|pull| pull.stage == Stage::New) {
                 tickets += 1;
-                pull.stage = Stage::Asked(tickets);
+                (pull.stage, pull.asked_at) = (Stage::Asked(tickets), now);
                 let (backend_id, event_sequence_number) = (backend_id.clone(), pull.at);
                 let cursor = Cursor { backend_id, event_sequence_number };
                 let cursor = Some(cursor).filter(|_| pull.at > 0);
@@ -256,6 +259,27 @@ impl Machine {
             }
             self.tickets = tickets;
             self.effects.extend(asked.into_iter().map(Effect::RunHook));
+        }
+    }
+
+    /// When the first hook that is asked about a pull has to have answered.
+    pub(super) fn pulls_asked_until(&self) -> Option<Timestamp> {
+        let all = self.slots.iter().flatten().flat_map(|connection| &connection.following);
+        let asked = all.filter(|pull| matches!(pull.stage, Stage::Asked(_)));
+        let first = asked.map(|pull| pull.asked_at).min();
+        first.map(|at| at.plus_millis(i64::from(self.limits.hook_ms)))
+    }
+
+    /// A hook that does not come back has its client come again.
+    pub(super) fn end_slow_pulls(&mut self) {
+        let late = self.now.plus_millis(-i64::from(self.limits.hook_ms));
+        for (slot, _) in self.open() {
+            let slow =
+                |pull: &Following| matches!(pull.stage, Stage::Asked(_)) && pull.asked_at <= late;
+            if self.get_mut(slot).is_some_and(|connection| connection.following.iter().any(slow)) {
+                self.log(Level::Error, "on_pull has not come back in time".to_owned());
+                self.close(slot, wire::CLOSE_FAILED, "try again");
+            }
         }
     }
 
@@ -281,6 +305,7 @@ impl Machine {
         let value = envelope::page(&page.events, remaining, &backend_id, call);
         self.dirty.insert(who.slot);
         self.send(who, envelope::chunk(id, &value));
+        self.end_span(who, id, None);
         self.told(page.events, remaining, Some(caller));
         self.go_on(who, id);
     }

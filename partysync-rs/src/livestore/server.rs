@@ -2,6 +2,7 @@
 
 use super::envelope::Cursor;
 use super::event::Event;
+use super::span::Span;
 use super::table::PageLimits;
 use crate::Result;
 use crate::room::rate::Allowed;
@@ -90,7 +91,8 @@ pub struct Limits {
     /// with 1013, and its client pushes again.
     pub waiting_bytes: usize,
     /// How long [`LiveStoreServer::on_push`] may take, ms, before its push fails and the next one
-    /// has its turn.
+    /// has its turn; and [`LiveStoreServer::on_pull`], before its connection is closed and its
+    /// client comes again.
     pub hook_ms: u32,
 }
 
@@ -156,6 +158,18 @@ pub trait LiveStoreServer: 'static {
     /// The names of the request's headers that [`Caller::headers`] is to have, in lower case.
     fn forward_headers(&self) -> &[&str] {
         &[]
+    }
+
+    /// Whether [`on_span`](Self::on_span) is told of requests that their clients trace.
+    fn traces(&self) -> bool {
+        false
+    }
+
+    /// What was done for a request whose client traces it (`sampled` in its envelope), as a span of
+    /// the client's trace: hand it to whatever collects yours. It is called in the midst of a turn:
+    /// keep it short.
+    fn on_span(&self, span: Span) {
+        let _ = span;
     }
 
     /// Before a push is stored. Other pushes of the store wait for it, so that it sees a log

@@ -126,7 +126,8 @@ impl Open {
     ) -> Result<Self> {
         let (kept, known) = Kept::open(sql)?;
         let (store, limits) = (store.to_owned(), server.limits());
-        let machine = Machine::new(store, context, limits, now, (sockets, slept_at), known);
+        let mut machine = Machine::new(store, context, limits, now, (sockets, slept_at), known);
+        machine.trace(server.traces());
         Ok(Self { machine, place, kept })
     }
 
@@ -208,6 +209,10 @@ impl Open {
                     Ok(()) => continue,
                     Err(error) => return turn.abort(error),
                 },
+                (Effect::Span(span), _) => {
+                    server.on_span(span);
+                    continue;
+                }
                 (Effect::RunHook(hook), _) => {
                     let (own, awaited) = (server.clone(), hook.is_awaited());
                     let future = async move { hook.run(&*own).await }.boxed_local();

@@ -3,7 +3,7 @@
 use crate::harness::{STORE, Store, event, exit, pull, push, request, seqs};
 use futures::channel::oneshot::{Receiver, Sender, channel};
 use futures::executor::block_on;
-use partysync::livestore::{Caller, Input, LiveStoreServer, Pull, Push, Sent};
+use partysync::livestore::{Caller, Input, LiveStoreServer, Pull, Push, Sent, Span};
 use partysync::{Error, Result};
 use serde_json::json;
 use std::cell::RefCell;
@@ -224,4 +224,95 @@ fn the_server_is_told_what_was_sent() {
     store.frame(socket, &pull("2", true, None));
     store.frame(socket, &push("3", 131..=132));
     assert_eq!(*told.0.borrow(), [(100, 30, true), (30, 0, true), (2, 0, false)]);
+}
+
+/// Tells of what is traced.
+#[derive(Default, Clone)]
+struct Traces(Rc<RefCell<Vec<Span>>>);
+
+impl LiveStoreServer for Traces {
+    fn traces(&self) -> bool {
+        true
+    }
+
+    fn on_span(&self, span: Span) {
+        self.0.borrow_mut().push(span);
+    }
+}
+
+#[test]
+fn requests_that_are_traced_are_told_of() {
+    let traces = Traces::default();
+    let mut store = Store::new(traces.clone());
+    let socket = store.connect();
+    let told = || -> Vec<_> {
+        let spans = traces.0.take().into_iter();
+        spans.map(|span| (span.name, span.trace_id, span.parent_id, span.error)).collect()
+    };
+    let well = |name| (name, "t".to_owned(), "s".to_owned(), None);
+    store.frame(socket, &push("1", 1..=2));
+    store.frame(socket, &pull("2", true, None));
+    assert_eq!(told(), [well("livestore.push"), well("livestore.pull")]);
+    // What goes to a live pull later is no part of it.
+    store.frame(socket, &push("3", 3..=3));
+    assert_eq!(told(), [well("livestore.push")]);
+    store.frame(socket, &push("4", 9..=9));
+    let error = told().remove(0).3.unwrap();
+    assert!(error.contains("ServerAhead"), "{error}");
+    // Who does not trace, or not as it should.
+    for odd in [json!(null), json!(7), json!("x".repeat(65))] {
+        let mut untraced: serde_json::Value = serde_json::from_str(&push("5", 4..=4)).unwrap();
+        untraced["traceId"] = odd;
+        untraced["id"] = json!("6");
+        store.frame(socket, &untraced.to_string());
+    }
+    let text = push("7", 5..=5).replace("\"sampled\":true", "\"sampled\":false");
+    store.frame(socket, &text);
+    assert_eq!(told(), []);
+}
+
+#[test]
+fn a_request_whose_connection_is_gone_is_told_of_too() {
+    #[derive(Clone)]
+    struct Slow(Traces, Asks);
+    impl LiveStoreServer for Slow {
+        fn traces(&self) -> bool {
+            true
+        }
+        fn on_span(&self, span: Span) {
+            self.0.on_span(span);
+        }
+        async fn on_push(&self, push: &Push, caller: &Caller) -> Result<()> {
+            self.1.on_push(push, caller).await
+        }
+    }
+    let slow = Slow(Traces::default(), Asks::default());
+    let mut store = Store::new(slow.clone());
+    let socket = store.connect();
+    let _waits = slow.1.next();
+    store.frame(socket, &push("1", 1..=1));
+    assert_eq!(slow.0.0.borrow().len(), 0);
+    store.disconnect(socket);
+    let error = slow.0.0.borrow()[0].error.clone();
+    assert_eq!(error.as_deref(), Some("the connection was closed"));
+}
+
+#[test]
+fn a_pull_whose_hook_does_not_come_back_has_its_client_come_again() {
+    struct Never;
+    impl LiveStoreServer for Never {
+        async fn on_pull(&self, pull: &Pull, _: &Caller) -> Result<()> {
+            if pull.live { std::future::pending().await } else { Ok(()) }
+        }
+    }
+    let mut store = Store::new(Never);
+    let (slow, other) = (store.connect(), store.connect());
+    assert!(store.frame(slow, &pull("1", true, None)).is_empty());
+    assert!(exit(&store.frame(other, &pull("1", false, None)), "1").is_some());
+    let before = store.now;
+    while store.closed(slow).is_none() {
+        store.ring();
+    }
+    assert_eq!(store.closed(slow), Some(1011));
+    assert_eq!(store.now.as_millis() - before.as_millis(), 30_000);
 }
