@@ -164,3 +164,15 @@ test("a window with a wrong token is not connected: it gets nothing and sends no
   await bad.goto(`${site.url}/?storeId=token&authToken=ok`);
   await exchange(server, "token", [good, bad], ["secret", "later", "unwanted"]);
 });
+
+test("the worker serves the page, and what is added there is in the log", async (t) => {
+  const page = await (await profile(t)).newPage();
+  await page.goto(`${server.url}/?storeId=served`);
+  assert.ok(await ready(page));
+  await page.getByRole("textbox").fill("by hand");
+  await page.keyboard.press("Enter");
+  await says(page, "connected");
+  await until("it is in the log", async () => (await log(server, "served")).join() === "by hand");
+  assert.deepEqual(await page.locator("#entries li").allTextContents(), ["by hand"]);
+  assert.equal((await fetch(`${server.url}/nothing`)).status, 404);
+});

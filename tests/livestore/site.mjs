@@ -1,43 +1,19 @@
-// The app's page, built by vite and served, with a backend behind the same address: what a browser
-// talks to. The way to the backend can be cut.
+// The fixture's page, as it was built, with a backend behind the same address: what a browser talks
+// to. The way to the backend can be cut.
 
-import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:http";
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { extname, join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { build } from "vite";
 import { freePort, onExit, root } from "../e2e/harness.mjs";
 
-const app = join(root, "tests/livestore/app");
-const built = join(root, "target/livestore-page");
-const types = { ".html": "text/html", ".js": "text/javascript", ".wasm": "application/wasm" };
-
-/** Builds the page, unless it is there and nothing that it is made of has changed. */
-async function page() {
-  const inputs = [...readdirSync(app).map((name) => join(app, name)), join(app, "../package-lock.json"), fileURLToPath(import.meta.url)];
-  const hash = createHash("sha256");
-  for (const path of inputs.sort()) hash.update(`${path}\0`).update(readFileSync(path));
-  const [stamp, wanted] = [join(built, "stamp"), hash.digest("hex")];
-  if (existsSync(stamp) && readFileSync(stamp, "utf8") === wanted) return;
-  rmSync(stamp, { force: true });
-  await build({
-    root: app,
-    configFile: false,
-    logLevel: "error",
-    worker: { format: "es" },
-    optimizeDeps: { exclude: ["@livestore/wa-sqlite"] },
-    build: { outDir: built, emptyOutDir: true, target: "esnext", minify: false, reportCompressedSize: false },
-  });
-  writeFileSync(stamp, wanted);
-}
+const built = join(root, "fixtures/livestore-sync/web/dist");
+const types = { ".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".wasm": "application/wasm" };
 
 /** The page and the way to a backend: `sockets` are open, `attempts` were made. */
 export class Site {
   static async start(backend) {
-    await page();
     const site = Object.assign(new Site(), { backend, port: await freePort(), sockets: new Set(), attempts: 0, cut: false });
     site.http = createServer((request, response) => site.file(request, response));
     site.http.on("upgrade", (...upgrade) => site.upgrade(...upgrade));

@@ -1,10 +1,10 @@
 //! Building a fixture: its worker with `worker-build`, its web app with `wasm-bindgen`.
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, Web};
 use crate::process::{run, step};
-use crate::tools::{Tools, set_up};
+use crate::tools::{Tools, npm_packages, set_up};
 use crate::{root, target};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use flate2::{Compression, write::GzEncoder};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -36,8 +36,9 @@ pub(crate) fn worker_with_names(fixture: &Fixture) -> Result<()> {
 /// Builds only the page, with the names of its functions, beside the one that is deployed; returns
 /// its wasm.
 pub(crate) fn page_with_names(fixture: &Fixture) -> Result<PathBuf> {
-    let (folder, package) =
-        fixture.web.as_ref().with_context(|| format!("{} has no page", fixture.name))?;
+    let Some(Web::Rust(folder, package)) = &fixture.web else {
+        bail!("{} has no page in Rust", fixture.name);
+    };
     let (tools, out) = (set_up()?, target()?.join("names/page"));
     step(&format!("build the page of {} with names", fixture.name), || {
         page_wasm(folder, package, &tools, &out, true)
@@ -74,8 +75,11 @@ fn build_as(fixture: &Fixture, names: bool) -> Result<Tools> {
         return Ok(tools);
     }
     step(&format!("build the worker of {}", fixture.name), || worker(fixture, &tools, names))?;
-    if let Some((folder, package)) = &fixture.web {
-        step(&format!("build the web app of {}", fixture.name), || web(folder, package, &tools))?;
+    let what = format!("build the web app of {}", fixture.name);
+    match &fixture.web {
+        Some(Web::Rust(folder, package)) => step(&what, || web(folder, package, &tools))?,
+        Some(Web::Npm(folder)) => step(&what, || npm_web(fixture, folder, &tools))?,
+        None => {}
     }
     std::fs::create_dir_all(target()?.join("stamps"))?;
     std::fs::write(&stamp, "")?;
@@ -85,7 +89,7 @@ fn build_as(fixture: &Fixture, names: bool) -> Result<Tools> {
 
 impl Fixture {
     fn web_output(&self, name: &str) -> Option<PathBuf> {
-        self.web.as_ref().map(|(folder, _)| folder.join("dist").join(name))
+        self.web.as_ref().map(|web| web.folder().join("dist").join(name))
     }
 }
 
@@ -161,6 +165,15 @@ fn web(folder: &Path, package: &str, tools: &Tools) -> Result<()> {
     report("web app", &[wasm, dist.join("app.js")])
 }
 
+/// Builds a page with what its `package.json` names: vite.
+fn npm_web(fixture: &Fixture, folder: &Path, tools: &Tools) -> Result<()> {
+    let place = format!("fixtures/{}/web", fixture.name);
+    npm_packages(&place, &format!("{}-package-lock.json", fixture.name))?;
+    let vite = folder.join("node_modules/vite/bin/vite.js");
+    let mut command = tools.command(tools.npm("node"))?;
+    run(command.arg(vite).arg("build").current_dir(folder))
+}
+
 /// Builds a page's wasm, and what loads it, in `out`.
 fn page_wasm(
     folder: &Path,
@@ -218,8 +231,13 @@ fn compressed(files: &[PathBuf]) -> Result<u64> {
 pub(crate) fn within_budget(fixture: &Fixture, worker: u64, page: u64) -> Result<()> {
     let built = fixture.worker.join("build");
     let of_worker = [built.join("index_bg.wasm"), built.join("index.js")];
-    let of_page: Vec<_> =
-        ["app_bg.wasm", "app.js"].into_iter().filter_map(|name| fixture.web_output(name)).collect();
+    let of_page: Vec<_> = match &fixture.web {
+        Some(Web::Rust(folder, _)) => {
+            ["app_bg.wasm", "app.js"].map(|name| folder.join("dist").join(name)).to_vec()
+        }
+        // What LiveStore's client weighs is not ours.
+        _ => Vec::new(),
+    };
     let sizes =
         [("worker", compressed(&of_worker)?, worker), ("page", compressed(&of_page)?, page)];
     for (what, size, budget) in sizes {

@@ -11,8 +11,23 @@ pub(crate) struct Fixture {
     pub(crate) folder: PathBuf,
     /// The folder of the worker's crate.
     pub(crate) worker: PathBuf,
-    /// The folder and the package of the web app.
-    pub(crate) web: Option<(PathBuf, String)>,
+    /// The web app.
+    pub(crate) web: Option<Web>,
+}
+
+/// A web app, in its folder.
+pub(crate) enum Web {
+    /// In Rust: its package.
+    Rust(PathBuf, String),
+    /// In JavaScript, which its own packages of npm build.
+    Npm(PathBuf),
+}
+
+impl Web {
+    pub(crate) fn folder(&self) -> &PathBuf {
+        let (Self::Rust(folder, _) | Self::Npm(folder)) = self;
+        folder
+    }
 }
 
 /// The fixture of this name: a folder under `fixtures`, or one of the tests' own.
@@ -32,6 +47,10 @@ pub(crate) fn find(name: &str) -> Result<Fixture> {
     let worker = folder.join("worker");
     let web = folder.join("web");
     let package = format!("{}-web", name.trim_end_matches("-sync"));
-    let web = web.join("Cargo.toml").is_file().then_some((web, package));
+    let web = match () {
+        () if web.join("Cargo.toml").is_file() => Some(Web::Rust(web, package)),
+        () if web.join("package.json").is_file() => Some(Web::Npm(web)),
+        () => None,
+    };
     Ok(Fixture { name: name.to_owned(), folder, worker, web })
 }

@@ -79,7 +79,7 @@ pub(crate) fn livestore_packages() -> Result<()> {
 }
 
 /// Installs what a folder's `package-lock.json` says, unless the stamp says that it is there.
-fn npm_packages(folder: &str, stamp: &str) -> Result<PathBuf> {
+pub(crate) fn npm_packages(folder: &str, stamp: &str) -> Result<PathBuf> {
     let root = root()?.join(folder);
     let (lock, stamp) = (root.join("package-lock.json"), target()?.join("tools").join(stamp));
     let modules = root.join("node_modules");

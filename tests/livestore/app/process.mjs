@@ -1,10 +1,13 @@
 // A process in which stores of LiveStore's full client live; it does what `../stores.mjs` asks for.
 
 import { makeAdapter } from "@livestore/adapter-node";
+import * as livestore from "@livestore/livestore";
 import { createStorePromise, makeShutdownDeferred } from "@livestore/livestore";
 import { makeWsSync } from "@livestore/sync-cf/client";
 import { Deferred, Effect, LogLevel } from "@livestore/utils/effect";
-import { add, count, ids, schema } from "./schema.mjs";
+import { define } from "../../../fixtures/livestore-sync/web/schema.mjs";
+
+const { add, count, ids, schema } = define(livestore);
 
 const stores = [];
 

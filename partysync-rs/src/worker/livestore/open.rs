@@ -199,6 +199,7 @@ impl Open {
                 | Effect::Load
                 | Effect::Empty(_)
                 | Effect::Keep(..)
+                | Effect::Span(_)
                 | Effect::RunHook(_) => {
                     return Err(Error::new(Code::Internal, "an effect was not carried out"));
                 }
