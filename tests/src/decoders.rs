@@ -4,6 +4,7 @@
 //! A decoder may refuse; what it takes must survive a round trip. Each function panics otherwise.
 
 use crate::bench::Bench;
+pub use crate::livestore_decoders::{events, livestore, msgpack};
 use futures::FutureExt;
 use futures::stream::StreamExt;
 use lab_shared::{Item, LabAction, Note};
@@ -19,7 +20,7 @@ use serde_json::Value as Json;
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const DECODERS: [Decoder; 9] = [
+pub const DECODERS: [Decoder; 12] = [
     ("v1_frame", v1_frame),
     ("client_frame", client_frame),
     ("server_frame", server_frame),
@@ -29,6 +30,9 @@ pub const DECODERS: [Decoder; 9] = [
     ("room", room),
     ("session", session),
     ("streams", streams),
+    ("msgpack", msgpack),
+    ("livestore", livestore),
+    ("events", events),
 ];
 
 /// A frame of TypeScript `partysync`.

@@ -2,5 +2,6 @@
 
 pub mod bench;
 pub mod decoders;
+mod livestore_decoders;
 pub mod watched;
 pub mod workerd;
