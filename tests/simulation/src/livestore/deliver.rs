@@ -233,7 +233,7 @@ impl World {
             self.turn(Some(Input::Alarm));
         }
         self.now = end;
-        let rooms = self.clients.iter_mut().filter_map(|client| client.room.as_mut());
-        rooms.map(|room| room.wait(millis)).collect()
+        let mut rooms = self.clients.iter_mut().filter_map(|client| client.room.as_mut());
+        rooms.try_for_each(|room| room.wait(millis))
     }
 }
