@@ -13,7 +13,9 @@ pub(super) fn expand(action: &Checked) -> TokenStream {
     let Checked { ident, krate, record, variants } = action;
     let known: Vec<_> = variants.iter().map(|v| format!("`{}`", v.name)).collect();
     let known = known.join(", ");
-    let encode = variants.iter().map(encode);
+    // No name of a field's.
+    let payload = Ident::new("payload", Span::mixed_site());
+    let encode = variants.iter().map(|variant| encode(variant, &payload));
     let decode = variants.iter().map(decode);
     let operations = variants.iter().map(|v| operation(ident, v, record));
     let checks = variants.iter().map(|v| key_check(v, record));
@@ -45,9 +47,9 @@ pub(super) fn expand(action: &Checked) -> TokenStream {
             }
 
             fn to_json(&self) -> __partysync::Result<__partysync::__private::serde_json::Value> {
-                let mut payload = __partysync::__private::serde_json::Map::new();
+                let mut #payload = __partysync::__private::serde_json::Map::new();
                 let name = match self { #(#encode)* };
-                ::std::result::Result::Ok(__partysync::__private::close_action(name, payload))
+                ::std::result::Result::Ok(__partysync::__private::close_action(name, #payload))
             }
 
             fn from_json(channel: &str, json: &str) -> __partysync::Result<Self> {
@@ -101,14 +103,16 @@ pub(super) fn expand(action: &Checked) -> TokenStream {
 }
 
 /// A match arm that fills `payload` and gives the name.
-fn encode(variant: &CheckedVariant) -> TokenStream {
+fn encode(variant: &CheckedVariant, payload: &Ident) -> TokenStream {
     let CheckedVariant { ident, name, fields, .. } = variant;
     let idents = fields.iter().map(|f| &f.ident);
     let puts = fields.iter().map(|field| {
         let CheckedField { ident, name, codec, optional, .. } = field;
         let put = match codec {
-            Codec::Column => quote!(__partysync::__private::put(&mut payload, #name, #ident)?;),
-            Codec::Serde => quote!(__partysync::__private::put_json(&mut payload, #name, #ident)?;),
+            Codec::Column => quote!(__partysync::__private::put(&mut #payload, #name, #ident)?;),
+            Codec::Serde => {
+                quote!(__partysync::__private::put_json(&mut #payload, #name, #ident)?;)
+            }
         };
         if *optional {
             quote!(if let ::std::option::Option::Some(#ident) = #ident { #put })
@@ -147,13 +151,14 @@ fn operation(action: &Ident, variant: &CheckedVariant, record: &syn::Path) -> To
         };
     }
     let idents = fields.iter().map(|f| &f.ident);
+    let cells = Ident::new("cells", Span::mixed_site());
     let pushes = fields.iter().map(|field| {
         let ident = &field.ident;
         let setter = format_ident!("__column_{}", field.name, span = ident.span());
         // On the user's type, but `cells` is this function's.
         let at = field.ty.span().resolved_at(Span::call_site());
         let push = quote_spanned! {at=>
-            cells.push(<#record>::#setter(::std::clone::Clone::clone(#ident))?);
+            #cells.push(<#record>::#setter(::std::clone::Clone::clone(#ident))?);
         };
         if field.optional {
             quote!(if let ::std::option::Option::Some(#ident) = #ident { #push })
@@ -161,16 +166,16 @@ fn operation(action: &Ident, variant: &CheckedVariant, record: &syn::Path) -> To
             push
         }
     });
-    let key = quote!(__partysync::__private::key_cell(&cells));
+    let key = quote!(__partysync::__private::key_cell(&#cells));
     let make = match kind {
-        Kind::Insert => quote!(#op::Insert(cells)),
-        Kind::Update => quote!(#op::Update(#key, cells)),
-        Kind::Upsert => quote!(#op::Upsert(#key, cells)),
+        Kind::Insert => quote!(#op::Insert(#cells)),
+        Kind::Update => quote!(#op::Update(#key, #cells)),
+        Kind::Upsert => quote!(#op::Upsert(#key, #cells)),
         Kind::Delete | Kind::Custom => quote!(#op::Delete(#key)),
     };
     quote! {
         #action::#ident { #(#idents),* } => {
-            let mut cells = ::std::vec::Vec::new();
+            let mut #cells = ::std::vec::Vec::new();
             #(#pushes)*
             ::std::result::Result::Ok(#make)
         }

@@ -2,8 +2,9 @@
 
 use super::check::{Checked, CheckedField, CheckedVariant};
 use crate::syntax::in_block;
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::quote;
+use syn::Ident;
 
 pub(super) fn expand(events: &Checked) -> TokenStream {
     let Checked { ident, krate, variants } = events;
@@ -48,17 +49,19 @@ fn encode(variant: &CheckedVariant) -> TokenStream {
         return quote!(Self::#ident => ::std::result::Result::Ok(::std::option::Option::None),);
     }
     let idents = fields.iter().map(|f| &f.ident);
+    // No name of a field's.
+    let args = Ident::new("args", Span::mixed_site());
     let puts = fields.iter().map(|CheckedField { ident, name, optional, .. }| {
-        let put = quote!(__partysync::__private::put_json(&mut args, #name, #ident)?;);
+        let put = quote!(__partysync::__private::put_json(&mut #args, #name, #ident)?;);
         if *optional { quote!(if ::std::option::Option::is_some(#ident) { #put }) } else { put }
     });
     quote! {
         Self::#ident { #(#idents),* } => {
             #[allow(unused_mut)]
-            let mut args = __partysync::__private::serde_json::Map::new();
+            let mut #args = __partysync::__private::serde_json::Map::new();
             #(#puts)*
             ::std::result::Result::Ok(::std::option::Option::Some(
-                __partysync::__private::serde_json::Value::Object(args),
+                __partysync::__private::serde_json::Value::Object(#args),
             ))
         }
     }

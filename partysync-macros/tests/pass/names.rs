@@ -9,7 +9,7 @@ mod reexported {
 /// Not the library.
 mod partysync {}
 
-use reexported::sync::{Action, Column, Draft, Record, Reduce, Result, Timestamp};
+use reexported::sync::{Action, Column, Draft, Event, Record, Reduce, Result, Timestamp};
 
 #[derive(Column, Clone, PartialEq, Debug)]
 #[column(crate = "crate::reexported::sync")]
@@ -101,6 +101,31 @@ macro_rules! record {
 }
 record!(Made, MadeAction, i64);
 
+// Fields that are called what derived code might call its own.
+#[derive(Record, Clone)]
+#[record(table = "cells", crate = "reexported::sync")]
+struct Cells {
+    #[record(key)]
+    cells: i64,
+    payload: String,
+    args: String,
+}
+
+#[derive(Action, Clone, Debug)]
+#[action(record = Cells, crate = "reexported::sync")]
+enum CellsAction {
+    #[action(insert)]
+    Insert { cells: i64, payload: String, args: String },
+    #[action(update)]
+    Update { cells: i64, payload: Option<String> },
+}
+
+#[derive(Event, Clone)]
+#[event(crate = "reexported::sync")]
+enum CellsEvent {
+    Made { args: String, payload: String, name: String, event: String },
+}
+
 fn main() {
     let thing = Thing {
         id: Id(7),
@@ -125,4 +150,12 @@ fn main() {
     let json = action.to_json().unwrap();
     assert_eq!(AppAction::from_json("things", &json.to_string()).unwrap(), AppAction::Things(other));
     assert_eq!(MadeAction::Add { id: 1 }.channel(), Made::SCHEMA.table);
+    let cells = Cells { cells: 1, payload: "p".into(), args: "a".into() };
+    let Cells { cells, payload, args } = cells;
+    let update = CellsAction::Update { cells, payload: Some(payload.clone()) };
+    assert!(update.to_json().unwrap().to_string().contains(r#""payload":"p""#));
+    drop(CellsAction::Insert { cells, payload, args });
+    let [args, payload, name, event] = ["1", "2", "3", "4"].map(str::to_owned);
+    let made = CellsEvent::Made { args, payload, name, event }.args().unwrap().unwrap();
+    assert_eq!(made.to_string(), r#"{"args":"1","event":"4","name":"3","payload":"2"}"#);
 }

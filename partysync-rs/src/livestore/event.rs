@@ -65,7 +65,7 @@ impl Event {
 }
 
 /// Why not every client could read this JSON: it goes through parsers with limits of their own.
-fn unreadable(json: &str) -> Option<&'static str> {
+pub(super) fn unreadable(json: &str) -> Option<&'static str> {
     let (mut depth, mut bytes) = (0_usize, json.bytes().enumerate());
     while let Some((at, byte)) = bytes.next() {
         match byte {

@@ -59,6 +59,8 @@ pub enum ItemEvent {
     },
     #[event(name = "v1.Refused")]
     Refused { half: String },
+    #[event(name = "v1.Anything")]
+    Anything { any: Json },
     #[event(name = "v1.Cleared")]
     Cleared,
 }
@@ -126,6 +128,7 @@ impl EventServer for Items {
                 sql.exec("INSERT OR REPLACE INTO items (id, text) VALUES (?, '')", &params![half])?;
                 Err(Error::reject("it is refused half way"))
             }
+            ItemEvent::Anything { .. } => Ok(()),
             ItemEvent::Cleared => sql.exec("DELETE FROM items", &[]),
         }
     }
@@ -592,6 +595,122 @@ fn a_room_that_sleeps_with_events_to_push_is_woken_by_its_alarm() {
     world.alarms();
     world.settle();
     assert_eq!(world.log().len(), 1);
+}
+
+#[test]
+fn a_room_that_has_nothing_to_do_does_not_ring() {
+    let mut world = World::new(1);
+    world.settle();
+    world.nodes[0].create("a");
+    world.settle();
+    // What the framework forgets after days is its own business.
+    let rings = |world: &World| {
+        let (at, now) = (world.nodes[0].room.next_alarm(), world.nodes[0].room.now());
+        at.is_some_and(|at| at.as_millis() - now.as_millis() < 24 * 60 * 60 * 1_000)
+    };
+    assert!(!rings(&world));
+    // Also when it has slept, and asked whether it lacks anything.
+    world.nodes[0].restart();
+    world.settle();
+    assert!(!rings(&world));
+}
+
+#[test]
+fn a_log_that_lacks_events_is_not_asked_for_them_without_a_wait() {
+    let mut world = World::new(1);
+    world.settle();
+    world.foreign(&[created("a"), created("b"), created("c")]);
+    world.store.calls.clear();
+    let lost = "DELETE FROM eventlog_7_store_1 WHERE seqNum = 2";
+    let sql: &dyn Sql = &world.store.db;
+    sql.exec(lost, &[]).unwrap();
+    world.nodes[0].restart();
+    let mut calls = 0;
+    for _ in 0..100 {
+        calls += usize::from(!world.nodes[0].calls.is_empty());
+        world.serve(0, usize::MAX);
+        world.hear(0);
+    }
+    // What is there before the gap is taken, and then it waits.
+    assert!(calls <= 3, "{calls}");
+    let logs = &world.nodes[0].logs;
+    assert!(logs.iter().any(|log| log.contains("lacks events")), "{logs:?}");
+}
+
+#[test]
+fn a_migration_that_takes_triggers_away_loses_no_undo() {
+    let (mut world, file) = World::in_file();
+    world.settle();
+    world.nodes[0].create("own");
+    world.nodes.clear();
+    // As a migration of the record does.
+    let db = Sqlite::open(file.path()).unwrap();
+    let sql: &dyn Sql = &db;
+    for event in ["insert", "update", "moved", "delete"] {
+        sql.exec(&format!("DROP TRIGGER _partysync_undo_items_{event}"), &[]).unwrap();
+    }
+    drop(db);
+    let db = Sqlite::open(file.path()).unwrap();
+    world.nodes.push(Node::with("n0", Items::default(), db));
+    world.nodes[0].create("another");
+    world.foreign(&[created("foreign"), ItemEvent::Deleted { id: "own".into() }]);
+    world.settle();
+    world.check();
+}
+
+#[test]
+fn what_no_backend_takes_is_not_committed() {
+    let deep = format!("{}{}", "[".repeat(70), "]".repeat(70));
+    let mut room = TestRoom::new(EventRoom::of_test(Items::default())).unwrap();
+    let args = format!(r#"{{"id":"a","text":{deep}}}"#);
+    // The type of the argument refuses it already: one that takes anything is the backend's to refuse.
+    let name = "v1.Created".to_owned();
+    assert!(room.act(ItemAction::Do { name, args }).is_err());
+    let any = serde_json::from_str::<Json>(&deep).unwrap();
+    let args = json!({ "any": any }).to_string();
+    let name = "v1.Anything".to_owned();
+    let error = room.act(ItemAction::Do { name, args }).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidValue);
+    assert!(error.message().contains("too deep"), "{error}");
+}
+
+#[test]
+fn an_alarm_of_the_applications_that_fails_keeps_no_push_waiting() {
+    #[derive(Default)]
+    struct Fails;
+    impl SyncServer for Fails {
+        type Action = ItemAction;
+        fn on_action(&self, room: &mut Room<'_, Self>, action: ItemAction) -> Result<()> {
+            let ItemAction::Create { id, text } = action else { return Ok(()) };
+            room.set_alarm(room.now());
+            self.commit(room, ItemEvent::Created { id, text })
+        }
+        fn on_alarm(&self, _: &mut Room<'_, Self>) -> Result<()> {
+            Err(Error::reject("never"))
+        }
+    }
+    impl EventServer for Fails {
+        type Event = ItemEvent;
+        fn materialize(&self, sql: &dyn Sql, event: &ItemEvent) -> Result<()> {
+            Items::default().materialize(sql, event)
+        }
+    }
+    let mut room = TestRoom::new(EventRoom::of_test(Fails)).unwrap();
+    room.act(ItemAction::Create { id: "a".into(), text: String::new() }).unwrap();
+    for _ in 0..12 {
+        let at = room.next_alarm().expect("an alarm");
+        assert!(at.as_millis() - room.now().as_millis() <= 30_000, "the push waits for the alarm");
+        room.advance_millis((at.as_millis() - room.now().as_millis()).max(0));
+        room.alarm().unwrap();
+    }
+    let mut answer = room.request(EventRoom::<Fails>::input(EventInput::Go)).unwrap();
+    let outputs = EventRoom::<Fails>::outputs(&mut answer);
+    assert!(
+        outputs
+            .iter()
+            .any(|output| matches!(output, EventOutput::Log(_, log) if log.contains("never"))),
+        "{outputs:?}"
+    );
 }
 
 #[test]

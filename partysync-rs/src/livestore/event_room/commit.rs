@@ -2,15 +2,22 @@
 
 use super::log::{self, Logged, State};
 use super::{Event, EventServer, undo};
-use crate::livestore::event::EVENT_BYTES;
+use crate::livestore::event::{EVENT_BYTES, unreadable};
 use crate::record::Schema;
 use crate::room::Level;
 use crate::sql::Sql;
 use crate::{Action, Code, Error, Result};
+use std::ops::ControlFlow;
 
 /// So many events are made rows of in a turn, while all rows are made anew.
 const REBUILT_AT_ONCE: usize = 1_000;
+/// And of about so many bytes.
+const REBUILT_BYTES: usize = 8 * 1024 * 1024;
+/// As many of the room's own are made rows of anew at once; more are made in parts.
+const OWN_AT_ONCE: u64 = 1_000;
 
+/// The largest number that JavaScript holds exactly.
+const SAFE: u64 = (1 << 53) - 1;
 /// The session's id in the room's own events: an object has one.
 const SESSION: &str = "object";
 
@@ -26,7 +33,7 @@ pub(super) fn made_by<S: EventServer>(server: &S) -> String {
     for schema in schemas::<S>() {
         text.push_str(schema.table);
         for column in schema.columns {
-            text.push_str(&format!(" {}:{:?}", column.name, column.sql_type));
+            text.push_str(&format!(" {column:?}"));
         }
         text.push('\n');
     }
@@ -42,7 +49,7 @@ pub(super) fn open<S: EventServer>(server: &S, sql: &dyn Sql, client: &str) -> R
     }
     let mut state = log::state(sql)?;
     if state.made_by == made_by {
-        return Ok(());
+        return watch::<S>(sql, &mut state);
     }
     let reset = |made_by: &str| made_by.splitn(3, '/').nth(2).map(str::to_owned);
     if reset(&state.made_by) != reset(&made_by) {
@@ -51,18 +58,32 @@ pub(super) fn open<S: EventServer>(server: &S, sql: &dyn Sql, client: &str) -> R
         (state.backend_id, state.head) = (None, 0);
     }
     state.made_by = made_by;
+    // Tables may have other columns by now.
+    schemas::<S>().iter().try_for_each(|schema| undo::open(sql, schema))?;
     begin_rebuild::<S>(sql, &mut state)?;
     log::keep(sql, &state)
+}
+
+/// Sees to it that changes are noted: a migration of a record takes triggers of its table away.
+fn watch<S: EventServer>(sql: &dyn Sql, state: &mut State) -> Result<()> {
+    for schema in schemas::<S>() {
+        if undo::is_open(sql, schema)? {
+            continue;
+        }
+        undo::open(sql, schema)?;
+        // What events that are not pushed yet have changed is not known any more.
+        if log::last(sql, state.head)? > state.head {
+            begin_rebuild::<S>(sql, state)?;
+            log::keep(sql, state)?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes all rows out, to be made anew.
 fn begin_rebuild<S: EventServer>(sql: &dyn Sql, state: &mut State) -> Result<()> {
     sql.exec("PRAGMA defer_foreign_keys = ON", &[])?;
-    for schema in schemas::<S>() {
-        // Tables may have other columns by now.
-        undo::open(sql, schema)?;
-        undo::clear(sql, schema)?;
-    }
+    schemas::<S>().iter().try_for_each(|schema| undo::clear(sql, schema))?;
     state.rebuilt_to = Some(0);
     Ok(())
 }
@@ -71,13 +92,18 @@ fn begin_rebuild<S: EventServer>(sql: &dyn Sql, state: &mut State) -> Result<()>
 pub(super) fn rebuild<S: EventServer>(server: &S, sql: &dyn Sql, logs: &mut Logs) -> Result<bool> {
     let mut state = log::state(sql)?;
     let Some(to) = state.rebuilt_to else { return Ok(false) };
-    let events = log::after(sql, to, REBUILT_AT_ONCE)?;
-    for event in &events {
-        let own = event.seq_num > state.head;
-        apply(server, sql, event, own, logs)?;
-    }
-    let more = events.len() == REBUILT_AT_ONCE;
-    state.rebuilt_to = events.last().filter(|_| more).map(|event| event.seq_num);
+    let (mut done, mut bytes, mut last) = (0, 0, to);
+    log::each_after(sql, to, &mut |event| {
+        if done == REBUILT_AT_ONCE || bytes > REBUILT_BYTES {
+            return Ok(ControlFlow::Break(()));
+        }
+        (done, bytes) = (done + 1, bytes + event.args().map_or(0, str::len));
+        last = event.seq_num;
+        apply(server, sql, &event, event.seq_num > state.head, logs)?;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let more = log::last(sql, last)? > last;
+    state.rebuilt_to = Some(last).filter(|_| more);
     log::keep(sql, &state)?;
     Ok(more)
 }
@@ -92,6 +118,9 @@ pub(super) fn commit<S: EventServer>(server: &S, sql: &dyn Sql, event: &S::Event
         return Err(Error::new(Code::InvalidValue, message));
     }
     let args = args.map(|args| args.to_string());
+    if let Some(why) = args.as_deref().and_then(unreadable) {
+        return Err(Error::new(Code::InvalidValue, format!("the arguments of `{name}` {why}")));
+    }
     let bytes = args.as_ref().map_or(0, String::len);
     if bytes > EVENT_BYTES {
         let message = format!(
@@ -131,9 +160,11 @@ fn apply<S: EventServer>(
         Err(error) => error.to_string(),
         Ok(Some(known)) => {
             let done = sql.transaction(&mut || {
-                log::set_applying(sql, own.then_some(*seq_num))?;
+                if own {
+                    log::set_applying(sql, Some(*seq_num))?;
+                }
                 server.materialize(sql, &known)?;
-                log::set_applying(sql, None)
+                if own { log::set_applying(sql, None) } else { Ok(()) }
             });
             match done {
                 Ok(()) => return Ok(()),
@@ -143,6 +174,7 @@ fn apply<S: EventServer>(
             }
         }
     };
+    let why = crate::wire::clip(&why);
     logs.push((Level::Warn, format!("event {seq_num}, `{name}`, has no effect here: {why}")));
     log::set_failed(sql, *seq_num, &why)
 }
@@ -173,11 +205,20 @@ pub(super) fn receive<S: EventServer>(
         log::keep(sql, &state)?;
     }
     let head = state.head;
-    let mut new = events.iter().filter(|event| event.seq_num > head).peekable();
-    let parent = new.peek().and_then(|event| event.parent_seq_num);
-    if parent.is_some_and(|parent| parent > head) && !crate::__mutated("livestore_room_gap") {
+    let ordered = events.is_sorted_by(|one, two| one.seq_num < two.seq_num);
+    if !ordered || events.iter().any(|event| event.seq_num > SAFE) {
         return Ok(Received::Gap);
     }
+    // Those up to where others are missing.
+    let mut before = head;
+    let whole = events.iter().take_while(|event| {
+        let follows = event.parent_seq_num.is_none_or(|parent| parent <= before);
+        before = before.max(event.seq_num);
+        follows || crate::__mutated("livestore_room_gap")
+    });
+    let whole = whole.count();
+    let gap = whole < events.len();
+    let mut new = events.iter().take(whole).filter(|event| event.seq_num > head).peekable();
     // Those that were committed here, and have come back.
     let mut confirmed = head;
     let known = if crate::__mutated("livestore_room_own") { 0 } else { events.len() };
@@ -193,7 +234,7 @@ pub(super) fn receive<S: EventServer>(
     if let Some(last) = foreign.last() {
         go_before::<S>(server, sql, &mut state, &foreign, last.seq_num, logs)?;
     }
-    Ok(Received::Followed)
+    Ok(if gap { Received::Gap } else { Received::Followed })
 }
 
 /// The backend has all events up to this one, as they are here.
@@ -237,9 +278,14 @@ fn go_before<S: EventServer>(
     state.head = last;
     log::keep(sql, state)?;
     if own && !rebuilding {
-        for event in log::after(sql, last, usize::MAX)? {
-            apply(server, sql, &event, true, logs)?;
+        if log::last(sql, last)? - last > OWN_AT_ONCE {
+            state.rebuilt_to = Some(last);
+            return log::keep(sql, state);
         }
+        log::each_after(sql, last, &mut |event| {
+            apply(server, sql, &event, true, logs)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::wire::write::Object;
 use crate::{Result, Timestamp};
 use serde::Deserialize;
 use serde_json::Value as Json;
+use std::ops::ControlFlow;
 
 /// After a call that failed the next one comes so much later, ms, and twice as late each time.
 const RETRY: i64 = 1_000;
@@ -55,6 +56,8 @@ pub(super) struct Link {
     behind: bool,
     pulls: Failures,
     pushes: Failures,
+    /// How often the backend was another one, without a pull that went well in between.
+    others: u32,
     not_before: Timestamp,
     pulled_at: Timestamp,
 }
@@ -69,6 +72,9 @@ struct Failures {
 #[derive(Debug)]
 struct Calling {
     number: u64,
+    /// The head when it was made, and whether events were missing behind what it has brought.
+    head: u64,
+    gap: bool,
     /// What is pushed; `None` for a pull.
     pushed: Option<Pushed>,
     /// What the answer said at its end.
@@ -149,6 +155,7 @@ impl Link {
             behind: true,
             pulls: Failures::default(),
             pushes: Failures::default(),
+            others: 0,
             not_before: Timestamp::default(),
             pulled_at: Timestamp::default(),
         }
@@ -175,6 +182,11 @@ impl Link {
         (open || self.behind) && self.calling.is_none() && self.not_before <= now
     }
 
+    /// Whether there is something under way, or to be done.
+    pub(super) fn is_busy(&self, open: bool) -> bool {
+        open || self.behind || self.calling.is_some()
+    }
+
     /// When the room has to do something by itself at the latest; `open` says that it has events
     /// to push, or rows to make.
     pub(super) fn due(
@@ -187,7 +199,9 @@ impl Link {
             return Some(now.plus_millis(UNDER_WAY));
         }
         if open || self.behind {
-            return Some(self.not_before.max(now));
+            // What may be done now is asked for at once, and by the alarm if the process ends before.
+            let waits = self.not_before > now;
+            return Some(if waits { self.not_before } else { now.plus_millis(UNDER_WAY) });
         }
         poll_ms.map(|ms| self.pulled_at.plus_millis(ms.into()).max(now))
     }
@@ -198,13 +212,13 @@ impl Link {
         server: &S,
         sql: &dyn Sql,
         store: &str,
+        polls: Option<u32>,
         now: Timestamp,
         input: &EventInput,
     ) -> Result<Vec<EventOutput>> {
         let mut logs = Vec::new();
         match input {
             EventInput::Go => {
-                let polls = server.poll_ms();
                 let due = polls.is_some_and(|ms| self.pulled_at.plus_millis(ms.into()) <= now);
                 self.behind |= due;
             }
@@ -236,7 +250,10 @@ impl Link {
             let events: Vec<_> = batch.into_iter().map(|item| item.event_encoded).collect();
             let (page, client) = ((&*backend_id, &*events), &*self.identity.client);
             if commit::receive(server, sql, page, client, logs)? == Received::Gap {
-                self.behind = true;
+                match self.calling.as_mut().filter(|calling| calling.pushed.is_none()) {
+                    Some(pull) => pull.gap = true,
+                    None => self.behind = true,
+                }
             }
         }
         Ok(())
@@ -285,7 +302,8 @@ impl Link {
                     self.pages(server, sql, message.values, logs)?;
                 }
             }
-            Ok(message) => calling.end = Some(message.end()),
+            // What could not be read is not made good by the end.
+            Ok(message) => drop(calling.end.get_or_insert(message.end())),
             Err(error) => {
                 let what = format!("the backend says what cannot be read: {error}");
                 calling.end = Some(Err(Refused::Other(what)));
@@ -302,7 +320,7 @@ impl Link {
         result: Result<()>,
         logs: &mut Logs,
     ) -> Result<()> {
-        let Some(Calling { pushed, end, .. }) =
+        let Some(Calling { pushed, end, head: began, gap, .. }) =
             self.calling.take_if(|calling| calling.number == call)
         else {
             return Ok(());
@@ -314,8 +332,13 @@ impl Link {
         };
         let mut state = log::state(sql)?;
         match (end, pushed) {
+            (Ok(()), None) if gap && state.head == began => {
+                self.failed_pull(now, state.head, "the backend's log lacks events", logs);
+            }
             (Ok(()), None) => {
                 self.pulls = Failures::default();
+                self.others = 0;
+                self.behind |= gap;
                 self.pulled_at = now;
             }
             (Ok(()), Some(Pushed { last, head, backend_id })) => {
@@ -333,6 +356,10 @@ impl Link {
                 logs.push((Level::Warn, what.to_owned()));
                 commit::start_over::<S>(sql, &mut state, &self.identity.client)?;
                 self.behind = true;
+                if self.others > 0 {
+                    self.wait(now, self.others, "the backend is another one each time", logs);
+                }
+                self.others = self.others.saturating_add(1);
             }
             (Err(Refused::Ahead), Some(Pushed { head, .. })) => {
                 // What it has may have been told of meanwhile.
@@ -346,7 +373,10 @@ impl Link {
             }
             (Err(Refused::Other(why)), None) => self.failed_pull(now, state.head, &why, logs),
             (Err(Refused::Other(why)), Some(_)) => {
-                let count = self.pushes.add(state.head).map_or(1, |count| count + 1);
+                // What it says may be that others came before, in words that are not known here.
+                self.behind = true;
+                self.pushes.add(state.head);
+                let count = self.pulls.count + self.pushes.count;
                 self.wait(now, count, &format!("a push failed: {why}"), logs);
             }
         }
@@ -355,13 +385,14 @@ impl Link {
 
     fn failed_pull(&mut self, now: Timestamp, head: u64, why: &str, logs: &mut Logs) {
         self.behind = true;
-        let count = self.pulls.add(head).map_or(1, |count| count + 1);
+        self.pulls.add(head);
+        let count = self.pulls.count + self.pushes.count;
         self.wait(now, count, &format!("a pull failed: {why}"), logs);
     }
 
     /// The next call comes later: after this many failures in a row.
     fn wait(&mut self, now: Timestamp, count: u32, why: &str, logs: &mut Logs) {
-        let delay = (RETRY << (count - 1).min(16)).min(RETRY_MOST);
+        let delay = (RETRY << count.saturating_sub(1).min(16)).min(RETRY_MOST);
         self.not_before = now.plus_millis(delay);
         if count.is_power_of_two() {
             logs.push((Level::Warn, format!("{why}; the next call comes in {delay} ms")));
@@ -380,6 +411,7 @@ impl Link {
             return Ok(None);
         }
         let state = log::state(sql)?;
+        let state_head = state.head;
         let store = server.store_id(store);
         let mut payload = Object::new();
         let (tag, pushed) = if self.behind {
@@ -402,23 +434,25 @@ impl Link {
             payload.json("cursor", &cursor.end()).json("rpcContext", &context.end());
             ("Pull", None)
         } else {
-            let own = log::after(sql, state.head, PUSH_EVENTS)?;
             let (mut batch, mut last) = (String::new(), state.head);
-            for event in &own {
-                let json = encoded(event, last);
-                if !batch.is_empty() && batch.len() + json.len() > PUSH_BYTES {
-                    break;
+            let (mut count, mut was) = (0, false);
+            log::each_after(sql, state.head, &mut |event| {
+                let json = encoded(&event, last);
+                let full = batch.len() + json.len() > PUSH_BYTES || count == PUSH_EVENTS;
+                if !batch.is_empty() && full {
+                    return Ok(ControlFlow::Break(()));
                 }
                 if !batch.is_empty() {
                     batch.push(',');
                 }
                 batch.push_str(&json);
-                last = event.seq_num;
-            }
+                (last, count, was) = (event.seq_num, count + 1, was || event.was.is_some());
+                Ok(ControlFlow::Continue(()))
+            })?;
             if batch.is_empty() {
                 return Ok(None);
             }
-            if own.iter().any(|event| event.was.is_some()) {
+            if was {
                 log::set_pushed(sql, last)?;
             }
             let mut backend_id = Object::new();
@@ -431,11 +465,14 @@ impl Link {
         };
         payload.text("storeId", &store);
         self.calls += 1;
+        // Pulls have one id: a backend calls an object once for each that it knows.
+        let id = if pushed.is_some() { self.calls } else { 0 };
         let mut request = Object::new();
-        request.text("_tag", "Request").text("id", &self.calls.to_string());
+        request.text("_tag", "Request").text("id", &id.to_string());
         request.text("tag", &format!("SyncDoRpc.{tag}")).json("payload", &payload.end());
         request.list("headers", "");
-        self.calling = Some(Calling { number: self.calls, pushed, end: None });
+        let (number, head) = (self.calls, state_head);
+        self.calling = Some(Calling { number, head, gap: false, pushed, end: None });
         Ok(Some((self.calls, request.end())))
     }
 }

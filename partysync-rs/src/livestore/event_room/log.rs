@@ -6,6 +6,7 @@ use crate::{Error, Result, Timestamp, params};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Number, Value as Json};
+use std::ops::ControlFlow;
 
 /// An event of the log.
 #[derive(Clone, Debug, Deserialize)]
@@ -194,6 +195,28 @@ pub(super) fn after(sql: &dyn Sql, seq: u64, most: usize) -> Result<Vec<Logged>>
             was: row.get::<Option<i64>>(5)?.map(i64::unsigned_abs),
         })
     })
+}
+
+/// Hands each event behind this one to `each`, a few at a time, until that breaks: they may be large.
+pub(super) fn each_after(
+    sql: &dyn Sql,
+    mut seq: u64,
+    each: &mut dyn FnMut(Logged) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    const AT_ONCE: usize = 16;
+    loop {
+        let events = after(sql, seq, AT_ONCE)?;
+        let more = events.len() == AT_ONCE;
+        for event in events {
+            seq = event.seq_num;
+            if each(event)?.is_break() {
+                return Ok(());
+            }
+        }
+        if !more {
+            return Ok(());
+        }
+    }
 }
 
 /// Moves the events that are not pushed yet behind this one.

@@ -18,11 +18,11 @@ pub use event::Event;
 pub use link::{EventInput, EventOutput};
 pub use server::EventServer;
 
-use crate::room::{Connection, Limits};
-use crate::{Error, Result, Room, SyncServer};
+use crate::room::{Connection, Level, Limits};
+use crate::{Code, Error, Result, Room, SyncServer};
 use link::Link;
 use serde_json::Value as Json;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 
 /// Who a room is to its backend.
@@ -36,6 +36,10 @@ pub struct Identity {
     /// every life of it.
     pub client: String,
 }
+
+/// How long after the application's `on_alarm` failed it is called again, ms, as in any room.
+const ALARM_RETRY: i64 = 2_000;
+const ALARM_RETRY_MOST: i64 = 60 * 60 * 1_000;
 
 /// The server of an event-sourced room: hooks of an [`EventServer`], and what goes on between its
 /// log and the backend.
@@ -86,6 +90,10 @@ pub struct EventRoom<S> {
     server: S,
     link: RefCell<Link>,
     on_commit: RefCell<Option<Box<dyn Fn()>>>,
+    /// How often the application's `on_alarm` has failed in a row.
+    failures: Cell<u32>,
+    /// What is to be logged with the next outputs.
+    logs: RefCell<Vec<String>>,
 }
 
 impl<S> std::fmt::Debug for EventRoom<S> {
@@ -98,7 +106,13 @@ impl<S: EventServer> EventRoom<S> {
     /// The server of a room.
     #[must_use]
     pub fn new(server: S, identity: Identity) -> Self {
-        Self { server, link: RefCell::new(Link::new(identity)), on_commit: RefCell::default() }
+        Self {
+            server,
+            link: RefCell::new(Link::new(identity)),
+            on_commit: RefCell::default(),
+            failures: Cell::default(),
+            logs: RefCell::default(),
+        }
     }
 
     /// The server of a test's room.
@@ -153,6 +167,11 @@ impl<S: EventServer> EventRoom<S> {
         Ok(value)
     }
 
+    /// How often the room asks by itself, while anybody is connected.
+    fn polls(&self, room: &Room<'_, Self>) -> Option<u32> {
+        self.server.poll_ms().filter(|_| room.slots.len() > 0)
+    }
+
     /// Keeps when the room has to do something by itself, and has the alarm ring then or when the
     /// application wants it. Whether it has events to push, or rows to make.
     fn settle(&self, room: &mut Room<'_, Self>) -> Result<bool> {
@@ -163,12 +182,13 @@ impl<S: EventServer> EventRoom<S> {
             state.alarm = alarm;
         }
         let open = state.rebuilt_to.is_some() || log::last(sql, state.head)? > state.head;
-        let polls = self.server.poll_ms().filter(|_| room.slots.len() > 0);
+        let polls = self.polls(room);
         let link = self.link.borrow();
+        let busy = link.is_busy(open);
         match (state.due, link.due(open, polls, now)) {
-            // An alarm that rings early costs less than one that is set again.
-            (Some(due), Some(wanted)) if now < due && due <= wanted => {}
-            (Some(due), None) if now < due => {}
+            // While there is something to do, an alarm that rings early costs less than one that is
+            // set again.
+            (Some(due), Some(wanted)) if busy && now < due && due <= wanted => {}
             (_, wanted) => state.due = wanted,
         }
         let next = state.alarm.into_iter().chain(state.due).min();
@@ -184,12 +204,15 @@ impl<S: EventServer> EventRoom<S> {
 
     fn handle(&self, room: &mut Room<'_, Self>, input: &EventInput) -> Result<Vec<EventOutput>> {
         let (sql, name, now) = (room.sql, room.name, room.now);
+        let polls = self.polls(room);
         let mut link = self.link.borrow_mut();
         let outputs =
-            link.handle(&self.server, sql, name, now, input).inspect_err(|_| link.forget());
+            link.handle(&self.server, sql, name, polls, now, input).inspect_err(|_| link.forget());
         drop(link);
-        let outputs = outputs?;
-        self.settle(room)?;
+        let mut outputs = outputs?;
+        self.settle(room).inspect_err(|_| self.link.borrow_mut().forget())?;
+        let logs = self.logs.take().into_iter();
+        outputs.extend(logs.map(|what| EventOutput::Log(Level::Error, what)));
         Ok(outputs)
     }
 }
@@ -260,9 +283,27 @@ impl<S: EventServer> SyncServer for EventRoom<S> {
         state.due.take_if(|at| *at <= room.now);
         state.ring = None;
         log::keep(room.sql, &state)?;
-        if asked {
-            return self.hook(room, |room| self.server.on_alarm(room));
+        if !asked {
+            return self.settle(room).map(drop);
         }
+        // One that fails keeps its own time: the room's is not to wait for it.
+        let (sql, mut done) = (room.sql, Ok(()));
+        let kept = sql.transaction(&mut || {
+            done = self.hook(room, |room| self.server.on_alarm(room));
+            done.clone()
+        });
+        let Err(error) = kept else {
+            self.failures.set(0);
+            return Ok(());
+        };
+        if error.code() == Code::Storage {
+            return Err(error);
+        }
+        let wait = (ALARM_RETRY << self.failures.get().min(12)).min(ALARM_RETRY_MOST);
+        self.failures.set(self.failures.get().saturating_add(1));
+        let what = format!("on_alarm failed, and is called again in {wait} ms: {error}");
+        self.logs.borrow_mut().push(what);
+        room.output.alarm = Some(Some(room.now.plus_millis(wait)));
         self.settle(room).map(drop)
     }
 

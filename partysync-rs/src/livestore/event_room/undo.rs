@@ -2,7 +2,7 @@
 //! record's, by triggers, for as long as the backend has not taken the event.
 
 use crate::record::{Role, Schema};
-use crate::sql::{Sql, quote};
+use crate::sql::{Sql, literal, quote};
 use crate::{Result, store};
 
 const EVENTS: [&str; 4] = ["insert", "update", "moved", "delete"];
@@ -37,14 +37,15 @@ pub(super) fn open(sql: &dyn Sql, schema: &Schema) -> Result<()> {
         ),
         &[],
     )?;
-    // The first state of each key counts. Asked for, and not left to a conflict: in a trigger the
+    // The `+` takes the affinity of an integer key away, with which no index would be used. The
+    // first state of each key counts. Asked for, and not left to a conflict: in a trigger the
     // outer statement's conflict clause decides what comes of one.
     let note = |row: &str, values: &str, names: &str, there: u8| {
         format!(
             "INSERT INTO {undo} (_event, _there, {names}) \
              SELECT applying, {there}, {values} FROM _partysync_events \
              WHERE applying IS NOT NULL AND NOT EXISTS \
-             (SELECT 1 FROM {undo} WHERE {key} = {row}.{key} AND _event = applying);"
+             (SELECT 1 FROM {undo} WHERE {key} = +{row}.{key} AND _event = applying);"
         )
     };
     let was = note("OLD", &columns(schema, "OLD."), &all, 1);
@@ -60,6 +61,20 @@ pub(super) fn open(sql: &dyn Sql, schema: &Schema) -> Result<()> {
         sql.exec(&format!("CREATE TRIGGER {trigger} {on} ON {table}{when} BEGIN {body} END"), &[])?;
     }
     Ok(())
+}
+
+/// Whether the triggers of a record are there.
+pub(super) fn is_open(sql: &dyn Sql, schema: &Schema) -> Result<bool> {
+    let names: Vec<_> = EVENTS
+        .iter()
+        .map(|event| literal(&format!("_partysync_undo_{}_{event}", schema.table)))
+        .collect();
+    let there = format!(
+        "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND name IN ({})",
+        names.join(", ")
+    );
+    let there = sql.query_one(&there, [], |row| row.get::<i64>(0))?;
+    Ok(usize::try_from(there) == Ok(EVENTS.len()))
 }
 
 /// Gives a record's rows the state that they had before the first event that is noted.
@@ -78,7 +93,7 @@ pub(super) fn undo(sql: &dyn Sql, schema: &Schema) -> Result<()> {
     if let Some(time) = &updated_at {
         // A time that stays what it is would be set by the record's triggers: it becomes another
         // one first.
-        let other = format!("(SELECT u.{time} + 1 {first} AND u.{key} = {table}.{key})");
+        let other = format!("(SELECT u.{time} + 1 {first} AND u.{key} = +{table}.{key})");
         let there = format!("SELECT {key} {first} AND _there");
         let set = format!("UPDATE {table} SET {time} = {other} WHERE {key} IN ({there})");
         sql.exec(&set, &[])?;

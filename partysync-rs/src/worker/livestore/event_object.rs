@@ -4,10 +4,10 @@
 use super::rpc::{call_backend, store_of};
 use crate::livestore::{EventInput, EventOutput, EventRoom, EventServer, Identity, msgpack};
 use crate::room::{Event, Level};
-use crate::worker::Object;
 use crate::worker::object::Inner;
 use crate::worker::open::{Answer, random_id};
 use crate::worker::sql::js_error;
+use crate::worker::{Object, js};
 use crate::{Code, Error};
 use futures::future::{Either, select};
 use js_sys::{JSON, JsString, Uint8Array};
@@ -120,6 +120,20 @@ impl<S: EventServer> EventObject<S> {
 }
 
 impl<S: EventServer> Driver<S> {
+    /// Asks the room what there is to do when the event loop has come round: what is left to do is
+    /// a turn of its own, with a commit of its own.
+    fn ask_later(self: &Rc<Self>) {
+        if self.asks.replace(true) {
+            return;
+        }
+        let (driver, round) = (self.clone(), js::SCHEDULER.with(|scheduler| scheduler.wait(0)));
+        self.room.state.wait_until(async move {
+            let _ = JsFuture::from(round).await;
+            driver.asks.set(false);
+            driver.later(EventInput::Go);
+        });
+    }
+
     /// Asks the room what there is to do when the turn is over.
     fn ask(self: &Rc<Self>) {
         if self.asks.replace(true) {
@@ -149,7 +163,7 @@ impl<S: EventServer> Driver<S> {
         for output in EventRoom::<S>::outputs(&mut response) {
             match output {
                 EventOutput::Call(number, message) => self.call(number, message),
-                EventOutput::Again => self.ask(),
+                EventOutput::Again => self.ask_later(),
                 EventOutput::Log(Level::Error, what) => console_error!("livestore: {what}"),
                 EventOutput::Log(Level::Warn, what) => console_warn!("livestore: {what}"),
             }
@@ -166,25 +180,22 @@ impl<S: EventServer> Driver<S> {
         });
     }
 
+    fn told(self: &Rc<Self>, number: u64, messages: Vec<String>) {
+        for message in messages {
+            self.later(EventInput::Message(number, message));
+        }
+    }
+
     async fn called(self: &Rc<Self>, number: u64, message: &str) -> crate::Result<()> {
         let bytes = Uint8Array::from(msgpack::encode([message])?.as_slice());
         let store = store_of(message).unwrap_or_default();
-        let (heard, failed) = (Rc::new(Cell::new(false)), Rc::new(RefCell::new(None)));
-        let (driver, buffer) = (self.clone(), RefCell::new(Vec::new()));
-        let (hears, fails) = (heard.clone(), failed.clone());
+        let (heard, reading) =
+            (Rc::new(Cell::new(false)), Rc::new(RefCell::new(Reading::default())));
+        let (driver, hears, reads) = (self.clone(), heard.clone(), reading.clone());
         let part = Closure::<dyn FnMut(Uint8Array)>::new(move |part: Uint8Array| {
             hears.set(true);
-            let mut buffer = buffer.borrow_mut();
-            buffer.extend(part.to_vec());
-            match msgpack::decode_begun(&buffer, MESSAGE_BYTES) {
-                Ok((messages, read)) => {
-                    buffer.drain(..read);
-                    for message in messages {
-                        driver.later(EventInput::Message(number, message));
-                    }
-                }
-                Err(error) => *fails.borrow_mut() = Some(error),
-            }
+            let messages = reads.borrow_mut().part(&part.to_vec());
+            driver.told(number, messages);
         });
         let env: &JsValue = self.env.as_ref();
         let each = part.as_ref().unchecked_ref();
@@ -199,11 +210,51 @@ impl<S: EventServer> Driver<S> {
                     return Err(Error::new(Code::NotFound, what));
                 }
                 Either::Left((Ok(_), _)) => {
-                    let failed = failed.borrow_mut().take();
-                    return failed.map_or(Ok(()), Err);
+                    let messages = reading.borrow_mut().rest();
+                    self.told(number, messages);
+                    return reading.borrow_mut().failed.take().map_or(Ok(()), Err);
                 }
                 Either::Right((_, waits)) if heard.replace(false) => answer = waits,
                 Either::Right(_) => return Err(Error::retry("the backend does not answer")),
+            }
+        }
+    }
+}
+
+/// An answer that comes in parts, cut anywhere.
+#[derive(Default)]
+struct Reading {
+    buffer: Vec<u8>,
+    /// How much there was when it was last looked at: a message that is not whole is read again
+    /// from its beginning, and not with each part.
+    looked_at: usize,
+    failed: Option<Error>,
+}
+
+impl Reading {
+    /// Messages that are whole with this part.
+    fn part(&mut self, part: &[u8]) -> Vec<String> {
+        if self.failed.is_some() {
+            return Vec::new();
+        }
+        self.buffer.extend_from_slice(part);
+        if self.buffer.len() < self.looked_at.saturating_mul(2) { Vec::new() } else { self.rest() }
+    }
+
+    /// Messages that are whole.
+    fn rest(&mut self) -> Vec<String> {
+        if self.failed.is_some() {
+            return Vec::new();
+        }
+        match msgpack::decode_begun(&self.buffer, MESSAGE_BYTES) {
+            Ok((messages, read)) => {
+                self.buffer.drain(..read);
+                self.looked_at = self.buffer.len();
+                messages
+            }
+            Err(error) => {
+                self.failed = Some(error);
+                Vec::new()
             }
         }
     }
