@@ -81,8 +81,8 @@ const ALARM_RETRY_MOST: i64 = 60 * 60 * 1_000;
 /// assert_eq!(room.rows::<Todo>()?.len(), 1);
 /// // It asks the backend for what it does not have yet, and pushes then.
 /// let mut answer = room.request(EventRoom::<Todos>::input(EventInput::Go))?;
-/// let [EventOutput::Call(_, request)] = EventRoom::<Todos>::outputs(&mut answer).try_into().unwrap()
-/// else { panic!() };
+/// let outputs = EventRoom::<Todos>::outputs(&mut answer);
+/// let [EventOutput::Call(_, request)] = outputs.as_slice() else { panic!("{outputs:?}") };
 /// assert!(request.contains("SyncDoRpc.Pull"));
 /// # } Ok(()) }
 /// ```
