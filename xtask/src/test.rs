@@ -249,7 +249,7 @@ fn mutations() -> Result<()> {
     for protection in PROTECTIONS {
         let mut command = cargo_command(&["run", "--quiet", "--profile", "simulation"])?;
         command
-            .args(["--package", "partysync-simulation", "--", "--seeds", "10000"])
+            .args(["--package", "partysync-simulation", "--", "--seeds", "20000"])
             .args(protection.starts_with("livestore").then_some("--livestore"))
             // A folder of its own: the flag would have everything else built anew.
             .env("CARGO_TARGET_DIR", crate::target()?.join("mutations"))
@@ -266,7 +266,7 @@ fn mutations() -> Result<()> {
             }
             _ => {
                 let errors = String::from_utf8_lossy(&result.stderr);
-                bail!("without {protection} 10,000 schedules notice nothing\n{printed}{errors}");
+                bail!("without {protection} 20,000 schedules notice nothing\n{printed}{errors}");
             }
         }
     }
