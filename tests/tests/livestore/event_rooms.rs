@@ -640,8 +640,8 @@ fn a_log_that_lacks_events_is_not_asked_for_them_without_a_wait() {
 #[test]
 fn a_migration_that_takes_triggers_away_loses_no_undo() {
     let (mut world, file) = World::in_file();
+    world.foreign(&[created("a")]);
     world.settle();
-    world.nodes[0].create("own");
     world.nodes.clear();
     // As a migration of the record does.
     let db = Sqlite::open(file.path()).unwrap();
@@ -652,9 +652,10 @@ fn a_migration_that_takes_triggers_away_loses_no_undo() {
     drop(db);
     let db = Sqlite::open(file.path()).unwrap();
     world.nodes.push(Node::with("n0", Items::default(), db));
-    world.nodes[0].create("another");
-    world.foreign(&[created("foreign"), ItemEvent::Deleted { id: "own".into() }]);
+    world.nodes[0].act(&ItemEvent::Moved { id: "a".into(), to: "b".into() }).unwrap();
+    world.foreign(&[ItemEvent::Renamed { id: "a".into(), text: "renamed before".into() }]);
     world.settle();
+    assert_eq!(world.nodes[0].rows()[0].text, "renamed before");
     world.check();
 }
 
