@@ -1,15 +1,14 @@
 //! What reads bytes of LiveStore's clients and backends, for the fuzz targets.
 
+use partysync::Timestamp;
 use partysync::livestore::{
-    Caller, Effect, EventInput, EventOutput, EventRoom, EventServer, Input, LiveStoreServer, Open,
-    Transport, msgpack,
+    Caller, Effect, EventInput, EventOutput, EventRoom, Input, LiveStoreServer, Open, Transport,
+    msgpack,
 };
 use partysync::room::{Incoming, Slot};
 use partysync::sql::{Sql, Sqlite, Turns};
 use partysync::testing::TestRoom;
-use partysync::{
-    Action, Draft, Event, Record, Reduce, Result, Room, SyncServer, Timestamp, params,
-};
+use partysync_simulation::livestore::made::{Made, MadeAction, Makes};
 use serde_json::Value as Json;
 use std::rc::Rc;
 
@@ -114,54 +113,6 @@ pub fn livestore(data: &[u8]) {
     let sent = turn(&mut open, now, &mut sockets, Some(Input::Call(caller(Transport::Http), pull)));
     let events: usize = sent.iter().map(|frame| frame.matches("\"eventEncoded\"").count()).sum();
     assert_eq!(events.min(100), usize::try_from(before).unwrap_or(0).min(100), "{sent:?}");
-}
-
-#[derive(Record, Clone, Debug)]
-#[record(table = "made")]
-struct Made {
-    #[record(key)]
-    place: i64,
-    id: i64,
-}
-
-#[derive(Action, Clone, Debug)]
-#[action(record = Made)]
-enum MadeAction {
-    #[action(custom)]
-    Make { id: i64 },
-}
-
-impl Reduce for MadeAction {
-    fn reduce_custom(&self, _: &mut Draft<'_, Made>) -> Result<()> {
-        Ok(())
-    }
-}
-
-#[derive(Event, Clone, Debug)]
-enum MadeEvent {
-    #[event(name = "made")]
-    Made { id: i64 },
-}
-
-struct Makes;
-
-impl SyncServer for Makes {
-    type Action = MadeAction;
-
-    fn on_action(&self, room: &mut Room<'_, Self>, action: MadeAction) -> Result<()> {
-        let MadeAction::Make { id } = action;
-        self.commit(room, MadeEvent::Made { id })
-    }
-}
-
-impl EventServer for Makes {
-    type Event = MadeEvent;
-
-    fn materialize(&self, sql: &dyn Sql, event: &MadeEvent) -> Result<()> {
-        let MadeEvent::Made { id } = event;
-        let add = "INSERT INTO made (place, id) SELECT coalesce(max(place), 0) + 1, ? FROM made";
-        sql.exec(add, &params![id])
-    }
 }
 
 /// What a backend says to an event-sourced room, one event a line: `m...` is a message of the answer

@@ -9,6 +9,11 @@ use crate::{Result, SyncServer, Timestamp, store};
 const RETRY: i64 = 2_000;
 const RETRY_LONGEST: i64 = 60 * 60 * 1000;
 
+/// How long after `on_alarm` failed it is called again, ms, where it has failed so often before.
+pub(crate) fn retry_after(failures: u32) -> i64 {
+    (RETRY << failures.min(12)).min(RETRY_LONGEST)
+}
+
 impl Stored {
     /// When the alarm has to ring next.
     pub(super) fn next(&self) -> Option<Timestamp> {
@@ -38,7 +43,7 @@ impl<S: SyncServer> Machine<S> {
         let failures = self.meta.alarm_failures;
         self.meta.alarm_at = None;
         if let Err(error) = self.hook(sql, None, |room| server.on_alarm(room))? {
-            let wait = (RETRY << failures.min(12)).min(RETRY_LONGEST);
+            let wait = retry_after(failures);
             self.meta.alarm_at = Some(self.meta.now.plus_millis(wait));
             self.meta.alarm_failures = failures.saturating_add(1);
             let message = format!("on_alarm failed, and is called again in {wait} ms: {error}");

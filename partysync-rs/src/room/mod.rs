@@ -12,7 +12,7 @@
 //! [`Turn`](turn::Turn) does this for databases with transactions of their own. Durable Objects
 //! commit what a turn has written by themselves, and take it back with `ctx.abort()`.
 
-mod alarm;
+pub(crate) mod alarm;
 mod connection;
 mod event;
 mod feed;

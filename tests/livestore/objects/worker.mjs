@@ -5,18 +5,9 @@ import { DurableObject } from "cloudflare:workers";
 import { handleSyncUpdateRpc, makeDoRpcSync } from "@livestore/sync-cf/client";
 import { Cause, Effect, Exit, Fiber, KeyValueStore, Option, Scope, Stream } from "@livestore/utils/effect";
 import Backend, { SyncBackend as Store } from "../../../fixtures/livestore-sync/worker/build/index.js";
+import { restartable } from "../restartable.mjs";
 
-/** The backend's object, which can be told to start anew. */
-export class SyncBackend extends Store {
-  constructor(state, env) {
-    super(state, env);
-    this.state = state;
-  }
-
-  restart() {
-    this.state.abort("restart");
-  }
-}
+export class SyncBackend extends restartable(Store) {}
 
 const run = async (effect) => {
   const exit = await Effect.runPromiseExit(effect.pipe(Effect.provide(KeyValueStore.layerMemory)));

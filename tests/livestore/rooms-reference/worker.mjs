@@ -3,20 +3,11 @@
 
 import Rooms, { Entries } from "../../../fixtures/livestore-sync/worker/build/index.js";
 import Backend, { SyncBackend as Store } from "../reference/worker.mjs";
+import { restartable } from "../restartable.mjs";
 
 export { Entries };
 
-/** The backend's object, which can be told to start anew. */
-export class SyncBackend extends Store {
-  constructor(state, env) {
-    super(state, env);
-    this.state = state;
-  }
-
-  restart() {
-    this.state.abort("restart");
-  }
-}
+export class SyncBackend extends restartable(Store) {}
 
 export default {
   async fetch(request, env, ctx) {

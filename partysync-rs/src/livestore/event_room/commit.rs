@@ -16,8 +16,6 @@ const REBUILT_BYTES: usize = 8 * 1024 * 1024;
 /// As many of the room's own are made rows of anew at once; more are made in parts.
 const OWN_AT_ONCE: u64 = 1_000;
 
-/// The largest number that JavaScript holds exactly.
-const SAFE: u64 = (1 << 53) - 1;
 /// The session's id in the room's own events: an object has one.
 const SESSION: &str = "object";
 
@@ -206,7 +204,7 @@ pub(super) fn receive<S: EventServer>(
     }
     let head = state.head;
     let ordered = events.is_sorted_by(|one, two| one.seq_num < two.seq_num);
-    if !ordered || events.iter().any(|event| event.seq_num > SAFE) {
+    if !ordered || events.iter().any(|event| event.seq_num > log::SAFE) {
         return Ok(Received::Gap);
     }
     // Those up to where others are missing.
@@ -221,13 +219,15 @@ pub(super) fn receive<S: EventServer>(
     let mut new = events.iter().take(whole).filter(|event| event.seq_num > head).peekable();
     // Those that were committed here, and have come back.
     let mut confirmed = head;
-    let known = if crate::__mutated("livestore_room_own") { 0 } else { events.len() };
-    let own = log::after(sql, head, known)?;
-    for own in own.iter().take_while(|own| own.was.is_none()) {
-        if new.next_if(|event| event.is(own)).is_none() {
-            break;
-        }
-        confirmed = own.seq_num;
+    if !crate::__mutated("livestore_room_own") {
+        log::each_after(sql, head, &mut |own| {
+            let back = own.was.is_none() && new.next_if(|event| event.is(&own)).is_some();
+            if !back {
+                return Ok(ControlFlow::Break(()));
+            }
+            confirmed = own.seq_num;
+            Ok(ControlFlow::Continue(()))
+        })?;
     }
     confirm::<S>(sql, &mut state, confirmed)?;
     let foreign: Vec<_> = new.collect();

@@ -6,7 +6,7 @@ use super::log::{self, Logged};
 use super::{EventServer, Identity};
 use crate::room::Level;
 use crate::sql::Sql;
-use crate::wire::write::Object;
+use crate::wire::write::{Object, string};
 use crate::{Result, Timestamp};
 use serde::Deserialize;
 use serde_json::Value as Json;
@@ -84,8 +84,7 @@ struct Calling {
 #[derive(Debug)]
 struct Pushed {
     last: u64,
-    /// The head that the push goes on from, and whose log it is.
-    head: u64,
+    /// Whose log it goes on.
     backend_id: Option<String>,
 }
 
@@ -341,10 +340,10 @@ impl Link {
                 self.behind |= gap;
                 self.pulled_at = now;
             }
-            (Ok(()), Some(Pushed { last, head, backend_id })) => {
+            (Ok(()), Some(Pushed { last, backend_id })) => {
                 self.pushes = Failures::default();
                 // Otherwise a pull says where they are.
-                if state.head == head && state.backend_id == backend_id {
+                if state.head == began && state.backend_id == backend_id {
                     commit::confirm::<S>(sql, &mut state, last)?;
                 } else {
                     self.behind |= state.head < last;
@@ -361,11 +360,13 @@ impl Link {
                 }
                 self.others = self.others.saturating_add(1);
             }
-            (Err(Refused::Ahead), Some(Pushed { head, .. })) => {
+            (Err(Refused::Ahead), Some(_)) => {
                 // What it has may have been told of meanwhile.
-                self.behind |= state.head == head;
-                if let Some(count) = self.pushes.add(head) {
-                    self.wait(now, count, "a push is behind, and a pull brings nothing", logs);
+                self.behind |= state.head == began;
+                // The first time a pull is all that is needed.
+                let before = self.pushes.count_at(began) - 1;
+                if before > 0 {
+                    self.wait(now, before, "a push is behind, and a pull brings nothing", logs);
                 }
             }
             (Err(Refused::Ahead), None) => {
@@ -375,8 +376,7 @@ impl Link {
             (Err(Refused::Other(why)), Some(_)) => {
                 // What it says may be that others came before, in words that are not known here.
                 self.behind = true;
-                self.pushes.add(state.head);
-                let count = self.pulls.count + self.pushes.count;
+                let count = self.pushes.count_at(state.head) + self.pulls.count;
                 self.wait(now, count, &format!("a push failed: {why}"), logs);
             }
         }
@@ -385,8 +385,7 @@ impl Link {
 
     fn failed_pull(&mut self, now: Timestamp, head: u64, why: &str, logs: &mut Logs) {
         self.behind = true;
-        self.pulls.add(head);
-        let count = self.pulls.count + self.pushes.count;
+        let count = self.pulls.count_at(head) + self.pushes.count;
         self.wait(now, count, &format!("a pull failed: {why}"), logs);
     }
 
@@ -411,27 +410,23 @@ impl Link {
             return Ok(None);
         }
         let state = log::state(sql)?;
-        let state_head = state.head;
+        let head = state.head;
         let store = server.store_id(store);
         let mut payload = Object::new();
         let (tag, pushed) = if self.behind {
             // What is told from here on counts again.
             self.behind = false;
-            let mut cursor = Object::new();
-            match &state.backend_id {
-                None => drop(cursor.text("_tag", "None")),
-                Some(backend_id) => {
-                    let mut value = Object::new();
-                    value.text("backendId", backend_id);
-                    value.number("eventSequenceNumber", state.head);
-                    cursor.text("_tag", "Some").json("value", &value.end());
-                }
-            }
+            let cursor = maybe(state.backend_id.as_deref().map(|backend_id| {
+                let mut value = Object::new();
+                value.text("backendId", backend_id);
+                value.number("eventSequenceNumber", state.head);
+                value.end()
+            }));
             let Identity { binding, object, .. } = &self.identity;
             let (mut caller, mut context) = (Object::new(), Object::new());
             caller.text("bindingName", binding).text("durableObjectId", object);
             context.json("callerContext", &caller.end());
-            payload.json("cursor", &cursor.end()).json("rpcContext", &context.end());
+            payload.json("cursor", &cursor).json("rpcContext", &context.end());
             ("Pull", None)
         } else {
             let (mut batch, mut last) = (String::new(), state.head);
@@ -455,13 +450,9 @@ impl Link {
             if was {
                 log::set_pushed(sql, last)?;
             }
-            let mut backend_id = Object::new();
-            match &state.backend_id {
-                None => drop(backend_id.text("_tag", "None")),
-                Some(id) => drop(backend_id.text("_tag", "Some").text("value", id)),
-            }
-            payload.list("batch", &batch).json("backendId", &backend_id.end());
-            ("Push", Some(Pushed { last, head: state.head, backend_id: state.backend_id }))
+            let backend_id = maybe(state.backend_id.as_deref().map(json_text));
+            payload.list("batch", &batch).json("backendId", &backend_id);
+            ("Push", Some(Pushed { last, backend_id: state.backend_id }))
         };
         payload.text("storeId", &store);
         self.calls += 1;
@@ -471,21 +462,37 @@ impl Link {
         request.text("_tag", "Request").text("id", &id.to_string());
         request.text("tag", &format!("SyncDoRpc.{tag}")).json("payload", &payload.end());
         request.list("headers", "");
-        let (number, head) = (self.calls, state_head);
+        let number = self.calls;
         self.calling = Some(Calling { number, head, gap: false, pushed, end: None });
-        Ok(Some((self.calls, request.end())))
+        Ok(Some((number, request.end())))
     }
 }
 
 impl Failures {
-    /// Counts a failure; how many there were in a row before it, if any.
-    fn add(&mut self, head: u64) -> Option<u32> {
+    /// Counts a failure at this head; how many there were in a row with it.
+    fn count_at(&mut self, head: u64) -> u32 {
         if self.head != head {
             *self = Self { count: 0, head };
         }
-        self.count += 1;
-        Some(self.count - 1).filter(|count| *count > 0)
+        self.count = self.count.saturating_add(1);
+        self.count
     }
+}
+
+/// Effect's `Option`, of a value that is JSON.
+fn maybe(value: Option<String>) -> String {
+    let mut option = Object::new();
+    match value {
+        None => drop(option.text("_tag", "None")),
+        Some(value) => drop(option.text("_tag", "Some").json("value", &value)),
+    }
+    option.end()
+}
+
+fn json_text(text: &str) -> String {
+    let mut out = String::new();
+    string(&mut out, text);
+    out
 }
 
 /// An event as it is pushed.

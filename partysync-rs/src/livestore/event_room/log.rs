@@ -2,6 +2,7 @@
 //! `_partysync_events`.
 
 use crate::sql::{Sql, Value};
+use crate::store::integer;
 use crate::{Error, Result, Timestamp, params};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -62,9 +63,11 @@ fn same(one: &Json, two: &Json) -> bool {
     }
 }
 
+/// The largest integer that JavaScript holds exactly.
+pub(super) const SAFE: u64 = (1 << 53) - 1;
+
 /// An integer in this that JavaScript does not hold as it is.
 pub(super) fn inexact(json: &Json) -> Option<&Number> {
-    const SAFE: u64 = (1 << 53) - 1;
     match json {
         Json::Number(number) => {
             let size = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
@@ -95,20 +98,17 @@ pub(super) struct State {
     pub(super) ring: Option<Timestamp>,
 }
 
-const TABLES: [&str; 2] = [
+const TABLES: [&str; 3] = [
     "CREATE TABLE _partysync_event (
         seq INTEGER PRIMARY KEY, name TEXT NOT NULL, args TEXT, client TEXT NOT NULL,
         session TEXT NOT NULL, was INTEGER, failed TEXT) STRICT",
+    "CREATE INDEX _partysync_event_was ON _partysync_event (was) WHERE was IS NOT NULL",
     "CREATE TABLE _partysync_events (
         id INTEGER PRIMARY KEY CHECK (id = 1), backend_id TEXT, head INTEGER NOT NULL DEFAULT 0,
         rebuilt_to INTEGER, made_by TEXT NOT NULL, applying INTEGER, alarm INTEGER, due INTEGER,
         ring INTEGER, logs INTEGER NOT NULL DEFAULT 0, client TEXT NOT NULL,
         session TEXT NOT NULL) STRICT",
 ];
-
-fn integer(n: u64) -> Value {
-    Value::Integer(i64::try_from(n).unwrap_or(i64::MAX))
-}
 
 /// Makes the tables where there are none; whether there were none.
 pub(super) fn open(sql: &dyn Sql, made_by: &str, (client, session): (&str, &str)) -> Result<bool> {
@@ -178,12 +178,12 @@ pub(super) fn add(sql: &dyn Sql, event: &Logged) -> Result<()> {
     sql.exec(add, &[integer(*seq_num), name.into(), args, client.into(), session.into()])
 }
 
-/// Events behind this one, so many at most.
-pub(super) fn after(sql: &dyn Sql, seq: u64, most: usize) -> Result<Vec<Logged>> {
-    let events = "SELECT seq, name, args, client, session, was FROM _partysync_event \
-                  WHERE seq > ? ORDER BY seq LIMIT ?";
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    sql.query_map(events, [integer(seq), Value::Integer(most)], |row| {
+/// Events of which this holds, in their order.
+fn select(sql: &dyn Sql, condition: &str, params: &[Value]) -> Result<Vec<Logged>> {
+    let events = format!(
+        "SELECT seq, name, args, client, session, was FROM _partysync_event WHERE {condition}"
+    );
+    sql.query_map(&events, params, |row| {
         let args = row.get::<Option<String>>(2)?.map(RawValue::from_string).transpose();
         Ok(Logged {
             seq_num: row.get::<i64>(0)?.unsigned_abs(),
@@ -203,10 +203,11 @@ pub(super) fn each_after(
     mut seq: u64,
     each: &mut dyn FnMut(Logged) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
-    const AT_ONCE: usize = 16;
+    const AT_ONCE: u32 = 16;
     loop {
-        let events = after(sql, seq, AT_ONCE)?;
-        let more = events.len() == AT_ONCE;
+        let few = &[integer(seq), Value::from(i64::from(AT_ONCE))];
+        let events = select(sql, "seq > ? ORDER BY seq LIMIT ?", few)?;
+        let more = events.len() == AT_ONCE as usize;
         for event in events {
             seq = event.seq_num;
             if each(event)?.is_break() {
@@ -244,12 +245,16 @@ pub(super) fn begin(sql: &dyn Sql, head: u64, client: &str) -> Result<()> {
     sql.exec(client_of, &params![client])
 }
 
-/// Forgets events of this room's own that are in the log.
+/// Forgets events of this room's own that are among these of the log.
 pub(super) fn forget_known(sql: &dyn Sql, head: u64, events: &[&Logged]) -> Result<()> {
-    let own = after(sql, head, usize::MAX)?;
-    for own in own.iter().filter(|own| own.was.is_some()) {
-        if events.iter().any(|event| event.is(own)) {
-            sql.exec("DELETE FROM _partysync_event WHERE seq = ?", &[integer(own.seq_num)])?;
+    for event in events {
+        // Few are of a log that is over, and they are gone when they were pushed again.
+        let maybe = &[integer(head), integer(event.seq_num)];
+        for own in select(sql, "seq > ? AND was = ?", maybe)? {
+            if event.is(&own) {
+                let forget = "DELETE FROM _partysync_event WHERE seq = ?";
+                sql.exec(forget, &[integer(own.seq_num)])?;
+            }
         }
     }
     Ok(())

@@ -18,6 +18,7 @@ pub use event::Event;
 pub use link::{EventInput, EventOutput};
 pub use server::EventServer;
 
+use crate::room::alarm::retry_after;
 use crate::room::{Connection, Level, Limits};
 use crate::{Code, Error, Result, Room, SyncServer};
 use link::Link;
@@ -36,10 +37,6 @@ pub struct Identity {
     /// every life of it.
     pub client: String,
 }
-
-/// How long after the application's `on_alarm` failed it is called again, ms, as in any room.
-const ALARM_RETRY: i64 = 2_000;
-const ALARM_RETRY_MOST: i64 = 60 * 60 * 1_000;
 
 /// The server of an event-sourced room: hooks of an [`EventServer`], and what goes on between its
 /// log and the backend.
@@ -299,7 +296,7 @@ impl<S: EventServer> SyncServer for EventRoom<S> {
         if error.code() == Code::Storage {
             return Err(error);
         }
-        let wait = (ALARM_RETRY << self.failures.get().min(12)).min(ALARM_RETRY_MOST);
+        let wait = retry_after(self.failures.get());
         self.failures.set(self.failures.get().saturating_add(1));
         let what = format!("on_alarm failed, and is called again in {wait} ms: {error}");
         self.logs.borrow_mut().push(what);

@@ -12,7 +12,7 @@ fn name(schema: &Schema) -> String {
 }
 
 fn trigger_name(schema: &Schema, event: &str) -> String {
-    quote(&format!("_partysync_undo_{}_{event}", schema.table))
+    format!("_partysync_undo_{}_{event}", schema.table)
 }
 
 fn columns(schema: &Schema, of: &str) -> String {
@@ -24,7 +24,7 @@ fn columns(schema: &Schema, of: &str) -> String {
 pub(super) fn open(sql: &dyn Sql, schema: &Schema) -> Result<()> {
     let (undo, table) = (name(schema), schema.quoted());
     for event in EVENTS {
-        sql.exec(&format!("DROP TRIGGER IF EXISTS {}", trigger_name(schema, event)), &[])?;
+        sql.exec(&format!("DROP TRIGGER IF EXISTS {}", quote(&trigger_name(schema, event))), &[])?;
     }
     sql.exec(&format!("DROP TABLE IF EXISTS {undo}"), &[])?;
     let key = quote(schema.key()?.name);
@@ -57,7 +57,7 @@ pub(super) fn open(sql: &dyn Sql, schema: &Schema) -> Result<()> {
         ("delete", "BEFORE DELETE", "", &was),
     ];
     for (event, on, when, body) in bodies {
-        let trigger = trigger_name(schema, event);
+        let trigger = quote(&trigger_name(schema, event));
         sql.exec(&format!("CREATE TRIGGER {trigger} {on} ON {table}{when} BEGIN {body} END"), &[])?;
     }
     Ok(())
@@ -65,10 +65,7 @@ pub(super) fn open(sql: &dyn Sql, schema: &Schema) -> Result<()> {
 
 /// Whether the triggers of a record are there.
 pub(super) fn is_open(sql: &dyn Sql, schema: &Schema) -> Result<bool> {
-    let names: Vec<_> = EVENTS
-        .iter()
-        .map(|event| literal(&format!("_partysync_undo_{}_{event}", schema.table)))
-        .collect();
+    let names = EVENTS.map(|event| literal(&trigger_name(schema, event)));
     let there = format!(
         "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND name IN ({})",
         names.join(", ")

@@ -8,6 +8,7 @@
 
 mod client;
 mod deliver;
+pub mod made;
 mod remote;
 mod room;
 mod step;

@@ -1,70 +1,16 @@
 //! An event-sourced room as a client of the store: the one that ships, on a database of its own.
 
-use super::client::STORE;
-use partysync::livestore::{EventInput, EventOutput, EventRoom, EventServer, Identity};
-use partysync::sql::Sql;
+use super::made::{Made, MadeAction, Makes};
+use partysync::Result;
+use partysync::livestore::{EventInput, EventOutput, EventRoom, Identity};
 use partysync::testing::TestRoom;
-use partysync::{Action, Draft, Event, Record, Reduce, Result, Room, SyncServer, params};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-/// What was committed, in the order of the log.
-#[derive(Record, Clone, Debug)]
-#[record(table = "made")]
-struct Made {
-    #[record(key)]
-    place: i64,
-    id: i64,
-}
-
-#[derive(Action, Clone, Debug)]
-#[action(record = Made)]
-enum MadeAction {
-    #[action(custom)]
-    Make { id: i64 },
-}
-
-impl Reduce for MadeAction {
-    fn reduce_custom(&self, _: &mut Draft<'_, Made>) -> Result<()> {
-        Ok(())
-    }
-}
-
-#[derive(Event, Clone, Debug)]
-enum MadeEvent {
-    #[event(name = "made")]
-    Made { id: i64 },
-}
-
-struct Server;
-
-impl SyncServer for Server {
-    type Action = MadeAction;
-
-    fn on_action(&self, room: &mut Room<'_, Self>, action: MadeAction) -> Result<()> {
-        let MadeAction::Make { id } = action;
-        self.commit(room, MadeEvent::Made { id })
-    }
-}
-
-impl EventServer for Server {
-    type Event = MadeEvent;
-
-    fn materialize(&self, sql: &dyn Sql, event: &MadeEvent) -> Result<()> {
-        let MadeEvent::Made { id } = event;
-        let add = "INSERT INTO made (place, id) SELECT coalesce(max(place), 0) + 1, ? FROM made";
-        sql.exec(add, &params![id])
-    }
-
-    fn store_id(&self, _: &str) -> String {
-        STORE.to_owned()
-    }
-}
-
 /// A room, and what its driver has to do.
 pub(crate) struct Node {
-    room: TestRoom<EventRoom<Server>>,
+    room: TestRoom<EventRoom<Makes>>,
     asks: Rc<Cell<bool>>,
     /// Calls that are to be made.
     pub(crate) calls: VecDeque<(u64, String)>,
@@ -81,7 +27,7 @@ impl Node {
     /// When SQLite cannot be opened.
     pub(crate) fn new(name: &str) -> Self {
         let (binding, object, client) = ("OBJECT".to_owned(), name.to_owned(), name.to_owned());
-        let server = EventRoom::new(Server, Identity { binding, object, client });
+        let server = EventRoom::new(Makes, Identity { binding, object, client });
         let asks = Rc::new(Cell::new(false));
         let asked = asks.clone();
         server.on_commit(move || asked.set(true));
@@ -94,12 +40,12 @@ impl Node {
 
     /// Hands in something, and what there is to do because of it.
     pub(crate) fn input(&mut self, input: EventInput) -> Result<(), String> {
-        let request = EventRoom::<Server>::input(input);
+        let request = EventRoom::<Makes>::input(input);
         let mut response = self.room.request(request).map_err(|error| error.to_string())?;
         if !response.status().is_success() {
             return Err(format!("the room fails: {:?}", self.room.take_logged()));
         }
-        for output in EventRoom::<Server>::outputs(&mut response) {
+        for output in EventRoom::<Makes>::outputs(&mut response) {
             match output {
                 EventOutput::Call(number, message) => self.calls.push_back((number, message)),
                 EventOutput::Again => self.asks.set(true),
