@@ -48,7 +48,9 @@ pub mod __private;
 #[doc(hidden)]
 #[must_use]
 pub fn __mutated(protection: &str) -> bool {
-    cfg!(partysync_mutations) && std::env::var("PARTYSYNC_MUTATION").is_ok_and(|m| m == protection)
+    static MISSING: std::sync::LazyLock<Option<String>> =
+        std::sync::LazyLock::new(|| std::env::var("PARTYSYNC_MUTATION").ok());
+    cfg!(partysync_mutations) && MISSING.as_deref() == Some(protection)
 }
 
 pub use action::{Action, Draft, RecordAction, Reduce, Tables};

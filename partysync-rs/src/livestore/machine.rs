@@ -7,7 +7,7 @@ use super::push::{Stage, Waiting};
 use super::server::{Caller, Limits, Transport};
 use super::span;
 use super::subscriber::{Subscriber, Subscription};
-use super::table::Context;
+use super::table::{Context, Page};
 use crate::room::rate::Rate;
 use crate::room::{Incoming, Level, Slot};
 use crate::{Error, Timestamp, wire};
@@ -47,6 +47,9 @@ pub struct Machine {
     pub(super) sent: usize,
     /// What goes on in the next turn.
     pub(super) hungry: VecDeque<Reader>,
+    /// The last push, with the number that it came behind, while some of `hungry` wait for it: the
+    /// log may be far away.
+    pub(super) latest: Option<(u64, Page)>,
     /// Whether requests that their clients trace are told of, and those that are under way.
     pub(super) traces: bool,
     pub(super) spans: Vec<span::Open>,
@@ -124,6 +127,7 @@ impl Machine {
             effects: VecDeque::new(),
             sent: 0,
             hungry: VecDeque::new(),
+            latest: None,
             traces: false,
             spans: Vec::new(),
         };
@@ -267,7 +271,9 @@ impl Machine {
     /// The turn is over: what has to outlive it is kept.
     pub fn end_turn(&mut self) {
         self.sent = 0;
-        if !self.hungry.is_empty() {
+        if self.hungry.is_empty() {
+            self.latest = None;
+        } else {
             self.effects.push_back(Effect::Again);
         }
         self.keep_subscribers();

@@ -205,6 +205,9 @@ impl Machine {
             // The rest is for the next turn.
             return self.hungry.push_back(Reader::Pull(who, id));
         }
+        if let Some(page) = self.at_hand(after, head) {
+            return self.send_page(who, &id, page);
+        }
         let Some(pull) = self.following(who, |pull| pull.id == id) else { return };
         pull.stage = Stage::Reading;
         let upto = if crate::__mutated("livestore_upto") { u64::MAX } else { head };
@@ -215,6 +218,12 @@ impl Machine {
             after,
             upto,
         }));
+    }
+
+    /// The last push, if that is what comes behind `after`.
+    fn at_hand(&self, after: u64, head: u64) -> Option<Page> {
+        let (before, page) = self.latest.as_ref()?;
+        (*before == after && page.last == head).then(|| page.clone())
     }
 
     /// A page was read.
@@ -385,6 +394,10 @@ impl Machine {
                     }
                 }
             }
+        }
+        if small && !self.hungry.is_empty() {
+            let page = Page { events: batch.clone(), count: head - before, last: head };
+            self.latest = Some((before, page));
         }
         if told {
             self.told(batch, 0, None);

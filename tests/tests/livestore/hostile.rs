@@ -1,9 +1,13 @@
 //! What bad input gets: a failure or a close with a code, and nothing half-written.
 
 use crate::harness::{Plain, STORE, Store, caller, event, exit, pull, push, request};
-use partysync::livestore::{Input, Transport};
-use partysync::room::Incoming;
+use partysync::Timestamp;
+use partysync::livestore::{Effect, Input, Open, Transport};
+use partysync::room::{Incoming, Slot};
+use partysync::sql::Sqlite;
 use serde_json::{Value as Json, json};
+use std::collections::BTreeSet;
+use std::rc::Rc;
 
 fn unknown<'f>(frames: &'f [Json], id: &str) -> &'f str {
     let error = &exit(frames, id).unwrap()["cause"]["error"];
@@ -225,6 +229,55 @@ fn a_turn_holds_a_bound_of_bytes_and_the_rest_follows() {
     for n in 0..16 {
         assert_eq!(crate::harness::seqs(&frames, &n.to_string()), [1, 2, 3]);
     }
+}
+
+fn frame(slot: Slot, text: &str) -> Input<'_> {
+    Input::Frame(slot, Incoming::Text(text))
+}
+
+/// A log that is elsewhere is asked once for all that a turn has no room to send.
+#[test]
+fn what_was_pushed_is_not_read_again_for_each_of_many_that_follow() {
+    let db = Sqlite::in_memory().unwrap();
+    let server = Rc::new(Plain);
+    let now = Timestamp::from_millis(1_764_000_000_000);
+    let mut open = Open::elsewhere(&*server, &db, STORE, "backend", 0, now, Vec::new()).unwrap();
+    let pulls: Vec<_> = (0..16).map(|n| pull(&n.to_string(), true, None)).collect();
+    let mut inputs: Vec<_> = pulls.iter().map(|pull| frame(Slot(0), pull)).collect();
+    inputs.insert(0, Input::Connect(caller(Transport::WebSocket)));
+    open.turn(&server, &db, now, inputs);
+    let mut large = event(1);
+    large["args"] = json!("x".repeat(890_000));
+    let push = json!({"storeId": STORE, "batch": [large.clone()], "backendId": {"_tag": "None"}});
+    let push = request("p", "Push", push);
+    let turn = open.turn(&server, &db, now, [frame(Slot(0), &push)]);
+    assert!(matches!(turn.effects.as_slice(), [Effect::Append(..), ..]), "{turn:?}");
+    let (mut sent, mut turns) = (BTreeSet::new(), 0);
+    let mut next = vec![Input::Appended(Ok(()))];
+    loop {
+        let turn = open.turn(&server, &db, now, next);
+        turns += 1;
+        let mut again = false;
+        for effect in turn.effects {
+            match effect {
+                Effect::Send(_, text) => {
+                    let frame: serde_json::Value = serde_json::from_str(&text).unwrap();
+                    if frame["_tag"] == "Chunk" {
+                        assert_eq!(frame["values"][0]["batch"][0]["eventEncoded"], large);
+                        assert!(sent.insert(frame["requestId"].to_string()), "{}", text.len());
+                    }
+                }
+                Effect::Again => again = true,
+                Effect::Read(reading) => panic!("it reads what it has: {reading:?}"),
+                _ => {}
+            }
+        }
+        if !again {
+            break;
+        }
+        next = Vec::new();
+    }
+    assert_eq!((sent.len(), turns), (16, 2));
 }
 
 #[test]

@@ -1,0 +1,208 @@
+//! What the room says to its backend, and what comes of answers that fail, or are not there.
+
+use super::{ItemAction, ItemEvent, Items, World, created};
+use crate::harness::{Plain, Store};
+use partysync::livestore::{EventInput, EventOutput, EventRoom, EventServer};
+use partysync::sql::Sql;
+use partysync::testing::TestRoom;
+use partysync::{Error, Result, Room, SyncServer};
+use serde_json::json;
+
+#[test]
+fn a_backend_that_was_wiped_is_followed_and_given_what_it_never_had() {
+    let mut world = World::new(2);
+    world.settle();
+    world.nodes[0].create("old");
+    world.settle();
+    world.nodes[0].create("not pushed");
+    let now = std::mem::replace(&mut world.store, Store::another(Plain)).now;
+    world.store.now = now;
+    world.foreign(&[created("new")]);
+    // Who is not told of it asks when it has something to say.
+    world.nodes[1].create("of the other");
+    world.settle();
+    for node in &world.nodes {
+        assert_eq!(node.ids(), ["new", "not pushed", "of the other"], "{}", node.name);
+    }
+    world.check();
+}
+
+#[test]
+fn a_push_that_is_refused_comes_again_later_each_time_and_by_the_alarm() {
+    let mut world = World::new(1);
+    world.settle();
+    world.nodes[0].create("a");
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        let (number, _) = world.nodes[0].calls.pop_front().expect("a call");
+        let error = EventInput::Ended(number, Err(Error::retry("it cannot be reached")));
+        world.nodes[0].input(error);
+        let began = world.nodes[0].room.now();
+        while world.nodes[0].calls.is_empty() {
+            let at = world.nodes[0].room.next_alarm().expect("an alarm");
+            let wait = at.as_millis() - world.nodes[0].room.now().as_millis();
+            world.advance(wait.max(1));
+            world.nodes[0].ring();
+        }
+        waits.push(world.nodes[0].room.now().as_millis() - began.as_millis());
+    }
+    assert_eq!(waits[..4], [1_000, 2_000, 4_000, 8_000]);
+    assert_eq!(waits[8], 60_000);
+    world.settle();
+    assert_eq!(world.log().len(), 1);
+}
+
+#[test]
+fn a_room_that_sleeps_with_events_to_push_is_woken_by_its_alarm() {
+    let mut world = World::new(1);
+    world.settle();
+    let node = &mut world.nodes[0];
+    // The process ends before anything is pushed.
+    node.room.act(ItemAction::Create { id: "a".into(), text: String::new() }).unwrap();
+    assert!(node.room.next_alarm().is_some());
+    node.room.hibernate().unwrap();
+    world.advance(60_000);
+    world.alarms();
+    world.settle();
+    assert_eq!(world.log().len(), 1);
+}
+
+#[test]
+fn a_room_that_has_nothing_to_do_does_not_ring() {
+    let mut world = World::new(1);
+    world.settle();
+    world.nodes[0].create("a");
+    world.settle();
+    // What the framework forgets after days is its own business.
+    let rings = |world: &World| {
+        let (at, now) = (world.nodes[0].room.next_alarm(), world.nodes[0].room.now());
+        at.is_some_and(|at| at.as_millis() - now.as_millis() < 24 * 60 * 60 * 1_000)
+    };
+    assert!(!rings(&world));
+    // Also when it has slept, and asked whether it lacks anything.
+    world.nodes[0].restart();
+    world.settle();
+    assert!(!rings(&world));
+}
+
+#[test]
+fn a_log_that_lacks_events_is_not_asked_for_them_without_a_wait() {
+    let mut world = World::new(1);
+    world.settle();
+    world.foreign(&[created("a"), created("b"), created("c")]);
+    world.store.calls.clear();
+    let lost = "DELETE FROM eventlog_7_store_1 WHERE seqNum = 2";
+    let sql: &dyn Sql = &world.store.db;
+    sql.exec(lost, &[]).unwrap();
+    world.nodes[0].restart();
+    let mut calls = 0;
+    for _ in 0..100 {
+        calls += usize::from(!world.nodes[0].calls.is_empty());
+        world.serve(0, usize::MAX);
+        world.hear(0);
+    }
+    // What is there before the gap is taken, and then it waits.
+    assert!(calls <= 3, "{calls}");
+    let logs = &world.nodes[0].logs;
+    assert!(logs.iter().any(|log| log.contains("lacks events")), "{logs:?}");
+}
+
+#[test]
+fn an_alarm_of_the_applications_that_fails_keeps_no_push_waiting() {
+    #[derive(Default)]
+    struct Fails;
+    impl SyncServer for Fails {
+        type Action = ItemAction;
+        fn on_action(&self, room: &mut Room<'_, Self>, action: ItemAction) -> Result<()> {
+            let ItemAction::Create { id, text } = action else { return Ok(()) };
+            room.set_alarm(room.now());
+            self.commit(room, ItemEvent::Created { id, text })
+        }
+        fn on_alarm(&self, _: &mut Room<'_, Self>) -> Result<()> {
+            Err(Error::reject("never"))
+        }
+    }
+    impl EventServer for Fails {
+        type Event = ItemEvent;
+        fn materialize(&self, sql: &dyn Sql, event: &ItemEvent) -> Result<()> {
+            Items::default().materialize(sql, event)
+        }
+    }
+    let mut room = TestRoom::new(EventRoom::of_test(Fails)).unwrap();
+    room.act(ItemAction::Create { id: "a".into(), text: String::new() }).unwrap();
+    for _ in 0..12 {
+        let at = room.next_alarm().expect("an alarm");
+        assert!(at.as_millis() - room.now().as_millis() <= 30_000, "the push waits for the alarm");
+        room.advance_millis((at.as_millis() - room.now().as_millis()).max(0));
+        room.alarm().unwrap();
+    }
+    let mut answer = room.request(EventRoom::<Fails>::input(EventInput::Go)).unwrap();
+    let outputs = EventRoom::<Fails>::outputs(&mut answer);
+    assert!(
+        outputs
+            .iter()
+            .any(|output| matches!(output, EventOutput::Log(_, log) if log.contains("never"))),
+        "{outputs:?}"
+    );
+}
+
+#[test]
+fn a_request_from_outside_hands_nothing_in() {
+    let mut world = World::new(1);
+    let response = world.nodes[0].room.request(http::Request::new(b"Go".to_vec())).unwrap();
+    assert_eq!(response.status(), 404);
+}
+
+#[test]
+fn a_push_of_many_goes_in_parts() {
+    let mut world = World::new(1);
+    world.settle();
+    for n in 0..250 {
+        world.nodes[0].create(&format!("{n:03}"));
+    }
+    world.settle();
+    assert_eq!(world.log().len(), 250);
+    world.check();
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_is_a_failure_and_asked_for_again_later() {
+    let mut world = World::new(1);
+    world.foreign(&[created("a")]);
+    let (number, _) = world.nodes[0].calls.pop_front().expect("a pull");
+    let chunk = r#"{"_tag":"Chunk","requestId":"0","values":[{"batch":[{"eventEncoded":5}]}]}"#;
+    world.nodes[0].input(EventInput::Message(number, chunk.to_owned()));
+    let exit = r#"{"_tag":"Exit","requestId":"0","exit":{"_tag":"Success"}}"#;
+    world.nodes[0].input(EventInput::Message(number, exit.to_owned()));
+    world.nodes[0].input(EventInput::Ended(number, Ok(())));
+    assert!(world.nodes[0].calls.is_empty(), "it waits");
+    let logs = &world.nodes[0].logs;
+    assert!(logs.iter().any(|log| log.contains("cannot be read")), "{logs:?}");
+    world.settle();
+    assert_eq!(world.nodes[0].ids(), ["a"]);
+    world.check();
+}
+
+#[test]
+fn a_push_that_is_refused_in_unknown_words_is_followed_by_a_pull() {
+    let mut world = World::new(1);
+    world.settle();
+    world.nodes[0].create("own");
+    world.foreign(&[created("a")]);
+    // The room is not told of it.
+    world.store.calls.clear();
+    let (number, call) = world.nodes[0].calls.pop_front().expect("a push");
+    assert!(call.contains("SyncDoRpc.Push"), "{call}");
+    let failure = json!({"_tag": "Exit", "requestId": "1", "exit": {"_tag": "Failure",
+        "cause": {"_tag": "Fail", "error": {"_tag": "SomeOtherError", "message": "behind"}}}});
+    world.nodes[0].input(EventInput::Message(number, failure.to_string()));
+    world.nodes[0].input(EventInput::Ended(number, Ok(())));
+    assert!(world.nodes[0].calls.is_empty(), "it waits");
+    world.advance(1_000);
+    world.nodes[0].ring();
+    let (_, call) = &world.nodes[0].calls[0];
+    assert!(call.contains("SyncDoRpc.Pull"), "{call}");
+    world.settle();
+    assert_eq!(world.nodes[0].ids(), ["a", "own"]);
+    world.check();
+}
