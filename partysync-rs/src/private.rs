@@ -308,8 +308,11 @@ pub fn take_argument<T: DeserializeOwned>(
     event: &str,
     argument: &str,
 ) -> Result<T> {
-    let wrong = |error: Error| Error::new(Code::InvalidValue, error.message());
-    take_json(args, event, argument).map_err(wrong)
+    let taken = take_json(args, event, argument).map_err(|error| match args.get(argument) {
+        Some(_) => error,
+        None => missing(event, argument),
+    });
+    taken.map_err(|error| Error::new(Code::InvalidValue, error.message()))
 }
 
 fn find_nul(json: &Json) -> Option<&str> {

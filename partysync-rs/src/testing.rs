@@ -1,4 +1,5 @@
-//! [`TestRoom`]: a server's hooks under plain `cargo test`, on real SQLite.
+//! [`TestRoom`]: a server's hooks under plain `cargo test`, on real SQLite. With the feature
+//! `livestore`, `TestBackend` is what an event-sourced room follows.
 
 use crate::room::turn::Local;
 use crate::room::{Connection, Effect, Event, Incoming, Machine, Opening, Slot};
@@ -7,6 +8,9 @@ use crate::wire::v2::{Ack, ClientFrame, Hello, Push, PushAction, ServerFrame, Su
 use crate::{Action, Code, Error, Protocol, Record, Result, SyncServer, Timestamp};
 use futures::executor::block_on;
 use std::collections::BTreeMap;
+
+#[cfg(feature = "livestore")]
+pub use crate::livestore::testing::TestBackend;
 
 /// The connection and the client that [`TestRoom::act`] is.
 const OWN: &str = "self";

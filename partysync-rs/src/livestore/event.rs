@@ -1,14 +1,13 @@
 //! Events as clients send them.
 
 use super::envelope::Failure;
+use super::json::unreadable;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// The most bytes of an event's JSON. LiveStore's own clients send none that is larger, and its
 /// own server can send none: an event that is taken and cannot be pulled stops every client.
 pub(super) const EVENT_BYTES: usize = 900_000;
-/// How deep arguments lie in each other at most.
-const DEPTH: usize = 64;
 /// The most bytes of a name, a client's or a session's id.
 const NAME_BYTES: usize = 1_000;
 
@@ -62,43 +61,6 @@ impl Event {
         }
         Ok(())
     }
-}
-
-/// Why not every client could read this JSON: it goes through parsers with limits of their own.
-pub(super) fn unreadable(json: &str) -> Option<&'static str> {
-    let (mut depth, mut bytes) = (0_usize, json.bytes().enumerate());
-    while let Some((at, byte)) = bytes.next() {
-        match byte {
-            b'"' => loop {
-                match bytes.next()?.1 {
-                    b'"' => break,
-                    b'\\' => drop(bytes.next()),
-                    _ => {}
-                }
-            },
-            b'[' | b'{' => {
-                depth += 1;
-                if depth > DEPTH {
-                    return Some("lie too deep in each other");
-                }
-            }
-            b']' | b'}' => depth -= 1,
-            // Only a number with an exponent may be too large for what JavaScript knows.
-            b'e' | b'E'
-                if json.as_bytes().get(at.wrapping_sub(1)).is_some_and(|b| b.is_ascii_digit()) =>
-            {
-                let number = |byte: &u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
-                let (before, after) = json.as_bytes().split_at_checked(at)?;
-                let start = before.iter().rposition(|byte| !number(byte)).map_or(0, |at| at + 1);
-                let end = at + after.iter().position(|byte| !number(byte)).unwrap_or(after.len());
-                if json.get(start..end)?.parse::<f64>().is_ok_and(f64::is_infinite) {
-                    return Some("hold a number that is too large");
-                }
-            }
-            _ => {}
-        }
-    }
-    None
 }
 
 /// Looks whether a batch goes on behind `head`, one event behind the other.

@@ -43,6 +43,8 @@ pub struct Machine {
     pub(super) dirty: BTreeSet<Slot>,
     alarm: Option<Timestamp>,
     pub(super) effects: VecDeque<Effect>,
+    /// Bytes that connections were sent and have not acknowledged.
+    pub(super) unread: usize,
     /// Bytes that this turn has sent.
     pub(super) sent: usize,
     /// What goes on in the next turn.
@@ -125,6 +127,7 @@ impl Machine {
             dirty: BTreeSet::new(),
             alarm: None,
             effects: VecDeque::new(),
+            unread: 0,
             sent: 0,
             hungry: VecDeque::new(),
             latest: None,
@@ -141,7 +144,7 @@ impl Machine {
         machine.go_on_all();
         machine.resubscribe(subscribers);
         if lost {
-            machine.unsubscribe_all();
+            machine.part_with_all();
         }
         machine.plan_alarm();
         machine
@@ -450,7 +453,7 @@ impl Machine {
         match context {
             Ok(context) => {
                 self.context = context;
-                self.unsubscribe_all();
+                self.part_with_all();
                 self.close_all("the log was emptied");
             }
             Err(error) => {
@@ -464,7 +467,7 @@ impl Machine {
     /// How many sockets and calls are open, and how many objects follow by calls.
     #[must_use]
     pub fn followers(&self) -> (usize, usize) {
-        (self.open().len(), self.subscriptions.len())
+        (self.open().len(), self.subscribed())
     }
 
     fn close_all(&mut self, reason: &'static str) {
@@ -513,9 +516,18 @@ impl Machine {
         self.finish(who);
     }
 
+    /// What a connection has not acknowledged is with it no more.
+    fn forget_unread(&mut self, slot: Slot) {
+        let connection = self.slots.get(slot.0 as usize).and_then(Option::as_ref);
+        let following = connection.into_iter().flat_map(|connection| &connection.following);
+        let unread: usize = following.map(Following::unread).sum();
+        self.unread = self.unread.saturating_sub(unread);
+    }
+
     /// Whatever had this slot is gone.
     fn free(&mut self, slot: Slot) {
         self.end_spans_of(slot);
+        self.forget_unread(slot);
         if let Some(place) = self.slots.get_mut(slot.0 as usize) {
             *place = None;
             self.dirty.remove(&slot);
@@ -558,7 +570,10 @@ impl Machine {
             }
             return self.finish(who);
         }
-        connection.following.clear();
+        self.forget_unread(slot);
+        if let Some(connection) = self.get_mut(slot) {
+            connection.following.clear();
+        }
         self.end_spans_of(slot);
         let Some(connection) = self.get_mut(slot) else { return };
         (connection.closing, connection.quiet_since) = (true, None);

@@ -15,6 +15,7 @@ mod envelope;
 mod event;
 pub(crate) mod event_room;
 mod io;
+mod json;
 mod kept;
 mod log;
 mod machine;
@@ -25,6 +26,8 @@ mod server;
 mod span;
 mod subscriber;
 mod table;
+#[cfg(feature = "testing")]
+pub(crate) mod testing;
 mod turn;
 
 pub use envelope::{Cursor, Id, PING, PONG, refusal};

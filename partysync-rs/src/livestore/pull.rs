@@ -8,14 +8,19 @@ use super::table::{self, Page};
 use crate::room::Level;
 use crate::{Code, Error, Result, Timestamp, wire};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 /// So many chunks of a catch-up are under way at a time.
-const WINDOW: u32 = 4;
+const WINDOW: usize = 4;
 /// A turn sends about so many bytes: they are all in memory until it ends.
 pub(super) const TURN_BYTES: usize = 8 * 1024 * 1024;
 /// So many are not acknowledged before a live pull is sent no more until it has caught up.
-const BEHIND: u32 = 16;
+const BEHIND: usize = 16;
+/// About so many bytes that were not acknowledged a connection has at most: the runtime holds them.
+const CONNECTION_UNREAD: usize = 4 * 1024 * 1024;
+/// With so many in all, a connection is sent more only when it has acknowledged everything.
+const UNREAD: usize = 32 * 1024 * 1024;
 
 /// A pull that goes on.
 #[derive(Debug)]
@@ -25,8 +30,8 @@ pub(super) struct Following {
     at: u64,
     /// Where it ends; `None` for a live one.
     end: Option<u64>,
-    /// Chunks without an acknowledgement.
-    unread: u32,
+    /// The bytes of chunks without an acknowledgement; none are known of those of an earlier life.
+    unread: VecDeque<usize>,
     stage: Stage,
     /// When its hook was asked.
     asked_at: Timestamp,
@@ -76,6 +81,7 @@ impl Following {
     /// A pull of an earlier life, for which the log ended at `head`.
     pub(super) fn woken(Kept { id, at, end, new }: Kept, head: u64) -> Self {
         let (at, unread) = at.unwrap_or((head, 0));
+        let unread = std::iter::repeat_n(0, (unread as usize).min(BEHIND)).collect();
         let stage = if new { Stage::New } else { Stage::Sent };
         Self { id, at, end, unread, stage, asked_at: Timestamp::default(), then: None }
     }
@@ -84,9 +90,20 @@ impl Following {
     pub(super) fn kept(&self, head: u64) -> Kept {
         let new = matches!(self.stage, Stage::New | Stage::Asked(_));
         let behind = self.at != head && !crate::__mutated("livestore_behind");
-        let at = (new || behind).then_some((self.at, self.unread));
+        let unread = u32::try_from(self.unread.len()).unwrap_or(u32::MAX);
+        let at = (new || behind).then_some((self.at, unread));
         Kept { id: self.id.clone(), at, end: self.end, new }
     }
+
+    /// The bytes that it was sent and has not acknowledged.
+    pub(super) fn unread(&self) -> usize {
+        self.unread.iter().sum()
+    }
+}
+
+/// Whether a connection with so many unread bytes, of so many in all, may be sent more.
+fn room(unread: usize, all: usize) -> bool {
+    unread == 0 || (unread < CONNECTION_UNREAD && all < UNREAD)
 }
 
 impl Machine {
@@ -133,7 +150,8 @@ impl Machine {
         let (ticket, end) = (self.tickets, (!live).then_some(head));
         let live = live || then.is_some();
         let (stage, asked_at) = (Stage::Asked(ticket), self.now);
-        let following = Following { id, at, end, unread: 0, stage, asked_at, then };
+        let unread = VecDeque::new();
+        let following = Following { id, at, end, unread, stage, asked_at, then };
         if let Some(connection) = self.who_mut(who) {
             connection.following.push(following);
         }
@@ -169,6 +187,7 @@ impl Machine {
         let place = connection.following.iter().position(|pull| pull.id == *id);
         let Some(place) = place else { return };
         let ended = connection.following.remove(place);
+        self.unread = self.unread.saturating_sub(ended.unread());
         self.dirty.insert(who.slot);
         match failure {
             Some(failure) => self.fail(who, id, failure),
@@ -183,13 +202,16 @@ impl Machine {
 
     /// Sends a pull what it lacks, if it takes more.
     fn go_on(&mut self, who: Who, id: &Id) {
-        let head = self.context.head;
+        let (head, room) = (self.context.head, self.has_room(who));
         let Some(pull) = self.following(who, |pull| pull.id == *id) else { return };
-        let takes = matches!(pull.stage, Stage::New | Stage::Sent) && pull.unread < WINDOW;
+        let takes = matches!(pull.stage, Stage::New | Stage::Sent) && pull.unread.len() < WINDOW;
         if !takes {
             return;
         }
         let (after, all) = (pull.at, pull.at >= pull.end.unwrap_or(head));
+        if !all && !room {
+            return;
+        }
         if all && pull.stage == Stage::New {
             pull.stage = Stage::Sent;
             return self.send_page(who, id, Page { last: after, ..Page::default() });
@@ -218,6 +240,13 @@ impl Machine {
             after,
             upto,
         }));
+    }
+
+    /// Whether a connection may be sent more before it acknowledges something.
+    fn has_room(&mut self, who: Who) -> bool {
+        let all = self.unread;
+        let Some(connection) = self.who_mut(who) else { return false };
+        room(connection.following.iter().map(Following::unread).sum(), all)
     }
 
     /// The last push, if that is what comes behind `after`.
@@ -308,12 +337,14 @@ impl Machine {
         let caller = connection.caller.clone();
         let Some(pull) = self.following(who, |pull| pull.id == *id) else { return };
         pull.at = page.last;
-        pull.unread += 1;
         let remaining = pull.end.unwrap_or(head).saturating_sub(pull.at);
         let call = Some(id).filter(|_| caller.transport == Transport::Rpc);
         let value = envelope::page(&page.events, remaining, &backend_id, call);
+        let chunk = envelope::chunk(id, &value);
+        pull.unread.push_back(chunk.len());
+        self.unread += chunk.len();
         self.dirty.insert(who.slot);
-        self.send(who, envelope::chunk(id, &value));
+        self.send(who, chunk);
         self.end_span(who, id, None);
         self.told(page.events, remaining, Some(caller));
         self.go_on(who, id);
@@ -327,13 +358,13 @@ impl Machine {
 
     /// A client has read a chunk.
     pub(super) fn acknowledged(&mut self, who: Who, id: &Id) {
-        let head = self.context.head;
+        let (head, had_room) = (self.context.head, self.has_room(who));
         let Some(connection) = self.who_mut(who) else { return };
         let Some(pull) = connection.following.iter_mut().find(|pull| pull.id == *id) else {
             return;
         };
-        if pull.unread > 0 {
-            pull.unread -= 1;
+        let read = pull.unread.pop_front();
+        if read.is_some() {
             let behind = pull.at != head;
             // It answers what was sent, and costs its client nothing.
             connection.rate.give_back();
@@ -342,7 +373,18 @@ impl Machine {
                 self.dirty.insert(who.slot);
             }
         }
-        self.go_on(who, id);
+        self.unread = self.unread.saturating_sub(read.unwrap_or_default());
+        if had_room {
+            return self.go_on(who, id);
+        }
+        // The connection's other pulls may have waited for this.
+        self.go_on_connection(who);
+    }
+
+    fn go_on_connection(&mut self, who: Who) {
+        let Some(connection) = self.who_mut(who) else { return };
+        let ids: Vec<_> = connection.following.iter().map(|pull| pull.id.clone()).collect();
+        ids.iter().for_each(|id| self.go_on(who, id));
     }
 
     /// A part of a call's answer has been passed on.
@@ -364,19 +406,24 @@ impl Machine {
         let value = envelope::page(&batch, 0, &backend_id, None);
         let small = batch.len() <= self.limits.page_bytes;
         let mut told = self.publish_by_calls(before, Some(&*value).filter(|_| small));
-        let mut sent = self.sent;
+        let (mut sent, mut all_unread) = (self.sent, self.unread);
         for (slot, serial) in self.open() {
             let who = Who { slot, serial };
             let Some(connection) = self.who_mut(who) else { continue };
             let mut frames = Vec::new();
+            let mut unread = connection.following.iter().map(Following::unread).sum();
             for pull in &mut connection.following {
                 let all = pull.at == before || crate::__mutated("livestore_once");
                 let takes = pull.end.is_none() && pull.stage == Stage::Sent && all;
-                if takes && small && pull.unread < BEHIND && sent <= TURN_BYTES {
+                let reads = pull.unread.len() < BEHIND && room(unread, all_unread);
+                if takes && small && reads && sent <= TURN_BYTES {
+                    let chunk = envelope::chunk(&pull.id, &value);
                     pull.at = head;
-                    pull.unread += 1;
-                    sent += value.len();
-                    frames.push(Ok(envelope::chunk(&pull.id, &value)));
+                    pull.unread.push_back(chunk.len());
+                    sent += chunk.len();
+                    unread += chunk.len();
+                    all_unread += chunk.len();
+                    frames.push(Ok(chunk));
                 } else if takes {
                     frames.push(Err(pull.id.clone()));
                 }
@@ -385,6 +432,7 @@ impl Machine {
                 match frame {
                     Ok(frame) => {
                         told = true;
+                        self.unread += frame.len();
                         self.send(who, frame);
                     }
                     Err(id) => {
@@ -407,14 +455,7 @@ impl Machine {
     /// The log may hold more than was known.
     pub(super) fn go_on_all(&mut self) {
         for (slot, serial) in self.open() {
-            let who = Who { slot, serial };
-            let ids: Vec<_> = match self.who_mut(who) {
-                Some(connection) => {
-                    connection.following.iter().map(|pull| pull.id.clone()).collect()
-                }
-                None => continue,
-            };
-            ids.iter().for_each(|id| self.go_on(who, id));
+            self.go_on_connection(Who { slot, serial });
         }
         self.call_all();
     }

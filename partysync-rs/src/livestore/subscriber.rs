@@ -20,6 +20,9 @@ const RETRY_MOST: i64 = 300_000;
 const LOST: i64 = 24 * 60 * 60 * 1_000;
 /// A call that was under way when the object was rebuilt is made again after this, ms.
 const UNDER_WAY: i64 = 30_000;
+/// The place of a subscriber whose log is over: it is called once more, so that it pulls and hears
+/// of another one.
+const OVER: u64 = i64::MAX.unsigned_abs();
 /// So many subscriptions of one object are kept: one that was rebuilt subscribes anew, and leaves
 /// those of its earlier lives behind.
 const OF_ONE: usize = 4;
@@ -64,10 +67,15 @@ impl Subscription {
         Reached { at, failing_since, subscribed_at }
     }
 
+    /// Whether there is something to call it with.
+    fn lacks(&self, head: u64) -> bool {
+        self.at < head || self.at == OVER
+    }
+
     /// When something is to be done for it, if nothing happens before.
     fn due(&self, head: u64, now: Timestamp) -> Option<Timestamp> {
         match self.stage {
-            Stage::Idle => (self.at < head).then_some(self.not_before.max(now)),
+            Stage::Idle => self.lacks(head).then_some(self.not_before.max(now)),
             Stage::Reading | Stage::Calling(_) => Some(now.plus_millis(UNDER_WAY)),
         }
     }
@@ -130,9 +138,22 @@ impl Machine {
         }
     }
 
-    /// Nobody follows the log any more.
-    pub(super) fn unsubscribe_all(&mut self) {
-        self.subscribers().into_iter().for_each(|number| self.unsubscribe(number));
+    /// The log is over: everybody is called once more, and follows it no longer.
+    pub(super) fn part_with_all(&mut self) {
+        let now = self.now;
+        for subscription in self.subscriptions.values_mut() {
+            (subscription.at, subscription.not_before) = (OVER, now);
+            (subscription.failures, subscription.failing_since) = (0, None);
+            if subscription.stage == Stage::Reading {
+                subscription.stage = Stage::Idle;
+            }
+        }
+        self.call_all();
+    }
+
+    /// How many follow the log.
+    pub(super) fn subscribed(&self) -> usize {
+        self.subscriptions.values().filter(|subscription| subscription.at != OVER).count()
     }
 
     fn subscribers(&self) -> Vec<u64> {
@@ -149,12 +170,16 @@ impl Machine {
         let full = self.sent > TURN_BYTES;
         let Some(subscription) = self.subscription(number) else { return };
         let ready = subscription.stage == Stage::Idle && subscription.not_before <= now;
-        if !ready || subscription.at >= head {
+        if !ready || !subscription.lacks(head) {
             return;
         }
         let reader = Reader::Subscriber(number);
         if full {
             return self.hungry.push_back(reader);
+        }
+        if subscription.at == OVER {
+            let nothing = envelope::page("", 0, &self.context.backend_id, None);
+            return self.deliver(number, OVER, &nothing);
         }
         subscription.stage = Stage::Reading;
         let after = subscription.at;
@@ -231,6 +256,10 @@ impl Machine {
         let Stage::Calling(to) = subscription.stage else { return };
         subscription.stage = Stage::Idle;
         match result {
+            Ok(()) if subscription.at == OVER => {
+                // One that was under way when the log ended has told of that log.
+                if to == OVER { self.unsubscribe(number) } else { self.call(number) }
+            }
             Ok(()) => {
                 subscription.at = to;
                 (subscription.failures, subscription.failing_since) = (0, None);

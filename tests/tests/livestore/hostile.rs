@@ -1,6 +1,6 @@
 //! What bad input gets: a failure or a close with a code, and nothing half-written.
 
-use crate::harness::{Plain, STORE, Store, caller, event, exit, pull, push, request};
+use crate::harness::{Plain, STORE, Store, ack, caller, event, exit, pull, push, request};
 use partysync::Timestamp;
 use partysync::livestore::{Effect, Input, Open, Transport};
 use partysync::room::{Incoming, Slot};
@@ -206,9 +206,9 @@ fn one_that_reads_nothing_is_not_sent_the_log_again_and_again() {
 #[test]
 fn a_turn_holds_a_bound_of_bytes_and_the_rest_follows() {
     let mut store = Store::new(Plain);
-    let (reader, writer) = (store.connect(), store.connect());
-    for n in 0..16 {
-        store.frame(reader, &pull(&n.to_string(), true, None));
+    let (readers, writer) = ([(); 16].map(|()| store.connect()), store.connect());
+    for reader in readers {
+        store.frame(reader, &pull("0", true, None));
     }
     let large = |seq: u64| {
         let mut large = event(seq);
@@ -219,20 +219,60 @@ fn a_turn_holds_a_bound_of_bytes_and_the_rest_follows() {
             json!({"storeId": STORE, "batch": [large], "backendId": {"_tag": "None"}}),
         )
     };
-    let pushes: Vec<_> = (1..=3).map(large).collect();
+    let pushes: Vec<_> = (1..=2).map(large).collect();
     store.run(pushes.iter().map(|push| Input::Frame(writer, Incoming::Text(push))));
     while std::mem::take(&mut store.again) {
         store.run([]);
     }
     assert!(store.most < 12_000_000, "{} bytes in a turn", store.most);
-    let frames = store.take(reader);
-    for n in 0..16 {
-        assert_eq!(crate::harness::seqs(&frames, &n.to_string()), [1, 2, 3]);
+    for reader in readers {
+        assert_eq!(crate::harness::seqs(&store.take(reader), "0"), [1, 2]);
     }
 }
 
 fn frame(slot: Slot, text: &str) -> Input<'_> {
     Input::Frame(slot, Incoming::Text(text))
+}
+
+#[test]
+fn what_connections_do_not_read_has_a_bound_and_others_go_on() {
+    let mut store = Store::new(Plain);
+    let writer = store.connect();
+    for seq in 1..=20_u64 {
+        let mut large = event(seq);
+        large["args"] = json!("x".repeat(800_000));
+        let push = json!({"storeId": STORE, "batch": [large], "backendId": {"_tag": "None"}});
+        store.frame(writer, &request("p", "Push", push));
+    }
+    let mut held = 0;
+    for _ in 0..30 {
+        let dead = store.connect();
+        for n in 0..16 {
+            let frames = store.frame(dead, &pull(&n.to_string(), n % 2 == 0, None));
+            held += frames.iter().map(|frame| frame.to_string().len()).sum::<usize>();
+        }
+    }
+    assert!((32_000_000..70_000_000).contains(&held), "{held} bytes");
+    // One that reads has all, on as many pulls.
+    let reader = store.connect();
+    let mut frames = Vec::new();
+    for n in 0..4 {
+        frames.extend(store.frame(reader, &pull(&n.to_string(), true, None)));
+    }
+    let mut read = 0;
+    while let Some(frame) = frames.get(read) {
+        let id = frame["requestId"].as_str().unwrap().to_owned();
+        read += 1;
+        frames.extend(store.frame(reader, &ack(&id)));
+    }
+    for n in 0..4 {
+        assert_eq!(crate::harness::seqs(&frames, &n.to_string()), (1..=20).collect::<Vec<_>>());
+    }
+    // Those that have gone hold nothing.
+    let slots: Vec<_> = store.sockets.keys().copied().collect();
+    slots.into_iter().filter(|slot| *slot != writer).for_each(|slot| store.disconnect(slot));
+    let reader = store.connect();
+    assert_eq!(store.frame(reader, &pull("0", true, None)).len(), 4, "the window is open again");
 }
 
 /// A log that is elsewhere is asked once for all that a turn has no room to send.
@@ -242,10 +282,11 @@ fn what_was_pushed_is_not_read_again_for_each_of_many_that_follow() {
     let server = Rc::new(Plain);
     let now = Timestamp::from_millis(1_764_000_000_000);
     let mut open = Open::elsewhere(&*server, &db, STORE, "backend", 0, now, Vec::new()).unwrap();
-    let pulls: Vec<_> = (0..16).map(|n| pull(&n.to_string(), true, None)).collect();
-    let mut inputs: Vec<_> = pulls.iter().map(|pull| frame(Slot(0), pull)).collect();
-    inputs.insert(0, Input::Connect(caller(Transport::WebSocket)));
-    open.turn(&server, &db, now, inputs);
+    let pull = pull("0", true, None);
+    for slot in 0..16 {
+        let connect = Input::Connect(caller(Transport::WebSocket));
+        open.turn(&server, &db, now, [connect, frame(Slot(slot), &pull)]);
+    }
     let mut large = event(1);
     large["args"] = json!("x".repeat(890_000));
     let push = json!({"storeId": STORE, "batch": [large.clone()], "backendId": {"_tag": "None"}});
@@ -260,11 +301,11 @@ fn what_was_pushed_is_not_read_again_for_each_of_many_that_follow() {
         let mut again = false;
         for effect in turn.effects {
             match effect {
-                Effect::Send(_, text) => {
+                Effect::Send(slot, text) => {
                     let frame: serde_json::Value = serde_json::from_str(&text).unwrap();
                     if frame["_tag"] == "Chunk" {
                         assert_eq!(frame["values"][0]["batch"][0]["eventEncoded"], large);
-                        assert!(sent.insert(frame["requestId"].to_string()), "{}", text.len());
+                        assert!(sent.insert(slot), "{slot:?} twice");
                     }
                 }
                 Effect::Again => again = true,

@@ -2,7 +2,8 @@
 
 use super::log::{self, Logged, State};
 use super::{Event, EventServer, undo};
-use crate::livestore::event::{EVENT_BYTES, unreadable};
+use crate::livestore::event::EVENT_BYTES;
+use crate::livestore::json::unreadable;
 use crate::record::Schema;
 use crate::room::Level;
 use crate::sql::Sql;
@@ -172,7 +173,9 @@ fn apply<S: EventServer>(
             }
         }
     };
-    let why = crate::wire::clip(&why);
+    // What it says of a field begins with the event's name again.
+    let why: String = why.chars().take(500).collect();
+    let name = crate::wire::clip(name);
     logs.push((Level::Warn, format!("event {seq_num}, `{name}`, has no effect here: {why}")));
     log::set_failed(sql, *seq_num, &why)
 }

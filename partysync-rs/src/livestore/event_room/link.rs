@@ -4,6 +4,7 @@
 use super::commit::{self, Logs, Received};
 use super::log::{self, Logged};
 use super::{EventServer, Identity};
+use crate::livestore::json::whole;
 use crate::room::Level;
 use crate::sql::Sql;
 use crate::wire::write::{Object, string};
@@ -232,7 +233,9 @@ impl Link {
             logs.into_iter().map(|(level, what)| EventOutput::Log(level, what)).collect();
         if again {
             outputs.push(EventOutput::Again);
-        } else if let Some((number, call)) = self.next_call(server, sql, store, now)? {
+        }
+        // Also while rows are being made anew: what waits to be pushed is in the log.
+        if let Some((number, call)) = self.next_call(server, sql, store, now)? {
             outputs.push(EventOutput::Call(number, call));
         }
         Ok(outputs)
@@ -268,7 +271,8 @@ impl Link {
         let state = log::state(sql)?;
         // Of a log that is over, or that this room has not seen yet: a pull says which.
         let known = |page: &Page| state.backend_id.as_deref() == Some(page.backend_id.as_str());
-        match serde_json::from_str::<Message>(text) {
+        // As it would come with a pull.
+        match serde_json::from_str::<Message>(&whole(text)) {
             Ok(message) if message.kind == "Chunk" && message.values.iter().all(known) => {
                 let behind = std::mem::take(&mut self.behind);
                 self.pages(server, sql, message.values, logs)?;

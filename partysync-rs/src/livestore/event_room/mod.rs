@@ -25,6 +25,7 @@ use link::Link;
 use serde_json::Value as Json;
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Who a room is to its backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,11 +113,32 @@ impl<S: EventServer> EventRoom<S> {
         }
     }
 
-    /// The server of a test's room.
+    /// The server of a test's room: another object each time.
     #[must_use]
     pub fn of_test(server: S) -> Self {
-        let [binding, object, client] = ["TEST", "0", "test"].map(str::to_owned);
-        Self::new(server, Identity { binding, object, client })
+        static OBJECTS: AtomicU32 = AtomicU32::new(0);
+        let object = OBJECTS.fetch_add(1, Ordering::Relaxed);
+        let (binding, client) = ("TEST".to_owned(), format!("test-{object}"));
+        Self::new(server, Identity { binding, object: object.to_string(), client })
+    }
+
+    /// The room's object, as its backend knows it.
+    #[cfg(feature = "testing")]
+    pub(super) fn object(&self) -> String {
+        self.link.borrow().identity().object.clone()
+    }
+
+    /// The last event that the backend has, and how many it does not have.
+    #[cfg(feature = "testing")]
+    pub(super) fn state(&self, sql: &dyn crate::sql::Sql) -> Result<(u64, u64)> {
+        let head = log::state(sql)?.head;
+        Ok((head, log::last(sql, head)? - head))
+    }
+
+    /// Whether it may lack something, or waits for an answer.
+    #[cfg(feature = "testing")]
+    pub(super) fn is_behind(&self) -> bool {
+        self.link.borrow().is_busy(false)
     }
 
     /// Sets what is called in hooks that leave something to be pushed: it has [`EventInput::Go`] handed

@@ -98,10 +98,11 @@ pub trait EventServer: SyncServer {
     }
 
     /// How often the room pulls without having been told of anything, ms, while somebody is
-    /// connected. It need not where the backend is this crate's. LiveStore's own forgets its
-    /// subscribers when its object is rebuilt: 60,000 is a good number there.
+    /// connected; ten minutes, unless you say otherwise. This crate's backend tells, unless its
+    /// storage was lost. LiveStore's own forgets its subscribers when its object is rebuilt: 60,000
+    /// is a good number there.
     fn poll_ms(&self) -> Option<u32> {
-        None
+        Some(600_000)
     }
 
     /// Commits an event: rows change now, and the backend is told when the hook's transaction is

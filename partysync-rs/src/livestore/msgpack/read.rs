@@ -13,7 +13,7 @@ use std::rc::Rc;
 ///
 /// # Errors
 /// [`Code::InvalidFrame`] for bytes that are not of the dialect or end too early,
-/// [`Code::TooLarge`] above the limit.
+/// [`Code::TooLarge`] above the limit, or for more than 10,000 messages.
 ///
 /// ```
 /// // [{"_tag": "Eof"}]
@@ -28,6 +28,9 @@ pub fn decode(bytes: &[u8], limit: usize) -> Result<Vec<String>> {
     let mut messages = Vec::new();
     while !reader.bytes.is_empty() {
         messages.extend(reader.buffer()?);
+        if messages.len() as u64 > MESSAGES {
+            return Err(too_many());
+        }
     }
     Ok(messages)
 }
@@ -61,6 +64,13 @@ pub fn decode_begun(bytes: &[u8], limit: usize) -> Result<(Vec<String>, usize)> 
     Ok((messages, read))
 }
 
+/// The most messages of a buffer: LiveStore's clients send one.
+const MESSAGES: u64 = 10_000;
+
+fn too_many() -> Error {
+    Error::new(Code::TooLarge, format!("{MESSAGES} messages are the limit"))
+}
+
 struct Reader<'b> {
     bytes: &'b [u8],
     /// Whether bytes were asked for that are not there.
@@ -80,6 +90,7 @@ impl<'b> Reader<'b> {
     fn buffer(&mut self) -> Result<Vec<String>> {
         let byte = self.byte()?;
         match self.array(byte)? {
+            Some(count) if count > MESSAGES => Err(too_many()),
             Some(count) => (0..count).map(|_| self.message(None)).collect(),
             None => Ok(vec![self.message(Some(byte))?]),
         }

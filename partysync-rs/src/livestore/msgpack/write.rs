@@ -1,6 +1,7 @@
 //! Writing: JSON to MessagePack.
 
 use super::{FIRST, LAST, RECORD};
+use crate::livestore::json::{bounded, whole};
 use crate::{Code, Error, Result};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
@@ -18,7 +19,12 @@ use std::fmt;
 /// # Ok::<_, partysync::Error>(())
 /// ```
 pub fn encode<'m>(messages: impl IntoIterator<Item = &'m str>) -> Result<Vec<u8>> {
-    let messages: Vec<_> = messages.into_iter().map(whole).collect();
+    let mut messages: Vec<_> = messages.into_iter().map(whole).collect();
+    for message in &mut messages {
+        if let Some(bounded) = bounded(message) {
+            *message = Cow::Owned(bounded);
+        }
+    }
     let nodes: Vec<Node<'_>> = messages
         .iter()
         .map(|message| serde_json::from_str(message))
@@ -27,35 +33,6 @@ pub fn encode<'m>(messages: impl IntoIterator<Item = &'m str>) -> Result<Vec<u8>
     let mut writer = Writer::default();
     writer.list(&nodes);
     Ok(writer.out)
-}
-
-/// JSON in which the halves of letters that JavaScript writes where a text was cut in the middle of
-/// one, such as `\ud83d`, are U+FFFD: no UTF-8 has them.
-fn whole(json: &str) -> Cow<'_, str> {
-    let unit = |at: usize| {
-        let digits = json.get(at..at + 6)?.strip_prefix("\\u")?;
-        u16::from_str_radix(digits, 16).ok()
-    };
-    let (mut out, mut copied, mut at) = (String::new(), 0, 0);
-    while let Some(found) = json.get(at..).and_then(|rest| rest.find('\\')) {
-        at += found;
-        match (unit(at), unit(at + 6)) {
-            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => at += 12,
-            (Some(0xd800..=0xdfff), _) => {
-                out.push_str(json.get(copied..at).unwrap_or_default());
-                out.push_str("\\ufffd");
-                at += 6;
-                copied = at;
-            }
-            (Some(_), _) => at += 6,
-            _ => at += 2,
-        }
-    }
-    if copied == 0 {
-        return Cow::Borrowed(json);
-    }
-    out.push_str(json.get(copied..).unwrap_or_default());
-    Cow::Owned(out)
 }
 
 /// A value; objects with their keys in order.

@@ -42,11 +42,11 @@ impl Task {
     }
 
     /// The task and the store of an address: `…/admin/info?storeId=S`.
-    pub(super) fn of_url(url: &Url) -> Option<(Self, String)> {
+    pub(super) fn of_url(url: &Url) -> Option<(Self, Option<String>)> {
         let path = url.pathname();
         let (before, name) = path.trim_end_matches('/').rsplit_once('/')?;
         let task = Self::from_name(name).filter(|_| before.ends_with("/admin"))?;
-        Some((task, url.query().get("storeId").filter(|id| !id.is_empty())?))
+        Some((task, url.query().get("storeId").filter(|id| !id.is_empty())))
     }
 
     /// Answers a request for the task, if it knows the secret.
@@ -97,14 +97,16 @@ impl<S: LiveStoreServer> Inner<S> {
         let Some((context, (connections, subscribers))) = self.summary() else {
             return Err("the store is not open".into());
         };
-        let info = json!({
+        let mut info = json!({
             "storeId": store,
             "backendId": context.backend_id,
             "head": context.head,
             "connections": connections,
             "subscribers": subscribers,
-            "reset": reset.map(|fresh| fresh == context.backend_id),
         });
+        if let (Some(fresh), Some(info)) = (reset, info.as_object_mut()) {
+            info.insert("reset".to_owned(), (fresh == context.backend_id).into());
+        }
         Ok(JsValue::from_str(&info.to_string()))
     }
 }

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 use serde_json::Value as Json;
 use std::future::Future;
 use std::pin::Pin;
-use worker::{Env, Method, Request, Response, Stub, console_warn};
+use worker::{Env, Method, Request, Response, Stub, console_error, console_warn};
 
 /// A request of a LiveStore client, on whatever path.
 #[derive(Clone, Debug, PartialEq)]
@@ -167,6 +167,9 @@ impl LiveStore {
         if let Some(secret) = &self.secret
             && let Some((task, store)) = Task::of_url(&address)
         {
+            let Some(store) = store else {
+                return Response::error("the task wants a storeId", 400).map(Some);
+            };
             let stub = self.stub(env, &store)?;
             return task.answer(&request, secret, &store, stub).await.map(Some);
         }
@@ -189,7 +192,12 @@ impl LiveStore {
     }
 
     fn stub(&self, env: &Env, store: &str) -> worker::Result<Stub> {
-        let namespace = env.durable_object(&self.binding)?;
+        let binding = &self.binding;
+        let namespace = env.durable_object(binding).inspect_err(|error| {
+            console_error!(
+                "livestore: wrangler.toml binds no Durable Object as `{binding}`: {error}"
+            );
+        })?;
         stub(&namespace, store, self.location_hint.as_deref())
     }
 

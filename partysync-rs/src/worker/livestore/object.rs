@@ -20,7 +20,7 @@ use std::task::{self, Poll, ready};
 use wasm_bindgen::JsValue;
 use worker::wasm_bindgen_futures::{future_to_promise, spawn_local};
 use worker::{
-    Env, Request, Response, ResponseBuilder, State, WebSocketPair, console_error, web_sys,
+    Env, Method, Request, Response, ResponseBuilder, State, WebSocketPair, console_error, web_sys,
 };
 
 /// One store in one Durable Object; `livestore_object!` makes the class around it.
@@ -229,6 +229,9 @@ impl<S: LiveStoreServer> Inner<S> {
                         .with_websocket(pair.client)
                         .empty()),
                 }
+            }
+            Transport::Http if request.method() != Method::Post => {
+                Response::error("a sync request over HTTP is a POST", 405)
             }
             Transport::Http => {
                 let limit = self.server.limits().frame_bytes;

@@ -9,6 +9,7 @@ use futures::future::{Either, select};
 use js_sys::{Function, JsString, Promise, Uint8Array};
 use serde::Deserialize;
 use serde_json::json;
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 use wasm_bindgen::prelude::*;
@@ -92,6 +93,15 @@ pub(super) fn store_of(message: &str) -> Option<String> {
     serde_json::from_str(message).ok().map(|Message { payload }| payload.store_id)
 }
 
+fn is_request(message: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Message<'m> {
+        #[serde(rename = "_tag", borrow)]
+        tag: Cow<'m, str>,
+    }
+    serde_json::from_str::<Message<'_>>(message).is_ok_and(|message| message.tag == "Request")
+}
+
 fn bytes<'m>(messages: impl IntoIterator<Item = &'m str>) -> worker::Result<Vec<u8>> {
     msgpack::encode(messages).map_err(worker::Error::from)
 }
@@ -125,8 +135,13 @@ impl<S: LiveStoreServer> Inner<S> {
         };
         let mut answers = Vec::new();
         for message in &messages {
-            // What names no store is no request, and asks for nothing.
-            let Some(store_id) = store_of(message) else { continue };
+            let Some(store_id) = store_of(message) else {
+                // What is no request asks for nothing.
+                if is_request(message) {
+                    answers.push(livestore::refusal(message, "the request names no store"));
+                }
+                continue;
+            };
             let caller = Caller {
                 store_id: store_id.clone(),
                 payload: None,

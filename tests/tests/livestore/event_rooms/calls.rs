@@ -1,10 +1,10 @@
 //! What the room says to its backend, and what comes of answers that fail, or are not there.
 
-use super::{ItemAction, ItemEvent, Items, World, created};
-use crate::harness::{Plain, Store};
-use partysync::livestore::{EventInput, EventOutput, EventRoom, EventServer};
-use partysync::sql::Sql;
-use partysync::testing::TestRoom;
+use super::{Item, ItemAction, ItemEvent, Items, Node, World, created};
+use crate::harness::{Plain, STORE, Store};
+use partysync::livestore::{EventInput, EventOutput, EventRoom, EventServer, Input};
+use partysync::sql::{Sql, Sqlite};
+use partysync::testing::{TestBackend, TestRoom};
 use partysync::{Error, Result, Room, SyncServer};
 use serde_json::json;
 
@@ -25,6 +25,113 @@ fn a_backend_that_was_wiped_is_followed_and_given_what_it_never_had() {
         assert_eq!(node.ids(), ["new", "not pushed", "of the other"], "{}", node.name);
     }
     world.check();
+}
+
+#[test]
+fn a_room_that_is_not_told_of_events_asks_for_them_while_somebody_is_connected() {
+    let server = Items { poll_ms: Some(600_000), ..Items::default() };
+    let mut world = World::new(0);
+    world.nodes.push(Node::with("n0", server, Sqlite::in_memory().unwrap()));
+    world.settle();
+    world.foreign(&[created("a")]);
+    // The backend has lost who follows it.
+    world.store.calls.clear();
+    let sql: &dyn Sql = &world.store.db;
+    sql.exec("DELETE FROM _partysync_subscriber", &[]).unwrap();
+    world.store.kill();
+    world.advance(300_000);
+    world.alarms();
+    assert!(world.nodes[0].calls.is_empty());
+    world.advance(300_000);
+    world.alarms();
+    world.settle();
+    assert_eq!(world.nodes[0].ids(), ["a"]);
+}
+
+/// JavaScript writes half a letter where it has cut a text; by a pull it comes as U+FFFD.
+#[test]
+fn half_a_letter_is_the_same_by_calls_and_by_pulls() {
+    let mut world = World::new(1);
+    world.settle();
+    let update = r#"{"_tag": "Chunk", "requestId": "0", "values": [{"backendId": "backend-1",
+        "batch": [{"eventEncoded": {"name": "v1.Created", "seqNum": 1, "parentSeqNum": 0,
+        "args": {"id": "\ud800", "text": "\ud83d\ude00"}, "clientId": "js", "sessionId": "s"}}]}]}"#;
+    world.nodes[0].input(EventInput::Update(update.to_owned()));
+    let rows = world.nodes[0].rows();
+    assert_eq!((rows[0].id.as_str(), rows[0].text.as_str()), ("\u{fffd}", "😀"));
+}
+
+#[test]
+fn many_own_events_are_pushed_while_others_push() {
+    let mut world = World::new(1);
+    world.settle();
+    for n in 0..3_500 {
+        world.nodes[0].create(&format!("{n:04}"));
+    }
+    // Each time before the rows are made anew, which takes four turns.
+    for n in 0..10 {
+        world.foreign(&[created(&format!("foreign {n}"))]);
+        world.update(true, true);
+        for _ in 0..4 {
+            world.serve(0, usize::MAX);
+            while let Some(answer) = world.nodes[0].answers.pop_front() {
+                world.nodes[0].input(answer);
+            }
+        }
+        world.advance(1_000);
+    }
+    let pushed = world.log().len() - 10;
+    assert!(pushed >= 1_000, "{pushed}");
+    world.settle();
+    assert_eq!(world.log().len(), 3_510);
+    world.check();
+}
+
+#[test]
+fn a_log_that_is_emptied_is_told_to_rooms_that_only_follow() {
+    let mut world = World::new(2);
+    world.foreign(&[created("a"), created("b")]);
+    world.settle();
+    world.store.turn(Input::Empty("another".into()));
+    assert_eq!(world.store.calls.len(), 2);
+    // A call that fails is made again, also in another life of the store.
+    world.update(false, false);
+    world.store.kill();
+    world.advance(60_000);
+    world.store.turn(Input::Alarm);
+    world.settle();
+    assert!(world.nodes.iter().all(|node| node.ids().is_empty()));
+    world.foreign(&[created("c")]);
+    world.settle();
+    assert!(world.nodes.iter().all(|node| node.ids() == ["c"]));
+    world.check();
+}
+
+#[test]
+fn an_applications_tests_have_a_backend_that_is_down_or_wiped_as_one_is() {
+    let mut backend = TestBackend::of(STORE).unwrap();
+    let mut rooms = [0, 1].map(|_| TestRoom::new(EventRoom::of_test(Items::default())).unwrap());
+    let ids = |room: &TestRoom<EventRoom<Items>>| {
+        room.rows::<Item>().unwrap().into_iter().map(|item| item.id).collect::<Vec<_>>()
+    };
+    rooms.iter_mut().for_each(|room| backend.sync(room).unwrap());
+    backend.set_down(true);
+    let create = |id: &str| ItemAction::Create { id: id.into(), text: String::new() };
+    rooms[0].act(create("own")).unwrap();
+    backend.sync(&mut rooms[0]).unwrap();
+    assert!(backend.log().unwrap().is_empty());
+    backend.set_down(false);
+    backend.others([created("a"), ItemEvent::Refused { half: "half".into() }]).unwrap();
+    rooms.iter_mut().for_each(|room| backend.sync(room).unwrap());
+    for room in &rooms {
+        assert_eq!(ids(room), ["a", "own"]);
+    }
+    assert_eq!(backend.log().unwrap().len(), 3);
+    let logged = backend.take_logged();
+    assert!(logged.iter().any(|log| log.contains("it is refused half way")), "{logged:?}");
+    backend.wipe().unwrap();
+    rooms.iter_mut().for_each(|room| backend.sync(room).unwrap());
+    assert!(rooms.iter().all(|room| ids(room).is_empty()));
 }
 
 #[test]

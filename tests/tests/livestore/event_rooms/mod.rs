@@ -73,6 +73,7 @@ pub enum ItemEvent {
 struct Items {
     version: u32,
     reset: &'static str,
+    poll_ms: Option<u32>,
 }
 
 impl SyncServer for Items {
@@ -143,6 +144,10 @@ impl EventServer for Items {
 
     fn reset_persistence(&self) -> &str {
         self.reset
+    }
+
+    fn poll_ms(&self) -> Option<u32> {
+        self.poll_ms
     }
 
     fn store_id(&self, _: &str) -> String {

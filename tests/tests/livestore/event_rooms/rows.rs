@@ -2,10 +2,10 @@
 
 use super::{Item, ItemAction, ItemEvent, Items, Node, World, created};
 use crate::harness::{STORE, event, request};
+use partysync::Code;
 use partysync::livestore::EventRoom;
 use partysync::sql::{Sql, Sqlite};
 use partysync::testing::TestRoom;
-use partysync::Code;
 use serde_json::{Value as Json, json};
 
 #[test]
