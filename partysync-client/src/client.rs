@@ -4,6 +4,7 @@ use crate::answer::{Answer, closed};
 use crate::driver;
 use crate::endpoint::Endpoint;
 use crate::peer::{Now, Output, Peer, Status, Timing};
+use crate::query::{Live, LiveTotals};
 use crate::replica::{Changes, merge};
 use crate::store::{Abandoned, MemoryStore, Store};
 use crate::transport::Transport;
@@ -11,6 +12,7 @@ use crate::updates::{Listener, Updates};
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::channel::oneshot;
+use partysync::query::{Group, Query, Totals, Tuple};
 use partysync::{Action, Code, Error, Key, Record, Result};
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -273,6 +275,44 @@ impl<A: Action> SyncClient<A> {
     /// [`Code::NotFound`] when there is none with this id.
     pub fn discard(&self, id: &str) -> Result<Abandoned> {
         self.with_peer(|inner, now| inner.peer.discard(id, now))
+    }
+
+    /// The rows that a query finds, kept up to date: see [`query`](crate::query). Equal queries
+    /// share what is kept.
+    ///
+    /// ```no_run
+    /// # use partysync::{Action, Record};
+    /// # #[derive(Record, Clone, Debug, PartialEq)] #[record(table = "notes")]
+    /// # struct Note { #[record(key)] id: String, text: String, created_at: i64 }
+    /// # #[derive(Action, Clone, Debug)] #[action(record = Note)]
+    /// # enum NoteAction { #[action(insert)] Create { id: String, text: String, created_at: i64 } }
+    /// # async fn example(client: partysync_client::SyncClient<NoteAction>) -> partysync::Result<()> {
+    /// use futures::StreamExt;
+    ///
+    /// let newest = client.query(&Note::query().order_by(Note::created_at.desc()).limit(10))?;
+    /// for note in newest.rows()? {
+    ///     println!("{}", note.text);
+    /// }
+    /// let mut changes = newest.changes();
+    /// while let Some(differences) = changes.next().await {
+    ///     println!("{:?}", differences?);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Code::UnknownChannel`] for a record that is none of this client's; [`Code::InvalidValue`]
+    /// where a value that something is compared with has no form in SQL.
+    pub fn query<R: Record, W: Tuple>(&self, query: &Query<R, W>) -> Result<Live<R, W>> {
+        self.inner().peer.query(query)
+    }
+
+    /// How many rows a query finds and what they sum up to, kept up to date.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub fn totals<R: Record, G: Group>(&self, totals: &Totals<R, G>) -> Result<LiveTotals<R, G>> {
+        self.inner().peer.totals(totals)
     }
 
     /// All rows as they are shown, by key.

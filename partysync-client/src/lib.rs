@@ -17,6 +17,7 @@ mod gathered;
 pub mod leptos;
 mod peer;
 mod place;
+pub mod query;
 mod replica;
 pub mod store;
 #[cfg(feature = "testing")]

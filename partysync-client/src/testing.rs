@@ -1,8 +1,10 @@
 //! A room and its clients in one process, for the tests of an application: [`World`].
 
 use crate::peer::{Cause, Input, Now, Output, Peer, Status, Timing};
+use crate::query::{Live, LiveTotals};
 use crate::store::{Abandoned, Events, MemoryStore, Saved, Write};
 use futures::{FutureExt, StreamExt};
+use partysync::query::{Group, Query, Totals, Tuple};
 use partysync::testing::TestRoom;
 use partysync::{Code, Error, Key, Protocol, Record, Result, SyncServer, Timestamp};
 use std::collections::{BTreeMap, VecDeque};
@@ -375,6 +377,30 @@ impl<S: SyncServer> World<S> {
         if let Some(client) = self.clients.get_mut(client.0) {
             client.fails = fails;
         }
+    }
+
+    /// The rows that a query finds at a client, kept up to date.
+    ///
+    /// # Errors
+    /// As [`SyncClient::query`](crate::SyncClient::query).
+    pub fn query<R: Record, W: Tuple>(
+        &mut self,
+        client: ClientId,
+        query: &Query<R, W>,
+    ) -> Result<Live<R, W>> {
+        self.clients.get_mut(client.0).ok_or_else(nobody)?.peer.query(query)
+    }
+
+    /// How many rows a query finds at a client and what they sum up to, kept up to date.
+    ///
+    /// # Errors
+    /// As [`SyncClient::query`](crate::SyncClient::query).
+    pub fn totals<R: Record, G: Group>(
+        &mut self,
+        client: ClientId,
+        totals: &Totals<R, G>,
+    ) -> Result<LiveTotals<R, G>> {
+        self.clients.get_mut(client.0).ok_or_else(nobody)?.peer.totals(totals)
     }
 
     /// All rows as a client shows them.

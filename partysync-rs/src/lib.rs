@@ -26,6 +26,7 @@ mod column;
 mod error;
 #[cfg(feature = "livestore")]
 pub mod livestore;
+pub mod query;
 mod record;
 pub mod room;
 mod server;

@@ -121,6 +121,12 @@ pub trait Record: Clone + 'static {
     /// # Errors
     /// [`Code::InvalidValue`] when a cell does not fit its field.
     fn from_row(row: Vec<Value>) -> Result<Self>;
+
+    /// A query for all rows, to be narrowed down: see [`query`](crate::query).
+    #[must_use]
+    fn query() -> crate::query::Query<Self> {
+        crate::query::Query::new()
+    }
 }
 
 /// A row's key, as a map wants it: ordered and comparable. Clones share their text or bytes.

@@ -35,11 +35,13 @@ pub use event::{Cause, Input, Note, Now, Output};
 pub use status::{Phase, Status, Timing};
 
 use crate::gathered::gathered;
+use crate::query::{Asked, Live, LiveTotals};
 use crate::replica::{Answered, Changes, Patience, PushLimits, Replica, merge};
 use crate::store::{Abandoned, Write};
 use connection::Connection;
+use partysync::query::{Group, Query, Totals, Tuple};
 use partysync::wire::v2::ClientFrame;
-use partysync::{Action, Code, Error, Result};
+use partysync::{Action, Code, Error, Record, Result};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use storage::Storage;
@@ -91,6 +93,25 @@ impl<A: Action> Peer<A> {
             held: None,
             outputs: [Output::OpenStore(client)].into(),
         }
+    }
+
+    /// The rows that a query finds, kept up to date for as long as anybody holds them.
+    ///
+    /// # Errors
+    /// As [`SyncClient::query`](crate::SyncClient::query).
+    pub fn query<R: Record, W: Tuple>(&mut self, query: &Query<R, W>) -> Result<Live<R, W>> {
+        Ok(Live::new(self.replica.ask(Asked::Rows(query.plan()?))?))
+    }
+
+    /// How many rows a query finds and what they sum up to, kept up to date.
+    ///
+    /// # Errors
+    /// As [`SyncClient::query`](crate::SyncClient::query).
+    pub fn totals<R: Record, G: Group>(
+        &mut self,
+        totals: &Totals<R, G>,
+    ) -> Result<LiveTotals<R, G>> {
+        Ok(LiveTotals::new(self.replica.ask(Asked::Totals(totals.plan()?))?))
     }
 
     /// The rows.

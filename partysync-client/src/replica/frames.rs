@@ -216,7 +216,7 @@ fn read_rows(
 /// A row from its JSON, with its key.
 pub(super) fn keyed(schema: &Schema, json: &Json) -> Result<(Key, Row)> {
     let row = schema.row_from_json(json)?;
-    Ok((schema.key_of(&row)?, row))
+    Ok((schema.key_of(&row)?, row.into()))
 }
 
 fn key_from_json(schema: &Schema, json: &Json) -> Result<Key> {

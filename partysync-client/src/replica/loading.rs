@@ -64,6 +64,7 @@ impl<A: Action> Replica<A> {
                 changes.insert(name, Changed::All);
             }
         }
+        self.reset_views(&changes);
         merge(&mut changes, self.replay());
         (changes, loading.errors)
     }

@@ -20,6 +20,7 @@ pub(crate) use loading::Loading;
 pub(crate) use pending::{Patience, PushLimits};
 
 use crate::gathered::gathered;
+use crate::query::{Asked, Rows, Shared, Views};
 use crate::store::{RowsWrite, Write};
 use overlay::Index;
 use partysync::sql::Value;
@@ -30,7 +31,8 @@ use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-type Row = Vec<Value>;
+/// A row's cells; shared by all who show it.
+pub(crate) type Row = Arc<[Value]>;
 
 /// A client's copy of a room, to be read. `A` is the server's action type.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ pub struct Replica<A> {
     /// Frames of the patch that has begun.
     pages: u64,
     writes: Vec<Write>,
+    /// Results of queries.
+    views: Views,
 }
 
 #[derive(Debug)]
@@ -101,6 +105,7 @@ impl<A: Action> Replica<A> {
             partial: Vec::new(),
             pages: 0,
             writes: Vec::new(),
+            views: Views::new(gathered(A::CHANNELS.iter().map(|schema| (schema.table, *schema)))),
         }
     }
 
@@ -127,7 +132,7 @@ impl<A: Action> Replica<A> {
     /// # Errors
     /// [`Code::InvalidValue`](partysync::Code::InvalidValue) when the row does not fit the type.
     pub fn get<R: Record>(&self, key: &Key) -> Result<Option<R>> {
-        self.row(R::SCHEMA.table, key).cloned().map(R::from_row).transpose()
+        self.row(R::SCHEMA.table, key).map(|row| R::from_row(row.to_vec())).transpose()
     }
 
     /// All rows as they are shown, by key.
@@ -137,7 +142,8 @@ impl<A: Action> Replica<A> {
     pub fn rows<R: Record>(&self) -> Result<Vec<R>> {
         let channel = R::SCHEMA.table;
         let keys = self.keys(channel);
-        keys.iter().filter_map(|key| self.row(channel, key)).cloned().map(R::from_row).collect()
+        let rows = keys.iter().filter_map(|key| self.row(channel, key));
+        rows.map(|row| R::from_row(row.to_vec())).collect()
     }
 
     /// The keys of all rows as they are shown, in order.
@@ -145,6 +151,14 @@ impl<A: Action> Replica<A> {
     pub fn keys(&self, channel: &str) -> Vec<Key> {
         let Some(table) = self.tables.get(channel) else { return Vec::new() };
         table.keys(std::iter::empty())
+    }
+
+    /// The result of a query, kept up to date for as long as anybody holds it.
+    ///
+    /// # Errors
+    /// The query names what this client does not follow.
+    pub(crate) fn ask(&mut self, asked: Asked) -> Result<Arc<Shared>> {
+        self.views.ask(asked, &self.tables)
     }
 
     fn row(&self, channel: &str, key: &Key) -> Option<&Row> {
@@ -201,6 +215,7 @@ impl<A: Action> Replica<A> {
             queue.whose == Whose::Own
         });
         self.writes.clear();
+        self.reset_views(&changes);
         changes
     }
 
@@ -260,6 +275,19 @@ impl<A: Action> Replica<A> {
                 self.writes.push(Write::Pushed { client: client(), seq, at });
             }
         }
+    }
+}
+
+impl Rows for BTreeMap<&'static str, Table> {
+    fn row(&self, table: &str, key: &Key) -> Option<&Row> {
+        self.get(table)?.row(key)
+    }
+
+    fn each(&self, table: &str, f: &mut dyn FnMut(&Row)) {
+        let Some(table) = self.get(table) else { return };
+        let confirmed = table.confirmed.iter();
+        confirmed.filter(|(key, _)| !table.overlay.contains_key(key)).for_each(|(_, row)| f(row));
+        table.overlay.values().flatten().for_each(f);
     }
 }
 

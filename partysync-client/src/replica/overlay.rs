@@ -5,6 +5,7 @@ use super::pending::{Footprint, Pending, Queue};
 use super::scratch::{Scratch, Written};
 use super::{Changed, Changes, Replica, Row, Table};
 use crate::gathered::gathered;
+use crate::query::{Batch, Change};
 use partysync::{Action, Key};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -201,7 +202,18 @@ impl<A: Action> Replica<A> {
             return Changes::new();
         };
         table.confirmed = rows;
-        gathered([(channel, Changed::All)])
+        let changes = gathered([(channel, Changed::All)]);
+        self.reset_views(&changes);
+        changes
+    }
+
+    /// Any row of some tables may be another: results of queries are looked up anew.
+    pub(super) fn reset_views(&mut self, changes: &Changes) {
+        let all = changes.iter().filter(|(_, changed)| **changed == Changed::All);
+        let all: BTreeSet<_> = gathered(all.map(|(channel, _)| *channel));
+        if !all.is_empty() && !self.views.is_empty() {
+            self.views.reset(&all, &self.tables);
+        }
     }
 
     fn put_confirmed(&mut self, rows: NewRows) {
@@ -232,14 +244,22 @@ impl<A: Action> Replica<A> {
     }
 
     /// The rows that are shown otherwise than before.
-    fn changed(&self, before: Shown) -> Changes {
-        let mut changes = Changes::new();
-        for ((channel, key), (row, pending)) in before {
-            let same = self.row(channel, &key) == row.as_ref()
-                && self.is_pending(channel, &key) == pending;
-            if !same {
-                changes.entry(channel).or_default().insert(key);
+    fn changed(&mut self, before: Shown) -> Changes {
+        let (mut changes, mut batch) = (Changes::new(), Batch::new());
+        let watched = !self.views.is_empty();
+        for ((channel, key), (old, pending)) in before {
+            let new = self.row(channel, &key);
+            let same = new == old.as_ref();
+            if same && self.is_pending(channel, &key) == pending {
+                continue;
             }
+            if !same && watched {
+                batch.entry(channel).or_default().push(Change { old, new: new.cloned() });
+            }
+            changes.entry(channel).or_default().insert(key);
+        }
+        if !batch.is_empty() {
+            self.views.update(&batch, &self.tables);
         }
         changes
     }

@@ -4,6 +4,7 @@
 use super::pending::Footprint;
 use super::{Row, Table};
 use crate::gathered::gathered;
+use partysync::sql::Value;
 use partysync::{Key, Tables, Timestamp};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -43,21 +44,21 @@ impl Tables for Scratch<'_> {
         self.now
     }
 
-    fn get(&self, channel: &str, key: &Key) -> Option<Row> {
+    fn get(&self, channel: &str, key: &Key) -> Option<Vec<Value>> {
         let (channel, table) = self.channel(channel)?;
         let at = (channel, key.clone());
         if let Some(row) = self.rows.get(&at) {
-            return row.clone();
+            return row.as_ref().map(|row| row.to_vec());
         }
         self.read.borrow_mut().touched.insert(at);
-        table.row(key).cloned()
+        table.row(key).map(|row| row.to_vec())
     }
 
-    fn set(&mut self, channel: &str, key: Key, row: Option<Row>) {
+    fn set(&mut self, channel: &str, key: Key, row: Option<Vec<Value>>) {
         if let Some((channel, _)) = self.channel(channel) {
             // Deleting what is not there leaves no mark.
             if row.is_some() || self.get(channel, &key).is_some() {
-                self.rows.insert((channel, key), row);
+                self.rows.insert((channel, key), row.map(Into::into));
             }
         }
     }

@@ -15,6 +15,8 @@ pub(super) fn expand(record: &Checked) -> TokenStream {
     });
     let decode = columns.iter().enumerate().map(|(index, column)| from_value(index, column));
     let setters = columns.iter().enumerate().map(|(index, column)| setter(index, column, vis));
+    let fields = columns.iter().enumerate().filter(|(_, column)| !column.json);
+    let fields = fields.map(|(index, column)| field(index, column, ident, vis));
     let checks = columns.iter().filter(|column| column.role == Role::Key).map(key_check);
     let key = columns.iter().find(|c| c.role == Role::Key).map(|c| &c.ident);
     let code = quote! {
@@ -47,6 +49,11 @@ pub(super) fn expand(record: &Checked) -> TokenStream {
         #[allow(dead_code, clippy::missing_errors_doc)]
         impl #ident {
             #(#setters)*
+        }
+
+        #[allow(dead_code, non_upper_case_globals)]
+        impl #ident {
+            #(#fields)*
         }
 
         #(#checks)*
@@ -127,6 +134,17 @@ fn setter(index: usize, column: &Column, vis: &syn::Visibility) -> TokenStream {
             let value: #ty = __partysync::__private::IntoColumn::into_column(value);
             ::std::result::Result::Ok((#index, #value))
         }
+    }
+}
+
+/// The column as queries name it.
+fn field(index: usize, column: &Column, record: &syn::Ident, vis: &syn::Visibility) -> TokenStream {
+    let Column { ident, ty, name, .. } = column;
+    let doc = format!("The column `{name}`, for queries.");
+    quote! {
+        #[doc = #doc]
+        #vis const #ident: __partysync::query::Field<#record, #ty> =
+            __partysync::query::Field::at(#index);
     }
 }
 

@@ -1,0 +1,343 @@
+//! [`Live`] and [`LiveTotals`]: results that users hold, and the streams of what happens to them.
+
+use super::source::Source;
+use super::totals::{Total, TotalsView};
+use super::view::{Batch, Difference, View};
+use futures::Stream;
+use partysync::query::{Found, Group, Node, Tuple};
+use partysync::sql::Value;
+use partysync::{Record, Result as Done};
+use std::collections::{BTreeMap, BTreeSet};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// So many changes wait one by one to be read; whoever is further behind is given all anew.
+const WAITING: usize = 1_000;
+
+/// A result, for all who hold it.
+#[derive(Debug)]
+pub(crate) struct Shared(Mutex<State>);
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(super) result: Result,
+    listeners: BTreeMap<u64, Listener>,
+    serials: u64,
+    ended: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Result {
+    Rows(View),
+    Totals(TotalsView),
+}
+
+/// One who listens, and what it has not heard.
+#[derive(Debug)]
+struct Listener {
+    waiting: Vec<Difference<Node>>,
+    /// It has to be told everything.
+    behind: bool,
+    waker: Option<Waker>,
+}
+
+impl Shared {
+    pub(super) fn new(result: Result) -> Self {
+        let (listeners, serials, ended) = (BTreeMap::new(), 0, false);
+        Self(Mutex::new(State { result, listeners, serials, ended }))
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listen(&self) -> u64 {
+        let mut state = self.state();
+        state.serials += 1;
+        let serial = state.serials;
+        let listener = Listener { waiting: Vec::new(), behind: true, waker: None };
+        state.listeners.insert(serial, listener);
+        serial
+    }
+}
+
+impl State {
+    fn tell(&mut self, differences: Option<&[Difference<Node>]>) {
+        for listener in self.listeners.values_mut() {
+            match differences {
+                Some(more)
+                    if !listener.behind && listener.waiting.len() + more.len() <= WAITING =>
+                {
+                    listener.waiting.extend_from_slice(more);
+                }
+                _ => {
+                    listener.waiting.clear();
+                    listener.behind = true;
+                }
+            }
+            listener.waker.take().into_iter().for_each(Waker::wake);
+        }
+    }
+
+    pub(super) fn update(&mut self, changes: &Batch, source: Source<'_>, batch: u64) {
+        let concerns = |tables: &BTreeSet<&str>| changes.keys().any(|table| tables.contains(table));
+        match &mut self.result {
+            Result::Rows(view) if concerns(&view.node.tables) => {
+                let differences = view.update(changes, source, batch);
+                if !differences.is_empty() {
+                    self.tell(Some(&differences));
+                }
+            }
+            Result::Totals(totals) if concerns(&totals.tables) => {
+                if totals.update(changes, source, batch) {
+                    self.tell(None);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn reset(
+        &mut self,
+        changed: &BTreeSet<&'static str>,
+        source: Source<'_>,
+        batch: u64,
+    ) {
+        match &mut self.result {
+            Result::Rows(view) if !view.node.tables.is_disjoint(changed) => {
+                view.reset(source, batch);
+            }
+            Result::Totals(totals) if !totals.tables.is_disjoint(changed) => totals.reset(source),
+            _ => return,
+        }
+        self.tell(None);
+    }
+
+    /// Nothing changes any more.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+        for listener in self.listeners.values_mut() {
+            listener.waker.take().into_iter().for_each(Waker::wake);
+        }
+    }
+
+    fn rows(&self) -> Vec<Node> {
+        match &self.result {
+            Result::Rows(view) => view.rows(),
+            Result::Totals(_) => Vec::new(),
+        }
+    }
+
+    fn totals<G: Group>(&self) -> Done<Vec<Total<G>>> {
+        let totals = match &self.result {
+            Result::Totals(totals) => totals.totals(),
+            Result::Rows(_) => Vec::new(),
+        };
+        let read = |Total { group, count, sum }| Ok(Total { group: G::read(group)?, count, sum });
+        totals.into_iter().map(read).collect()
+    }
+
+    /// What a listener has not heard; `None` when the result has ended.
+    fn next<T>(
+        &mut self,
+        serial: u64,
+        context: &Context<'_>,
+        take: impl FnOnce(&Self, Option<Vec<Difference<Node>>>) -> T,
+    ) -> Poll<Option<T>> {
+        let ended = self.ended;
+        let Some(listener) = self.listeners.get_mut(&serial) else { return Poll::Ready(None) };
+        let waiting = std::mem::take(&mut listener.waiting);
+        let behind = std::mem::take(&mut listener.behind);
+        if behind || !waiting.is_empty() {
+            return Poll::Ready(Some(take(self, (!behind).then_some(waiting))));
+        }
+        if ended {
+            return Poll::Ready(None);
+        }
+        listener.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// The rows that a query finds, kept up to date for as long as anybody holds this.
+pub struct Live<R, W = ()> {
+    shared: Arc<Shared>,
+    of: PhantomData<fn() -> (R, W)>,
+}
+
+impl<R, W> Clone for Live<R, W> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), of: PhantomData }
+    }
+}
+
+impl<R, W> std::fmt::Debug for Live<R, W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").finish_non_exhaustive()
+    }
+}
+
+impl<R: Record, W: Tuple> Live<R, W> {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, of: PhantomData }
+    }
+
+    /// The rows, in the query's order.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`](partysync::Code::InvalidValue) when a row does not fit its type.
+    pub fn rows(&self) -> Done<Vec<Found<R, W>>> {
+        let rows = self.shared.state().rows();
+        rows.iter().map(Found::read).collect()
+    }
+
+    /// The same, untyped.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<Node> {
+        self.shared.state().rows()
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match &self.shared.state().result {
+            Result::Rows(view) => view.len(),
+            Result::Totals(_) => 0,
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What happens to the result: first all of it, then what changes. It ends with the client.
+    #[must_use]
+    pub fn changes(&self) -> LiveChanges<R, W> {
+        let serial = self.shared.listen();
+        LiveChanges { shared: self.shared.clone(), serial, of: PhantomData }
+    }
+}
+
+/// What happens to a result: [`Live::changes`]. Each item is what has changed at once. Whoever
+/// reads slowly is given a [`Difference::Reset`].
+pub struct LiveChanges<R, W = ()> {
+    shared: Arc<Shared>,
+    serial: u64,
+    of: PhantomData<fn() -> (R, W)>,
+}
+
+impl<R, W> std::fmt::Debug for LiveChanges<R, W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LiveChanges").finish_non_exhaustive()
+    }
+}
+
+impl<R, W> Drop for LiveChanges<R, W> {
+    fn drop(&mut self) {
+        self.shared.state().listeners.remove(&self.serial);
+    }
+}
+
+impl<R: Record, W: Tuple> Stream for LiveChanges<R, W> {
+    type Item = Done<Vec<Difference<Found<R, W>>>>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut state = self.shared.state();
+        let next = state.next(self.serial, context, |state, differences| {
+            differences.unwrap_or_else(|| vec![Difference::Reset(state.rows())])
+        });
+        drop(state);
+        let read = |differences: Vec<Difference<Node>>| {
+            differences.iter().map(|difference| difference.try_map(Found::read)).collect()
+        };
+        next.map(|next| next.map(read))
+    }
+}
+
+/// Counts and sums, kept up to date for as long as anybody holds this.
+pub struct LiveTotals<R, G = ()> {
+    shared: Arc<Shared>,
+    of: PhantomData<fn() -> (R, G)>,
+}
+
+impl<R, G> Clone for LiveTotals<R, G> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), of: PhantomData }
+    }
+}
+
+impl<R, G> std::fmt::Debug for LiveTotals<R, G> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LiveTotals").finish_non_exhaustive()
+    }
+}
+
+impl<R: Record, G: Group> LiveTotals<R, G> {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, of: PhantomData }
+    }
+
+    /// The totals, in the order of the groups; of a query without groups one.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`](partysync::Code::InvalidValue) when a value does not fit its type.
+    pub fn totals(&self) -> Done<Vec<Total<G>>> {
+        self.shared.state().totals()
+    }
+
+    /// The same, untyped.
+    #[must_use]
+    pub fn untyped(&self) -> Vec<Total<Value>> {
+        match &self.shared.state().result {
+            Result::Totals(totals) => totals.totals(),
+            Result::Rows(_) => Vec::new(),
+        }
+    }
+
+    /// The totals, and what they become. It ends with the client.
+    #[must_use]
+    pub fn changes(&self) -> TotalsChanges<R, G> {
+        let serial = self.shared.listen();
+        TotalsChanges { shared: self.shared.clone(), serial, of: PhantomData }
+    }
+}
+
+impl<R: Record> LiveTotals<R> {
+    /// How many rows there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.totals().ok().and_then(|totals| totals.first().map(|total| total.count)).unwrap_or(0)
+    }
+}
+
+/// What totals become: [`LiveTotals::changes`]. What is not read in time is passed over.
+pub struct TotalsChanges<R, G = ()> {
+    shared: Arc<Shared>,
+    serial: u64,
+    of: PhantomData<fn() -> (R, G)>,
+}
+
+impl<R, G> std::fmt::Debug for TotalsChanges<R, G> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TotalsChanges").finish_non_exhaustive()
+    }
+}
+
+impl<R, G> Drop for TotalsChanges<R, G> {
+    fn drop(&mut self) {
+        self.shared.state().listeners.remove(&self.serial);
+    }
+}
+
+impl<R: Record, G: Group> Stream for TotalsChanges<R, G> {
+    type Item = Done<Vec<Total<G>>>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut state = self.shared.state();
+        state.next(self.serial, context, |state, _| state.totals())
+    }
+}

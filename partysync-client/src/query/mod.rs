@@ -1,0 +1,146 @@
+//! Live queries: results that are kept up to date as rows change, at a cost that grows with what
+//! has changed.
+//!
+//! [`SyncClient::query`](crate::SyncClient::query) gives a [`Live`] result: its rows, and how it
+//! changes. Equal queries share one.
+//!
+//! - `compile.rs`: a query made ready, and what its conditions say of a row
+//! - `sort.rs`, `source.rs`: sort keys, indexes
+//! - `window.rs`, `view.rs`: a result, and what changes do to it
+//! - `totals.rs`: counts and sums
+//! - `live.rs`: what users hold
+
+mod compile;
+mod live;
+mod sort;
+mod source;
+mod totals;
+mod view;
+mod window;
+
+pub(crate) use live::Shared;
+pub use live::{Live, LiveChanges, LiveTotals, TotalsChanges};
+pub(crate) use source::{Change, Rows};
+pub use totals::Total;
+pub(crate) use view::Batch;
+pub use view::Difference;
+
+use compile::{Compiled, Schemas};
+use live::{Result as Kept, State};
+use partysync::query::plan;
+use partysync::{Result, Schema};
+use source::{Indexes, Source, Spec};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+use totals::TotalsView;
+use view::View;
+
+/// What was asked.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Asked {
+    Rows(plan::Plan),
+    Totals(plan::Totals),
+}
+
+/// All results that are kept up to date.
+#[derive(Debug)]
+pub(crate) struct Views {
+    indexes: Indexes,
+    results: Vec<(Asked, Weak<Shared>)>,
+    schemas: BTreeMap<&'static str, &'static Schema>,
+    batch: u64,
+}
+
+impl Schemas for BTreeMap<&'static str, &'static Schema> {
+    fn schema(&self, table: &str) -> Option<&'static Schema> {
+        self.get(table).copied()
+    }
+}
+
+impl Views {
+    pub(crate) fn new(schemas: BTreeMap<&'static str, &'static Schema>) -> Self {
+        let (indexes, results) = (Indexes::default(), Vec::new());
+        Self { indexes, results, schemas, batch: 0 }
+    }
+
+    /// The result of a query: the one that is there for an equal one, or a new one.
+    ///
+    /// # Errors
+    /// The query names what is not there.
+    pub(crate) fn ask(&mut self, asked: Asked, rows: &dyn Rows) -> Result<Arc<Shared>> {
+        let known = self.results.iter().find(|(other, _)| *other == asked);
+        if let Some(shared) = known.and_then(|(_, shared)| shared.upgrade()) {
+            return Ok(shared);
+        }
+        self.results.retain(|(_, shared)| shared.strong_count() > 0);
+        let mut specs = self.specs();
+        let kept = match &asked {
+            Asked::Rows(plan) => {
+                let node = Compiled::new(plan, &self.schemas)?;
+                node.add_specs(&mut specs);
+                self.indexes.want(&specs, rows);
+                Kept::Rows(View::new(node, self.source(rows), self.batch))
+            }
+            Asked::Totals(plan) => {
+                let mut totals = TotalsView::new(plan, &self.schemas)?;
+                totals.add_specs(&mut specs);
+                self.indexes.want(&specs, rows);
+                totals.reset(self.source(rows));
+                Kept::Totals(totals)
+            }
+        };
+        let shared = Arc::new(Shared::new(kept));
+        self.results.push((asked, Arc::downgrade(&shared)));
+        Ok(shared)
+    }
+
+    /// Whether nobody asks for anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.results.is_empty()
+    }
+
+    fn source<'a>(&'a self, rows: &'a dyn Rows) -> Source<'a> {
+        Source { rows, indexes: &self.indexes }
+    }
+
+    /// The indexes that are wanted.
+    fn specs(&self) -> BTreeSet<Spec> {
+        let mut specs = BTreeSet::new();
+        self.each(|state| match &state.result {
+            Kept::Rows(view) => view.node.add_specs(&mut specs),
+            Kept::Totals(totals) => totals.add_specs(&mut specs),
+        });
+        specs
+    }
+
+    fn each(&self, mut f: impl FnMut(&mut State)) {
+        self.results
+            .iter()
+            .filter_map(|(_, shared)| shared.upgrade())
+            .for_each(|s| f(&mut s.state()));
+    }
+
+    /// Rows have changed; `rows` are those after it.
+    pub(crate) fn update(&mut self, changes: &Batch, rows: &dyn Rows) {
+        self.batch += 1;
+        for (table, changes) in changes {
+            self.indexes.change(table, changes);
+        }
+        let source = self.source(rows);
+        self.each(|state| state.update(changes, source, self.batch));
+    }
+
+    /// Any row of these tables may have changed.
+    pub(crate) fn reset(&mut self, tables: &BTreeSet<&'static str>, rows: &dyn Rows) {
+        self.batch += 1;
+        tables.iter().for_each(|table| self.indexes.rebuild(table, rows));
+        let source = self.source(rows);
+        self.each(|state| state.reset(tables, source, self.batch));
+    }
+}
+
+impl Drop for Views {
+    fn drop(&mut self) {
+        self.each(State::end);
+    }
+}

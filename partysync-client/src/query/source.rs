@@ -1,0 +1,149 @@
+//! Where views read: a replica's rows, and indexes of them that queries have asked for.
+
+use super::compile::cell;
+use super::sort::{SortKey, push};
+use crate::replica::Row;
+use partysync::Key;
+use partysync::sql::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+/// The rows of a replica, as they are shown.
+pub(crate) trait Rows {
+    /// The row with this key.
+    fn row(&self, table: &str, key: &Key) -> Option<&Row>;
+
+    /// All rows of a table.
+    fn each(&self, table: &str, f: &mut dyn FnMut(&Row));
+}
+
+/// An index: the columns that it is ordered by, and whether from the largest on. The key is the last.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Spec {
+    pub(super) table: &'static str,
+    pub(super) columns: Vec<(usize, bool)>,
+}
+
+impl Spec {
+    fn sort_key(&self, row: &Row) -> SortKey {
+        let mut key = Vec::with_capacity(48);
+        for (column, descending) in &self.columns {
+            push(&mut key, cell(row, *column), *descending);
+        }
+        push(&mut key, cell(row, 0), false);
+        key.into()
+    }
+}
+
+/// All indexes.
+#[derive(Debug, Default)]
+pub(crate) struct Indexes(BTreeMap<Spec, BTreeMap<SortKey, Row>>);
+
+/// A row that is another one now.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    pub(crate) old: Option<Row>,
+    pub(crate) new: Option<Row>,
+}
+
+impl Indexes {
+    /// Sees to it that these are there, and no others.
+    pub(super) fn want(&mut self, specs: &BTreeSet<Spec>, rows: &dyn Rows) {
+        self.0.retain(|spec, _| specs.contains(spec));
+        for spec in specs {
+            if !self.0.contains_key(spec) {
+                self.0.insert(spec.clone(), build(spec, rows));
+            }
+        }
+    }
+
+    /// Makes those of a table anew.
+    pub(super) fn rebuild(&mut self, table: &str, rows: &dyn Rows) {
+        for (spec, index) in self.0.iter_mut().filter(|(spec, _)| spec.table == table) {
+            *index = build(spec, rows);
+        }
+    }
+
+    pub(super) fn change(&mut self, table: &str, changes: &[Change]) {
+        for (spec, index) in self.0.iter_mut().filter(|(spec, _)| spec.table == table) {
+            for Change { old, new } in changes {
+                let (old, new) = (old.as_ref(), new.as_ref().map(|row| (spec.sort_key(row), row)));
+                if let Some(old) = old.map(|row| spec.sort_key(row))
+                    && new.as_ref().is_none_or(|(key, _)| *key != old)
+                {
+                    index.remove(&old);
+                }
+                if let Some((key, row)) = new {
+                    index.insert(key, row.clone());
+                }
+            }
+        }
+    }
+}
+
+fn build(spec: &Spec, rows: &dyn Rows) -> BTreeMap<SortKey, Row> {
+    let mut all = Vec::new();
+    rows.each(spec.table, &mut |row| all.push((spec.sort_key(row), row.clone())));
+    // It is sorted once, and put together from what is sorted.
+    all.into_iter().collect()
+}
+
+/// What views read.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(super) rows: &'a dyn Rows,
+    pub(super) indexes: &'a Indexes,
+}
+
+impl Source<'_> {
+    /// Rows of a table that have this value in a column, until `more` is false. An index is wanted
+    /// unless the column is the key; NULL is related to nothing.
+    pub(super) fn related(
+        &self,
+        table: &str,
+        column: usize,
+        index: Option<&Spec>,
+        value: &Value,
+        more: &mut dyn FnMut(&Row) -> bool,
+    ) {
+        if *value == Value::Null {
+            return;
+        }
+        match index {
+            Some(index) => {
+                let mut prefix = Vec::with_capacity(32);
+                push(&mut prefix, value, false);
+                self.scan(index, &prefix, None, more);
+            }
+            None if column == 0 => {
+                let key = Key::try_from(value.clone()).ok();
+                if let Some(row) = key.and_then(|key| self.rows.row(table, &key)) {
+                    more(row);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Rows whose place in an index begins so, behind a place among them, in order, until `more` is
+    /// false.
+    pub(super) fn scan(
+        &self,
+        index: &Spec,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        more: &mut dyn FnMut(&Row) -> bool,
+    ) {
+        let Some(index) = self.indexes.0.get(index) else { return };
+        let from = [prefix, after.unwrap_or_default()].concat();
+        let from: Bound<&[u8]> = match after {
+            Some(_) => Bound::Excluded(&from),
+            None => Bound::Included(&from),
+        };
+        for (key, row) in index.range::<[u8], _>((from, Bound::Unbounded)) {
+            if !key.starts_with(prefix) || !more(row) {
+                return;
+            }
+        }
+    }
+}

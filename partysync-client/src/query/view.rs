@@ -1,0 +1,595 @@
+//! [`View`]: a query's result, kept up to date at a cost that grows with what has changed.
+
+use super::compile::{Compiled, Related, Test, bytes, cell};
+use super::sort::SortKey;
+use super::source::{Change, Source};
+use super::window::{Entry, Part, Place, Window};
+use crate::replica::Row;
+use partysync::Key;
+use partysync::query::plan::Shape;
+use partysync::query::{Branch, Node};
+use partysync::sql::Value;
+use std::collections::BTreeMap;
+
+/// So many rows behind the last one that is shown are known at most: what takes its place when one
+/// goes.
+const SPARE: usize = 32;
+
+/// What has changed, by table: a row once.
+pub(crate) type Batch = BTreeMap<&'static str, Vec<Change>>;
+
+/// A change to a result; they count one after the other.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Difference<T> {
+    /// A row is new at this place; those from there on are one further.
+    Inserted(usize, T),
+    /// The row at this place is another one, or what comes with it is.
+    Updated(usize, T),
+    /// A row has gone from the first place; then it is put in at the second.
+    Moved(usize, usize, T),
+    /// The row at this place is gone.
+    Removed(usize),
+    /// All is new.
+    Reset(Vec<T>),
+}
+
+impl<T> Difference<T> {
+    /// The same of other rows.
+    ///
+    /// # Errors
+    /// The first of `read`.
+    pub fn try_map<U, E>(
+        &self,
+        mut read: impl FnMut(&T) -> Result<U, E>,
+    ) -> Result<Difference<U>, E> {
+        Ok(match self {
+            Self::Inserted(at, row) => Difference::Inserted(*at, read(row)?),
+            Self::Updated(at, row) => Difference::Updated(*at, read(row)?),
+            Self::Moved(from, to, row) => Difference::Moved(*from, *to, read(row)?),
+            Self::Removed(at) => Difference::Removed(*at),
+            Self::Reset(rows) => {
+                Difference::Reset(rows.iter().map(read).collect::<Result<_, _>>()?)
+            }
+        })
+    }
+
+    /// Makes the change in a list. Places beyond its end are passed over.
+    ///
+    /// ```
+    /// use partysync_client::query::Difference;
+    ///
+    /// let mut rows = vec!["a", "b"];
+    /// Difference::Inserted(1, "c").apply(&mut rows);
+    /// Difference::Moved(0, 2, "a").apply(&mut rows);
+    /// assert_eq!(rows, ["c", "b", "a"]);
+    /// ```
+    pub fn apply(self, rows: &mut Vec<T>) {
+        match self {
+            Self::Inserted(at, row) => rows.insert(at.min(rows.len()), row),
+            Self::Updated(at, row) => {
+                if let Some(there) = rows.get_mut(at) {
+                    *there = row;
+                }
+            }
+            Self::Moved(from, to, row) => {
+                if from < rows.len() {
+                    rows.remove(from);
+                }
+                rows.insert(to.min(rows.len()), row);
+            }
+            Self::Removed(at) => {
+                if at < rows.len() {
+                    rows.remove(at);
+                }
+            }
+            Self::Reset(all) => *rows = all,
+        }
+    }
+}
+
+/// A query's result.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(super) node: Compiled,
+    window: Window,
+}
+
+/// What changes are told to.
+type Differences = Vec<Difference<Node>>;
+
+impl View {
+    pub(super) fn new(node: Compiled, source: Source<'_>, batch: u64) -> Self {
+        let window = node.hydrate(None, source, batch);
+        Self { node, window }
+    }
+
+    /// Looks everything up anew.
+    pub(super) fn reset(&mut self, source: Source<'_>, batch: u64) {
+        self.window = self.node.hydrate(None, source, batch);
+    }
+
+    pub(super) fn rows(&self) -> Vec<Node> {
+        self.node.shown(&self.window)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.window.len().min(self.node.limit)
+    }
+
+    /// Takes in what has changed.
+    pub(super) fn update(&mut self, all: &Batch, source: Source<'_>, batch: u64) -> Differences {
+        let turn = Turn { all, source, batch };
+        let mut differences = Vec::new();
+        let work = turn.work(self.node.table, &self.node.test);
+        turn.update(&self.node, &mut self.window, None, &work, Some(&mut differences));
+        differences
+    }
+}
+
+impl Compiled {
+    /// The rows that are shown, with what comes with them.
+    fn shown(&self, window: &Window) -> Vec<Node> {
+        window.iter().take(self.limit).map(|entry| self.node(entry)).collect()
+    }
+
+    fn node(&self, entry: &Entry) -> Node {
+        let part = |(part, related): (&Part, &Related)| match part {
+            Part::Rows(window) => Branch::Rows(related.node.shown(window)),
+            Part::Count(count) => Branch::Count(*count),
+        };
+        Node {
+            row: entry.row.clone(),
+            related: entry.related.iter().zip(&self.related).map(part).collect(),
+        }
+    }
+
+    /// Looks up what there is, of rows that are related to this value.
+    fn hydrate(&self, value: Option<&Value>, source: Source<'_>, batch: u64) -> Window {
+        let mut window = match (&self.index, value) {
+            (Some(_), _) => {
+                let mut window = Window::default();
+                self.fill(&mut window, value, None, source, batch);
+                return window;
+            }
+            (None, Some(value)) => {
+                // By its key.
+                let mut entries = Vec::new();
+                source.related(self.table, 0, None, value, &mut |row| {
+                    if self.finds(row, source) {
+                        entries.push(self.entry(row, self.sort_key(row)));
+                    }
+                    false
+                });
+                Window::new(entries)
+            }
+            (None, None) => {
+                let mut entries = Vec::new();
+                source.rows.each(self.table, &mut |row| {
+                    if self.finds(row, source) {
+                        entries.push(self.entry(row, self.sort_key(row)));
+                    }
+                });
+                entries.sort_unstable_by(|one, two| one.sort.cmp(&two.sort));
+                Window::new(entries)
+            }
+        };
+        if !self.related.is_empty() {
+            window.iter_mut().take(self.limit).for_each(|entry| self.relate(entry, source, batch));
+        }
+        window
+    }
+
+    fn entry(&self, row: &Row, sort: SortKey) -> Entry {
+        Entry { sort, row: row.clone(), related: Vec::new(), batch: 0 }
+    }
+
+    /// Whether a row is one of those, wherever it is in their order.
+    fn finds(&self, row: &Row, source: Source<'_>) -> bool {
+        self.test.meets(row, source)
+            && self.after.as_ref().is_none_or(|after| self.sort_key(row) > *after)
+    }
+
+    /// Adds what comes behind a place in the order, until there is enough.
+    fn fill(
+        &self,
+        window: &mut Window,
+        value: Option<&Value>,
+        behind: Option<&[u8]>,
+        source: Source<'_>,
+        batch: u64,
+    ) {
+        let Some(index) = &self.index else { return };
+        let after = behind.or(self.after.as_deref());
+        let enough = self.limit.saturating_add(SPARE);
+        let mut full = enough == 0;
+        source.scan(index, &self.prefix(value), after, &mut |row| {
+            if !self.test.meets(row, source) {
+                return true;
+            }
+            if window.len() >= enough {
+                full = true;
+                return false;
+            }
+            let mut entry = self.entry(row, self.sort_key(row));
+            if window.len() < self.limit {
+                self.relate(&mut entry, source, batch);
+            }
+            window.push(entry);
+            true
+        });
+        window.bound = window.last().filter(|_| full).map(|last| last.sort.clone());
+    }
+
+    /// Looks up what comes with a row.
+    fn relate(&self, entry: &mut Entry, source: Source<'_>, batch: u64) {
+        entry.batch = batch;
+        let part = |related: &Related| {
+            let value = cell(&entry.row, related.here);
+            match related.shape {
+                Shape::Count => Part::Count(related.count(value, source)),
+                _ if *value == Value::Null => Part::Rows(Window::default()),
+                _ => Part::Rows(related.node.hydrate(Some(value), source, batch)),
+            }
+        };
+        entry.related = self.related.iter().map(part).collect();
+    }
+}
+
+impl Related {
+    fn count(&self, value: &Value, source: Source<'_>) -> u64 {
+        let mut count = 0;
+        let index = self.node.index.as_ref();
+        source.related(self.node.table, self.there, index, value, &mut |row| {
+            count += u64::from(self.node.test.meets(row, source));
+            true
+        });
+        count
+    }
+}
+
+/// A batch of changes, on its way through a view.
+pub(super) struct Turn<'a> {
+    pub(super) all: &'a Batch,
+    pub(super) source: Source<'a>,
+    pub(super) batch: u64,
+}
+
+/// Values that rows are related by.
+type Values = BTreeMap<SortKey, Value>;
+
+impl Turn<'_> {
+    /// The rows of a table that have changed, and those of which a condition may say otherwise than
+    /// before since something that they are related to has changed.
+    pub(super) fn work(&self, table: &'static str, test: &Test) -> Vec<Change> {
+        let mut work = self.all.get(table).cloned().unwrap_or_default();
+        let mut touched = BTreeMap::new();
+        test.each_exists(&mut |exists| {
+            let related = self.work(exists.table, &exists.test);
+            for value in values(&related, exists.there).into_values() {
+                let index = exists.here_index.as_ref();
+                self.source.related(table, exists.here, index, &value, &mut |row| {
+                    touched.insert(bytes(cell(row, 0)), row.clone());
+                    true
+                });
+            }
+        });
+        for Change { old, new } in &work {
+            for row in old.iter().chain(new) {
+                touched.remove(&bytes(cell(row, 0)));
+            }
+        }
+        work.extend(
+            touched.into_values().map(|row| Change { old: Some(row.clone()), new: Some(row) }),
+        );
+        work
+    }
+
+    fn has_changed(&self, node: &Compiled) -> bool {
+        node.tables.iter().any(|table| self.all.contains_key(table))
+    }
+
+    /// Takes changes into a window, of rows that have this value in this column. Whether anything
+    /// that is shown is another now.
+    fn update(
+        &self,
+        node: &Compiled,
+        window: &mut Window,
+        related: Option<(&Value, usize)>,
+        work: &[Change],
+        differences: Option<&mut Differences>,
+    ) -> bool {
+        let mut step =
+            Step { turn: self, node, window, differences, changed: false, updated: Vec::new() };
+        let here = |row: &&Row| related.is_none_or(|(value, there)| cell(row, there) == value);
+        for Change { old, new } in work {
+            step.change(old.as_ref().filter(here), new.as_ref().filter(here));
+        }
+        node.related.iter().enumerate().for_each(|(n, part)| step.part(n, part));
+        step.refill(related.map(|(value, _)| value));
+        step.tell_updated();
+        step.changed
+    }
+}
+
+/// The values of a column in rows that have changed, before and after.
+fn values(work: &[Change], column: usize) -> Values {
+    let rows = work.iter().flat_map(|change| change.old.iter().chain(&change.new));
+    let values = rows.map(|row| cell(row, column)).filter(|value| **value != Value::Null);
+    let mut all = Values::new();
+    for value in values {
+        all.entry(bytes(value)).or_insert_with(|| value.clone());
+    }
+    all
+}
+
+/// One window's part of a turn.
+struct Step<'s> {
+    turn: &'s Turn<'s>,
+    node: &'s Compiled,
+    window: &'s mut Window,
+    differences: Option<&'s mut Differences>,
+    changed: bool,
+    /// Entries that are another now in their place.
+    updated: Vec<SortKey>,
+}
+
+impl Step<'_> {
+    fn change(&mut self, old: Option<&Row>, new: Option<&Row>) {
+        let (node, source) = (self.node, self.turn.source);
+        let from = old.map(|row| node.sort_key(row)).and_then(|sort| self.window.find(&sort).ok());
+        let sort = new.filter(|row| node.finds(row, source)).map(|row| (node.sort_key(row), row));
+        let to =
+            sort.filter(|(sort, _)| self.window.bound.as_ref().is_none_or(|bound| sort <= bound));
+        match (from, to) {
+            (Some(from), Some((sort, row))) => {
+                if self.window.get(from).is_some_and(|entry| entry.sort == sort) {
+                    self.replace(from, row);
+                } else {
+                    self.shift(from, sort, row);
+                }
+            }
+            (Some(from), None) => self.remove(from),
+            (None, Some((sort, row))) => match self.window.find(&sort) {
+                // It was looked up in this turn.
+                Ok(there) => self.replace(there, row),
+                Err(place) => {
+                    let index = self.window.index(place);
+                    self.insert(
+                        place,
+                        index,
+                        Entry { sort, row: row.clone(), related: Vec::new(), batch: 0 },
+                    );
+                }
+            },
+            (None, None) => {}
+        }
+    }
+
+    fn tell(&mut self, difference: impl FnOnce(&Compiled, &Window) -> Option<Difference<Node>>) {
+        self.changed = true;
+        if let Some(differences) = &mut self.differences {
+            differences.extend(difference(self.node, self.window));
+        }
+    }
+
+    /// The row at this place of what is shown is there now.
+    fn tell_inserted(&mut self, index: usize) {
+        self.tell(|node, window| {
+            let entry = window.place(index).and_then(|place| window.get(place))?;
+            Some(Difference::Inserted(index, node.node(entry)))
+        });
+    }
+
+    fn replace(&mut self, place: Place, row: &Row) {
+        let shown = self.window.index(place) < self.node.limit;
+        let (node, turn) = (self.node, self.turn);
+        let Some(entry) = self.window.get_mut(place) else { return };
+        if entry.row == *row {
+            return;
+        }
+        let was = std::mem::replace(&mut entry.row, row.clone());
+        if !shown {
+            return;
+        }
+        let moved = |part: &Related| cell(&was, part.here) != cell(row, part.here);
+        if node.related.iter().any(moved) {
+            node.relate(entry, turn.source, turn.batch);
+        }
+        self.updated.push(entry.sort.clone());
+    }
+
+    fn insert(&mut self, place: Place, index: usize, mut entry: Entry) {
+        let limit = self.node.limit;
+        if index < limit && entry.related.len() < self.node.related.len() {
+            self.node.relate(&mut entry, self.turn.source, self.turn.batch);
+        }
+        self.window.insert(place, entry);
+        if index < limit {
+            self.tell_inserted(index);
+            self.hide();
+        }
+        self.trim();
+    }
+
+    /// One row more is shown than may be.
+    fn hide(&mut self) {
+        let limit = self.node.limit;
+        let Some(place) = self.window.place(limit).filter(|_| self.window.len() > limit) else {
+            return;
+        };
+        if let Some(entry) = self.window.get_mut(place) {
+            entry.related.clear();
+        }
+        self.tell(|_, _| Some(Difference::Removed(limit)));
+    }
+
+    /// One row less is shown than may be: the next one is, if it is here.
+    fn show(&mut self) {
+        let Some(last) = self.node.limit.checked_sub(1) else { return };
+        let Some(place) = self.window.place(last) else { return };
+        let (node, turn) = (self.node, self.turn);
+        if let Some(entry) = self.window.get_mut(place) {
+            node.relate(entry, turn.source, turn.batch);
+        }
+        self.tell_inserted(last);
+    }
+
+    fn remove(&mut self, place: Place) {
+        let index = self.window.index(place);
+        self.window.remove(place);
+        if index < self.node.limit {
+            self.tell(|_, _| Some(Difference::Removed(index)));
+            if self.window.len() >= self.node.limit {
+                self.show();
+            }
+        }
+    }
+
+    /// A row goes to another place.
+    fn shift(&mut self, from: Place, sort: SortKey, row: &Row) {
+        let limit = self.node.limit;
+        let before = self.window.index(from);
+        let Some(mut entry) = self.window.remove(from) else { return };
+        let place = match self.window.find(&sort) {
+            Ok(place) | Err(place) => place,
+        };
+        let after = self.window.index(place);
+        let moved = |part: &Related| cell(&entry.row, part.here) != cell(row, part.here);
+        if self.node.related.iter().any(moved) {
+            entry.related.clear();
+        }
+        (entry.sort, entry.row) = (sort, row.clone());
+        if before < limit && after < limit {
+            if entry.related.len() < self.node.related.len() {
+                self.node.relate(&mut entry, self.turn.source, self.turn.batch);
+            }
+            self.window.insert(place, entry);
+            self.tell(|node, window| {
+                let entry = window.place(after).and_then(|place| window.get(place))?;
+                Some(Difference::Moved(before, after, node.node(entry)))
+            });
+            return;
+        }
+        if before < limit {
+            entry.related.clear();
+            self.window.insert(place, entry);
+            self.tell(|_, _| Some(Difference::Removed(before)));
+            self.show();
+        } else {
+            self.insert(place, after, entry);
+        }
+    }
+
+    /// What is known behind the last row that is shown has a bound.
+    fn trim(&mut self) {
+        let limit = self.node.limit;
+        if self.window.len() <= limit.saturating_add(2 * SPARE) {
+            return;
+        }
+        while self.window.len() > limit.saturating_add(SPARE) {
+            self.window.pop();
+        }
+        self.window.bound = self.window.last().map(|last| last.sort.clone());
+    }
+
+    /// Takes changes into what comes with the rows.
+    fn part(&mut self, n: usize, related: &Related) {
+        let turn = self.turn;
+        if !turn.has_changed(&related.node) {
+            return;
+        }
+        let work = turn.work(related.node.table, &related.node.test);
+        let deep = related.node.related.iter().any(|deeper| turn.has_changed(&deeper.node));
+        let values = values(&work, related.there);
+        for place in self.affected(related, deep, &values) {
+            let Some(entry) = self.window.get_mut(place).filter(|entry| entry.batch != turn.batch)
+            else {
+                continue;
+            };
+            let value = cell(&entry.row, related.here).clone();
+            let changed = match entry.related.get_mut(n) {
+                Some(Part::Rows(window)) if value != Value::Null => {
+                    turn.update(&related.node, window, Some((&value, related.there)), &work, None)
+                }
+                Some(Part::Count(count)) => {
+                    let was = std::mem::replace(
+                        count,
+                        related.recount(*count, &value, &work, turn.source),
+                    );
+                    *count != was
+                }
+                _ => false,
+            };
+            if changed {
+                self.updated.push(entry.sort.clone());
+            }
+        }
+    }
+
+    /// The places of the rows that are shown with what has changed.
+    fn affected(&self, related: &Related, deep: bool, values: &Values) -> Vec<Place> {
+        let limit = self.node.limit.min(self.window.len());
+        let shown = |index: usize| self.window.place(index);
+        if related.here == 0 && !deep {
+            let rows = self.turn.source.rows;
+            let keys = values.values().filter_map(|value| Key::try_from(value.clone()).ok());
+            let rows = keys.filter_map(|key| rows.row(self.node.table, &key));
+            let places = rows.filter_map(|row| self.window.find(&self.node.sort_key(row)).ok());
+            return places.filter(|place| self.window.index(*place) < limit).collect();
+        }
+        let concerns = |place: &Place| {
+            let entry = self.window.get(*place);
+            let value = entry.map(|entry| cell(&entry.row, related.here));
+            deep || value.is_some_and(|value| values.contains_key(&bytes(value)))
+        };
+        (0..limit).filter_map(shown).filter(concerns).collect()
+    }
+
+    fn refill(&mut self, value: Option<&Value>) {
+        let (limit, had) = (self.node.limit, self.window.len());
+        if had >= limit {
+            return;
+        }
+        let Some(bound) = self.window.bound.take() else { return };
+        let Turn { source, batch, .. } = *self.turn;
+        self.node.fill(self.window, value, Some(&bound), source, batch);
+        for index in had..self.window.len().min(limit) {
+            self.tell_inserted(index);
+        }
+    }
+
+    fn tell_updated(&mut self) {
+        let mut updated = std::mem::take(&mut self.updated);
+        updated.sort_unstable();
+        updated.dedup();
+        for sort in updated {
+            let Ok(place) = self.window.find(&sort) else { continue };
+            let index = self.window.index(place);
+            if index < self.node.limit {
+                self.tell(|node, window| {
+                    Some(Difference::Updated(index, node.node(window.get(place)?)))
+                });
+            }
+        }
+    }
+}
+
+impl Related {
+    /// How many there are after these changes.
+    fn recount(&self, was: u64, value: &Value, work: &[Change], source: Source<'_>) -> u64 {
+        if *value == Value::Null {
+            return 0;
+        }
+        if !self.node.test.is_plain() {
+            return self.count(value, source);
+        }
+        let counts = |row: &Option<Row>| {
+            row.as_ref().is_some_and(|row| {
+                cell(row, self.there) == value && self.node.test.meets(row, source)
+            })
+        };
+        work.iter().fold(was, |count, change| {
+            (count + u64::from(counts(&change.new))).saturating_sub(counts(&change.old).into())
+        })
+    }
+}

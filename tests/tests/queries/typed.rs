@@ -1,0 +1,137 @@
+//! Queries as an application writes them.
+
+use crate::random::{
+    AnyAction, Comment, CommentAction, Issue, IssueAction, Tracker, User, UserAction,
+};
+use partysync::query::{exists, exists_one};
+use partysync::{Code, Record};
+use partysync_client::testing::{ClientId, World};
+
+fn put(world: &mut World<Tracker>, client: ClientId, action: impl Into<AnyAction>) {
+    world.act(client, action.into()).unwrap();
+}
+
+fn world() -> (World<Tracker>, ClientId) {
+    let mut world = World::new(Tracker).unwrap();
+    let client = world.client();
+    world.deliver().unwrap();
+    for (id, name) in [(1, "ada"), (2, "bob")] {
+        let (name, admin) = (name.to_owned(), id == 1);
+        put(&mut world, client, AnyAction::User(UserAction::Put { id, name, admin }));
+    }
+    for n in 0..5_i64 {
+        put(
+            &mut world,
+            client,
+            AnyAction::Issue(IssueAction::Put {
+                id: format!("i{n}"),
+                author: (n > 0).then_some(n % 2 + 1),
+                title: format!("issue {n}"),
+                open: n != 2,
+                rank: None,
+                points: n,
+            }),
+        );
+        put(
+            &mut world,
+            client,
+            AnyAction::Comment(CommentAction::Put {
+                id: format!("c{n}"),
+                issue: "i4".to_owned(),
+                by: Some(2),
+                note: None,
+            }),
+        );
+    }
+    (world, client)
+}
+
+#[test]
+fn rows_come_with_what_they_were_asked_with() {
+    let (mut world, client) = world();
+    let query = Issue::query()
+        .filter(Issue::open.eq(true).and(Issue::author.ne(None)))
+        .order_by(Issue::points.desc())
+        .limit(2)
+        .with_one::<User, _, _>(Issue::author, |users| users)
+        .with(Comment::issue, |comments| comments.order_by(Comment::id.desc()).limit(3))
+        .with_count(Comment::issue, |comments| comments);
+    let live = world.query(client, &query).unwrap();
+    let rows = live.rows().unwrap();
+    let [four, three] = rows.as_slice() else { panic!("{rows:?}") };
+    assert_eq!((four.id.as_str(), three.id.as_str()), ("i4", "i3"));
+    let (author, comments, count) = &four.related;
+    assert_eq!(author.as_ref().unwrap().name, "ada");
+    assert_eq!(comments.iter().map(|c| c.id.as_str()).collect::<Vec<_>>(), ["c4", "c3", "c2"]);
+    assert_eq!(*count, 5);
+    // The next page.
+    let next = world.query(client, &query.clone().start_after(&three.row)).unwrap();
+    assert_eq!(next.rows().unwrap()[0].id, "i1");
+    // Equal queries share a result, and a clone of one is the same.
+    put(
+        &mut world,
+        client,
+        AnyAction::User(UserAction::Put { id: 1, name: "eve".into(), admin: true }),
+    );
+    let again = world.query(client, &query).unwrap();
+    assert_eq!(again.rows().unwrap(), live.rows().unwrap());
+    assert_eq!(live.rows().unwrap()[0].related.0.as_ref().unwrap().name, "eve");
+}
+
+#[test]
+fn rows_are_found_by_what_they_are_related_to() {
+    let (mut world, client) = world();
+    let with_comments =
+        world.query(client, &Issue::query().filter(exists(Comment::issue, |c| c))).unwrap();
+    assert_eq!(with_comments.len(), 1);
+    let by_admins =
+        exists_one::<_, User, _, _>(Issue::author, |users| users.filter(User::admin.eq(true)));
+    let by_admins = world.query(client, &Issue::query().filter(by_admins)).unwrap();
+    assert_eq!(by_admins.len(), 2);
+    put(
+        &mut world,
+        client,
+        AnyAction::User(UserAction::Put { id: 2, name: "bob".into(), admin: true }),
+    );
+    assert_eq!(by_admins.len(), 4);
+}
+
+#[test]
+fn totals_are_counted_by_group() {
+    let (mut world, client) = world();
+    let all = Issue::query().count();
+    let counted = world.totals(client, &all).unwrap();
+    assert_eq!(counted.count(), 5);
+    let points = world.totals(client, &all.by(Issue::open).sum(Issue::points)).unwrap();
+    let of = |group, count, sum| partysync_client::query::Total { group, count, sum };
+    assert_eq!(points.totals().unwrap(), [of(false, 1, 2), of(true, 4, 8)]);
+    put(&mut world, client, AnyAction::Issue(IssueAction::Delete { id: "i2".into() }));
+    assert_eq!(points.totals().unwrap(), [of(true, 4, 8)]);
+}
+
+#[test]
+fn what_cannot_be_asked_is_an_error() {
+    let (mut world, client) = world();
+    #[derive(Record, Clone)]
+    #[record(table = "issues")]
+    struct Large {
+        #[record(key)]
+        id: String,
+        points: u64,
+    }
+    let error =
+        world.query(client, &Large::query().filter(Large::points.eq(u64::MAX))).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidValue);
+    assert!(error.to_string().contains("points"), "{error}");
+    let _ = Large { id: String::new(), points: 0 };
+    #[derive(Record, Clone)]
+    #[record(table = "others")]
+    struct Other {
+        #[record(key)]
+        id: i64,
+    }
+    let error = world.query(client, &Other::query()).unwrap_err();
+    assert_eq!(error.code(), Code::UnknownChannel);
+    assert!(error.message().contains("others"), "{error}");
+    let _ = Other { id: 0 }.id;
+}
