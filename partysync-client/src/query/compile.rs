@@ -218,7 +218,7 @@ impl Compiled {
         let by_key = there == Some(0);
         let wanted = !by_key && (there.is_some() || limit != usize::MAX);
         columns.extend(&order);
-        let index = wanted.then(|| Spec { table: schema.table, columns });
+        let index = wanted.then_some(Spec { table: schema.table, columns });
         let mut tables = BTreeSet::from([schema.table]);
         test.add_tables(&mut tables);
         related.iter().for_each(|part| tables.extend(&part.node.tables));

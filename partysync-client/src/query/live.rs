@@ -6,7 +6,7 @@ use super::view::{Batch, Difference, View};
 use futures::Stream;
 use partysync::query::{Found, Group, Node, Tuple};
 use partysync::sql::Value;
-use partysync::{Record, Result as Done};
+use partysync::{Record, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -22,14 +22,14 @@ pub(crate) struct Shared(Mutex<State>);
 
 #[derive(Debug)]
 pub(crate) struct State {
-    pub(super) result: Result,
+    pub(super) result: Kept,
     listeners: BTreeMap<u64, Listener>,
     serials: u64,
     ended: bool,
 }
 
 #[derive(Debug)]
-pub(super) enum Result {
+pub(super) enum Kept {
     Rows(View),
     Totals(TotalsView),
 }
@@ -44,7 +44,7 @@ struct Listener {
 }
 
 impl Shared {
-    pub(super) fn new(result: Result) -> Self {
+    pub(super) fn new(result: Kept) -> Self {
         let (listeners, serials, ended) = (BTreeMap::new(), 0, false);
         Self(Mutex::new(State { result, listeners, serials, ended }))
     }
@@ -83,19 +83,18 @@ impl State {
 
     pub(super) fn update(&mut self, changes: &Batch, source: Source<'_>, batch: u64) {
         let concerns = |tables: &BTreeSet<&str>| changes.keys().any(|table| tables.contains(table));
-        match &mut self.result {
-            Result::Rows(view) if concerns(&view.node.tables) => {
-                let differences = view.update(changes, source, batch);
-                if !differences.is_empty() {
-                    self.tell(Some(&differences));
-                }
+        let told = match &mut self.result {
+            Kept::Rows(view) if concerns(&view.node.tables) => {
+                Some(view.update(changes, source, batch)).filter(|told| !told.is_empty())
             }
-            Result::Totals(totals) if concerns(&totals.tables) => {
-                if totals.update(changes, source, batch) {
-                    self.tell(None);
-                }
+            // Whoever listens is told all of them, as there are few.
+            Kept::Totals(totals) if concerns(&totals.tables) => {
+                totals.update(changes, source, batch).then(Vec::new)
             }
-            _ => {}
+            _ => None,
+        };
+        if let Some(differences) = told {
+            self.tell(Some(&*differences).filter(|differences| !differences.is_empty()));
         }
     }
 
@@ -106,10 +105,10 @@ impl State {
         batch: u64,
     ) {
         match &mut self.result {
-            Result::Rows(view) if !view.node.tables.is_disjoint(changed) => {
+            Kept::Rows(view) if !view.node.tables.is_disjoint(changed) => {
                 view.reset(source, batch);
             }
-            Result::Totals(totals) if !totals.tables.is_disjoint(changed) => totals.reset(source),
+            Kept::Totals(totals) if !totals.tables.is_disjoint(changed) => totals.reset(source),
             _ => return,
         }
         self.tell(None);
@@ -125,15 +124,15 @@ impl State {
 
     fn rows(&self) -> Vec<Node> {
         match &self.result {
-            Result::Rows(view) => view.rows(),
-            Result::Totals(_) => Vec::new(),
+            Kept::Rows(view) => view.rows(),
+            Kept::Totals(_) => Vec::new(),
         }
     }
 
-    fn totals<G: Group>(&self) -> Done<Vec<Total<G>>> {
+    fn totals<G: Group>(&self) -> Result<Vec<Total<G>>> {
         let totals = match &self.result {
-            Result::Totals(totals) => totals.totals(),
-            Result::Rows(_) => Vec::new(),
+            Kept::Totals(totals) => totals.totals(),
+            Kept::Rows(_) => Vec::new(),
         };
         let read = |Total { group, count, sum }| Ok(Total { group: G::read(group)?, count, sum });
         totals.into_iter().map(read).collect()
@@ -188,7 +187,7 @@ impl<R: Record, W: Tuple> Live<R, W> {
     ///
     /// # Errors
     /// [`Code::InvalidValue`](partysync::Code::InvalidValue) when a row does not fit its type.
-    pub fn rows(&self) -> Done<Vec<Found<R, W>>> {
+    pub fn rows(&self) -> Result<Vec<Found<R, W>>> {
         let rows = self.shared.state().rows();
         rows.iter().map(Found::read).collect()
     }
@@ -203,8 +202,8 @@ impl<R: Record, W: Tuple> Live<R, W> {
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.shared.state().result {
-            Result::Rows(view) => view.len(),
-            Result::Totals(_) => 0,
+            Kept::Rows(view) => view.len(),
+            Kept::Totals(_) => 0,
         }
     }
 
@@ -243,7 +242,7 @@ impl<R, W> Drop for LiveChanges<R, W> {
 }
 
 impl<R: Record, W: Tuple> Stream for LiveChanges<R, W> {
-    type Item = Done<Vec<Difference<Found<R, W>>>>;
+    type Item = Result<Vec<Difference<Found<R, W>>>>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut state = self.shared.state();
@@ -285,7 +284,7 @@ impl<R: Record, G: Group> LiveTotals<R, G> {
     ///
     /// # Errors
     /// [`Code::InvalidValue`](partysync::Code::InvalidValue) when a value does not fit its type.
-    pub fn totals(&self) -> Done<Vec<Total<G>>> {
+    pub fn totals(&self) -> Result<Vec<Total<G>>> {
         self.shared.state().totals()
     }
 
@@ -293,8 +292,8 @@ impl<R: Record, G: Group> LiveTotals<R, G> {
     #[must_use]
     pub fn untyped(&self) -> Vec<Total<Value>> {
         match &self.shared.state().result {
-            Result::Totals(totals) => totals.totals(),
-            Result::Rows(_) => Vec::new(),
+            Kept::Totals(totals) => totals.totals(),
+            Kept::Rows(_) => Vec::new(),
         }
     }
 
@@ -334,7 +333,7 @@ impl<R, G> Drop for TotalsChanges<R, G> {
 }
 
 impl<R: Record, G: Group> Stream for TotalsChanges<R, G> {
-    type Item = Done<Vec<Total<G>>>;
+    type Item = Result<Vec<Total<G>>>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut state = self.shared.state();

@@ -26,7 +26,7 @@ pub(crate) use view::Batch;
 pub use view::Difference;
 
 use compile::{Compiled, Schemas};
-use live::{Result as Kept, State};
+use live::{Kept, State};
 use partysync::query::plan;
 use partysync::{Result, Schema};
 use source::{Indexes, Source, Spec};

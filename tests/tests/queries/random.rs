@@ -318,7 +318,7 @@ trait Watch {
 }
 
 impl<R: Record + PartialEq + std::fmt::Debug> Watched<R> {
-    fn new(world: &mut World<Tracker>, client: ClientId, plan: &Plan) -> Box<dyn Watch>
+    fn watch(world: &mut World<Tracker>, client: ClientId, plan: &Plan) -> Box<dyn Watch>
     where
         R: 'static,
     {
@@ -416,9 +416,9 @@ fn run(seed: u64) {
                     let json = serde_json::to_string(&plan).unwrap();
                     assert_eq!(serde_json::from_str::<Plan>(&json).unwrap(), plan, "{json}");
                     views.push(match table {
-                        "users" => Watched::<User>::new(&mut world, watched, &plan),
-                        "issues" => Watched::<Issue>::new(&mut world, watched, &plan),
-                        _ => Watched::<Comment>::new(&mut world, watched, &plan),
+                        "users" => Watched::<User>::watch(&mut world, watched, &plan),
+                        "issues" => Watched::<Issue>::watch(&mut world, watched, &plan),
+                        _ => Watched::<Comment>::watch(&mut world, watched, &plan),
                     });
                 }
             }
