@@ -3,7 +3,7 @@
 
 use crate::process::run;
 use crate::test::cargo_command;
-use crate::tools::{CHROMIUM, livestore_packages, set_up};
+use crate::tools::{CHROMIUM, livestore_packages, npm_packages, set_up};
 use crate::{build, fixture, root, target};
 use anyhow::Result;
 use std::ffi::OsString;
@@ -46,6 +46,20 @@ pub(crate) fn livestore(arguments: impl IntoIterator<Item = OsString>) -> Result
     livestore_packages()?;
     let script = root()?.join("tests/bench/livestore.mjs");
     run(tools.command(tools.npm("node"))?.arg(script).args(arguments))
+}
+
+/// Measures live queries beside those of other libraries.
+pub(crate) fn queries(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
+    let tools = set_up()?;
+    npm_packages("tests/bench/queries", "bench-queries-package-lock.json")?;
+    let page = build::queries_page(&tools)?;
+    // What is run a million times is built to be fast; the page is built as pages are.
+    let native = ["build", "--quiet", "--profile", "simulation", "--package", "bench-queries"];
+    run(&mut cargo_command(&native)?)?;
+    let script = root()?.join("tests/bench/queries.mjs");
+    let mut command = tools.command(tools.npm("node"))?;
+    command.arg(script).args(arguments).env("BENCH_PAGE", page);
+    run(command.env("BENCH_NATIVE", target()?.join("simulation/bench-queries")))
 }
 
 /// Measures a client, in a browser and natively.

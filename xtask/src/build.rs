@@ -54,6 +54,15 @@ pub(crate) fn lab_page(tools: &Tools) -> Result<PathBuf> {
     Ok(out)
 }
 
+/// Builds what `cargo xtask bench queries` measures as wasm; returns the folder that it is in.
+pub(crate) fn queries_page(tools: &Tools) -> Result<PathBuf> {
+    let (source, out) = (root()?.join("tests/bench/queries"), target()?.join("queries-page"));
+    step("build the queries of the bench", || {
+        page_wasm(&source, "bench-queries", tools, &out, false).map(drop)
+    })?;
+    Ok(out)
+}
+
 /// Has the fixture built anew the next time.
 pub(crate) fn forget(fixture: &Fixture) -> Result<()> {
     let stamp = target()?.join("stamps").join(&fixture.name);

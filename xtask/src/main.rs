@@ -21,7 +21,7 @@ cargo xtask dev [FIXTURE] [--port N] [--data DIR] [--store STORE]
     streams in STORE: memory, sqlite (as it is), d1, kv or r2.
 cargo xtask test [STEP ...]
     Runs every check there is, or only the named steps; `cargo xtask test list` names them.
-cargo xtask simulate [--seeds N] [--seed FIRST] [--livestore]
+cargo xtask simulate [--seeds N] [--seed FIRST] [--livestore | --queries]
     Runs N random schedules of faults; one alone with only --seed, as a failure prints it.
 cargo xtask simulate --mutations
     Takes each protection out in turn and says after how many schedules that was noticed.
@@ -38,6 +38,8 @@ cargo xtask bench rooms [--pairs N] [--cases A,B] [--tracing | --no-tracing] [--
 cargo xtask bench client [--rounds N] [--json FILE] [--write-docs] [--smoke]
     A client in Chromium, with the processor as it is and made four times slower, and natively:
     loading, sending, taking over, memory, size. Medians of N rounds (5).
+cargo xtask bench queries [--write-docs] [--smoke]
+    Live queries over an issue tracker, natively and as wasm, beside TanStack DB and Rindle.
 cargo xtask bench livestore [--pairs N] [--cases A,B] [--json FILE] [--write-docs] [--smoke]
     The LiveStore backend against LiveStore's own, in N pairs (5) of each case.
 cargo xtask build [FIXTURE]
@@ -91,8 +93,10 @@ fn run() -> Result<()> {
             Some(Value(what)) if what == "rooms" => bench::rooms(arguments.raw_args()?)?,
             Some(Value(what)) if what == "client" => bench::client(arguments.raw_args()?)?,
             Some(Value(what)) if what == "livestore" => bench::livestore(arguments.raw_args()?)?,
+            Some(Value(what)) if what == "queries" => bench::queries(arguments.raw_args()?)?,
             _ => bail!(
-                "the benchmarks are `cargo xtask bench streams`, `rooms`, `client` and `livestore`"
+                "the benchmarks are `cargo xtask bench streams`, `rooms`, `client`, `livestore` and \
+                 `queries`"
             ),
         },
         "build" => {

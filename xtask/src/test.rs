@@ -18,9 +18,10 @@ const STEPS: [Step; 9] = [
     ("doc", "the documentation builds without warnings", doc),
     ("deploy", "fixtures build, and wrangler would deploy them", deploy),
     ("cargo", "cargo test: unit, doc, trybuild, property, native client", cargo),
-    ("simulate", "10,000 schedules of faults, of rooms and of LiveStore's stores", |_| {
+    ("simulate", "10,000 schedules of faults: rooms, LiveStore's stores, live queries", |_| {
         run(mutable()?.args(["--seeds", "10000"]))?;
-        run(mutable()?.args(["--livestore", "--seeds", "10000"]))
+        run(mutable()?.args(["--livestore", "--seeds", "10000"]))?;
+        run(mutable()?.args(["--queries", "--seeds", "10000"]))
     }),
     ("mutations", "the simulation notices each protection that is missing", |_| mutations()),
     ("e2e", "workerd, browser and TypeScript clients", e2e),
@@ -105,6 +106,7 @@ fn lint_wasm() -> Result<()> {
         "streams-worker",
         "livestore-sync-worker",
         "bench-livestore-worker",
+        "bench-queries",
     ];
     wasm(&workers.map(|worker| ["--package", worker]).concat())?;
     wasm(&["--package", "todo-web"])?;
@@ -151,6 +153,8 @@ fn doc(_: &Tools) -> Result<()> {
     }
     let mut command = cargo_command(&["doc", "--quiet", "--no-deps", "--target", WASM])?;
     let client = ["--package", "partysync-client", "--features", "leptos"];
+    // What the lints have checked is there already.
+    command.env("CARGO_TARGET_DIR", crate::target()?.join("lint-wasm"));
     run(command.args(client).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
@@ -233,7 +237,7 @@ pub(crate) fn simulate(arguments: impl IntoIterator<Item = String>) -> Result<()
 }
 
 /// What the simulation has to notice the lack of.
-const PROTECTIONS: [&str; 31] = [
+const PROTECTIONS: [&str; 43] = [
     // The client's and the room's.
     "dedupe",
     "version",
@@ -274,6 +278,20 @@ const PROTECTIONS: [&str; 31] = [
     "livestore_room_known",
     "livestore_room_own",
     "livestore_room_undo",
+    // A live query's: what is known of a result has a bound, and is filled up; rows that are related
+    // are looked at when what they are related to changes, once; indexes, counts and sums forget.
+    "query_after",
+    "query_bound",
+    "query_count",
+    "query_fresh",
+    "query_index",
+    "query_moved",
+    "query_part",
+    "query_refill",
+    "query_reset",
+    "query_show",
+    "query_totals",
+    "query_touched",
 ];
 
 /// Runs the simulation once for each protection, built without it: each run has to fail.
@@ -283,6 +301,7 @@ fn mutations() -> Result<()> {
         command
             .args(["--seeds", "20000"])
             .args(protection.starts_with("livestore").then_some("--livestore"))
+            .args(protection.starts_with("query").then_some("--queries"))
             .env("PARTYSYNC_MUTATION", protection);
         let result = command.output()?;
         let printed = String::from_utf8_lossy(&result.stdout);

@@ -70,6 +70,7 @@ impl Indexes {
                 let (old, new) = (old.as_ref(), new.as_ref().map(|row| (spec.sort_key(row), row)));
                 if let Some(old) = old.map(|row| spec.sort_key(row))
                     && new.as_ref().is_none_or(|(key, _)| *key != old)
+                    && !partysync::__mutated("query_index")
                 {
                     index.remove(&old);
                 }

@@ -103,7 +103,9 @@ impl TotalsView {
                 (value(self.group), value(self.sum))
             };
             changed |= old.as_ref().map(counts) != new.as_ref().map(counts);
-            old.iter().for_each(|row| self.count(row, false));
+            if !partysync::__mutated("query_totals") {
+                old.iter().for_each(|row| self.count(row, false));
+            }
             new.iter().for_each(|row| self.count(row, true));
         }
         changed

@@ -186,7 +186,9 @@ impl Compiled {
     /// Whether a row is one of those, wherever it is in their order.
     fn finds(&self, row: &Row, source: Source<'_>) -> bool {
         self.test.meets(row, source)
-            && self.after.as_ref().is_none_or(|after| self.sort_key(row) > *after)
+            && self.after.as_ref().is_none_or(|after| {
+                self.sort_key(row) > *after || partysync::__mutated("query_after")
+            })
     }
 
     /// Adds what comes behind a place in the order, until there is enough.
@@ -269,7 +271,7 @@ impl Turn<'_> {
                 let index = exists.here_index.as_ref();
                 self.source.related(table, exists.here, index, &value, &mut |row| {
                     touched.insert(bytes(cell(row, 0)), row.clone());
-                    true
+                    !partysync::__mutated("query_touched")
                 });
             }
         });
@@ -338,8 +340,8 @@ impl Step<'_> {
         let (node, source) = (self.node, self.turn.source);
         let from = old.map(|row| node.sort_key(row)).and_then(|sort| self.window.find(&sort).ok());
         let sort = new.filter(|row| node.finds(row, source)).map(|row| (node.sort_key(row), row));
-        let to =
-            sort.filter(|(sort, _)| self.window.bound.as_ref().is_none_or(|bound| sort <= bound));
+        let bound = self.window.bound.as_ref().filter(|_| !partysync::__mutated("query_bound"));
+        let to = sort.filter(|(sort, _)| bound.is_none_or(|bound| sort <= bound));
         match (from, to) {
             (Some(from), Some((sort, row))) => {
                 if self.window.get(from).is_some_and(|entry| entry.sort == sort) {
@@ -439,7 +441,7 @@ impl Step<'_> {
         self.window.remove(place);
         if index < self.node.limit {
             self.tell(|_, _| Some(Difference::Removed(index)));
-            if self.window.len() >= self.node.limit {
+            if self.window.len() >= self.node.limit && !partysync::__mutated("query_show") {
                 self.show();
             }
         }
@@ -455,7 +457,7 @@ impl Step<'_> {
         };
         let after = self.window.index(place);
         let moved = |part: &Related| cell(&entry.row, part.here) != cell(row, part.here);
-        if self.node.related.iter().any(moved) {
+        if self.node.related.iter().any(moved) && !partysync::__mutated("query_moved") {
             entry.related.clear();
         }
         (entry.sort, entry.row) = (sort, row.clone());
@@ -495,14 +497,16 @@ impl Step<'_> {
     /// Takes changes into what comes with the rows.
     fn part(&mut self, n: usize, related: &Related) {
         let turn = self.turn;
-        if !turn.has_changed(&related.node) {
+        if !turn.has_changed(&related.node) || partysync::__mutated("query_part") {
             return;
         }
         let work = turn.work(related.node.table, &related.node.test);
         let deep = related.node.related.iter().any(|deeper| turn.has_changed(&deeper.node));
         let values = values(&work, related.there);
+        let again = partysync::__mutated("query_fresh");
         for place in self.affected(related, deep, &values) {
-            let Some(entry) = self.window.get_mut(place).filter(|entry| entry.batch != turn.batch)
+            let Some(entry) =
+                self.window.get_mut(place).filter(|entry| entry.batch != turn.batch || again)
             else {
                 continue;
             };
@@ -547,7 +551,7 @@ impl Step<'_> {
 
     fn refill(&mut self, value: Option<&Value>) {
         let (limit, had) = (self.node.limit, self.window.len());
-        if had >= limit {
+        if had >= limit || partysync::__mutated("query_refill") {
             return;
         }
         let Some(bound) = self.window.bound.take() else { return };
@@ -589,7 +593,8 @@ impl Related {
             })
         };
         work.iter().fold(was, |count, change| {
-            (count + u64::from(counts(&change.new))).saturating_sub(counts(&change.old).into())
+            let gone = counts(&change.old) && !partysync::__mutated("query_count");
+            (count + u64::from(counts(&change.new))).saturating_sub(gone.into())
         })
     }
 }

@@ -211,7 +211,8 @@ impl<A: Action> Replica<A> {
     pub(super) fn reset_views(&mut self, changes: &Changes) {
         let all = changes.iter().filter(|(_, changed)| **changed == Changed::All);
         let all: BTreeSet<_> = gathered(all.map(|(channel, _)| *channel));
-        if !all.is_empty() && !self.views.is_empty() {
+        let kept = self.views.is_empty() || partysync::__mutated("query_reset");
+        if !all.is_empty() && !kept {
             self.views.reset(&all, &self.tables);
         }
     }

@@ -13,6 +13,7 @@ mod check;
 mod disk;
 pub mod livestore;
 mod network;
+pub mod queries;
 pub mod server;
 pub mod step;
 mod tab;

@@ -1,8 +1,10 @@
-//! Runs many seeds: `simulate --seeds N [--seed FIRST] [--livestore]`. A failure prints its seed, the
+//! Runs many seeds: `simulate --seeds N [--seed FIRST] [--livestore | --queries]`. A failure prints its seed, the
 //! shortest schedule found that still fails, and the history.
 
 use lexopt::prelude::*;
-use partysync_simulation::{Schedule, Stats, Violation, livestore, run, run_schedule, shrink};
+use partysync_simulation::{
+    Schedule, Stats, Violation, livestore, queries, run, run_schedule, shrink,
+};
 use std::fmt::Debug;
 use std::io::IsTerminal;
 use std::ops::AddAssign;
@@ -13,18 +15,32 @@ use std::time::Instant;
 
 fn main() -> ExitCode {
     match arguments() {
-        Ok((first, count, false)) => simulate::<Stats>(first, count, run, report),
-        Ok((first, count, true)) => simulate::<u64>(first, count, livestore::run, report_livestore),
+        Ok((first, count, What::Rooms)) => simulate::<Stats>(first, count, run, report),
+        Ok((first, count, What::LiveStore)) => {
+            simulate::<u64>(first, count, livestore::run, report_livestore)
+        }
+        Ok((first, count, What::Queries)) => {
+            simulate::<u64>(first, count, queries::run, report_queries)
+        }
         Err(error) => {
-            eprintln!("{error}\nusage: simulate --seeds N [--seed FIRST] [--livestore]");
+            eprintln!(
+                "{error}\nusage: simulate --seeds N [--seed FIRST] [--livestore | --queries]"
+            );
             ExitCode::from(2)
         }
     }
 }
 
-/// The first seed, how many, and whether they are of LiveStore's world.
-fn arguments() -> Result<(u64, u64, bool), lexopt::Error> {
-    let (mut first, mut count, mut livestore) = (0, None, false);
+/// What is run.
+enum What {
+    Rooms,
+    LiveStore,
+    Queries,
+}
+
+/// The first seed, how many, and what they are of.
+fn arguments() -> Result<(u64, u64, What), lexopt::Error> {
+    let (mut first, mut count, mut what) = (0, None, What::Rooms);
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -33,11 +49,12 @@ fn arguments() -> Result<(u64, u64, bool), lexopt::Error> {
                 first = arguments.value()?.parse()?;
                 count = count.or(Some(1));
             }
-            Long("livestore") => livestore = true,
+            Long("livestore") => what = What::LiveStore,
+            Long("queries") => what = What::Queries,
             other => return Err(other.unexpected()),
         }
     }
-    Ok((first, count.unwrap_or(10_000), livestore))
+    Ok((first, count.unwrap_or(10_000), what))
 }
 
 fn simulate<T: AddAssign + Debug + Default + Send>(
@@ -126,6 +143,11 @@ fn report_livestore(seed: u64, what: &str) {
     );
     tell(steps, &violation);
     println!("replay: cargo xtask simulate --livestore --seed {seed}");
+}
+
+fn report_queries(seed: u64, what: &str) {
+    println!("\nseed {seed} fails: {what}");
+    println!("replay: cargo xtask simulate --queries --seed {seed}");
 }
 
 fn tell(steps: &[impl Debug], violation: &Violation) {

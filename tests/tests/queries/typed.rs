@@ -1,11 +1,11 @@
 //! Queries as an application writes them.
 
-use crate::random::{
-    AnyAction, Comment, CommentAction, Issue, IssueAction, Tracker, User, UserAction,
-};
 use partysync::query::{exists, exists_one};
 use partysync::{Code, Record};
 use partysync_client::testing::{ClientId, World};
+use partysync_simulation::queries::app::{
+    AnyAction, Comment, CommentAction, Issue, IssueAction, Tracker, User, UserAction,
+};
 
 fn put(world: &mut World<Tracker>, client: ClientId, action: impl Into<AnyAction>) {
     world.act(client, action.into()).unwrap();

@@ -3,7 +3,7 @@
 use partysync::query::plan::{Comparison, Filter, Join, Order, Plan, Scalar, Shape, Totals};
 use partysync::query::{Branch, Node};
 use partysync::sql::{Sql, SqlType, Sqlite, Value};
-use partysync::{Column, Record, Schema};
+use partysync::{Code, Column, Error, Record, Result, Schema};
 
 /// A cell as it is.
 #[derive(Clone)]
@@ -17,49 +17,47 @@ impl Column for Cell {
         self.0.clone()
     }
 
-    fn from_value(value: Value) -> partysync::Result<Self> {
+    fn from_value(value: Value) -> Result<Self> {
         Ok(Self(value))
     }
 }
 
 /// Tables without constraints, to be filled with what a client shows.
-pub struct Oracle {
+pub(super) struct Oracle {
     db: Sqlite,
     schemas: &'static [&'static Schema],
 }
 
 impl Oracle {
-    pub fn new(schemas: &'static [&'static Schema]) -> Self {
-        let db = Sqlite::in_memory().unwrap();
+    pub(super) fn new(schemas: &'static [&'static Schema]) -> Result<Self> {
+        let db = Sqlite::in_memory()?;
         for schema in schemas {
             let columns: Vec<_> = schema.columns.iter().map(|column| column.name).collect();
-            db.exec(&format!("CREATE TABLE {} ({})", schema.table, columns.join(", ")), &[])
-                .unwrap();
+            db.exec(&format!("CREATE TABLE {} ({})", schema.table, columns.join(", ")), &[])?;
         }
-        Self { db, schemas }
+        Ok(Self { db, schemas })
     }
 
-    pub fn fill<R: Record>(&self, rows: &[R]) {
+    pub(super) fn fill<R: Record>(&self, rows: &[R]) -> Result<()> {
         let schema = R::SCHEMA;
-        self.db.exec(&format!("DELETE FROM {}", schema.table), &[]).unwrap();
+        self.db.exec(&format!("DELETE FROM {}", schema.table), &[])?;
         let places = vec!["?"; schema.columns.len()].join(", ");
         let insert = format!("INSERT INTO {} VALUES ({places})", schema.table);
-        for row in rows {
-            self.db.exec(&insert, &row.to_row().unwrap()).unwrap();
-        }
+        rows.iter().try_for_each(|row| self.db.exec(&insert, &row.to_row()?))
     }
 
-    fn schema(&self, table: &str) -> &'static Schema {
-        self.schemas.iter().find(|schema| schema.table == table).unwrap()
+    fn schema(&self, table: &str) -> Result<&'static Schema> {
+        let found = self.schemas.iter().find(|schema| schema.table == table);
+        found.copied().ok_or_else(|| Error::new(Code::Internal, format!("no table {table}")))
     }
 
     /// What a query finds.
-    pub fn nodes(&self, plan: &Plan) -> Vec<Node> {
+    pub(super) fn nodes(&self, plan: &Plan) -> Result<Vec<Node>> {
         self.related(plan, None)
     }
 
-    fn related(&self, plan: &Plan, join: Option<(&str, &Value)>) -> Vec<Node> {
-        let schema = self.schema(&plan.table);
+    fn related(&self, plan: &Plan, join: Option<(&str, &Value)>) -> Result<Vec<Node>> {
+        let schema = self.schema(&plan.table)?;
         let mut params = Vec::new();
         let mut conditions = vec![filter(&plan.filter, &plan.table, &mut params, 0)];
         if let Some((there, value)) = join {
@@ -87,16 +85,17 @@ impl Oracle {
         let cells = |row: &partysync::sql::Row<'_>| {
             (0..schema.columns.len())
                 .map(|n| row.get::<Cell>(n).map(|cell| cell.0))
-                .collect::<partysync::Result<Vec<_>>>()
+                .collect::<Result<Vec<_>>>()
         };
-        let rows = db.query_map(&sql, &*params, cells).unwrap_or_else(|e| panic!("{e}: {sql}"));
+        let rows = db.query_map(&sql, &*params, cells).map_err(|error| error.context(&sql))?;
         rows.into_iter().map(|row| self.node(plan, schema, row)).collect()
     }
 
-    fn node(&self, plan: &Plan, schema: &Schema, row: Vec<Value>) -> Node {
+    fn node(&self, plan: &Plan, schema: &Schema, row: Vec<Value>) -> Result<Node> {
         let related = plan.related.iter().map(|related| {
             let Join { here, there } = &related.join;
-            let here = schema.columns.iter().position(|column| column.name == here).unwrap();
+            let here = schema.columns.iter().position(|column| column.name == here);
+            let value = here.and_then(|here| row.get(here)).unwrap_or(&Value::Null);
             let mut plan = related.plan.clone();
             match related.shape {
                 Shape::Many => {}
@@ -104,17 +103,17 @@ impl Oracle {
                 // All of them count.
                 Shape::Count => (plan.limit, plan.after) = (None, None),
             }
-            let rows = self.related(&plan, Some((there, &row[here])));
-            match related.shape {
+            let rows = self.related(&plan, Some((there, value)))?;
+            Ok(match related.shape {
                 Shape::Count => Branch::Count(rows.len() as u64),
                 _ => Branch::Rows(rows),
-            }
+            })
         });
-        Node { related: related.collect(), row: row.clone().into() }
+        Ok(Node { related: related.collect::<Result<_>>()?, row: row.clone().into() })
     }
 
     /// Groups with their counts and sums.
-    pub fn totals(&self, totals: &Totals) -> Vec<(Value, i64, i64)> {
+    pub(super) fn totals(&self, totals: &Totals) -> Result<Vec<(Value, i64, i64)>> {
         let mut params = Vec::new();
         let condition = filter(&totals.filter, &totals.table, &mut params, 0);
         let group = totals.group.as_deref().unwrap_or("NULL");
@@ -127,7 +126,6 @@ impl Oracle {
         );
         let db: &dyn Sql = &self.db;
         db.query_map(&sql, &*params, |row| Ok((row.get::<Cell>(0)?.0, row.get(1)?, row.get(2)?)))
-            .unwrap()
     }
 }
 

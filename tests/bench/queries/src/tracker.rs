@@ -1,0 +1,256 @@
+//! The tracker: rows, views, and changes that flow through them.
+
+use futures::Stream;
+use partysync::query::{Found, Query, Tuple};
+use partysync::{Action, Record};
+use partysync_client::query::{Live, LiveChanges};
+use partysync_client::store::Saved;
+use partysync_client::{Input as Happens, Now, Output, Peer, Timing};
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+#[derive(Record, Clone, Debug, PartialEq)]
+#[record(table = "users")]
+struct User {
+    #[record(key)]
+    id: i64,
+    name: String,
+}
+
+#[derive(Record, Clone, Debug, PartialEq)]
+#[record(table = "issues")]
+struct Issue {
+    #[record(key)]
+    id: i64,
+    author: i64,
+    title: String,
+    open: bool,
+    created: i64,
+}
+
+#[derive(Record, Clone, Debug, PartialEq)]
+#[record(table = "comments")]
+struct Comment {
+    #[record(key)]
+    id: i64,
+    issue: i64,
+    author: i64,
+    created: i64,
+    text: String,
+}
+
+#[derive(Action, Clone, Debug)]
+#[action(record = User)]
+enum UserAction {
+    #[action(delete)]
+    Delete { id: i64 },
+}
+
+#[derive(Action, Clone, Debug)]
+#[action(record = Issue)]
+enum IssueAction {
+    #[action(delete)]
+    Delete { id: i64 },
+}
+
+#[derive(Action, Clone, Debug)]
+#[action(record = Comment)]
+enum CommentAction {
+    #[action(delete)]
+    Delete { id: i64 },
+}
+
+#[derive(Action, Clone, Debug)]
+#[action(channels)]
+enum AnyAction {
+    User(UserAction),
+    Issue(IssueAction),
+    Comment(CommentAction),
+}
+
+/// Rows as they travel.
+#[derive(Debug, Deserialize)]
+pub struct Input {
+    users: Vec<Json>,
+    issues: Vec<Json>,
+    comments: Vec<Json>,
+}
+
+/// A row that comes, and goes again.
+#[derive(Debug, Deserialize)]
+pub struct Pair {
+    table: String,
+    row: Json,
+}
+
+/// A client of the tracker's room.
+pub struct Tracker {
+    peer: Peer<AnyAction>,
+    version: u64,
+    frames: VecDeque<String>,
+    shown: Option<Box<dyn Shown>>,
+}
+
+/// What a view shows, as a page keeps it.
+trait Shown {
+    fn hear(&mut self);
+    fn result(&self) -> Json;
+}
+
+struct View<W> {
+    _live: Live<Issue, W>,
+    changes: LiveChanges<Issue, W>,
+    rows: Vec<Found<Issue, W>>,
+}
+
+/// What is compared of what comes with a row.
+trait Compared {
+    fn compared(&self) -> Json;
+}
+
+impl Compared for () {
+    fn compared(&self) -> Json {
+        Json::Null
+    }
+}
+
+impl Compared for (Option<Found<User>>,) {
+    fn compared(&self) -> Json {
+        json!(self.0.as_ref().map(|user| &user.name))
+    }
+}
+
+impl Compared for (u64,) {
+    fn compared(&self) -> Json {
+        json!(self.0)
+    }
+}
+
+impl Compared for (Vec<Found<Comment>>,) {
+    fn compared(&self) -> Json {
+        json!(self.0.iter().map(|comment| comment.id).collect::<Vec<_>>())
+    }
+}
+
+impl<W: Tuple + Compared> Shown for View<W> {
+    fn hear(&mut self) {
+        let mut context = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(told)) = Pin::new(&mut self.changes).poll_next(&mut context) {
+            for difference in told.expect("rows that fit") {
+                difference.apply(&mut self.rows);
+            }
+        }
+    }
+
+    fn result(&self) -> Json {
+        let row = |found: &Found<Issue, W>| json!([found.id, found.related.compared()]);
+        Json::Array(self.rows.iter().map(row).collect())
+    }
+}
+
+fn now() -> Now {
+    Now::default()
+}
+
+fn newest() -> Query<Issue> {
+    Issue::query().filter(Issue::open.eq(true)).order_by(Issue::created.desc()).limit(50)
+}
+
+impl Tracker {
+    /// Reads the rows.
+    pub fn new(input: &Input) -> Self {
+        let peer = Peer::new([1, 2], Timing::default(), now());
+        let mut tracker = Self { peer, version: 1, frames: VecDeque::new(), shown: None };
+        tracker.happens(Happens::Opened(Ok(Saved::default())));
+        tracker.happens(Happens::Connected);
+        let welcome = r#"{"type":"welcome","epoch":"e","version":1,"connection":"c","now":0}"#;
+        tracker.happens(Happens::Frame(welcome));
+        let Input { users, issues, comments } = input;
+        for (table, rows) in [("users", users), ("issues", issues), ("comments", comments)] {
+            let (total, mut sent) = (rows.len(), 0);
+            for page in rows.chunks(500) {
+                sent += page.len();
+                let frame = json!({"type": "catch_up", "channel": table, "from": null, "to": 1,
+                    "rows": page, "gone": [], "sent": sent, "total": total, "more": sent < total});
+                tracker.happens(Happens::Frame(&frame.to_string()));
+            }
+            assert_eq!(tracker.peer.replica().keys(table).len(), total);
+        }
+        tracker
+    }
+
+    fn happens(&mut self, input: Happens<'_>) {
+        self.peer.handle(input, now());
+        while let Some(output) = self.peer.poll_output() {
+            if matches!(output, Output::Store(_)) {
+                self.peer.handle(Happens::Stored(Ok(())), now());
+            }
+        }
+    }
+
+    fn ask<W: Tuple + Compared + 'static>(&mut self, query: &Query<Issue, W>) {
+        let live = self.peer.query(query).expect("a query");
+        let mut view = View { changes: live.changes(), _live: live, rows: Vec::new() };
+        view.hear();
+        self.shown = Some(Box::new(view));
+    }
+
+    /// Asks for a view, and reads it.
+    pub fn hydrate(&mut self, view: &str) {
+        let comments = |q: Query<Comment>| q.order_by(Comment::created.desc());
+        match view {
+            "newest" => self.ask(&newest()),
+            "author" => self.ask(&newest().with_one::<User, _, _>(Issue::author, |user| user)),
+            "count" => self.ask(&newest().with_count(Comment::issue, |q| q)),
+            "comments" => self.ask(&newest().with(Comment::issue, |q| comments(q).limit(3))),
+            "one" => {
+                let one = Issue::query().filter(Issue::id.eq(9_000));
+                self.ask(&one.with(Comment::issue, |q| comments(q).limit(50)));
+            }
+            _ => {
+                // Behind the fiftieth, as the first page says it.
+                let first = self.peer.query(&newest()).expect("a query").rows().expect("rows");
+                let last = first.last().expect("a row");
+                self.ask(&newest().start_after(last));
+            }
+        }
+    }
+
+    /// Nobody asks for it any more.
+    pub fn forget(&mut self) {
+        self.shown = None;
+    }
+
+    /// Makes ready pairs of a row that comes and goes, as a server sends them.
+    pub fn prepare(&mut self, pairs: &[Pair]) {
+        let mut version = self.version + self.frames.len() as u64;
+        let mut patch = |change: Json| {
+            let (from, to) = (version, version + 1);
+            version = to;
+            json!({"type": "patch", "from": from, "to": to, "changes": [change]}).to_string()
+        };
+        for Pair { table, row } in pairs {
+            self.frames.push_back(patch(json!({"channel": table, "rows": [row], "gone": []})));
+            let gone = json!({"channel": table, "rows": [], "gone": [row[0]]});
+            self.frames.push_back(patch(gone));
+        }
+    }
+
+    /// The next row comes, or goes, and what that changes is read.
+    pub fn step(&mut self) {
+        let frame = self.frames.pop_front().expect("a frame");
+        self.version += 1;
+        self.happens(Happens::Frame(&frame));
+        if let Some(shown) = &mut self.shown {
+            shown.hear();
+        }
+    }
+
+    /// What the view shows.
+    pub fn result(&self) -> Json {
+        self.shown.as_ref().map_or(Json::Null, |shown| shown.result())
+    }
+}
