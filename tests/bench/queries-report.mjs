@@ -18,7 +18,7 @@ export function queriesTable(systems) {
     "| µs | ours, native | ours, wasm | Rindle | TanStack DB | wasm against Rindle | against TanStack |",
     "|---|---:|---:|---:|---:|---|---|",
   ];
-  for (const what of ["hydrate", "pair"]) {
+  for (const what of ["first", "hydrate", "pair"]) {
     for (const [view, text] of Object.entries(VIEWS)) {
       const of = (system) => systems[system][view][what];
       const times = (system) => `**${(of(system) / of("wasm")).toFixed(1)}**`;

@@ -41,10 +41,17 @@ pub(crate) fn test(names: &[String]) -> Result<()> {
     }
     let start = Instant::now();
     let tools = set_up()?;
-    let mut count = 0;
+    let (mut count, mut compiled) = (0, None);
     for (name, what, body) in STEPS {
         if names.is_empty() || names.iter().any(|wanted| wanted == name) {
+            if names.is_empty() && name == "deploy" {
+                // What is linked for wasm leaves a processor to compile the tests.
+                compiled = Some(std::thread::spawn(|| run(natively("test")?.arg("--no-run"))));
+            }
             step(&format!("{name}: {what}"), || body(&tools))?;
+            if let Some(tests) = compiled.take_if(|_| name == "deploy") {
+                tests.join().unwrap_or_else(|_| bail!("the thread that compiles has panicked"))?;
+            }
             count += 1;
         }
     }
@@ -180,39 +187,32 @@ fn deploy(tools: &Tools) -> Result<()> {
 }
 
 fn cargo(_: &Tools) -> Result<()> {
+    run(&mut natively("test")?)
+}
+
+/// A command for all that is tested natively, with all features at once: what one package is built
+/// of is not built again for the next.
+fn natively(command: &str) -> Result<Command> {
     let packages = [
         "partysync-macros",
+        "partysync-rs",
         "partysync-client",
         "partysync-simulation",
         "todo-worker",
         "partysync-tests",
         "xtask",
     ];
-    let mut command = cargo_command(&["test", "--quiet"])?;
-    for package in packages {
-        command.args(["--package", package]);
-    }
-    run(&mut command)?;
-    let all = [
-        "test",
-        "--quiet",
-        "--package",
-        "partysync-rs",
-        "--features",
-        "worker,testing,axum,livestore",
+    let features = [
+        "partysync-rs/worker",
+        "partysync-rs/testing",
+        "partysync-rs/axum",
+        "partysync-rs/livestore",
+        "partysync-client/native",
+        "partysync-client/leptos",
     ];
-    run(&mut cargo_command(&all)?)?;
-    // The client's examples need a transport, and Leptos.
-    let client = [
-        "test",
-        "--quiet",
-        "--doc",
-        "--package",
-        "partysync-client",
-        "--features",
-        "native,leptos",
-    ];
-    run(&mut cargo_command(&client)?)
+    let mut command = cargo_command(&[command, "--quiet", "--features", &features.join(",")])?;
+    command.args(packages.iter().flat_map(|package| ["--package", package]));
+    Ok(command)
 }
 
 /// The simulation with nothing missing, from which a variable takes one protection.
@@ -322,21 +322,18 @@ fn mutations() -> Result<()> {
 }
 
 fn streams(tools: &Tools) -> Result<()> {
-    native_streams()?;
+    native_examples()?;
     let script = root()?.join("tests/e2e/conformance/run.mjs");
     run(tools.command(tools.npm("node"))?.arg(script).current_dir(root()?))
 }
 
-/// Builds the native server of streams that tests start.
-fn native_streams() -> Result<()> {
-    let build = ["build", "--quiet", "--package", "partysync-rs", "--features", "axum"];
-    run(cargo_command(&build)?.args(["--example", "streams"]))
+/// Builds the native server of streams, and the codec, that tests start.
+fn native_examples() -> Result<()> {
+    run(natively("build")?.args(["--example", "streams", "--example", "msgpack"]))
 }
 
 fn e2e(tools: &Tools) -> Result<()> {
-    native_streams()?;
-    let msgpack = ["build", "--quiet", "--package", "partysync-tests", "--example", "msgpack"];
-    run(&mut cargo_command(&msgpack)?)?;
+    native_examples()?;
     livestore_packages()?;
     let mut files = Vec::new();
     for folder in ["tests/e2e", "tests/livestore"] {

@@ -24,6 +24,8 @@ pub(crate) struct Compiled {
     pub(super) after: Option<SortKey>,
     pub(super) limit: usize,
     pub(super) related: Vec<Related>,
+    /// The one row that it can be of.
+    pub(super) key: Option<Value>,
     /// The index that has its rows in order, and what all of them begin with there; without one, all
     /// rows are looked at.
     pub(super) index: Option<Spec>,
@@ -215,14 +217,27 @@ impl Compiled {
             }
         }
         // All rows of a table without an order of its own are sorted as fast as they are indexed.
-        let by_key = there == Some(0);
+        let key = test.equals().into_iter().find(|(column, _)| *column == 0);
+        let key = key.map(|(_, value)| value.clone()).filter(|_| there.is_none());
+        let by_key = there == Some(0) || key.is_some();
         let wanted = !by_key && (there.is_some() || limit != usize::MAX);
         columns.extend(&order);
         let index = wanted.then_some(Spec { table: schema.table, columns });
         let mut tables = BTreeSet::from([schema.table]);
         test.add_tables(&mut tables);
         related.iter().for_each(|part| tables.extend(&part.node.tables));
-        Ok(Self { table: schema.table, test, order, after, limit, related, index, prefix, tables })
+        Ok(Self {
+            table: schema.table,
+            test,
+            order,
+            after,
+            limit,
+            related,
+            key,
+            index,
+            prefix,
+            tables,
+        })
     }
 
     /// Where a row is in the result's order.

@@ -42,6 +42,22 @@ pub(crate) enum Asked {
     Totals(plan::Totals),
 }
 
+/// What a replica tells of its rows. Behind a trait, so that a program without queries has nothing of
+/// them: only what makes [`Views`] leads to the rest.
+pub(crate) trait Watching: std::fmt::Debug + Send {
+    /// The result of a query: the one that is there for an equal one, or a new one.
+    ///
+    /// # Errors
+    /// The query names what is not there.
+    fn ask(&mut self, asked: Asked, rows: &dyn Rows) -> Result<Arc<Shared>>;
+
+    /// Rows have changed; `rows` are those after it.
+    fn update(&mut self, changes: &Batch, rows: &dyn Rows);
+
+    /// Any row of these tables may have changed.
+    fn reset(&mut self, tables: &BTreeSet<&'static str>, rows: &dyn Rows);
+}
+
 /// All results that are kept up to date.
 #[derive(Debug)]
 pub(crate) struct Views {
@@ -63,11 +79,30 @@ impl Views {
         Self { indexes, results, schemas, batch: 0 }
     }
 
-    /// The result of a query: the one that is there for an equal one, or a new one.
-    ///
-    /// # Errors
-    /// The query names what is not there.
-    pub(crate) fn ask(&mut self, asked: Asked, rows: &dyn Rows) -> Result<Arc<Shared>> {
+    fn source<'a>(&'a self, rows: &'a dyn Rows) -> Source<'a> {
+        Source { rows, indexes: &self.indexes }
+    }
+
+    /// The indexes that are wanted.
+    fn specs(&self) -> BTreeSet<Spec> {
+        let mut specs = BTreeSet::new();
+        self.each(|state| match &state.result {
+            Kept::Rows(view) => view.node.add_specs(&mut specs),
+            Kept::Totals(totals) => totals.add_specs(&mut specs),
+        });
+        specs
+    }
+
+    fn each(&self, mut f: impl FnMut(&mut State)) {
+        self.results
+            .iter()
+            .filter_map(|(_, shared)| shared.upgrade())
+            .for_each(|s| f(&mut s.state()));
+    }
+}
+
+impl Watching for Views {
+    fn ask(&mut self, asked: Asked, rows: &dyn Rows) -> Result<Arc<Shared>> {
         let known = self.results.iter().find(|(other, _)| *other == asked);
         if let Some(shared) = known.and_then(|(_, shared)| shared.upgrade()) {
             return Ok(shared);
@@ -94,34 +129,7 @@ impl Views {
         Ok(shared)
     }
 
-    /// Whether nobody asks for anything.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.results.is_empty()
-    }
-
-    fn source<'a>(&'a self, rows: &'a dyn Rows) -> Source<'a> {
-        Source { rows, indexes: &self.indexes }
-    }
-
-    /// The indexes that are wanted.
-    fn specs(&self) -> BTreeSet<Spec> {
-        let mut specs = BTreeSet::new();
-        self.each(|state| match &state.result {
-            Kept::Rows(view) => view.node.add_specs(&mut specs),
-            Kept::Totals(totals) => totals.add_specs(&mut specs),
-        });
-        specs
-    }
-
-    fn each(&self, mut f: impl FnMut(&mut State)) {
-        self.results
-            .iter()
-            .filter_map(|(_, shared)| shared.upgrade())
-            .for_each(|s| f(&mut s.state()));
-    }
-
-    /// Rows have changed; `rows` are those after it.
-    pub(crate) fn update(&mut self, changes: &Batch, rows: &dyn Rows) {
+    fn update(&mut self, changes: &Batch, rows: &dyn Rows) {
         self.batch += 1;
         for (table, changes) in changes {
             self.indexes.change(table, changes);
@@ -130,8 +138,7 @@ impl Views {
         self.each(|state| state.update(changes, source, self.batch));
     }
 
-    /// Any row of these tables may have changed.
-    pub(crate) fn reset(&mut self, tables: &BTreeSet<&'static str>, rows: &dyn Rows) {
+    fn reset(&mut self, tables: &BTreeSet<&'static str>, rows: &dyn Rows) {
         self.batch += 1;
         tables.iter().for_each(|table| self.indexes.rebuild(table, rows));
         let source = self.source(rows);

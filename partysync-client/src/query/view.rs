@@ -145,7 +145,7 @@ impl Compiled {
 
     /// Looks up what there is, of rows that are related to this value.
     fn hydrate(&self, value: Option<&Value>, source: Source<'_>, batch: u64) -> Window {
-        let mut window = match (&self.index, value) {
+        let mut window = match (&self.index, value.or(self.key.as_ref())) {
             (Some(_), _) => {
                 let mut window = Window::default();
                 self.fill(&mut window, value, None, source, batch);

@@ -20,7 +20,7 @@ pub(crate) use loading::Loading;
 pub(crate) use pending::{Patience, PushLimits};
 
 use crate::gathered::gathered;
-use crate::query::{Asked, Rows, Shared, Views};
+use crate::query::{Asked, Rows, Shared, Views, Watching};
 use crate::store::{RowsWrite, Write};
 use overlay::Index;
 use partysync::sql::Value;
@@ -53,8 +53,8 @@ pub struct Replica<A> {
     /// Frames of the patch that has begun.
     pages: u64,
     writes: Vec<Write>,
-    /// Results of queries.
-    views: Views,
+    /// Results of queries, once there is one.
+    views: Option<Box<dyn Watching>>,
 }
 
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl<A: Action> Replica<A> {
             partial: Vec::new(),
             pages: 0,
             writes: Vec::new(),
-            views: Views::new(gathered(A::CHANNELS.iter().map(|schema| (schema.table, *schema)))),
+            views: None,
         }
     }
 
@@ -158,7 +158,9 @@ impl<A: Action> Replica<A> {
     /// # Errors
     /// The query names what this client does not follow.
     pub(crate) fn ask(&mut self, asked: Asked) -> Result<Arc<Shared>> {
-        self.views.ask(asked, &self.tables)
+        let schemas = || A::CHANNELS.iter().map(|schema| (schema.table, *schema));
+        let views = self.views.get_or_insert_with(|| Box::new(Views::new(gathered(schemas()))));
+        views.ask(asked, &self.tables)
     }
 
     fn row(&self, channel: &str, key: &Key) -> Option<&Row> {

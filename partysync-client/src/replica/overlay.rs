@@ -211,9 +211,10 @@ impl<A: Action> Replica<A> {
     pub(super) fn reset_views(&mut self, changes: &Changes) {
         let all = changes.iter().filter(|(_, changed)| **changed == Changed::All);
         let all: BTreeSet<_> = gathered(all.map(|(channel, _)| *channel));
-        let kept = self.views.is_empty() || partysync::__mutated("query_reset");
-        if !all.is_empty() && !kept {
-            self.views.reset(&all, &self.tables);
+        if let Some(views) = self.views.as_mut().filter(|_| !partysync::__mutated("query_reset"))
+            && !all.is_empty()
+        {
+            views.reset(&all, &self.tables);
         }
     }
 
@@ -247,20 +248,19 @@ impl<A: Action> Replica<A> {
     /// The rows that are shown otherwise than before.
     fn changed(&mut self, before: Shown) -> Changes {
         let (mut changes, mut batch) = (Changes::new(), Batch::new());
-        let watched = !self.views.is_empty();
         for ((channel, key), (old, pending)) in before {
             let new = self.row(channel, &key);
             let same = new == old.as_ref();
             if same && self.is_pending(channel, &key) == pending {
                 continue;
             }
-            if !same && watched {
+            if !same && self.views.is_some() {
                 batch.entry(channel).or_default().push(Change { old, new: new.cloned() });
             }
             changes.entry(channel).or_default().insert(key);
         }
-        if !batch.is_empty() {
-            self.views.update(&batch, &self.tables);
+        if let Some(views) = self.views.as_mut().filter(|_| !batch.is_empty()) {
+            views.update(&batch, &self.tables);
         }
         changes
     }
