@@ -12,11 +12,12 @@ const WASM: &str = "wasm32-unknown-unknown";
 
 type Step = (&'static str, &'static str, fn(&Tools) -> Result<()>);
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     ("fmt", "formatting", fmt),
     ("lint", "clippy: every crate, target and feature alone", lint),
     ("doc", "the documentation builds without warnings", doc),
-    ("deploy", "fixtures build, and wrangler would deploy them", deploy),
+    ("build", "fixtures build, and are as small as they are to be", build),
+    ("deploy", "wrangler would deploy them", deploy),
     ("cargo", "cargo test: unit, doc, trybuild, property, native client", cargo),
     ("simulate", "10,000 schedules of faults: rooms, LiveStore's stores, live queries", |_| {
         run(mutable()?.args(["--seeds", "10000"]))?;
@@ -44,12 +45,12 @@ pub(crate) fn test(names: &[String]) -> Result<()> {
     let (mut count, mut compiled) = (0, None);
     for (name, what, body) in STEPS {
         if names.is_empty() || names.iter().any(|wanted| wanted == name) {
-            if names.is_empty() && name == "deploy" {
+            if names.is_empty() && name == "build" {
                 // What is linked for wasm leaves a processor to compile the tests.
                 compiled = Some(std::thread::spawn(|| run(natively("test")?.arg("--no-run"))));
             }
             step(&format!("{name}: {what}"), || body(&tools))?;
-            if let Some(tests) = compiled.take_if(|_| name == "deploy") {
+            if let Some(tests) = compiled.take() {
                 tests.join().unwrap_or_else(|_| bail!("the thread that compiles has panicked"))?;
             }
             count += 1;
@@ -168,14 +169,25 @@ fn doc(_: &Tools) -> Result<()> {
 /// What a fixture's worker and page may weigh, KiB gzipped: a few percent above what they do.
 const BUDGETS: [(&str, u64, u64); 2] = [("todo-sync", 255, 340), ("livestore-sync", 400, 0)];
 
-fn deploy(tools: &Tools) -> Result<()> {
+/// The fixtures that are deployed.
+const FIXTURES: [&str; 3] = ["todo-sync", "streams", "livestore-sync"];
+
+fn build(_: &Tools) -> Result<()> {
     build::build(&fixture::find("lab")?)?;
-    for name in ["todo-sync", "streams", "livestore-sync"] {
+    for name in FIXTURES {
         let fixture = fixture::find(name)?;
         build::build(&fixture)?;
         if let Some((_, worker, page)) = BUDGETS.iter().find(|(budget, ..)| *budget == name) {
             build::within_budget(&fixture, *worker, *page)?;
         }
+    }
+    Ok(())
+}
+
+fn deploy(tools: &Tools) -> Result<()> {
+    for name in FIXTURES {
+        let fixture = fixture::find(name)?;
+        build::build(&fixture)?;
         // As a user would: npx in the fixture's folder. It prints the size.
         run(tools
             .command("npx")?

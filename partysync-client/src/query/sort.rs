@@ -35,7 +35,7 @@ pub(crate) fn push(key: &mut Vec<u8>, value: &Value, descending: bool) {
     }
 }
 
-/// Ends with a zero, so that what is shorter comes first; a zero in it is followed by 255.
+/// Ends with two zeros, so that what is shorter comes first; a zero in it is followed by 255.
 fn push_bytes(key: &mut Vec<u8>, bytes: &[u8]) {
     for (n, part) in bytes.split(|byte| *byte == 0).enumerate() {
         if n > 0 {
@@ -43,7 +43,7 @@ fn push_bytes(key: &mut Vec<u8>, bytes: &[u8]) {
         }
         key.extend(part);
     }
-    key.push(0);
+    key.extend([0, 0]);
 }
 
 #[cfg(test)]

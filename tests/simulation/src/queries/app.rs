@@ -1,6 +1,6 @@
 //! The application whose rows are queried: issues of users, with comments.
 
-use partysync::{Action, Draft, Error, Record, Reduce, Result, Room, Schema, SyncServer};
+use partysync::{Action, Draft, Error, Record, Reduce, Result, Room, Schema, SyncServer, params};
 
 #[derive(Record, Clone, Debug, PartialEq)]
 #[record(table = "users")]
@@ -61,10 +61,16 @@ pub enum IssueAction {
     /// Closes all that are open, and gives each a point.
     #[action(custom)]
     Close,
+    /// The server makes so many issues, and twice as many comments.
+    #[action(custom)]
+    Fill { count: i64 },
 }
 
 impl Reduce for IssueAction {
     fn reduce_custom(&self, draft: &mut Draft<'_, Issue>) -> Result<()> {
+        if matches!(self, Self::Fill { .. }) {
+            return Ok(());
+        }
         for issue in draft.rows()?.into_iter().filter(|issue| issue.open) {
             draft.update(issue.id, |issue| {
                 (issue.open, issue.points) = (false, issue.points + 1);
@@ -103,10 +109,24 @@ impl SyncServer for Tracker {
                 return Err(Error::reject("no"));
             }
             AnyAction::User(UserAction::Put { id, name, .. }) if name == "b" => {
-                room.sql().exec("DELETE FROM comments WHERE by = ?", &partysync::params![*id])?;
+                room.sql().exec("DELETE FROM comments WHERE by = ?", &params![*id])?;
             }
             // The room is another one, and clients start over.
             AnyAction::User(UserAction::Put { name, .. }) if name == "ba" => room.renew_epoch(),
+            AnyAction::Issue(IssueAction::Fill { count }) => {
+                let numbers = "WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n \
+                               WHERE n + 1 < ?)";
+                let issues = format!(
+                    "{numbers} INSERT INTO issues (id, author, title, open, rank, points) \
+                     SELECT 'i' || n, n % 7, 't' || n % 11, n % 2, n % 5 * 0.5, n % 13 FROM n"
+                );
+                room.sql().exec(&issues, &params![*count])?;
+                let comments = format!(
+                    "{numbers} INSERT INTO comments (id, issue, by, note) \
+                     SELECT 'c' || n, 'i' || n % 97, n % 6, 'n' || n % 3 FROM n"
+                );
+                return room.sql().exec(&comments, &params![2 * *count]);
+            }
             AnyAction::Issue(IssueAction::Close) => {
                 let close = "UPDATE issues SET open = 0, points = points + 1 WHERE open";
                 return room.sql().exec(close, &[]);

@@ -10,7 +10,7 @@ mod random;
 mod watched;
 
 use crate::Violation;
-use app::{Comment, Issue, SCHEMAS, Tracker, User};
+use app::{AnyAction, Comment, Issue, IssueAction, SCHEMAS, Tracker, User};
 use oracle::Oracle;
 use partysync::query::{Totals, plan};
 use partysync_client::query::LiveTotals;
@@ -20,6 +20,8 @@ use watched::{Watch, Watched};
 
 /// The steps of a run.
 const STEPS: usize = 60;
+/// One of so many runs has many rows.
+const LARGE: u64 = 40;
 /// So many results are watched at once at most.
 const WATCHED: usize = 8;
 
@@ -66,29 +68,37 @@ impl Run {
         let watched = world.client();
         let clients = [watched, world.tab_of(watched), world.client()];
         world.deliver()?;
-        let (random, oracle) = (Random(fastrand::Rng::with_seed(seed)), Oracle::new(SCHEMAS)?);
+        let (mut issues, oracle) = (12, Oracle::new(SCHEMAS)?);
+        // Some results are long.
+        if seed % LARGE == LARGE - 1 {
+            issues = 400;
+            let fill = IssueAction::Fill { count: i64::try_from(issues).unwrap_or_default() };
+            world.act(clients[2], AnyAction::Issue(fill))?;
+            world.deliver()?;
+        }
+        let random = Random { rng: fastrand::Rng::with_seed(seed), issues };
         Ok(Self { random, world, clients, oracle, views: Vec::new(), sums: Vec::new(), asked: 0 })
     }
 
     fn step(&mut self) -> partysync::Result<()> {
         let Self { random, world, clients: [watched, tab, other], .. } = self;
-        match random.0.usize(..31) {
+        match random.rng.usize(..31) {
             0..10 => drop(world.act(*watched, random.action())),
             10..13 => drop(world.act(*tab, random.action())),
             13..18 => drop(world.act(*other, random.action())),
             18..22 => world.deliver()?,
             22 => world.cut(random.of(&[*watched, *tab, *other]))?,
-            23 => world.advance(random.0.u64(..20_000))?,
+            23 => world.advance(random.rng.u64(..20_000))?,
             // Its outbox is adopted.
             24 => world.restart(*tab)?,
-            25 if random.0.u8(..4) == 0 => {
+            25 if random.rng.u8(..4) == 0 => {
                 // What it had is gone with it: it is asked again.
                 world.restart(*watched)?;
                 self.views.clear();
                 self.sums.clear();
             }
             26 if !self.views.is_empty() => {
-                let gone = random.0.usize(..self.views.len());
+                let gone = random.rng.usize(..self.views.len());
                 drop(self.views.swap_remove(gone));
             }
             _ if self.views.len() + self.sums.len() < WATCHED => self.ask()?,
@@ -100,12 +110,12 @@ impl Run {
     fn ask(&mut self) -> partysync::Result<()> {
         let Self { random, world, clients: [watched, ..], .. } = self;
         self.asked += 1;
-        if random.0.u8(..5) == 0 {
+        if random.rng.u8(..5) == 0 {
             let plan = plan::Totals {
                 table: "issues".to_owned(),
                 filter: random.filter("issues", 0),
-                group: random.0.bool().then(|| random.column("issues")),
-                sum: random.0.bool().then(|| "points".to_owned()),
+                group: random.rng.bool().then(|| random.column("issues")),
+                sum: random.rng.bool().then(|| "points".to_owned()),
             };
             let live = world.totals(*watched, &Totals::from_plan(plan.clone())?)?;
             self.sums.push(Summed { plan, live });

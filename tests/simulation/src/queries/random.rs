@@ -4,19 +4,32 @@ use super::app::{AnyAction, CommentAction, IssueAction, SCHEMAS, UserAction};
 use partysync::query::plan::{Comparison, Filter, Join, Order, Plan, Related, Scalar, Shape};
 use partysync::sql::Value;
 
-pub(super) struct Random(pub(super) fastrand::Rng);
+pub(super) struct Random {
+    pub(super) rng: fastrand::Rng,
+    /// How many issues there are about, and twice as many comments.
+    pub(super) issues: usize,
+}
 
 impl Random {
     pub(super) fn of<T: Clone>(&mut self, all: &[T]) -> T {
-        all[self.0.usize(..all.len())].clone()
+        all[self.rng.usize(..all.len())].clone()
     }
 
     fn id(&mut self) -> String {
-        format!("i{}", self.0.usize(..12))
+        format!("i{}", self.rng.usize(..self.issues))
+    }
+
+    fn limit(&mut self) -> u32 {
+        let large = self.issues > 100;
+        self.of(if large { &[1, 30, 60, 100, 150, 300] } else { &[0, 1, 2, 3, 5, 8] })
+    }
+
+    fn comment(&mut self) -> String {
+        format!("c{}", self.rng.usize(..2 * self.issues))
     }
 
     fn user(&mut self) -> i64 {
-        self.0.i64(0..5)
+        self.rng.i64(0..5)
     }
 
     fn rank(&mut self) -> Option<f64> {
@@ -28,58 +41,56 @@ impl Random {
     }
 
     pub(super) fn action(&mut self) -> AnyAction {
-        let optional = |random: &mut Self| random.0.bool().then(|| random.user());
-        match self.0.usize(..12) {
+        let optional = |random: &mut Self| random.rng.bool().then(|| random.user());
+        match self.rng.usize(..12) {
             0 => AnyAction::User(UserAction::Put {
                 id: self.user(),
                 name: self.text(),
-                admin: self.0.bool(),
+                admin: self.rng.bool(),
             }),
             1 => AnyAction::User(UserAction::Delete { id: self.user() }),
             2..5 => AnyAction::Issue(IssueAction::Put {
                 id: self.id(),
                 author: optional(self),
                 title: self.text(),
-                open: self.0.bool(),
+                open: self.rng.bool(),
                 rank: self.rank(),
-                points: self.0.i64(-2..5),
+                points: self.rng.i64(-2..5),
             }),
             5..7 => AnyAction::Issue(IssueAction::Edit {
                 id: self.id(),
-                open: self.0.bool().then(|| self.0.bool()),
-                points: self.0.bool().then(|| self.0.i64(-2..5)),
+                open: self.rng.bool().then(|| self.rng.bool()),
+                points: self.rng.bool().then(|| self.rng.i64(-2..5)),
             }),
             7 => AnyAction::Issue(IssueAction::Delete { id: self.id() }),
-            8 if self.0.u8(..4) == 0 => AnyAction::Issue(IssueAction::Close),
+            8 if self.rng.u8(..4) == 0 => AnyAction::Issue(IssueAction::Close),
             8..11 => AnyAction::Comment(CommentAction::Put {
-                id: format!("c{}", self.0.usize(..25)),
+                id: self.comment(),
                 issue: self.id(),
                 by: optional(self),
                 note: self.of(&[None, Some("a"), Some("ab"), Some("no")]).map(str::to_owned),
             }),
-            _ => {
-                AnyAction::Comment(CommentAction::Delete { id: format!("c{}", self.0.usize(..25)) })
-            }
+            _ => AnyAction::Comment(CommentAction::Delete { id: self.comment() }),
         }
     }
 
     /// A value for a column, as it may be there.
     fn value(&mut self, table: &str, column: &str) -> Value {
         match (table, column) {
-            (_, "admin" | "open") => Value::Integer(self.0.i64(0..2)),
+            (_, "admin" | "open") => Value::Integer(self.rng.i64(0..2)),
             ("users", "id") => Value::Integer(self.user()),
             (_, "author" | "by") => {
-                if self.0.bool() {
+                if self.rng.bool() {
                     Value::Integer(self.user())
                 } else {
                     Value::Null
                 }
             }
-            (_, "points") => Value::Integer(self.0.i64(-2..5)),
+            (_, "points") => Value::Integer(self.rng.i64(-2..5)),
             (_, "rank") => self.rank().map_or(Value::Null, Value::Real),
             ("issues", "id") | (_, "issue") => Value::Text(self.id()),
-            ("comments", "id") => Value::Text(format!("c{}", self.0.usize(..25))),
-            _ if self.0.u8(..5) == 0 => Value::Null,
+            ("comments", "id") => Value::Text(self.comment()),
+            _ if self.rng.u8(..5) == 0 => Value::Null,
             _ => Value::Text(self.text()),
         }
     }
@@ -107,7 +118,7 @@ impl Random {
 
     pub(super) fn filter(&mut self, table: &str, depth: usize) -> Filter {
         let more = if depth > 2 { 4 } else { 9 };
-        match self.0.usize(..more) {
+        match self.rng.usize(..more) {
             0..3 => {
                 let column = self.column(table);
                 let how = [
@@ -122,10 +133,11 @@ impl Random {
                 let (how, value) = (self.of(&how), self.value(table, &column));
                 Filter::Compare(column, how, Scalar::from(value))
             }
-            3 => match self.0.usize(..3) {
+            3 => match self.rng.usize(..3) {
                 0 => {
                     let column = self.column(table);
-                    let values = (0..self.0.usize(..3)).map(|_| self.value(table, &column).into());
+                    let values =
+                        (0..self.rng.usize(..3)).map(|_| self.value(table, &column).into());
                     Filter::In(column.clone(), values.collect())
                 }
                 1 if table != "users" => {
@@ -134,12 +146,12 @@ impl Random {
                 _ if table == "issues" => Filter::Contains("title".to_owned(), self.text()),
                 _ => Filter::default(),
             },
-            4 => {
-                Filter::All((0..self.0.usize(..3)).map(|_| self.filter(table, depth + 1)).collect())
-            }
-            5 => {
-                Filter::Any((0..self.0.usize(..3)).map(|_| self.filter(table, depth + 1)).collect())
-            }
+            4 => Filter::All(
+                (0..self.rng.usize(..3)).map(|_| self.filter(table, depth + 1)).collect(),
+            ),
+            5 => Filter::Any(
+                (0..self.rng.usize(..3)).map(|_| self.filter(table, depth + 1)).collect(),
+            ),
             6 => Filter::Not(Box::new(self.filter(table, depth + 1))),
             _ => {
                 let (join, other) = self.join(table);
@@ -152,16 +164,16 @@ impl Random {
 
     pub(super) fn plan(&mut self, table: &str, depth: usize) -> Plan {
         let filter =
-            if self.0.u8(..4) == 0 { Filter::default() } else { self.filter(table, depth) };
-        let order: Vec<_> = (0..self.0.usize(..3))
-            .map(|_| Order { column: self.column(table), descending: self.0.bool() })
+            if self.rng.u8(..4) == 0 { Filter::default() } else { self.filter(table, depth) };
+        let order: Vec<_> = (0..self.rng.usize(..3))
+            .map(|_| Order { column: self.column(table), descending: self.rng.bool() })
             .collect();
-        let after = (self.0.u8(..4) == 0).then(|| {
+        let after = (self.rng.u8(..4) == 0).then(|| {
             let columns = order.iter().map(|order| order.column.clone()).chain(["id".to_owned()]);
             columns.map(|column| self.value(table, &column).into()).collect()
         });
-        let limit = self.0.bool().then(|| self.of(&[0, 1, 2, 3, 5, 8]));
-        let related = if depth > 1 { 0 } else { self.0.usize(..3) };
+        let limit = self.rng.bool().then(|| self.limit());
+        let related = if depth > 1 { 0 } else { self.rng.usize(..3) };
         let related = (0..related).map(|_| {
             let (join, other) = self.join(table);
             let shape = self.of(&[Shape::Many, Shape::Many, Shape::One, Shape::Count]);
