@@ -21,7 +21,7 @@ use watched::{Watch, Watched};
 /// The steps of a run.
 const STEPS: usize = 60;
 /// One of so many runs has many rows.
-const LARGE: u64 = 40;
+const LARGE: u64 = 400;
 /// So many results are watched at once at most.
 const WATCHED: usize = 8;
 
