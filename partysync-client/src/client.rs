@@ -495,6 +495,7 @@ impl<A: Action> Inner<A> {
         self.tell();
         // Nothing happens any more.
         self.listeners.clear();
+        self.peer.end();
     }
 
     fn tell(&mut self) {

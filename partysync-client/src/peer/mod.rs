@@ -221,6 +221,11 @@ impl<A: Action> Peer<A> {
         self.held = None;
     }
 
+    /// Nothing happens any more.
+    pub(crate) fn end(&mut self) {
+        self.replica.end();
+    }
+
     /// Shows nothing any more: what it showed was deleted.
     pub(crate) fn clear(&mut self) {
         let changes = self.replica.clear();

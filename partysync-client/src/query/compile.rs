@@ -3,7 +3,7 @@
 use super::sort::{SortKey, push};
 use super::source::{Source, Spec};
 use crate::replica::Row;
-use partysync::query::plan::{Comparison, Filter, Join, Plan, Shape};
+use partysync::query::plan::{Comparison, Filter, Join, Plan, Scalar, Shape};
 use partysync::sql::{SqlType, Value};
 use partysync::{Code, Error, Result, Schema};
 use std::cmp::Ordering;
@@ -187,14 +187,7 @@ impl Compiled {
         let order =
             plan.order.iter().map(|order| Ok((column(schema, &order.column)?, order.descending)));
         let order = order.collect::<Result<Vec<_>>>()?;
-        let after = plan.after.as_ref().map(|values| {
-            let mut key = Vec::new();
-            let directions = order.iter().map(|(_, descending)| *descending).chain([false]);
-            values.iter().zip(directions).for_each(|(value, descending)| {
-                push(&mut key, value.value(), descending);
-            });
-            key.into()
-        });
+        let after = plan.after.as_ref().map(|values| after(schema, &order, values)).transpose()?;
         let mut related = Vec::new();
         for part in &plan.related {
             let Join { here, there } = &part.join;
@@ -293,13 +286,32 @@ pub(super) fn column(schema: &Schema, name: &str) -> Result<usize> {
     })
 }
 
+/// The place behind which a result begins.
+fn after(schema: &Schema, order: &[(usize, bool)], values: &[Scalar]) -> Result<SortKey> {
+    if values.len() != order.len() + 1 {
+        let (found, wanted) = (values.len(), order.len() + 1);
+        let message = format!(
+            "`after` has {found} values, and not {wanted}: one of each column of the order, and the key"
+        );
+        return Err(Error::new(Code::InvalidValue, message));
+    }
+    let mut key = Vec::new();
+    for ((column, descending), value) in order.iter().chain([&(0, false)]).zip(values) {
+        push(&mut key, &fitting(schema, *column, value.value()), *descending);
+    }
+    Ok(key.into())
+}
+
 /// A number as its column has it, where that is the same number.
 fn fitting(schema: &Schema, column: usize, value: &Value) -> Value {
     let sql_type = schema.columns.get(column).map(|column| column.sql_type);
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
     match (sql_type, value) {
         (Some(SqlType::Real), Value::Integer(n)) => Value::Real(*n as f64),
-        (Some(SqlType::Integer), Value::Real(x)) if (*x as i64) as f64 == *x => {
+        // Below 2^63: the cast gives the largest integer for what is above it.
+        (Some(SqlType::Integer), Value::Real(x))
+            if x.abs() < 9.2e18 && (*x as i64) as f64 == *x =>
+        {
             Value::Integer(*x as i64)
         }
         _ => value.clone(),

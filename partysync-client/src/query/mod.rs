@@ -44,7 +44,7 @@ pub(crate) enum Asked {
 
 /// What a replica tells of its rows. Behind a trait, so that a program without queries has nothing of
 /// them: only what makes [`Views`] leads to the rest.
-pub(crate) trait Watching: std::fmt::Debug + Send {
+pub(crate) trait Watching: std::fmt::Debug + Send + Sync {
     /// The result of a query: the one that is there for an equal one, or a new one.
     ///
     /// # Errors
@@ -56,6 +56,9 @@ pub(crate) trait Watching: std::fmt::Debug + Send {
 
     /// Any row of these tables may have changed.
     fn reset(&mut self, tables: &BTreeSet<&'static str>, rows: &dyn Rows);
+
+    /// Nothing changes any more.
+    fn end(&mut self);
 }
 
 /// All results that are kept up to date.
@@ -144,10 +147,14 @@ impl Watching for Views {
         let source = self.source(rows);
         self.each(|state| state.reset(tables, source, self.batch));
     }
+
+    fn end(&mut self) {
+        self.each(State::end);
+    }
 }
 
 impl Drop for Views {
     fn drop(&mut self) {
-        self.each(State::end);
+        self.end();
     }
 }

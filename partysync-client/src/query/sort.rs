@@ -15,18 +15,18 @@ pub(crate) fn push(key: &mut Vec<u8>, value: &Value, descending: bool) {
             key.extend((n.cast_unsigned() ^ (1 << 63)).to_be_bytes());
         }
         Value::Real(x) => {
-            key.push(2);
+            key.push(3);
             // `-0.0` is `0.0`.
             let bits = (x + 0.0).to_bits();
             let ordered = if bits >> 63 == 1 { !bits } else { bits | (1 << 63) };
             key.extend(ordered.to_be_bytes());
         }
         Value::Text(text) => {
-            key.push(3);
+            key.push(4);
             push_bytes(key, text.as_bytes());
         }
         Value::Blob(bytes) => {
-            key.push(4);
+            key.push(5);
             push_bytes(key, bytes);
         }
     }

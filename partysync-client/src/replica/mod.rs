@@ -163,6 +163,13 @@ impl<A: Action> Replica<A> {
         views.ask(asked, &self.tables)
     }
 
+    /// Nothing changes any more: whoever listens to a result hears so.
+    pub(crate) fn end(&mut self) {
+        if let Some(views) = &mut self.views {
+            views.end();
+        }
+    }
+
     fn row(&self, channel: &str, key: &Key) -> Option<&Row> {
         self.tables.get(channel)?.row(key)
     }

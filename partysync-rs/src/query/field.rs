@@ -112,11 +112,7 @@ impl<R: Record, T> Field<R, T> {
     }
 
     fn ordered(self, descending: bool) -> Ordered<R> {
-        Ordered {
-            order: Order { column: self.name().to_owned(), descending },
-            index: self.index,
-            of: PhantomData,
-        }
+        Ordered { order: Order { column: self.name().to_owned(), descending }, of: PhantomData }
     }
 
     /// Rows in which it is NULL.
@@ -224,7 +220,6 @@ impl Number for Timestamp {}
 #[derive(Debug)]
 pub struct Ordered<R> {
     pub(super) order: Order,
-    pub(super) index: usize,
     of: PhantomData<fn() -> R>,
 }
 

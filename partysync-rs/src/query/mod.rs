@@ -30,16 +30,15 @@ pub use result::{Branch, Found, Group, Node, Part, TooMany, Tuple};
 
 use crate::sql::Value;
 use crate::{Column, Error, Record, Result};
-use plan::{Join, Plan, Related, Scalar, Shape};
+use plan::{Join, Order, Plan, Related, Scalar, Shape};
 use std::marker::PhantomData;
 
 /// A query for rows of a record, each with `W`: see the [module](self).
 #[derive(Debug)]
 pub struct Query<R, W = ()> {
     plan: Plan,
-    /// The cells of the row behind which it begins, and what they are in the order.
+    /// The cells of the row behind which it begins.
     after: Option<Result<Vec<Value>>>,
-    order: Vec<usize>,
     error: Option<Error>,
     of: PhantomData<fn() -> (R, W)>,
 }
@@ -49,7 +48,6 @@ impl<R, W> Clone for Query<R, W> {
         Self {
             plan: self.plan.clone(),
             after: self.after.clone(),
-            order: self.order.clone(),
             error: self.error.clone(),
             of: PhantomData,
         }
@@ -67,7 +65,7 @@ impl<R: Record> Query<R> {
     #[must_use]
     pub fn new() -> Self {
         let plan = Plan { table: R::SCHEMA.table.to_owned(), ..Plan::default() };
-        Self { plan, after: None, order: Vec::new(), error: None, of: PhantomData }
+        Self { plan, after: None, error: None, of: PhantomData }
     }
 }
 
@@ -83,7 +81,7 @@ impl<R: Record, W: Tuple> Query<R, W> {
             let message = format!("a query of `{}`, and not of `{table}`", plan.table);
             return Err(Error::new(crate::Code::UnknownChannel, message));
         }
-        Ok(Self { plan, after: None, order: Vec::new(), error: None, of: PhantomData })
+        Ok(Self { plan, after: None, error: None, of: PhantomData })
     }
 
     /// Of the rows, those for which this holds.
@@ -99,7 +97,6 @@ impl<R: Record, W: Tuple> Query<R, W> {
     #[must_use]
     pub fn order_by(mut self, by: Ordered<R>) -> Self {
         self.plan.order.push(by.order);
-        self.order.push(by.index);
         self
     }
 
@@ -158,8 +155,8 @@ impl<R: Record, W: Tuple> Query<R, W> {
             Ok(plan) => self.plan.related.push(Related { join, shape, plan }),
             Err(error) => self.error = self.error.or(Some(error)),
         }
-        let Self { plan, after, order, error, .. } = self;
-        Query { plan, after, order, error, of: PhantomData }
+        let Self { plan, after, error, .. } = self;
+        Query { plan, after, error, of: PhantomData }
     }
 
     /// How many rows there are.
@@ -184,14 +181,16 @@ impl<R: Record, W: Tuple> Query<R, W> {
     }
 
     fn into_plan(self) -> Result<Plan> {
-        let Self { mut plan, after, order, error, .. } = self;
+        let Self { mut plan, after, error, .. } = self;
         if let Some(error) = error {
             return Err(error);
         }
         if let Some(cells) = after.transpose()? {
-            let cell = |index: &usize| cells.get(*index).cloned().unwrap_or(Value::Null);
-            let values = order.iter().chain([&0]).map(cell).map(Scalar::from);
-            plan.after = Some(values.collect());
+            let columns = R::SCHEMA.columns;
+            let place = |order: &Order| columns.iter().position(|c| c.name == order.column);
+            let cell = |place: usize| cells.get(place).cloned().unwrap_or(Value::Null);
+            let values = plan.order.iter().filter_map(place).chain([0]).map(cell);
+            plan.after = Some(values.map(Scalar::from).collect());
         }
         Ok(plan)
     }

@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 /// A query: which rows of a table, in which order, with which rows of others. Equal plans have
 /// equal results.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Plan {
     /// The table.
     pub table: String,
@@ -33,6 +33,7 @@ pub struct Plan {
 /// A column that rows are ordered by. NULL is before all else, text is ordered by its bytes, as in
 /// SQLite.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Order {
     /// The column.
     pub column: String,
@@ -127,6 +128,7 @@ pub struct Join {
 
 /// What comes with each row of a query.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Related {
     /// Which rows belong to it.
     pub join: Join,
@@ -243,6 +245,7 @@ impl<'de> Deserialize<'de> for Scalar {
 /// How many rows of a table, and what a column of them sums up to; of all, or for each value of a
 /// column.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Totals {
     /// The table.
     pub table: String,

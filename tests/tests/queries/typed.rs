@@ -1,6 +1,8 @@
 //! Queries as an application writes them.
 
-use partysync::query::{exists, exists_one};
+use partysync::query::plan::{Filter, Order, Plan, Scalar};
+use partysync::query::{Query, exists, exists_one};
+use partysync::sql::Value;
 use partysync::{Code, Record};
 use partysync_client::testing::{ClientId, World};
 use partysync_simulation::queries::app::{
@@ -67,6 +69,10 @@ fn rows_come_with_what_they_were_asked_with() {
     // The next page.
     let next = world.query(client, &query.clone().start_after(&three.row)).unwrap();
     assert_eq!(next.rows().unwrap()[0].id, "i1");
+    // Also of a query that was kept as plain data.
+    let kept = Query::<Issue>::from_plan(query.plan().unwrap()).unwrap();
+    let next = world.query(client, &kept.start_after(&three.row)).unwrap();
+    assert_eq!(next.rows().unwrap()[0].id, "i1");
     // Equal queries share a result, and a clone of one is the same.
     put(
         &mut world,
@@ -107,6 +113,29 @@ fn totals_are_counted_by_group() {
     assert_eq!(points.totals().unwrap(), [of(false, 1, 2), of(true, 4, 8)]);
     put(&mut world, client, AnyAction::Issue(IssueAction::Delete { id: "i2".into() }));
     assert_eq!(points.totals().unwrap(), [of(true, 4, 8)]);
+}
+
+#[test]
+fn plain_data_that_does_not_fit_is_refused_or_finds_nothing() {
+    let (mut world, client) = world();
+    let order = vec![Order { column: "points".into(), descending: false }];
+    let after = Some(vec![Scalar::from(Value::Integer(1))]);
+    let plan = Plan { table: "issues".into(), order, after, ..Plan::default() };
+    let query = Query::<Issue>::from_plan(plan).unwrap();
+    let error = world.query(client, &query).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidValue);
+    assert!(error.message().contains("not 2"), "{error}");
+    // The bits of 1.5 are those of an integer.
+    let points = i64::from_be_bytes(1.5_f64.to_be_bytes());
+    let (id, title) = ("bits".to_owned(), "bits".to_owned());
+    let bits = IssueAction::Put { id, author: None, title, open: false, rank: None, points };
+    put(&mut world, client, AnyAction::Issue(bits));
+    let filter = Filter::In("points".into(), vec![Scalar::from(Value::Real(1.5))]);
+    let plan = Plan { table: "issues".into(), filter, ..Plan::default() };
+    let found = world.query(client, &Query::<Issue>::from_plan(plan).unwrap()).unwrap();
+    assert!(found.is_empty());
+    assert!(serde_json::from_str::<Plan>(r#"{"table": "issues", "fliter": 1}"#).is_err());
+    assert!(Query::<User>::from_plan(Plan { table: "issues".into(), ..Plan::default() }).is_err());
 }
 
 #[test]
