@@ -1,7 +1,7 @@
 //! What a client does when something around it ends or breaks: its place is deleted, its store
 //! hangs, a reducer panics, a server repeats or misnumbers its frames. Nobody waits for ever.
 
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use partysync::{Action, Code, Draft, Record, Reduce, Result, Timestamp};
 use partysync_client::store::{MemoryStore, Outbox, Saved, SavedAction, Store, Stored, Write};
 use partysync_client::transport::{Event, Link, Sleep, Transport};
@@ -214,8 +214,10 @@ async fn whoever_waits_hears_when_the_driver_is_dropped() {
     let driver = tokio::spawn(driver);
     client.loaded().await.unwrap();
     let answer = client.send(put("a"));
+    let mut changes = client.query(&Note::query()).unwrap().changes();
     driver.abort();
     within("the driver", driver).await.unwrap_err();
+    within("the changes", async { while changes.next().await.is_some() {} }).await;
     assert_eq!(within("the answer", answer).await.unwrap_err().code(), Code::Closed);
     assert_eq!(client.status().phase, Phase::Closed);
     assert_eq!(within("forget", client.forget()).await.unwrap_err().code(), Code::Closed);

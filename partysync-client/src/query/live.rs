@@ -83,9 +83,12 @@ impl State {
 
     pub(super) fn update(&mut self, changes: &Batch, source: Source<'_>, batch: u64) {
         let concerns = |tables: &BTreeSet<&str>| changes.keys().any(|table| tables.contains(table));
+        // Whoever is behind is given all anew.
+        let wanted = self.listeners.values().any(|listener| !listener.behind);
         let told = match &mut self.result {
             Kept::Rows(view) if concerns(&view.node.tables) => {
-                Some(view.update(changes, source, batch)).filter(|told| !told.is_empty())
+                let told = view.update(changes, source, batch, wanted);
+                Some(told).filter(|told| !told.is_empty())
             }
             // Whoever listens is told all of them, as there are few.
             Kept::Totals(totals) if concerns(&totals.tables) => {

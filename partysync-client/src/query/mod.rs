@@ -86,6 +86,15 @@ impl Views {
         Source { rows, indexes: &self.indexes }
     }
 
+    /// Forgets results that nobody holds any more, and their indexes.
+    fn tidy(&mut self) {
+        if self.results.iter().any(|(_, shared)| shared.strong_count() == 0) {
+            self.results.retain(|(_, shared)| shared.strong_count() > 0);
+            let specs = self.specs();
+            self.indexes.keep(&specs);
+        }
+    }
+
     /// The indexes that are wanted.
     fn specs(&self) -> BTreeSet<Spec> {
         let mut specs = BTreeSet::new();
@@ -133,6 +142,7 @@ impl Watching for Views {
     }
 
     fn update(&mut self, changes: &Batch, rows: &dyn Rows) {
+        self.tidy();
         self.batch += 1;
         for (table, changes) in changes {
             self.indexes.change(table, changes);
@@ -142,6 +152,7 @@ impl Watching for Views {
     }
 
     fn reset(&mut self, tables: &BTreeSet<&'static str>, rows: &dyn Rows) {
+        self.tidy();
         self.batch += 1;
         tables.iter().for_each(|table| self.indexes.rebuild(table, rows));
         let source = self.source(rows);

@@ -47,9 +47,14 @@ pub(crate) struct Change {
 }
 
 impl Indexes {
+    /// Forgets all but these.
+    pub(super) fn keep(&mut self, specs: &BTreeSet<Spec>) {
+        self.0.retain(|spec, _| specs.contains(spec));
+    }
+
     /// Sees to it that these are there, and no others.
     pub(super) fn want(&mut self, specs: &BTreeSet<Spec>, rows: &dyn Rows) {
-        self.0.retain(|spec, _| specs.contains(spec));
+        self.keep(specs);
         for spec in specs {
             if !self.0.contains_key(spec) {
                 self.0.insert(spec.clone(), build(spec, rows));

@@ -87,7 +87,7 @@ impl TotalsView {
 
     /// Takes in what has changed; whether that changes a total.
     pub(super) fn update(&mut self, all: &Batch, source: Source<'_>, batch: u64) -> bool {
-        let work = Turn { all, source, batch }.work(self.table, &self.test);
+        let work = Turn::new(all, source, batch).work(self.table, &self.test);
         let mut changed = false;
         for Change { old, new } in work {
             let old = match &self.counted {

@@ -9,7 +9,9 @@ use partysync::Key;
 use partysync::query::plan::Shape;
 use partysync::query::{Branch, Node};
 use partysync::sql::Value;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// So many rows behind the last one that is shown are known at most: what takes its place when one
 /// goes.
@@ -116,12 +118,19 @@ impl View {
         self.window.len().min(self.node.limit)
     }
 
-    /// Takes in what has changed.
-    pub(super) fn update(&mut self, all: &Batch, source: Source<'_>, batch: u64) -> Differences {
-        let turn = Turn { all, source, batch };
+    /// Takes in what has changed; what that is, if anybody wants to know.
+    pub(super) fn update(
+        &mut self,
+        all: &Batch,
+        source: Source<'_>,
+        batch: u64,
+        wanted: bool,
+    ) -> Differences {
+        let turn = Turn::new(all, source, batch);
         let mut differences = Vec::new();
         let work = turn.work(self.node.table, &self.node.test);
-        turn.update(&self.node, &mut self.window, None, &work, Some(&mut differences));
+        let told = wanted.then_some(&mut differences);
+        turn.update(&self.node, &mut self.window, None, &work, told);
         differences
     }
 }
@@ -251,15 +260,58 @@ impl Related {
 
 /// A batch of changes, on its way through a view.
 pub(super) struct Turn<'a> {
-    pub(super) all: &'a Batch,
-    pub(super) source: Source<'a>,
-    pub(super) batch: u64,
+    all: &'a Batch,
+    source: Source<'a>,
+    batch: u64,
+    /// The changes to related rows, for each relation of the query.
+    groups: RefCell<BTreeMap<usize, Rc<Groups>>>,
 }
 
-/// Values that rows are related by.
-type Values = BTreeMap<SortKey, Value>;
+/// Changes to related rows, by the value that relates them.
+type Groups = BTreeMap<SortKey, Group>;
 
-impl Turn<'_> {
+/// Changes to rows that have the same value.
+struct Group {
+    value: Value,
+    work: Vec<Change>,
+}
+
+impl<'a> Turn<'a> {
+    pub(super) fn new(all: &'a Batch, source: Source<'a>, batch: u64) -> Self {
+        Self { all, source, batch, groups: RefCell::default() }
+    }
+
+    /// The changes to the rows of a relation: one that gives a row another value is one that goes,
+    /// and one that comes.
+    fn groups(&self, related: &Related) -> Rc<Groups> {
+        let address = std::ptr::from_ref(related).addr();
+        if let Some(groups) = self.groups.borrow().get(&address) {
+            return groups.clone();
+        }
+        let mut groups = Groups::new();
+        let mut add = |value: &Value, change: Change| {
+            if *value != Value::Null {
+                let new = || Group { value: value.clone(), work: Vec::new() };
+                groups.entry(bytes(value)).or_insert_with(new).work.push(change);
+            }
+        };
+        for Change { old, new } in self.work(related.node.table, &related.node.test) {
+            let value = |row: &Option<Row>| {
+                row.as_ref().map_or(Value::Null, |row| cell(row, related.there).clone())
+            };
+            let (before, after) = (value(&old), value(&new));
+            if before == after {
+                add(&before, Change { old, new });
+            } else {
+                add(&before, Change { old, new: None });
+                add(&after, Change { old: None, new });
+            }
+        }
+        let groups = Rc::new(groups);
+        self.groups.borrow_mut().insert(address, groups.clone());
+        groups
+    }
+
     /// The rows of a table that have changed, and those of which a condition may say otherwise than
     /// before since something that they are related to has changed.
     pub(super) fn work(&self, table: &'static str, test: &Test) -> Vec<Change> {
@@ -267,7 +319,7 @@ impl Turn<'_> {
         let mut touched = BTreeMap::new();
         test.each_exists(&mut |exists| {
             let related = self.work(exists.table, &exists.test);
-            for value in values(&related, exists.there).into_values() {
+            for value in values(&related, exists.there) {
                 let index = exists.here_index.as_ref();
                 self.source.related(table, exists.here, index, &value, &mut |row| {
                     touched.insert(bytes(cell(row, 0)), row.clone());
@@ -290,38 +342,35 @@ impl Turn<'_> {
         node.tables.iter().any(|table| self.all.contains_key(table))
     }
 
-    /// Takes changes into a window, of rows that have this value in this column. Whether anything
-    /// that is shown is another now.
+    /// Takes changes into a window, of rows that are related to this value. Whether anything that is
+    /// shown is another now.
     fn update(
         &self,
         node: &Compiled,
         window: &mut Window,
-        related: Option<(&Value, usize)>,
+        value: Option<&Value>,
         work: &[Change],
         differences: Option<&mut Differences>,
     ) -> bool {
         let mut step =
             Step { turn: self, node, window, differences, changed: false, updated: Vec::new() };
-        let here = |row: &&Row| related.is_none_or(|(value, there)| cell(row, there) == value);
-        for Change { old, new } in work {
-            step.change(old.as_ref().filter(here), new.as_ref().filter(here));
-        }
+        work.iter().for_each(|Change { old, new }| step.change(old.as_ref(), new.as_ref()));
         node.related.iter().enumerate().for_each(|(n, part)| step.part(n, part));
-        step.refill(related.map(|(value, _)| value));
+        step.refill(value);
         step.tell_updated();
         step.changed
     }
 }
 
 /// The values of a column in rows that have changed, before and after.
-fn values(work: &[Change], column: usize) -> Values {
+fn values(work: &[Change], column: usize) -> impl Iterator<Item = Value> {
     let rows = work.iter().flat_map(|change| change.old.iter().chain(&change.new));
     let values = rows.map(|row| cell(row, column)).filter(|value| **value != Value::Null);
-    let mut all = Values::new();
+    let mut all = BTreeMap::new();
     for value in values {
         all.entry(bytes(value)).or_insert_with(|| value.clone());
     }
-    all
+    all.into_values()
 }
 
 /// One window's part of a turn.
@@ -500,25 +549,25 @@ impl Step<'_> {
         if !turn.has_changed(&related.node) || partysync::__mutated("query_part") {
             return;
         }
-        let work = turn.work(related.node.table, &related.node.test);
+        let groups = turn.groups(related);
         let deep = related.node.related.iter().any(|deeper| turn.has_changed(&deeper.node));
-        let values = values(&work, related.there);
         let again = partysync::__mutated("query_fresh");
-        for place in self.affected(related, deep, &values) {
+        for place in self.affected(related, deep, &groups) {
             let Some(entry) =
                 self.window.get_mut(place).filter(|entry| entry.batch != turn.batch || again)
             else {
                 continue;
             };
             let value = cell(&entry.row, related.here).clone();
+            let work = groups.get(&bytes(&value)).map_or(&[][..], |group| &*group.work);
             let changed = match entry.related.get_mut(n) {
                 Some(Part::Rows(window)) if value != Value::Null => {
-                    turn.update(&related.node, window, Some((&value, related.there)), &work, None)
+                    turn.update(&related.node, window, Some(&value), work, None)
                 }
                 Some(Part::Count(count)) => {
                     let was = std::mem::replace(
                         count,
-                        related.recount(*count, &value, &work, turn.source),
+                        related.recount(*count, &value, work, turn.source),
                     );
                     *count != was
                 }
@@ -531,22 +580,20 @@ impl Step<'_> {
     }
 
     /// The places of the rows that are shown with what has changed.
-    fn affected(&self, related: &Related, deep: bool, values: &Values) -> Vec<Place> {
-        let limit = self.node.limit.min(self.window.len());
-        let shown = |index: usize| self.window.place(index);
+    fn affected(&self, related: &Related, deep: bool, groups: &Groups) -> Vec<Place> {
+        let limit = self.node.limit;
         if related.here == 0 && !deep {
             let rows = self.turn.source.rows;
-            let keys = values.values().filter_map(|value| Key::try_from(value.clone()).ok());
+            let values = groups.values().map(|group| group.value.clone());
+            let keys = values.filter_map(|value| Key::try_from(value).ok());
             let rows = keys.filter_map(|key| rows.row(self.node.table, &key));
             let places = rows.filter_map(|row| self.window.find(&self.node.sort_key(row)).ok());
             return places.filter(|place| self.window.index(*place) < limit).collect();
         }
-        let concerns = |place: &Place| {
-            let entry = self.window.get(*place);
-            let value = entry.map(|entry| cell(&entry.row, related.here));
-            deep || value.is_some_and(|value| values.contains_key(&bytes(value)))
+        let concerns = |(_, entry): &(Place, &Entry)| {
+            deep || groups.contains_key(&bytes(cell(&entry.row, related.here)))
         };
-        (0..limit).filter_map(shown).filter(concerns).collect()
+        self.window.places().take(limit).filter(concerns).map(|(place, _)| place).collect()
     }
 
     fn refill(&mut self, value: Option<&Value>) {
@@ -587,11 +634,8 @@ impl Related {
         if !self.node.test.is_plain() {
             return self.count(value, source);
         }
-        let counts = |row: &Option<Row>| {
-            row.as_ref().is_some_and(|row| {
-                cell(row, self.there) == value && self.node.test.meets(row, source)
-            })
-        };
+        let counts =
+            |row: &Option<Row>| row.as_ref().is_some_and(|row| self.node.test.meets(row, source));
         work.iter().fold(was, |count, change| {
             let gone = counts(&change.old) && !partysync::__mutated("query_count");
             (count + u64::from(counts(&change.new))).saturating_sub(gone.into())

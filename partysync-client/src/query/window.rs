@@ -63,6 +63,14 @@ impl Window {
         self.chunks.iter_mut().flatten()
     }
 
+    /// All entries, with their places.
+    pub(super) fn places(&self) -> impl Iterator<Item = (Place, &Entry)> {
+        let chunks = self.chunks.iter().enumerate();
+        chunks.flat_map(|(chunk, entries)| {
+            entries.iter().enumerate().map(move |(at, entry)| (Place(chunk, at), entry))
+        })
+    }
+
     pub(super) fn last(&self) -> Option<&Entry> {
         self.chunks.last()?.last()
     }
