@@ -13,8 +13,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// So many rows behind the last one that is shown are known at most: what takes its place when one
-/// goes.
+/// So many rows behind the last one that is shown are known, for one that goes: half as many as are
+/// shown, and no more than these.
 const SPARE: usize = 32;
 
 /// What has changed, by table: a row once.
@@ -192,6 +192,10 @@ impl Compiled {
         Entry { sort, row: row.clone(), related: Vec::new(), batch: 0 }
     }
 
+    fn spare(&self) -> usize {
+        (self.limit / 2).clamp(1, SPARE)
+    }
+
     /// Whether a row is one of those, wherever it is in their order.
     fn finds(&self, row: &Row, source: Source<'_>) -> bool {
         self.test.meets(row, source)
@@ -211,7 +215,7 @@ impl Compiled {
     ) {
         let Some(index) = &self.index else { return };
         let after = behind.or(self.after.as_deref());
-        let enough = self.limit.saturating_add(SPARE);
+        let enough = self.limit.saturating_add(self.spare());
         let mut full = enough == 0;
         source.scan(index, &self.prefix(value), after, &mut |row| {
             if !self.test.meets(row, source) {
@@ -533,11 +537,11 @@ impl Step<'_> {
 
     /// What is known behind the last row that is shown has a bound.
     fn trim(&mut self) {
-        let limit = self.node.limit;
-        if self.window.len() <= limit.saturating_add(2 * SPARE) {
+        let (limit, spare) = (self.node.limit, self.node.spare());
+        if self.window.len() <= limit.saturating_add(2 * spare) {
             return;
         }
-        while self.window.len() > limit.saturating_add(SPARE) {
+        while self.window.len() > limit.saturating_add(spare) {
             self.window.pop();
         }
         self.window.bound = self.window.last().map(|last| last.sort.clone());
