@@ -67,10 +67,8 @@ impl Run {
         let mut world = World::new(Tracker)?;
         let watched = world.client();
         let clients = [watched, world.tab_of(watched), world.client()];
-        // In half of the runs the first queries are asked before there are rows.
-        if seed.is_multiple_of(2) {
-            world.deliver()?;
-        }
+        world.set_offline(watched, true)?;
+        world.deliver()?;
         let (mut issues, oracle) = (12, Oracle::new(SCHEMAS)?);
         // Some results are long.
         if seed % LARGE == LARGE - 1 {
@@ -80,7 +78,22 @@ impl Run {
             world.deliver()?;
         }
         let random = Random { rng: fastrand::Rng::with_seed(seed), issues };
-        Ok(Self { random, world, clients, oracle, views: Vec::new(), sums: Vec::new(), asked: 0 })
+        let (views, sums) = (Vec::new(), Vec::new());
+        let mut run = Self { random, world, clients, oracle, views, sums, asked: 0 };
+        // In half of the runs the first queries are asked before there are rows.
+        for _ in 0..8 {
+            run.world.act(clients[2], run.random.action())?;
+        }
+        run.world.deliver()?;
+        if seed.is_multiple_of(2) {
+            for _ in 0..3 {
+                run.ask()?;
+            }
+        }
+        run.world.set_offline(watched, false)?;
+        run.world.reconnect(watched);
+        run.world.deliver()?;
+        Ok(run)
     }
 
     fn step(&mut self) -> partysync::Result<()> {
