@@ -118,8 +118,6 @@ fn cargo_tool(tools: &Path, package: &str, program: &str, version: &str) -> Resu
             let mut command = Command::new(env!("CARGO"));
             // Tools that share a folder share what they compiled.
             command.env("CARGO_TARGET_DIR", tools.join("build"));
-            // They run for seconds: optimised for speed they would take longer to build than that.
-            command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
             command
                 .args(["install", "--quiet", package, "--version", version, "--root"])
                 .arg(&folder);
