@@ -19,7 +19,7 @@ fn texts(client: &Client) -> Vec<String> {
 
 /// The deadline is for failing tests only.
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let limit = tokio::time::timeout(Duration::from_secs(60), future).await;
+    let limit = tokio::time::timeout(Duration::from_secs(240), future).await;
     limit.unwrap_or_else(|_| panic!("did not happen: {what}"))
 }
 
