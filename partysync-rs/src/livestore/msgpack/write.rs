@@ -19,17 +19,23 @@ use std::fmt;
 /// # Ok::<_, partysync::Error>(())
 /// ```
 pub fn encode<'m>(messages: impl IntoIterator<Item = &'m str>) -> Result<Vec<u8>> {
-    let mut messages: Vec<_> = messages.into_iter().map(whole).collect();
-    for message in &mut messages {
-        if let Some(bounded) = bounded(message) {
-            *message = Cow::Owned(bounded);
+    let messages: Vec<_> = messages.into_iter().map(whole).collect();
+    // Few have numbers that cannot be read: they are looked for when there is one.
+    encode_read(&messages).or_else(|error| {
+        let bounded: Vec<_> = messages.iter().map(|message| bounded(message)).collect();
+        if bounded.iter().all(Option::is_none) {
+            return Err(error);
         }
-    }
-    let nodes: Vec<Node<'_>> = messages
-        .iter()
-        .map(|message| serde_json::from_str(message))
-        .collect::<serde_json::Result<_>>()
-        .map_err(|error| Error::new(Code::InvalidFrame, error.to_string()))?;
+        let either = bounded.into_iter().zip(messages);
+        let either = either.map(|(bounded, message)| bounded.map_or(message, Cow::Owned));
+        encode_read(&either.collect::<Vec<_>>())
+    })
+}
+
+fn encode_read(messages: &[Cow<'_, str>]) -> Result<Vec<u8>> {
+    let nodes = messages.iter().map(|message| serde_json::from_str(message));
+    let nodes = nodes.collect::<serde_json::Result<Vec<Node<'_>>>>();
+    let nodes = nodes.map_err(|error| Error::new(Code::InvalidFrame, error.to_string()))?;
     let mut writer = Writer::default();
     writer.list(&nodes);
     Ok(writer.out)
@@ -216,5 +222,20 @@ impl<'n> Writer<'n> {
         self.out.extend([0xd4, RECORD, id]);
         self.length(keys.len(), (0x90, 16), (None, 0xdc, 0xdd));
         keys.iter().for_each(|key| self.text(key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_too_large_is_the_largest_and_what_is_no_json_is_refused() {
+        let mut expected = b"\x92\xc0\x91\xcb".to_vec();
+        expected.extend(f64::MAX.to_be_bytes());
+        let digits = format!("[1{}]", "0".repeat(400));
+        assert_eq!(encode(["null", &digits]).unwrap(), expected);
+        assert_eq!(encode(["null", "[1e999]"]).unwrap(), expected);
+        assert_eq!(encode(["{", "[1e999]"]).unwrap_err().code(), Code::InvalidFrame);
     }
 }
