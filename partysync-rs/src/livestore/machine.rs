@@ -516,18 +516,18 @@ impl Machine {
         self.finish(who);
     }
 
-    /// What a connection has not acknowledged is with it no more.
-    fn forget_unread(&mut self, slot: Slot) {
-        let connection = self.slots.get(slot.0 as usize).and_then(Option::as_ref);
-        let following = connection.into_iter().flat_map(|connection| &connection.following);
-        let unread: usize = following.map(Following::unread).sum();
+    /// A connection pulls nothing any more.
+    fn end_following(&mut self, slot: Slot) {
+        let connection = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut);
+        let following = connection.map(|connection| std::mem::take(&mut connection.following));
+        let unread: usize = following.iter().flatten().map(Following::unread).sum();
         self.unread = self.unread.saturating_sub(unread);
     }
 
     /// Whatever had this slot is gone.
     fn free(&mut self, slot: Slot) {
         self.end_spans_of(slot);
-        self.forget_unread(slot);
+        self.end_following(slot);
         if let Some(place) = self.slots.get_mut(slot.0 as usize) {
             *place = None;
             self.dirty.remove(&slot);
@@ -570,10 +570,7 @@ impl Machine {
             }
             return self.finish(who);
         }
-        self.forget_unread(slot);
-        if let Some(connection) = self.get_mut(slot) {
-            connection.following.clear();
-        }
+        self.end_following(slot);
         self.end_spans_of(slot);
         let Some(connection) = self.get_mut(slot) else { return };
         (connection.closing, connection.quiet_since) = (true, None);
