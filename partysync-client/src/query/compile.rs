@@ -1,18 +1,16 @@
 //! A plan made ready: columns by their places, and what is to be looked up how.
 
-use super::sort::{SortKey, push};
+use super::sort::{SortKey, bytes, cell, push, sort_key};
 use super::source::{Source, Spec};
 use crate::replica::Row;
 use partysync::query::plan::{Comparison, Filter, Join, Plan, Scalar, Shape};
 use partysync::sql::{SqlType, Value};
 use partysync::{Code, Error, Result, Schema};
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The tables that there are.
-pub(super) trait Schemas {
-    fn schema(&self, table: &str) -> Option<&'static Schema>;
-}
+pub(crate) type Schemas = BTreeMap<&'static str, &'static Schema>;
 
 /// A plan made ready.
 #[derive(Debug)]
@@ -66,17 +64,6 @@ pub(super) struct Exists {
     /// Finds the related rows, and those that they are related to; `None` where that is a key.
     pub(super) there_index: Option<Spec>,
     pub(super) here_index: Option<Spec>,
-}
-
-/// A value's bytes.
-pub(super) fn bytes(value: &Value) -> SortKey {
-    let mut key = Vec::new();
-    push(&mut key, value, false);
-    key.into()
-}
-
-pub(super) fn cell(row: &Row, column: usize) -> &Value {
-    row.get(column).unwrap_or(&Value::Null)
 }
 
 /// How two values compare; `None` if one is NULL.
@@ -177,11 +164,11 @@ impl Compiled {
     ///
     /// # Errors
     /// [`Code::UnknownChannel`] or [`Code::InvalidValue`] where it names what is not there.
-    pub(super) fn new(plan: &Plan, schemas: &dyn Schemas) -> Result<Self> {
+    pub(super) fn new(plan: &Plan, schemas: &Schemas) -> Result<Self> {
         Self::within(plan, schemas, None)
     }
 
-    fn within(plan: &Plan, schemas: &dyn Schemas, there: Option<usize>) -> Result<Self> {
+    fn within(plan: &Plan, schemas: &Schemas, there: Option<usize>) -> Result<Self> {
         let schema = schema(schemas, &plan.table)?;
         let test = test(&plan.filter, schema, schemas)?;
         let order =
@@ -235,12 +222,7 @@ impl Compiled {
 
     /// Where a row is in the result's order.
     pub(super) fn sort_key(&self, row: &Row) -> SortKey {
-        let mut key = Vec::with_capacity(48);
-        for (column, descending) in &self.order {
-            push(&mut key, cell(row, *column), *descending);
-        }
-        push(&mut key, cell(row, 0), false);
-        key.into()
+        sort_key(row, &self.order)
     }
 
     /// What its rows begin with in the index, given what they are related to.
@@ -272,8 +254,8 @@ impl Test {
     }
 }
 
-fn schema(schemas: &dyn Schemas, table: &str) -> Result<&'static Schema> {
-    schemas.schema(table).ok_or_else(|| {
+pub(super) fn schema(schemas: &Schemas, table: &str) -> Result<&'static Schema> {
+    schemas.get(table).copied().ok_or_else(|| {
         let message = format!("this client does not follow `{table}`: its action type lacks it");
         Error::new(Code::UnknownChannel, message)
     })
@@ -318,7 +300,7 @@ fn fitting(schema: &Schema, column: usize, value: &Value) -> Value {
     }
 }
 
-pub(super) fn test(filter: &Filter, schema: &Schema, schemas: &dyn Schemas) -> Result<Test> {
+pub(super) fn test(filter: &Filter, schema: &Schema, schemas: &Schemas) -> Result<Test> {
     let all = |filters: &[Filter]| {
         filters.iter().map(|filter| test(filter, schema, schemas)).collect::<Result<Vec<_>>>()
     };

@@ -1,8 +1,10 @@
 //! [`Live`] and [`LiveTotals`]: results that users hold, and the streams of what happens to them.
 
+use super::difference::Difference;
 use super::source::Source;
 use super::totals::{Total, TotalsView};
-use super::view::{Batch, Difference, View};
+use super::turn::Batch;
+use super::view::View;
 use futures::Stream;
 use partysync::query::{Found, Group, Node, Tuple};
 use partysync::sql::Value;
@@ -52,14 +54,30 @@ impl Shared {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn listen(&self) -> u64 {
-        let mut state = self.state();
+/// One listener's place, for as long as it listens.
+struct Listening {
+    shared: Arc<Shared>,
+    serial: u64,
+}
+
+impl Listening {
+    fn new(shared: &Arc<Shared>) -> Self {
+        let mut state = shared.state();
         state.serials += 1;
         let serial = state.serials;
         let listener = Listener { waiting: Vec::new(), behind: true, waker: None };
         state.listeners.insert(serial, listener);
-        serial
+        Self { shared: shared.clone(), serial }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // What it holds is dropped when the lock is free.
+        let listener = self.shared.state().listeners.remove(&self.serial);
+        drop(listener);
     }
 }
 
@@ -219,16 +237,14 @@ impl<R: Record, W: Tuple> Live<R, W> {
     /// What happens to the result: first all of it, then what changes. It ends with the client.
     #[must_use]
     pub fn changes(&self) -> LiveChanges<R, W> {
-        let serial = self.shared.listen();
-        LiveChanges { shared: self.shared.clone(), serial, of: PhantomData }
+        LiveChanges { listening: Listening::new(&self.shared), of: PhantomData }
     }
 }
 
 /// What happens to a result: [`Live::changes`]. Each item is what has changed at once. Whoever
 /// reads slowly is given a [`Difference::Reset`].
 pub struct LiveChanges<R, W = ()> {
-    shared: Arc<Shared>,
-    serial: u64,
+    listening: Listening,
     of: PhantomData<fn() -> (R, W)>,
 }
 
@@ -238,18 +254,13 @@ impl<R, W> std::fmt::Debug for LiveChanges<R, W> {
     }
 }
 
-impl<R, W> Drop for LiveChanges<R, W> {
-    fn drop(&mut self) {
-        self.shared.state().listeners.remove(&self.serial);
-    }
-}
-
 impl<R: Record, W: Tuple> Stream for LiveChanges<R, W> {
     type Item = Result<Vec<Difference<Found<R, W>>>>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut state = self.shared.state();
-        let next = state.next(self.serial, context, |state, differences| {
+        let Listening { shared, serial } = &self.listening;
+        let mut state = shared.state();
+        let next = state.next(*serial, context, |state, differences| {
             differences.unwrap_or_else(|| vec![Difference::Reset(state.rows())])
         });
         drop(state);
@@ -303,8 +314,7 @@ impl<R: Record, G: Group> LiveTotals<R, G> {
     /// The totals, and what they become. It ends with the client.
     #[must_use]
     pub fn changes(&self) -> TotalsChanges<R, G> {
-        let serial = self.shared.listen();
-        TotalsChanges { shared: self.shared.clone(), serial, of: PhantomData }
+        TotalsChanges { listening: Listening::new(&self.shared), of: PhantomData }
     }
 }
 
@@ -318,8 +328,7 @@ impl<R: Record> LiveTotals<R> {
 
 /// What totals become: [`LiveTotals::changes`]. What is not read in time is passed over.
 pub struct TotalsChanges<R, G = ()> {
-    shared: Arc<Shared>,
-    serial: u64,
+    listening: Listening,
     of: PhantomData<fn() -> (R, G)>,
 }
 
@@ -329,17 +338,12 @@ impl<R, G> std::fmt::Debug for TotalsChanges<R, G> {
     }
 }
 
-impl<R, G> Drop for TotalsChanges<R, G> {
-    fn drop(&mut self) {
-        self.shared.state().listeners.remove(&self.serial);
-    }
-}
-
 impl<R: Record, G: Group> Stream for TotalsChanges<R, G> {
     type Item = Result<Vec<Total<G>>>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut state = self.shared.state();
-        state.next(self.serial, context, |state, _| state.totals())
+        let Listening { shared, serial } = &self.listening;
+        let mut state = shared.state();
+        state.next(*serial, context, |state, _| state.totals())
     }
 }

@@ -6,31 +6,35 @@
 //!
 //! - `compile.rs`: a query made ready, and what its conditions say of a row
 //! - `sort.rs`, `source.rs`: sort keys, indexes
-//! - `window.rs`, `view.rs`: a result, and what changes do to it
+//! - `window.rs`, `view.rs`: a result, and how it is looked up
+//! - `turn.rs`: what changes do to a result
+//! - `difference.rs`: what is told of that
 //! - `totals.rs`: counts and sums
 //! - `live.rs`: what users hold
 
 mod compile;
+mod difference;
 mod live;
 mod sort;
 mod source;
 mod totals;
+mod turn;
 mod view;
 mod window;
 
+pub use difference::Difference;
 pub(crate) use live::Shared;
 pub use live::{Live, LiveChanges, LiveTotals, TotalsChanges};
 pub(crate) use source::{Change, Rows};
 pub use totals::Total;
-pub(crate) use view::Batch;
-pub use view::Difference;
+pub(crate) use turn::Batch;
 
 use compile::{Compiled, Schemas};
 use live::{Kept, State};
+use partysync::Result;
 use partysync::query::plan;
-use partysync::{Result, Schema};
 use source::{Indexes, Source, Spec};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use totals::TotalsView;
 use view::View;
@@ -66,18 +70,12 @@ pub(crate) trait Watching: std::fmt::Debug + Send + Sync {
 pub(crate) struct Views {
     indexes: Indexes,
     results: Vec<(Asked, Weak<Shared>)>,
-    schemas: BTreeMap<&'static str, &'static Schema>,
+    schemas: Schemas,
     batch: u64,
 }
 
-impl Schemas for BTreeMap<&'static str, &'static Schema> {
-    fn schema(&self, table: &str) -> Option<&'static Schema> {
-        self.get(table).copied()
-    }
-}
-
 impl Views {
-    pub(crate) fn new(schemas: BTreeMap<&'static str, &'static Schema>) -> Self {
+    pub(crate) fn new(schemas: Schemas) -> Self {
         let (indexes, results) = (Indexes::default(), Vec::new());
         Self { indexes, results, schemas, batch: 0 }
     }
@@ -119,7 +117,7 @@ impl Watching for Views {
         if let Some(shared) = known.and_then(|(_, shared)| shared.upgrade()) {
             return Ok(shared);
         }
-        self.results.retain(|(_, shared)| shared.strong_count() > 0);
+        self.tidy();
         let mut specs = self.specs();
         let kept = match &asked {
             Asked::Rows(plan) => {

@@ -1,9 +1,31 @@
 //! Sort keys: values as bytes, whose order is that of the values, as SQLite has it.
 
+use crate::replica::Row;
 use partysync::sql::Value;
 
 /// Some values, one behind the other, as bytes. One that begins with another belongs to its group.
 pub(crate) type SortKey = Box<[u8]>;
+
+pub(super) fn cell(row: &Row, column: usize) -> &Value {
+    row.get(column).unwrap_or(&Value::Null)
+}
+
+/// One value.
+pub(super) fn bytes(value: &Value) -> SortKey {
+    let mut key = Vec::new();
+    push(&mut key, value, false);
+    key.into()
+}
+
+/// Where a row is in the order of these columns, and which of them are from the largest on. Its key
+/// is the last.
+pub(super) fn sort_key(row: &Row, columns: &[(usize, bool)]) -> SortKey {
+    let mut key = Vec::with_capacity(48);
+    for (column, descending) in columns.iter().chain([&(0, false)]) {
+        push(&mut key, cell(row, *column), *descending);
+    }
+    key.into()
+}
 
 /// Puts a value behind others.
 pub(crate) fn push(key: &mut Vec<u8>, value: &Value, descending: bool) {

@@ -1,7 +1,6 @@
 //! Where views read: a replica's rows, and indexes of them that queries have asked for.
 
-use super::compile::cell;
-use super::sort::{SortKey, push};
+use super::sort::{SortKey, push, sort_key};
 use crate::replica::Row;
 use partysync::Key;
 use partysync::sql::Value;
@@ -22,17 +21,6 @@ pub(crate) trait Rows {
 pub(crate) struct Spec {
     pub(super) table: &'static str,
     pub(super) columns: Vec<(usize, bool)>,
-}
-
-impl Spec {
-    fn sort_key(&self, row: &Row) -> SortKey {
-        let mut key = Vec::with_capacity(48);
-        for (column, descending) in &self.columns {
-            push(&mut key, cell(row, *column), *descending);
-        }
-        push(&mut key, cell(row, 0), false);
-        key.into()
-    }
 }
 
 /// All indexes.
@@ -56,9 +44,7 @@ impl Indexes {
     pub(super) fn want(&mut self, specs: &BTreeSet<Spec>, rows: &dyn Rows) {
         self.keep(specs);
         for spec in specs {
-            if !self.0.contains_key(spec) {
-                self.0.insert(spec.clone(), build(spec, rows));
-            }
+            self.0.entry(spec.clone()).or_insert_with(|| build(spec, rows));
         }
     }
 
@@ -72,8 +58,9 @@ impl Indexes {
     pub(super) fn change(&mut self, table: &str, changes: &[Change]) {
         for (spec, index) in self.0.iter_mut().filter(|(spec, _)| spec.table == table) {
             for Change { old, new } in changes {
-                let (old, new) = (old.as_ref(), new.as_ref().map(|row| (spec.sort_key(row), row)));
-                if let Some(old) = old.map(|row| spec.sort_key(row))
+                let (old, new) =
+                    (old.as_ref(), new.as_ref().map(|row| (sort_key(row, &spec.columns), row)));
+                if let Some(old) = old.map(|row| sort_key(row, &spec.columns))
                     && new.as_ref().is_none_or(|(key, _)| *key != old)
                     && !partysync::__mutated("query_index")
                 {
@@ -89,7 +76,7 @@ impl Indexes {
 
 fn build(spec: &Spec, rows: &dyn Rows) -> BTreeMap<SortKey, Row> {
     let mut all = Vec::new();
-    rows.each(spec.table, &mut |row| all.push((spec.sort_key(row), row.clone())));
+    rows.each(spec.table, &mut |row| all.push((sort_key(row, &spec.columns), row.clone())));
     // It is sorted once, and put together from what is sorted.
     all.into_iter().collect()
 }

@@ -1,13 +1,13 @@
 //! [`TotalsView`]: how many rows there are and what they sum up to, kept up to date.
 
-use super::compile::{Schemas, Test, bytes, cell, test};
-use super::sort::SortKey;
+use super::compile::{Schemas, Test, column, schema, test};
+use super::sort::{SortKey, bytes, cell};
 use super::source::{Change, Source, Spec};
-use super::view::{Batch, Turn};
+use super::turn::{Batch, Turn};
 use crate::replica::Row;
+use partysync::Result;
 use partysync::query::plan::Totals;
 use partysync::sql::Value;
-use partysync::{Code, Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows of one value, or all: how many there are, and their sum.
@@ -34,16 +34,10 @@ pub(crate) struct TotalsView {
 }
 
 impl TotalsView {
-    pub(super) fn new(plan: &Totals, schemas: &dyn Schemas) -> Result<Self> {
-        let schema = schemas.schema(&plan.table).ok_or_else(|| {
-            Error::new(
-                Code::UnknownChannel,
-                format!("this client does not follow `{}`", plan.table),
-            )
-        })?;
-        let column = |name: &Option<String>| {
-            name.as_deref().map(|name| super::compile::column(schema, name)).transpose()
-        };
+    pub(super) fn new(plan: &Totals, schemas: &Schemas) -> Result<Self> {
+        let schema = schema(schemas, &plan.table)?;
+        let column =
+            |name: &Option<String>| name.as_deref().map(|name| column(schema, name)).transpose();
         let test = test(&plan.filter, schema, schemas)?;
         let mut tables = BTreeSet::from([schema.table]);
         test.add_tables(&mut tables);
