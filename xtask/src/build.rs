@@ -58,7 +58,9 @@ pub(crate) fn lab_page(tools: &Tools) -> Result<PathBuf> {
 pub(crate) fn queries_page(tools: &Tools) -> Result<PathBuf> {
     let (source, out) = (root()?.join("tests/bench/queries"), target()?.join("queries-page"));
     step("build the queries of the bench", || {
-        page_wasm(&source, "bench-queries", tools, &out, false).map(drop)
+        page_wasm(&source, "bench-queries", tools, &out, false)?;
+        // Node reads it as a module.
+        Ok(std::fs::write(out.join("package.json"), "{\"type\":\"module\"}\n")?)
     })?;
     Ok(out)
 }

@@ -84,7 +84,7 @@ impl Views {
         Source { rows, indexes: &self.indexes }
     }
 
-    /// Forgets results that nobody holds any more, and their indexes.
+    /// Forgets results that nobody holds any more.
     fn tidy(&mut self) {
         if self.results.iter().any(|(_, shared)| shared.strong_count() == 0) {
             self.results.retain(|(_, shared)| shared.strong_count() > 0);
@@ -117,7 +117,8 @@ impl Watching for Views {
         if let Some(shared) = known.and_then(|(_, shared)| shared.upgrade()) {
             return Ok(shared);
         }
-        self.tidy();
+        // Their indexes may be what this one wants.
+        self.results.retain(|(_, shared)| shared.strong_count() > 0);
         let mut specs = self.specs();
         let kept = match &asked {
             Asked::Rows(plan) => {

@@ -25,7 +25,14 @@ pub(crate) struct Spec {
 
 /// All indexes.
 #[derive(Debug, Default)]
-pub(crate) struct Indexes(BTreeMap<Spec, BTreeMap<SortKey, Row>>);
+pub(crate) struct Indexes(BTreeMap<Spec, Index>);
+
+#[derive(Debug)]
+struct Index {
+    rows: BTreeMap<SortKey, Row>,
+    /// How many changes it has taken in since nobody wants it.
+    idle: Option<usize>,
+}
 
 /// A row that is another one now.
 #[derive(Clone, Debug)]
@@ -35,28 +42,40 @@ pub(crate) struct Change {
 }
 
 impl Indexes {
-    /// Forgets all but these.
+    /// Nobody wants others than these. They are kept for who asks again, as a page that is opened
+    /// once more does, until keeping them has cost as much as making them anew would.
     pub(super) fn keep(&mut self, specs: &BTreeSet<Spec>) {
-        self.0.retain(|spec, _| specs.contains(spec));
+        for (spec, index) in &mut self.0 {
+            index.idle = (!specs.contains(spec)).then(|| index.idle.unwrap_or(0));
+        }
     }
 
-    /// Sees to it that these are there, and no others.
+    /// Sees to it that these are there.
     pub(super) fn want(&mut self, specs: &BTreeSet<Spec>, rows: &dyn Rows) {
-        self.keep(specs);
         for spec in specs {
-            self.0.entry(spec.clone()).or_insert_with(|| build(spec, rows));
+            self.0.entry(spec.clone()).or_insert_with(|| Index::new(spec, rows));
         }
+        self.keep(specs);
     }
 
     /// Makes those of a table anew.
     pub(super) fn rebuild(&mut self, table: &str, rows: &dyn Rows) {
+        self.0.retain(|spec, index| spec.table != table || index.idle.is_none());
         for (spec, index) in self.0.iter_mut().filter(|(spec, _)| spec.table == table) {
-            *index = build(spec, rows);
+            *index = Index::new(spec, rows);
         }
     }
 
     pub(super) fn change(&mut self, table: &str, changes: &[Change]) {
+        self.0.retain(|spec, index| {
+            let mine = index.idle.as_mut().filter(|_| spec.table == table);
+            mine.is_none_or(|idle| {
+                *idle += changes.len();
+                *idle <= index.rows.len()
+            })
+        });
         for (spec, index) in self.0.iter_mut().filter(|(spec, _)| spec.table == table) {
+            let index = &mut index.rows;
             for Change { old, new } in changes {
                 let (old, new) =
                     (old.as_ref(), new.as_ref().map(|row| (sort_key(row, &spec.columns), row)));
@@ -74,11 +93,13 @@ impl Indexes {
     }
 }
 
-fn build(spec: &Spec, rows: &dyn Rows) -> BTreeMap<SortKey, Row> {
-    let mut all = Vec::new();
-    rows.each(spec.table, &mut |row| all.push((sort_key(row, &spec.columns), row.clone())));
-    // It is sorted once, and put together from what is sorted.
-    all.into_iter().collect()
+impl Index {
+    fn new(spec: &Spec, rows: &dyn Rows) -> Self {
+        let mut all = Vec::new();
+        rows.each(spec.table, &mut |row| all.push((sort_key(row, &spec.columns), row.clone())));
+        // It is sorted once, and put together from what is sorted.
+        Self { rows: all.into_iter().collect(), idle: None }
+    }
 }
 
 /// What views read.
@@ -133,10 +154,61 @@ impl Source<'_> {
             Some(_) => Bound::Excluded(&from),
             None => Bound::Included(&from),
         };
-        for (key, row) in index.range::<[u8], _>((from, Bound::Unbounded)) {
+        for (key, row) in index.rows.range::<[u8], _>((from, Bound::Unbounded)) {
             if !key.starts_with(prefix) || !more(row) {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Three;
+
+    impl Rows for Three {
+        fn row(&self, _: &str, _: &Key) -> Option<&Row> {
+            None
+        }
+
+        fn each(&self, _: &str, f: &mut dyn FnMut(&Row)) {
+            (0..3).for_each(|n| f(&row(n)));
+        }
+    }
+
+    fn row(n: i64) -> Row {
+        vec![Value::Integer(n)].into()
+    }
+
+    #[test]
+    fn an_index_that_nobody_wants_is_kept_while_that_is_cheap() {
+        let spec = Spec { table: "a", columns: vec![(0, false)] };
+        let (wanted, none) = (BTreeSet::from([spec]), BTreeSet::new());
+        let mut indexes = Indexes::default();
+        let change = |n| [Change { old: Some(row(n)), new: Some(row(n)) }];
+        indexes.want(&wanted, &Three);
+        for _ in 0..2 {
+            (0..9).for_each(|_| indexes.change("a", &change(1)));
+            indexes.keep(&none);
+            (0..3).for_each(|_| indexes.change("a", &change(2)));
+            indexes.want(&none, &Three);
+            indexes.change("b", &change(2));
+            assert_eq!(indexes.0.len(), 1);
+            // What is wanted again begins anew.
+            indexes.want(&wanted, &Three);
+        }
+        indexes.keep(&none);
+        (0..3).for_each(|_| indexes.change("a", &change(2)));
+        assert_eq!(indexes.0.len(), 1);
+        indexes.change("a", &change(2));
+        assert_eq!(indexes.0.len(), 0);
+        indexes.want(&wanted, &Three);
+        indexes.keep(&none);
+        indexes.rebuild("b", &Three);
+        assert_eq!(indexes.0.len(), 1);
+        indexes.rebuild("a", &Three);
+        assert_eq!(indexes.0.len(), 0);
     }
 }
