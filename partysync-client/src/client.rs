@@ -343,6 +343,13 @@ impl<A: Action> SyncClient<A> {
         self.inner().peer.replica().is_pending(R::SCHEMA.table, &key.into())
     }
 
+    /// Whether the rows of a channel are here, as they are or were at an earlier time: from the
+    /// store, or from the server. Until then a row that is not found may be there nonetheless.
+    #[must_use]
+    pub fn is_complete(&self, channel: &str) -> bool {
+        self.inner().peer.replica().is_complete(channel)
+    }
+
     /// Where the client stands.
     #[must_use]
     pub fn status(&self) -> Status {

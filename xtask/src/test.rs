@@ -160,7 +160,7 @@ fn doc(_: &Tools) -> Result<()> {
         run(command.args(arguments).env("RUSTDOCFLAGS", "-D warnings"))?;
     }
     let mut command = cargo_command(&["doc", "--quiet", "--no-deps", "--target", WASM])?;
-    let client = ["--package", "partysync-client", "--features", "leptos"];
+    let client = ["--package", "partysync-client", "--features", "leptos,web"];
     // What the lints have checked is there already.
     command.env("CARGO_TARGET_DIR", crate::target()?.join("lint-wasm"));
     run(command.args(client).env("RUSTDOCFLAGS", "-D warnings"))
@@ -199,7 +199,10 @@ fn deploy(tools: &Tools) -> Result<()> {
 }
 
 fn cargo(_: &Tools) -> Result<()> {
-    run(&mut natively("test")?)
+    run(&mut natively("test")?)?;
+    // Of its own: Leptos has other features where it renders on a server.
+    run(cargo_command(&["test", "--quiet", "--package", "leptos-tests"])?
+        .env("RUST_BACKTRACE", "0"))
 }
 
 /// A command for all that is tested natively, with all features at once: what one package is built

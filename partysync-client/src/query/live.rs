@@ -143,6 +143,14 @@ impl State {
         }
     }
 
+    fn tables(&self) -> Vec<&'static str> {
+        let tables = match &self.result {
+            Kept::Rows(view) => &view.node.tables,
+            Kept::Totals(totals) => &totals.tables,
+        };
+        tables.iter().copied().collect()
+    }
+
     fn rows(&self) -> Vec<Node> {
         match &self.result {
             Kept::Rows(view) => view.rows(),
@@ -234,17 +242,52 @@ impl<R: Record, W: Tuple> Live<R, W> {
         self.len() == 0
     }
 
+    /// The tables that it depends on.
+    #[must_use]
+    pub fn tables(&self) -> Vec<&'static str> {
+        self.shared.state().tables()
+    }
+
+    /// As [`changes`](Self::changes), untyped.
+    #[must_use]
+    pub fn node_changes(&self) -> NodeChanges {
+        NodeChanges { listening: Listening::new(&self.shared) }
+    }
+
     /// What happens to the result: first all of it, then what changes. It ends with the client.
     #[must_use]
     pub fn changes(&self) -> LiveChanges<R, W> {
-        LiveChanges { listening: Listening::new(&self.shared), of: PhantomData }
+        LiveChanges { nodes: self.node_changes(), of: PhantomData }
+    }
+}
+
+/// What happens to a result, untyped: [`Live::node_changes`].
+pub struct NodeChanges {
+    listening: Listening,
+}
+
+impl std::fmt::Debug for NodeChanges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeChanges").finish_non_exhaustive()
+    }
+}
+
+impl Stream for NodeChanges {
+    type Item = Vec<Difference<Node>>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Listening { shared, serial } = &self.listening;
+        let mut state = shared.state();
+        state.next(*serial, context, |state, differences| {
+            differences.unwrap_or_else(|| vec![Difference::Reset(state.rows())])
+        })
     }
 }
 
 /// What happens to a result: [`Live::changes`]. Each item is what has changed at once. Whoever
 /// reads slowly is given a [`Difference::Reset`].
 pub struct LiveChanges<R, W = ()> {
-    listening: Listening,
+    nodes: NodeChanges,
     of: PhantomData<fn() -> (R, W)>,
 }
 
@@ -257,17 +300,11 @@ impl<R, W> std::fmt::Debug for LiveChanges<R, W> {
 impl<R: Record, W: Tuple> Stream for LiveChanges<R, W> {
     type Item = Result<Vec<Difference<Found<R, W>>>>;
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Listening { shared, serial } = &self.listening;
-        let mut state = shared.state();
-        let next = state.next(*serial, context, |state, differences| {
-            differences.unwrap_or_else(|| vec![Difference::Reset(state.rows())])
-        });
-        drop(state);
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let read = |differences: Vec<Difference<Node>>| {
             differences.iter().map(|difference| difference.try_map(Found::read)).collect()
         };
-        next.map(|next| next.map(read))
+        Pin::new(&mut self.nodes).poll_next(context).map(|next| next.map(read))
     }
 }
 
@@ -309,6 +346,12 @@ impl<R: Record, G: Group> LiveTotals<R, G> {
             Kept::Totals(totals) => totals.totals(),
             Kept::Rows(_) => Vec::new(),
         }
+    }
+
+    /// The tables that they depend on.
+    #[must_use]
+    pub fn tables(&self) -> Vec<&'static str> {
+        self.shared.state().tables()
     }
 
     /// The totals, and what they become. It ends with the client.

@@ -24,7 +24,7 @@ mod window;
 
 pub use difference::Difference;
 pub(crate) use live::Shared;
-pub use live::{Live, LiveChanges, LiveTotals, TotalsChanges};
+pub use live::{Live, LiveChanges, LiveTotals, NodeChanges, TotalsChanges};
 pub(crate) use source::{Change, Rows};
 pub use totals::Total;
 pub(crate) use turn::Batch;

@@ -169,7 +169,7 @@ impl<A: Action> Replica<A> {
         rows: Vec<(String, Option<Json>)>,
     ) {
         if let Some(table) = self.tables.get_mut(channel) {
-            table.version = Some(to);
+            (table.version, table.complete) = (Some(to), true);
             let (schema, epoch) = (table.schema.hash(), self.epoch.clone().unwrap_or_default());
             self.writes.push(Write::Rows(RowsWrite { channel, schema, epoch, from, to, rows }));
         }

@@ -60,6 +60,7 @@ impl<A: Action> Replica<A> {
             // Rows of another epoch are shown until those of the room's are here.
             let epoch = self.epoch.get_or_insert_with(|| stored.epoch.clone());
             table.version = stored.version.filter(|_| *epoch == stored.epoch);
+            table.complete = true;
             if !table.confirmed.is_empty() {
                 changes.insert(name, Changed::All);
             }

@@ -62,6 +62,8 @@ struct Table {
     schema: &'static Schema,
     /// The version that the confirmed rows are of.
     version: Option<u64>,
+    /// Whether all rows of some version have been here.
+    complete: bool,
     confirmed: BTreeMap<Key, Row>,
     /// Rows that pending actions wrote; `None` for one that they deleted.
     overlay: BTreeMap<Key, Option<Row>>,
@@ -88,6 +90,7 @@ impl<A: Action> Replica<A> {
             let table = Table {
                 schema,
                 version: None,
+                complete: false,
                 confirmed: BTreeMap::new(),
                 overlay: BTreeMap::new(),
                 staged: Staged::default(),
@@ -119,6 +122,13 @@ impl<A: Action> Replica<A> {
     #[must_use]
     pub fn version(&self, channel: &str) -> Option<u64> {
         self.tables.get(channel).and_then(|table| table.version)
+    }
+
+    /// Whether the rows of a channel are here: as they are, or were at an earlier time. Until then
+    /// nobody knows that there is none.
+    #[must_use]
+    pub fn is_complete(&self, channel: &str) -> bool {
+        self.tables.get(channel).is_some_and(|table| table.complete)
     }
 
     /// Whether the row's shown state is not the server's word yet.
@@ -215,7 +225,7 @@ impl<A: Action> Replica<A> {
             }
             table.confirmed.clear();
             table.overlay.clear();
-            table.version = None;
+            (table.version, table.complete) = (None, false);
         }
         self.interrupt();
         self.index = Index::default();

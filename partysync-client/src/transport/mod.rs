@@ -2,15 +2,21 @@
 
 #[cfg(feature = "native")]
 mod native;
-#[cfg(all(feature = "web", not(target_arch = "wasm32")))]
-mod no_page;
+#[cfg(any(
+    all(feature = "web", not(target_arch = "wasm32")),
+    all(feature = "leptos", not(feature = "web"))
+))]
+mod nowhere;
 #[cfg(all(feature = "web", target_arch = "wasm32"))]
 mod web;
 
 #[cfg(feature = "native")]
 pub use native::NativeTransport;
-#[cfg(all(feature = "web", not(target_arch = "wasm32")))]
-pub use no_page::{WebTransport, room_url};
+#[cfg(any(
+    all(feature = "web", not(target_arch = "wasm32")),
+    all(feature = "leptos", not(feature = "web"))
+))]
+pub use nowhere::{WebTransport, room_url};
 #[cfg(all(feature = "web", target_arch = "wasm32"))]
 pub use web::{WebTransport, room_url};
 

@@ -29,8 +29,8 @@ pub use field::{Comparable, Condition, Field, Number, Ordered, Text, exists, exi
 pub use result::{Branch, Found, Group, Node, Part, TooMany, Tuple};
 
 use crate::sql::Value;
-use crate::{Column, Error, Record, Result};
-use plan::{Join, Order, Plan, Related, Scalar, Shape};
+use crate::{Column, Error, Key, Record, Result};
+use plan::{Comparison, Filter, Join, Order, Plan, Related, Scalar, Shape};
 use std::marker::PhantomData;
 
 /// A query for rows of a record, each with `W`: see the [module](self).
@@ -66,6 +66,15 @@ impl<R: Record> Query<R> {
     pub fn new() -> Self {
         let plan = Plan { table: R::SCHEMA.table.to_owned(), ..Plan::default() };
         Self { plan, after: None, error: None, of: PhantomData }
+    }
+
+    /// The row with this key, if there is one.
+    #[must_use]
+    pub fn by_key(key: impl Into<Key>) -> Self {
+        let value = Scalar::from(Value::from(key.into()));
+        let mut query = Self::new();
+        query.plan.filter = Filter::Compare(key_column::<R>(), Comparison::Eq, value);
+        query
     }
 }
 

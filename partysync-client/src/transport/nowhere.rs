@@ -1,5 +1,4 @@
-//! The browser's transport where there is no browser, as when a server renders a page: nothing
-//! connects, and what is shown is what the store holds.
+//! The transport where there is no page, as when a server renders one: nothing connects.
 
 use super::{Link, Sleep, Transport};
 use crate::endpoint::Address;
@@ -8,7 +7,7 @@ use futures::channel::mpsc::unbounded;
 use partysync::{Code, Error, Result};
 use std::time::Duration;
 
-/// The WebSocket, clock and timers of a page; without a page it never connects.
+/// The WebSocket, clock and timers of a page, where there is none: it never connects.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WebTransport;
 

@@ -1,4 +1,9 @@
-//! A room and its clients in one process, for the tests of an application: [`World`].
+//! A room and its clients in one process, for the tests of an application: [`World`], in which time
+//! and frames are moved by hand, and [`Served`] for clients of the kind that an application makes.
+
+mod served;
+
+pub use served::{Served, ServedTransport};
 
 use crate::peer::{Cause, Input, Now, Output, Peer, Status, Timing};
 use crate::query::{Live, LiveTotals};

@@ -1,0 +1,129 @@
+//! Which client is shared by whom: one for each place in a page.
+
+use crate::{Place, Status, SyncClient, Update};
+use ::leptos::prelude::*;
+use ::leptos::task::{spawn_local, tick};
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::{StreamExt, select_biased};
+use partysync::Action;
+use std::any::{Any, TypeId};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// The rooms that a page follows: it is in the context of the page's root, so that a server which
+/// renders for several users keeps them apart.
+#[derive(Clone, Default)]
+struct Rooms(Arc<Mutex<BTreeMap<Name, Weak<dyn Any + Send + Sync>>>>);
+
+/// An action's type, and whose copy of which room.
+type Name = (TypeId, Place);
+
+/// A room that components follow: it closes when the last lets go of it.
+#[derive(Debug)]
+pub(super) struct Room<A: Action + Send> {
+    pub(super) client: SyncClient<A>,
+    pub(super) status: ArcRwSignal<Status>,
+    /// Takes what a component lets go of.
+    leaving: UnboundedSender<Arc<Room<A>>>,
+}
+
+impl<A: Action + Send> Drop for Room<A> {
+    fn drop(&mut self) {
+        self.client.close();
+    }
+}
+
+impl<A: Action + Send> Room<A> {
+    /// A room whose client this drives.
+    pub(super) fn start(
+        client: SyncClient<A>,
+        driver: impl Future<Output = ()> + 'static,
+        root: &Owner,
+    ) -> Arc<Self> {
+        let status = ArcRwSignal::new(client.status());
+        let (leaving, left) = unbounded();
+        let updates = client.updates();
+        let follow = follow(updates, left, status.clone());
+        let room = Arc::new(Self { client, status, leaving });
+        // The first component may be gone before the others are.
+        root.with(|| {
+            let mut work = Some((driver, follow));
+            Effect::new(move |_| {
+                if let Some((driver, follow)) = work.take() {
+                    spawn_local(driver);
+                    spawn_local(follow);
+                }
+            });
+        });
+        room
+    }
+
+    /// A component is gone.
+    pub(super) fn leave(self: Arc<Self>) {
+        // It is dropped here where nobody takes it: nothing was started.
+        let _ = self.leaving.clone().unbounded_send(self);
+    }
+}
+
+/// Keeps a room's status. What components let go of is kept for a moment: another one may follow
+/// the same room, as when a route takes the place of another.
+async fn follow<A: Action + Send>(
+    updates: crate::Updates,
+    mut left: UnboundedReceiver<Arc<Room<A>>>,
+    status: ArcRwSignal<Status>,
+) {
+    let mut updates = updates.fuse();
+    loop {
+        select_biased! {
+            update = updates.next() => match update {
+                Some(Update { status: now, .. }) => {
+                    if *status.read_untracked() != now {
+                        status.set(now);
+                    }
+                }
+                None => return,
+            },
+            room = left.select_next_some() => {
+                tick().await;
+                drop(room);
+            }
+        }
+    }
+}
+
+/// The root of the page that is rendered.
+pub(super) fn root() -> Owner {
+    let mut root = Owner::current().unwrap_or_default();
+    while let Some(parent) = root.parent() {
+        root = parent;
+    }
+    root
+}
+
+/// The room of a place, if somebody follows it; or a new one.
+pub(super) fn find<A: Action + Send, D: Future<Output = ()> + 'static>(
+    place: &Place,
+    make: impl FnOnce() -> (SyncClient<A>, D),
+) -> Arc<Room<A>> {
+    let root = root();
+    let rooms = use_context::<Rooms>().unwrap_or_else(|| {
+        let rooms = Rooms::default();
+        root.with(|| provide_context(rooms.clone()));
+        rooms
+    });
+    let mut rooms = rooms.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let name = (TypeId::of::<A>(), place.clone());
+    let known = rooms.get(&name).and_then(Weak::upgrade);
+    let known = known.and_then(|room| room.downcast::<Room<A>>().ok());
+    // One that has ended, as when what was kept was deleted, is of no use.
+    if let Some(room) = known.filter(|room| room.client.status().phase != crate::Phase::Closed) {
+        return room;
+    }
+    let (client, driver) = make();
+    let room = Room::start(client, driver, &root);
+    rooms.retain(|_, room| room.strong_count() > 0);
+    let weak: Weak<Room<A>> = Arc::downgrade(&room);
+    rooms.insert(name, weak);
+    room
+}

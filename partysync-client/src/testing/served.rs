@@ -1,0 +1,214 @@
+//! [`Served`]: a room for clients of the kind that an application makes, in this process.
+
+use crate::peer::{Cause, Now};
+use crate::transport::{Event, Link, Sleep, Transport};
+use crate::{Address, Endpoint};
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use partysync::testing::TestRoom;
+use partysync::{Protocol, Result, SyncServer, Timestamp};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A room that clients reach by a [`transport`](Self::transport): for tests of what has a
+/// [`SyncClient`](crate::SyncClient), as components do. Frames arrive when they are
+/// [delivered](Self::deliver); timers do not ring.
+///
+/// ```
+/// # use partysync::{Action, Record, Result, Room, SyncServer};
+/// # #[derive(Record, Clone, Debug, PartialEq)] #[record(table = "notes")]
+/// # struct Note { #[record(key)] id: String, text: String }
+/// # #[derive(Action, Clone, Debug)] #[action(record = Note)]
+/// # enum NoteAction { #[action(upsert)] Put { id: String, text: String } }
+/// # struct Notes;
+/// # impl SyncServer for Notes {
+/// #     type Action = NoteAction;
+/// #     fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+/// #         action.apply(room.sql())
+/// #     }
+/// # }
+/// use futures::FutureExt;
+/// use partysync_client::testing::Served;
+/// use partysync_client::{Options, Phase, SyncClient};
+///
+/// let mut served = Served::new(Notes)?;
+/// let transport = served.transport();
+/// let (client, driver) =
+///     SyncClient::<NoteAction>::make(Served::<Notes>::endpoint(), Options::default(), transport);
+/// let mut driver = Box::pin(driver);
+/// let answer = client.send(NoteAction::Put { id: "1".into(), text: "hi".into() });
+/// while (&mut driver).now_or_never().is_none() && served.deliver()? {}
+/// assert_eq!(client.status().phase, Phase::Live);
+/// assert_eq!(answer.now_or_never(), Some(Ok(())));
+/// # Ok::<(), partysync::Error>(())
+/// ```
+pub struct Served<S: SyncServer> {
+    room: TestRoom<S>,
+    arrive: UnboundedSender<FarEnd>,
+    arriving: UnboundedReceiver<FarEnd>,
+    sockets: Vec<Socket>,
+    opened: u64,
+    randoms: Arc<AtomicU64>,
+}
+
+/// The room's end of a socket.
+struct FarEnd {
+    incoming: UnboundedReceiver<String>,
+    told: UnboundedSender<Event>,
+}
+
+struct Socket {
+    id: String,
+    link: FarEnd,
+}
+
+/// How clients reach a [`Served`] room.
+#[derive(Clone, Debug)]
+pub struct ServedTransport {
+    arrive: UnboundedSender<FarEnd>,
+    randoms: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for FarEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FarEnd").finish_non_exhaustive()
+    }
+}
+
+impl<S: SyncServer> std::fmt::Debug for Served<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Served").field("sockets", &self.sockets.len()).finish_non_exhaustive()
+    }
+}
+
+impl<S: SyncServer> Served<S> {
+    /// A new room.
+    ///
+    /// # Errors
+    /// As [`TestRoom::new`].
+    pub fn new(server: S) -> Result<Self> {
+        let (arrive, arriving) = unbounded();
+        Ok(Self {
+            room: TestRoom::new(server)?,
+            arrive,
+            arriving,
+            sockets: Vec::new(),
+            opened: 0,
+            randoms: Arc::default(),
+        })
+    }
+
+    /// The room.
+    pub fn room(&mut self) -> &mut TestRoom<S> {
+        &mut self.room
+    }
+
+    /// How clients reach it.
+    #[must_use]
+    pub fn transport(&self) -> ServedTransport {
+        ServedTransport { arrive: self.arrive.clone(), randoms: self.randoms.clone() }
+    }
+
+    /// An address for clients; it makes no difference.
+    #[must_use]
+    pub fn endpoint() -> Endpoint {
+        Endpoint::from("ws://room.test/parties/test/room")
+    }
+
+    /// How many sockets were opened so far.
+    #[must_use]
+    pub fn opened(&self) -> u64 {
+        self.opened
+    }
+
+    /// Delivers what clients have sent, and what the room answers. `false` when there was nothing;
+    /// clients go on when they are polled.
+    ///
+    /// # Errors
+    /// When the room's storage fails.
+    pub fn deliver(&mut self) -> Result<bool> {
+        let mut moved = false;
+        while let Ok(link) = self.arriving.try_recv() {
+            moved = true;
+            self.opened += 1;
+            let id = format!("socket-{}", self.opened);
+            match self.room.connect(&id, Protocol::V2) {
+                Ok(()) => {
+                    tell(&link, Event::Opened);
+                    self.sockets.push(Socket { id, link });
+                }
+                Err(error) => {
+                    let (code, reason) = partysync::room::refusal(&error);
+                    tell(&link, Event::Closed(Cause::Code { code, reason }));
+                }
+            }
+        }
+        let mut index = 0;
+        while let Some(socket) = self.sockets.get_mut(index) {
+            match socket.link.incoming.try_recv() {
+                Ok(text) => {
+                    moved = true;
+                    let id = socket.id.clone();
+                    for (to, text) in self.room.frame(&id, &text)? {
+                        self.send(&to, text);
+                    }
+                }
+                Err(error) if error.is_closed() => {
+                    moved = true;
+                    let socket = self.sockets.remove(index);
+                    self.room.disconnect(&socket.id)?;
+                }
+                Err(_) => index += 1,
+            }
+        }
+        for (to, text) in self.room.take_sent() {
+            moved = true;
+            self.send(&to, text);
+        }
+        Ok(moved)
+    }
+
+    fn send(&mut self, to: &str, text: String) {
+        let Some(index) = self.sockets.iter().position(|socket| socket.id == to) else { return };
+        let close = text.strip_prefix("close ").and_then(|close| close.split_once(' '));
+        match close.and_then(|(code, reason)| Some((code.parse().ok()?, reason))) {
+            Some((code, reason)) => {
+                let socket = self.sockets.remove(index);
+                let cause = Cause::Code { code, reason: reason.to_owned() };
+                tell(&socket.link, Event::Closed(cause));
+            }
+            None => {
+                if let Some(socket) = self.sockets.get(index) {
+                    tell(&socket.link, Event::Text(text));
+                }
+            }
+        }
+    }
+}
+
+/// A client that is gone hears nothing.
+fn tell(link: &FarEnd, event: Event) {
+    let _ = link.told.unbounded_send(event);
+}
+
+impl Transport for ServedTransport {
+    fn open(&self, _: &Address) -> Link {
+        let (outgoing, incoming) = unbounded();
+        let (told, hears) = unbounded();
+        // Without a room nobody answers.
+        let _ = self.arrive.unbounded_send(FarEnd { incoming, told });
+        Link { outgoing, incoming: hears }
+    }
+
+    fn sleep(&self, _: Duration) -> Sleep {
+        Box::pin(std::future::pending())
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic: 0, wall: Timestamp::from_millis(0) }
+    }
+
+    fn random(&self) -> u64 {
+        self.randoms.fetch_add(1, Ordering::Relaxed)
+    }
+}
