@@ -13,6 +13,7 @@ use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::channel::oneshot;
 use partysync::query::{Group, Query, Totals, Tuple};
+use partysync::wire::snapshot::Snapshot;
 use partysync::{Action, Code, Error, Key, Record, Result};
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -85,6 +86,9 @@ pub struct Options {
     pub timing: Timing,
     /// Where the replica is kept.
     pub store: Box<dyn Store>,
+    /// Rows to begin with, as of a page that a server has rendered
+    /// ([`Room::snapshot`](partysync::Room::snapshot)). Where the store has newer ones, those.
+    pub initial: Option<Snapshot>,
 }
 
 impl std::fmt::Debug for Options {
@@ -102,7 +106,21 @@ impl Options {
     /// assert_eq!(options.timing.answer_ms, 10_000);
     /// ```
     pub fn new(store: impl Store + 'static) -> Self {
-        Self { timing: Timing::default(), store: Box::new(store) }
+        Self { timing: Timing::default(), store: Box::new(store), initial: None }
+    }
+
+    /// With rows to begin with.
+    ///
+    /// ```
+    /// use partysync::wire::snapshot::Snapshot;
+    /// use partysync_client::Options;
+    /// let options = Options::default().initial(Snapshot::default());
+    /// assert!(options.initial.is_some());
+    /// ```
+    #[must_use]
+    pub fn initial(mut self, snapshot: impl Into<Option<Snapshot>>) -> Self {
+        self.initial = snapshot.into();
+        self
     }
 }
 
@@ -183,9 +201,12 @@ impl<A: Action> SyncClient<A> {
         options: Options,
         transport: T,
     ) -> (Self, impl Future<Output = ()>) {
-        let Options { timing, store } = options;
+        let Options { timing, store, initial } = options;
         let random = [transport.random(), transport.random()];
-        let peer = Peer::new(random, timing, transport.now());
+        let mut peer = Peer::new(random, timing, transport.now());
+        if let Some(snapshot) = initial {
+            peer.begin_with(snapshot);
+        }
         let client = peer.replica().client().to_owned();
         let (wake, woken) = unbounded();
         let clock = transport.clone();

@@ -2,6 +2,7 @@
 
 use crate::room::{Connection, HookOutput, Limits, Slot, Slots};
 use crate::sql::Sql;
+use crate::store::Plan;
 use crate::{Action, Code, Error, Result, Timestamp};
 use serde_json::Value as Json;
 use std::future::{Future, ready};
@@ -196,6 +197,8 @@ pub struct Room<'a, S> {
     pub(crate) name: &'a str,
     pub(crate) now: Timestamp,
     pub(crate) version: u64,
+    pub(crate) epoch: &'a str,
+    pub(crate) plans: &'a [Plan],
     pub(crate) sender: Option<Slot>,
     pub(crate) slots: &'a Slots,
     pub(crate) output: &'a mut HookOutput,

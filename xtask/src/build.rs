@@ -78,7 +78,11 @@ fn build_as(fixture: &Fixture, names: bool) -> Result<Tools> {
     let tools = set_up()?;
     let stamp = target()?.join("stamps").join(&fixture.name);
     let built = std::fs::metadata(&stamp).and_then(|meta| meta.modified()).ok();
-    let outputs = [Some(fixture.worker.join("build/index.js")), fixture.web_output("index.html")];
+    let page = match &fixture.web {
+        Some(Web::Rust(..)) => "app.js",
+        _ => "index.html",
+    };
+    let outputs = [Some(fixture.worker.join("build/index.js")), fixture.web_output(page)];
     let complete = outputs.iter().flatten().all(|path| path.is_file());
     // What is read before the build began, so that an edit during it is not missed.
     let began = SystemTime::now();

@@ -34,7 +34,7 @@ impl Web {
 pub(crate) fn find(name: &str) -> Result<Fixture> {
     let root = root()?;
     let folder = match name {
-        "lab" => root.join("tests/lab"),
+        "lab" | "rendered" => root.join("tests").join(name),
         "bench-livestore" => root.join("tests/bench/livestore"),
         _ => root.join("fixtures").join(name),
     };

@@ -93,7 +93,8 @@ const LIBRARIES: [&str; 3] = ["partysync-rs", "partysync-client", "partysync-mac
 const TOGETHER: &str = "livestore,streams,worker";
 
 fn lint_native() -> Result<()> {
-    clippy(&["--workspace", "--exclude", "todo-web", "--all-targets"], &[])?;
+    let pages = ["--exclude", "todo-web", "--exclude", "rendered-web"];
+    clippy(&[&["--workspace", "--all-targets"], &pages[..]].concat(), &[])?;
     for package in LIBRARIES {
         for feature in features_alone(package)? {
             clippy(&library(package, &feature), &[])?;
@@ -113,11 +114,13 @@ fn lint_wasm() -> Result<()> {
         "lab-worker",
         "streams-worker",
         "livestore-sync-worker",
+        "rendered-worker",
         "bench-livestore-worker",
         "bench-queries",
     ];
     wasm(&workers.map(|worker| ["--package", worker]).concat())?;
     wasm(&["--package", "todo-web"])?;
+    wasm(&["--package", "rendered-web"])?;
     for package in LIBRARIES.iter().filter(|package| **package != "partysync-macros") {
         for feature in features_alone(package)? {
             if !matches!(&*feature, "native" | "sqlite" | "testing" | "axum") {
@@ -174,6 +177,7 @@ const FIXTURES: [&str; 3] = ["todo-sync", "streams", "livestore-sync"];
 
 fn build(_: &Tools) -> Result<()> {
     build::build(&fixture::find("lab")?)?;
+    build::build(&fixture::find("rendered")?)?;
     for name in FIXTURES {
         let fixture = fixture::find(name)?;
         build::build(&fixture)?;

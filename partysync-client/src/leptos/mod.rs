@@ -63,6 +63,7 @@ use ::leptos::task::spawn_local;
 use futures::StreamExt;
 use futures::future::{AbortHandle, Abortable};
 use partysync::Action;
+use partysync::wire::snapshot::Snapshot;
 use rooms::Room;
 
 /// Follows a room of the server that the page came from for as long as the component lives, with a
@@ -70,12 +71,28 @@ use rooms::Room;
 /// sent yet outlives the page. Whoever else follows it has the same client.
 #[must_use]
 pub fn use_sync<A: Action + Send>(place: &Place) -> Synced<A> {
+    use_sync_from(place, None)
+}
+
+/// As [`use_sync`], with rows to begin with, which a server has put into the page that it renders:
+/// both show them, and the page is hydrated as it is. Where the store has newer ones, those are
+/// shown a moment later; where somebody follows the room already, what is shown there.
+///
+/// The server asks the room ([`Room::snapshot`](partysync::Room::snapshot)) and renders with what it
+/// gets; how that reaches the page is the application's, as by a
+/// [script](partysync::wire::snapshot::Snapshot::to_script) or a `Resource`. `tests/rendered` in the
+/// repository is a Worker that does so.
+#[must_use]
+pub fn use_sync_from<A: Action + Send>(
+    place: &Place,
+    rows: impl Into<Option<Snapshot>>,
+) -> Synced<A> {
     let room = rooms::find(place, || {
         #[cfg(all(feature = "web", target_arch = "wasm32"))]
         let options = Options::new(crate::store::IndexedDbStore::new(place));
         #[cfg(not(all(feature = "web", target_arch = "wasm32")))]
         let options = Options::default();
-        SyncClient::make(page_endpoint(place), options, WebTransport)
+        SyncClient::make(page_endpoint(place), options.initial(rows), WebTransport)
     });
     Synced::new(room)
 }

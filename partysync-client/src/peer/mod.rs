@@ -40,6 +40,7 @@ use crate::replica::{Answered, Changes, Patience, PushLimits, Replica, merge};
 use crate::store::{Abandoned, Write};
 use connection::Connection;
 use partysync::query::{Group, Query, Totals, Tuple};
+use partysync::wire::snapshot::Snapshot;
 use partysync::wire::v2::ClientFrame;
 use partysync::{Action, Code, Error, Record, Result};
 use serde_json::Value as Json;
@@ -93,6 +94,13 @@ impl<A: Action> Peer<A> {
             held: None,
             outputs: [Output::OpenStore(client)].into(),
         }
+    }
+
+    /// Shows these rows until newer ones are here. What does not fit this client's records is
+    /// passed over: it is fetched.
+    pub fn begin_with(&mut self, snapshot: Snapshot) {
+        let changes = self.replica.begin_with(snapshot);
+        self.change(changes);
     }
 
     /// The rows that a query finds, kept up to date for as long as anybody holds them.

@@ -3,7 +3,8 @@
 use super::frames::keyed;
 use super::{Changed, Changes, Replica, Row, merge};
 use crate::store::SavedChannel;
-use partysync::{Action, Error, Key};
+use partysync::wire::snapshot::Snapshot;
+use partysync::{Action, Error, Key, Result};
 use std::collections::BTreeMap;
 
 /// Rows that were stored, on their way into a replica.
@@ -50,9 +51,51 @@ impl<A: Action> Replica<A> {
         true
     }
 
-    /// Shows what was read.
+    /// Shows rows that it was given to begin with.
+    pub(crate) fn begin_with(&mut self, snapshot: Snapshot) -> Changes {
+        let Snapshot { epoch, mut channels } = snapshot;
+        let mut changes = Changes::new();
+        for table in self.tables.values_mut() {
+            let Some(channel) = channels.remove(table.schema.table) else { continue };
+            let rows = channel.rows.iter().map(|json| keyed(table.schema, json));
+            let rows = rows.collect::<Result<BTreeMap<_, _>>>();
+            if let Ok(rows) = rows
+                && channel.schema == table.schema.hash()
+            {
+                (table.confirmed, table.version) = (rows, Some(channel.version));
+                table.complete = true;
+                changes.insert(table.schema.table, Changed::All);
+            }
+        }
+        if !changes.is_empty() {
+            (self.epoch, self.given) = (Some(epoch), true);
+        }
+        self.reset_views(&changes);
+        changes
+    }
+
+    /// Whether the rows are those that it was given to begin with.
+    pub(crate) fn has_begun_with_rows(&self) -> bool {
+        self.given
+    }
+
+    /// Shows what was read. Of rows that it was given, those are kept that the store has not, or
+    /// not as new: they are stored.
     pub(crate) fn load(&mut self, mut loading: Loading) -> (Changes, Vec<Error>) {
         let mut changes = Changes::new();
+        if std::mem::take(&mut self.given) {
+            for table in self.tables.values() {
+                let Some(version) = table.version else { continue };
+                let name = table.schema.table;
+                let newer = loading.channels.get(name).is_some_and(|stored| {
+                    Some(&stored.epoch) == self.epoch.as_ref() && stored.version >= Some(version)
+                });
+                if !newer {
+                    loading.channels.remove(name);
+                    self.writes.extend(table.whole(self.epoch.as_deref()));
+                }
+            }
+        }
         for table in self.tables.values_mut() {
             let name = table.schema.table;
             let Some(stored) = loading.channels.remove(name) else { continue };

@@ -38,6 +38,8 @@ pub(crate) type Row = Arc<[Value]>;
 #[derive(Debug)]
 pub struct Replica<A> {
     epoch: Option<String>,
+    /// Whether the rows are those that it was given to begin with: a store may have newer ones.
+    given: bool,
     tables: BTreeMap<&'static str, Table>,
     /// Pending actions in the order in which they are shown; this client's own are the last.
     queues: Vec<Queue<A>>,
@@ -99,6 +101,7 @@ impl<A: Action> Replica<A> {
         };
         Self {
             epoch: None,
+            given: false,
             tables: gathered(A::CHANNELS.iter().map(table)),
             queues: vec![Queue::new(client, Whose::Own)],
             index: Index::default(),
@@ -198,6 +201,7 @@ impl<A: Action> Replica<A> {
     /// The room's epoch, from `welcome`. Rows of another one are of no use any more, whether or
     /// not the `reset` that follows arrives.
     pub(crate) fn set_epoch(&mut self, epoch: &str) {
+        self.given = false;
         if self.epoch.as_deref() != Some(epoch) {
             if self.epoch.is_some() {
                 self.reset();
@@ -256,17 +260,7 @@ impl<A: Action> Replica<A> {
     pub(crate) fn write_all(&mut self) {
         self.writes.clear();
         for table in self.tables.values() {
-            let (Some(to), Some(epoch)) = (table.version, &self.epoch) else { continue };
-            let schema = table.schema;
-            let row = |(key, row): (&Key, &Row)| RowsWrite::row(schema, key, Some(row));
-            self.writes.push(Write::Rows(RowsWrite {
-                channel: schema.table,
-                schema: schema.hash(),
-                epoch: epoch.clone(),
-                from: None,
-                to,
-                rows: table.confirmed.iter().map(row).collect(),
-            }));
+            self.writes.extend(table.whole(self.epoch.as_deref()));
         }
         // What was adopted is in the store, with what was answered meanwhile, and nothing else
         // that this client knows better.
@@ -311,6 +305,15 @@ impl Rows for BTreeMap<&'static str, Table> {
 }
 
 impl Table {
+    /// All confirmed rows, to be stored.
+    fn whole(&self, epoch: Option<&str>) -> Option<Write> {
+        let (schema, to, epoch) = (self.schema, self.version?, epoch?.to_owned());
+        let row = |(key, row): (&Key, &Row)| RowsWrite::row(schema, key, Some(row));
+        let rows = self.confirmed.iter().map(row).collect();
+        let (channel, schema) = (schema.table, schema.hash());
+        Some(Write::Rows(RowsWrite { channel, schema, epoch, from: None, to, rows }))
+    }
+
     /// A row as it is shown.
     fn row(&self, key: &Key) -> Option<&Row> {
         match self.overlay.get(key) {

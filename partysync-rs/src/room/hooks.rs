@@ -170,6 +170,8 @@ impl<S: SyncServer> Machine<S> {
             name: self.meta.name.as_deref().unwrap_or_default(),
             now: self.meta.now,
             version: self.meta.version,
+            epoch: &self.meta.epoch,
+            plans: &self.plans,
             sender,
             slots: &self.slots,
             output,

@@ -29,6 +29,7 @@ pub(crate) mod rate;
 mod read;
 mod send;
 mod slots;
+mod snapshot;
 mod stamped;
 pub mod turn;
 mod v1;

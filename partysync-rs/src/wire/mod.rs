@@ -2,6 +2,7 @@
 //! [`v1`], that of TypeScript `partysync`.
 
 pub(crate) mod pages;
+pub mod snapshot;
 pub mod v1;
 pub mod v2;
 pub(crate) mod write;

@@ -5,6 +5,7 @@ mod page;
 use leptos::prelude::*;
 use page::{Item, ItemAction, Page};
 use partysync::query::Query;
+use partysync::wire::snapshot::Snapshot;
 use partysync::{Code, Error, Record};
 use partysync_client::leptos::{Listing, Loaded, use_sync};
 use partysync_client::{Options, Phase, Place, User};
@@ -253,6 +254,27 @@ async fn a_row_that_does_not_fit_its_type_is_told_and_others_are_shown() {
         assert_eq!(rows.unreadable().get().unwrap().code(), Code::InvalidValue);
         let row = sync.row::<page::OlderItem>(|| "2".into());
         assert!(matches!(row.get(), Loaded::Failed(_)));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_page_that_begins_with_rows_shows_them_at_once_and_goes_on_from_there() {
+    Page::test(async |page| {
+        page.act(put("1", "a"));
+        let snapshot = page.snapshot();
+        // It crosses as JSON.
+        let json = serde_json::to_string(&snapshot).unwrap();
+        let options = Options::default().initial(serde_json::from_str::<Snapshot>(&json).unwrap());
+        page.act(put("2", "b"));
+        let sync = page.sync_as::<ItemAction>(options);
+        let items = sync.query(Item::query);
+        let count = sync.count(Item::query);
+        // Before anything has happened, as where a server renders.
+        assert_eq!(items.listing(), Listing::Rows);
+        assert_eq!((items.len(), count.get()), (1, Loaded::Ready(1)));
+        page.settle().await;
+        assert_eq!((items.len(), count.get()), (2, Loaded::Ready(2)));
     })
     .await;
 }

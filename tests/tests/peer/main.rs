@@ -1,5 +1,6 @@
 //! What outside readings found in the client's machine and its drivers.
 
+mod begin;
 mod handles;
 mod reading;
 mod room;

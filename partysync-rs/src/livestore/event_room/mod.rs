@@ -171,6 +171,8 @@ impl<S: EventServer> EventRoom<S> {
             name: room.name,
             now: room.now,
             version: room.version,
+            epoch: room.epoch,
+            plans: room.plans,
             sender: room.sender,
             slots: room.slots,
             output: &mut *room.output,

@@ -2,6 +2,7 @@
 
 use any_spawner::Executor;
 use leptos::prelude::*;
+use partysync::wire::snapshot::Snapshot;
 use partysync::{Action, Column, Connection, Error, Record, Result, Room, SyncServer};
 use partysync_client::Options;
 use partysync_client::leptos::{Synced, use_sync_over};
@@ -95,6 +96,15 @@ impl SyncServer for Items {
         Ok(())
     }
 
+    fn on_request(
+        &self,
+        room: &mut Room<'_, Self>,
+        _: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<Vec<u8>>> {
+        let snapshot = room.snapshot(&["items"])?;
+        Ok(http::Response::new(serde_json::to_vec(&snapshot).unwrap()))
+    }
+
     fn on_action(&self, room: &mut Room<'_, Self>, action: ItemAction) -> Result<()> {
         match action {
             ItemAction::Put { text, .. } if text.is_empty() => {
@@ -142,6 +152,12 @@ impl Page {
 
     pub fn act(&mut self, action: ItemAction) {
         self.served.room().act(action).unwrap();
+    }
+
+    /// The rows, as a server puts them into a page.
+    pub fn snapshot(&mut self) -> Snapshot {
+        let response = self.served.room().request(http::Request::new(Vec::new())).unwrap();
+        serde_json::from_slice(response.body()).unwrap()
     }
 
     /// Until the page has nothing to do; the room does nothing.

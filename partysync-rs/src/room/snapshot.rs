@@ -1,0 +1,69 @@
+//! Rows for a client to begin with: [`Room::snapshot`].
+
+use crate::wire::snapshot::{Channel, Snapshot};
+use crate::{Code, Error, Result, Room};
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+
+impl<S> Room<'_, S> {
+    /// All rows of these channels as they are, for a client to begin with: as when a server renders
+    /// a page, and its client is to show the same. They are all in memory at once.
+    ///
+    /// Whoever is given it may see these rows: look who asks.
+    ///
+    /// ```
+    /// # use partysync::{Action, Record, Result, Room, SyncServer};
+    /// # #[derive(Record, Clone, Debug)] #[record(table = "notes")]
+    /// # struct Note { #[record(key)] id: String, text: String }
+    /// # #[derive(Action, Clone, Debug)] #[action(record = Note)]
+    /// # enum NoteAction { #[action(upsert)] Put { id: String, text: String } }
+    /// struct Notes;
+    ///
+    /// impl SyncServer for Notes {
+    ///     type Action = NoteAction;
+    /// #   fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+    /// #       action.apply(room.sql())
+    /// #   }
+    ///
+    ///     fn on_request(
+    ///         &self,
+    ///         room: &mut Room<'_, Self>,
+    ///         _: http::Request<Vec<u8>>,
+    ///     ) -> Result<http::Response<Vec<u8>>> {
+    ///         let snapshot = room.snapshot(&["notes"])?;
+    ///         Ok(http::Response::new(serde_json::to_vec(&snapshot).unwrap_or_default()))
+    ///     }
+    /// }
+    /// # let mut room = partysync::testing::TestRoom::new(Notes)?;
+    /// # room.act(NoteAction::Put { id: "a".into(), text: "hi".into() })?;
+    /// # let response = room.request(http::Request::new(Vec::new()))?;
+    /// # let json: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+    /// # assert_eq!(json["channels"]["notes"]["rows"], serde_json::json!([["a", "hi"]]));
+    /// # Ok::<(), partysync::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Code::UnknownChannel`] for one that is not there; those of the database.
+    pub fn snapshot(&self, channels: &[&str]) -> Result<Snapshot> {
+        let mut found = BTreeMap::new();
+        for name in channels {
+            let plan =
+                self.plans.iter().find(|plan| plan.schema.table == *name).ok_or_else(|| {
+                    Error::new(Code::UnknownChannel, format!("there is no channel `{name}`"))
+                })?;
+            let (mut rows, mut after) = (Vec::new(), None);
+            loop {
+                let page = plan.page(self.sql, after.as_ref())?;
+                let json = serde_json::from_str::<Vec<Json>>(&format!("[{}]", page.rows));
+                rows.extend(json.map_err(|e| Error::new(Code::Internal, format!("rows: {e}")))?);
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            let channel = Channel { schema: plan.schema.hash(), version: self.version, rows };
+            found.insert((*name).to_owned(), channel);
+        }
+        Ok(Snapshot { epoch: self.epoch.to_owned(), channels: found })
+    }
+}

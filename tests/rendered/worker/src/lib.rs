@@ -1,0 +1,72 @@
+//! A Worker that renders its page with the room's rows in it, and the room.
+
+use leptos::prelude::*;
+use partysync::wire::snapshot::Snapshot;
+use partysync::worker::Router;
+use partysync::{Action, Code, Error, Result, Room, SyncServer};
+use rendered_app::{App, AppProps, NoteAction};
+use worker::{Context, Env, Method, Request, Response, ResponseBuilder, event};
+
+/// Notes.
+#[derive(Debug, Default)]
+pub struct Notes;
+
+impl SyncServer for Notes {
+    type Action = NoteAction;
+
+    fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+        action.apply(room.sql())
+    }
+
+    /// The rows, for the Worker.
+    fn on_request(
+        &self,
+        room: &mut Room<'_, Self>,
+        _: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<Vec<u8>>> {
+        let rows = serde_json::to_vec(&room.snapshot(&["notes"])?);
+        let rows = rows.map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+        Ok(http::Response::new(rows))
+    }
+}
+
+partysync::durable_object!(Notes);
+
+#[event(fetch)]
+async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Response> {
+    let router = Router::new().party("notes", "NOTES");
+    let url = request.url()?;
+    if url.path() != "/" {
+        return router.route(request, &env).await;
+    }
+    let rows = Request::new(url.join("/parties/notes/default")?.as_str(), Method::Get)?;
+    let rows: Snapshot = router.route(rows, &env).await?.json().await?;
+    let page = page(rows).map_err(|error| worker::Error::RustError(error.to_string()))?;
+    ResponseBuilder::new().from_html(page)
+}
+
+/// The page, with what its client begins with.
+fn page(rows: Snapshot) -> Result<String> {
+    let json = rows.to_script()?;
+    let owner = Owner::new();
+    let body = owner.with(|| App(AppProps { rows: Some(rows) }).to_html());
+    drop(owner);
+    Ok(format!(
+        r#"<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>Notes</title>
+<link rel="icon" href="data:,">
+<script>__RESOLVED_RESOURCES=[];__SERIALIZED_ERRORS=[];__INCOMPLETE_CHUNKS=[];</script>
+<script id="rows" type="application/json">{json}</script>
+<script type="module">
+import init, {{ hydrate }} from "/app.js";
+await init();
+hydrate(document.getElementById("rows").textContent);
+</script>
+</head>
+<body>{body}</body>
+</html>"#
+    ))
+}
