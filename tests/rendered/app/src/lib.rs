@@ -3,6 +3,12 @@
 // What `#[component]` makes of a private component says `pub`.
 #![allow(unreachable_pub)]
 
+#[cfg(feature = "ssr")]
+mod document;
+
+#[cfg(feature = "ssr")]
+pub use document::document;
+
 use leptos::prelude::*;
 use partysync::wire::snapshot::Snapshot;
 use partysync::{Action, Record};

@@ -1,10 +1,9 @@
 //! A Worker that renders its page with the room's rows in it, and the room.
 
-use leptos::prelude::*;
 use partysync::wire::snapshot::Snapshot;
 use partysync::worker::Router;
 use partysync::{Action, Code, Error, Result, Room, SyncServer};
-use rendered_app::{App, AppProps, NoteAction};
+use rendered_app::{NoteAction, document};
 use worker::{Context, Env, Method, Request, Response, ResponseBuilder, event};
 
 /// Notes.
@@ -41,32 +40,6 @@ async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Respons
     }
     let rows = Request::new(url.join("/parties/notes/default")?.as_str(), Method::Get)?;
     let rows: Snapshot = router.route(rows, &env).await?.json().await?;
-    let page = page(rows).map_err(|error| worker::Error::RustError(error.to_string()))?;
+    let page = document(rows).map_err(|error| worker::Error::RustError(error.to_string()))?;
     ResponseBuilder::new().from_html(page)
-}
-
-/// The page, with what its client begins with.
-fn page(rows: Snapshot) -> Result<String> {
-    let json = rows.to_script()?;
-    let owner = Owner::new();
-    let body = owner.with(|| App(AppProps { rows: Some(rows) }).to_html());
-    drop(owner);
-    Ok(format!(
-        r#"<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>Notes</title>
-<link rel="icon" href="data:,">
-<script>__RESOLVED_RESOURCES=[];__SERIALIZED_ERRORS=[];__INCOMPLETE_CHUNKS=[];</script>
-<script id="rows" type="application/json">{json}</script>
-<script type="module">
-import init, {{ hydrate }} from "/app.js";
-await init();
-hydrate(document.getElementById("rows").textContent);
-</script>
-</head>
-<body>{body}</body>
-</html>"#
-    ))
 }
