@@ -1,4 +1,4 @@
-// The table of `cargo xtask bench queries`.
+// The tables of `cargo xtask bench queries`.
 
 import { writeBetween } from "./report.mjs";
 
@@ -29,4 +29,34 @@ export function queriesTable(systems) {
   return lines.join("\n");
 }
 
-export const writeQueriesDocs = (systems) => writeBetween("<!-- queries:begin -->", "<!-- queries:end -->", queriesTable(systems));
+const STEPS = {
+  send: "an action that changes a row",
+  answer: "the frame that answers it",
+  foreign: "a frame with a row that another client has changed",
+  conflict: "the same, of a row that a pending action has changed",
+  custom: "a custom action that updates ten rows by their keys",
+  custom_answer: "the frame that answers it",
+  clear: "a custom action of `delete_where`, ten rows fit",
+  clear_foreign: "a frame while that is pending",
+  clear_answer: "the frame that answers it",
+};
+
+export function manyTable({ native, wasm }) {
+  const pending = native.pending.toLocaleString("en-US");
+  const lines = [
+    `| µs | native | wasm | native, ${pending} pending | wasm, ${pending} pending |`,
+    "|---|---:|---:|---:|---:|",
+  ];
+  for (const [step, text] of Object.entries(STEPS)) {
+    const figures = [native.alone, wasm.alone, native.crowded, wasm.crowded].map((of) => of[step]);
+    lines.push(`| ${[text, ...figures.map((value) => (value == null ? "" : micros(value)))].join(" | ")} |`);
+  }
+  const bytes = (value) => `${Math.round(value)} bytes`;
+  lines.push("", `A row of ${bytes(native.row_json_bytes)} as JSON takes ${bytes(native.row_bytes)} natively, and ${bytes(native.index_bytes)} in the indexes of the three queries.`);
+  return lines.join("\n");
+}
+
+export function writeQueriesDocs(systems, many) {
+  writeBetween("<!-- queries:begin -->", "<!-- queries:end -->", queriesTable(systems));
+  writeBetween("<!-- many:begin -->", "<!-- many:end -->", manyTable(many));
+}

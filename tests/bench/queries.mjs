@@ -1,7 +1,7 @@
 // What live queries cost: six views of an issue tracker, asked for from scratch, and kept through
 // pairs of a row that comes and goes. Ours natively and as wasm, beside TanStack DB and Rindle, in
-// this Node and run; a row counts when all show the same. `cargo xtask bench queries` runs it;
-// docs/performance.md tells about it.
+// this Node and run; a row counts when all show the same. Then a client of many rows with three
+// views, ours alone. `cargo xtask bench queries` runs it; docs/performance.md tells about it.
 
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -9,14 +9,15 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { stop } from "./arguments.mjs";
-import { queriesTable, writeQueriesDocs } from "./queries-report.mjs";
+import { manyTable, queriesTable, writeQueriesDocs } from "./queries-report.mjs";
+import { measureMany } from "./queries/many.mjs";
 import { pairs, tracker } from "./queries/tracker.mjs";
 
 const { values: options } = parseArgs({
   options: { smoke: { type: "boolean" }, "write-docs": { type: "boolean" } },
 });
-const { BENCH_NATIVE: native, BENCH_PAGE: page } = process.env;
-if (!native || !page) stop("cargo xtask bench queries builds what this measures, and runs it");
+const { BENCH_NATIVE: native, BENCH_MANY: nativeMany, BENCH_PAGE: page } = process.env;
+if (!native || !nativeMany || !page) stop("cargo xtask bench queries builds what this measures, and runs it");
 if (options["write-docs"] && options.smoke) stop("--write-docs wants the whole tracker");
 
 const data = tracker(options.smoke ? 0.05 : 1);
@@ -26,10 +27,11 @@ const median = (times) => times.sort((a, b) => a - b)[times.length >> 1];
 const cells = (rows) => rows.map(Object.values);
 const positional = { users: cells(data.users), issues: cells(data.issues), comments: cells(data.comments) };
 
+const module = await import(pathToFileURL(join(page, "app.js")));
+module.initSync({ module: readFileSync(join(page, "app_bg.wasm")) });
+
 /** Ours as wasm, as a page has it. */
-async function wasm() {
-  const module = await import(pathToFileURL(join(page, "app.js")));
-  module.initSync({ module: readFileSync(join(page, "app_bg.wasm")) });
+function wasm() {
   const bench = new module.Bench(JSON.stringify(positional));
   return {
     hydrate(view) {
@@ -82,7 +84,7 @@ const input = JSON.stringify({ rows: positional, views: rows, hydrations });
 const natively = JSON.parse(execFileSync(native, { input, maxBuffer: 1 << 28 }));
 for (const figures of Object.values(natively)) figures.result = JSON.stringify(figures.result);
 const systems = { native: natively };
-systems.wasm = await measure(await wasm());
+systems.wasm = await measure(wasm());
 for (const file of ["tanstack", "rindle"]) {
   const { open } = await import(`./queries/${file}.mjs`);
   systems[file] = await measure(await open(data));
@@ -91,5 +93,6 @@ for (const view of Object.keys(work)) {
   const [first, ...others] = Object.values(systems).map((figures) => figures[view].result);
   if (others.some((other) => other !== first)) throw new Error(`${view} is not the same in all of them`);
 }
-console.log(queriesTable(systems));
-if (options["write-docs"]) writeQueriesDocs(systems);
+const many = measureMany(nativeMany, module, options.smoke);
+console.log(`${queriesTable(systems)}\n\n${manyTable(many)}`);
+if (options["write-docs"]) writeQueriesDocs(systems, many);

@@ -59,6 +59,7 @@ pub(crate) fn queries(arguments: impl IntoIterator<Item = OsString>) -> Result<(
     let script = root()?.join("tests/bench/queries.mjs");
     let mut command = tools.command(tools.npm("node"))?;
     command.arg(script).args(arguments).env("BENCH_PAGE", page);
+    command.env("BENCH_MANY", target()?.join("simulation/bench-many"));
     run(command.env("BENCH_NATIVE", target()?.join("simulation/bench-queries")))
 }
 

@@ -1,16 +1,12 @@
 //! The tracker: rows, views, and changes that flow through them.
 
-use futures::Stream;
+use crate::view::{Compared, Shown, View, now, open, take_outputs};
 use partysync::query::{Found, Query, Tuple};
 use partysync::{Action, Record};
-use partysync_client::query::{Live, LiveChanges};
-use partysync_client::store::Saved;
-use partysync_client::{Input as Happens, Now, Output, Peer, Timing};
+use partysync_client::{Input as Happens, Peer};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use std::collections::VecDeque;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
 
 #[derive(Record, Clone, Debug, PartialEq)]
 #[record(table = "users")]
@@ -94,29 +90,6 @@ pub struct Tracker {
     shown: Option<Box<dyn Shown>>,
 }
 
-/// What a view shows, as a page keeps it.
-trait Shown {
-    fn hear(&mut self);
-    fn result(&self) -> Json;
-}
-
-struct View<W> {
-    _live: Live<Issue, W>,
-    changes: LiveChanges<Issue, W>,
-    rows: Vec<Found<Issue, W>>,
-}
-
-/// What is compared of what comes with a row.
-trait Compared {
-    fn compared(&self) -> Json;
-}
-
-impl Compared for () {
-    fn compared(&self) -> Json {
-        Json::Null
-    }
-}
-
 impl Compared for (Option<Found<User>>,) {
     fn compared(&self) -> Json {
         json!(self.0.as_ref().map(|user| &user.name))
@@ -135,26 +108,6 @@ impl Compared for (Vec<Found<Comment>>,) {
     }
 }
 
-impl<W: Tuple + Compared> Shown for View<W> {
-    fn hear(&mut self) {
-        let mut context = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Some(told)) = Pin::new(&mut self.changes).poll_next(&mut context) {
-            for difference in told.expect("rows that fit") {
-                difference.apply(&mut self.rows);
-            }
-        }
-    }
-
-    fn result(&self) -> Json {
-        let row = |found: &Found<Issue, W>| json!([found.id, found.related.compared()]);
-        Json::Array(self.rows.iter().map(row).collect())
-    }
-}
-
-fn now() -> Now {
-    Now::default()
-}
-
 fn newest() -> Query<Issue> {
     Issue::query().filter(Issue::open.eq(true)).order_by(Issue::created.desc()).limit(50)
 }
@@ -162,12 +115,7 @@ fn newest() -> Query<Issue> {
 impl Tracker {
     /// Reads the rows.
     pub fn new(input: &Input) -> Self {
-        let peer = Peer::new([1, 2], Timing::default(), now());
-        let mut tracker = Self { peer, version: 1, frames: VecDeque::new(), shown: None };
-        tracker.happens(Happens::Opened(Ok(Saved::default())));
-        tracker.happens(Happens::Connected);
-        let welcome = r#"{"type":"welcome","epoch":"e","version":1,"connection":"c","now":0}"#;
-        tracker.happens(Happens::Frame(welcome));
+        let mut tracker = Self { peer: open(), version: 1, frames: VecDeque::new(), shown: None };
         let Input { users, issues, comments } = input;
         for (table, rows) in [("users", users), ("issues", issues), ("comments", comments)] {
             let (total, mut sent) = (rows.len(), 0);
@@ -184,18 +132,11 @@ impl Tracker {
 
     fn happens(&mut self, input: Happens<'_>) {
         self.peer.handle(input, now());
-        while let Some(output) = self.peer.poll_output() {
-            if matches!(output, Output::Store(_)) {
-                self.peer.handle(Happens::Stored(Ok(())), now());
-            }
-        }
+        take_outputs(&mut self.peer);
     }
 
     fn ask<W: Tuple + Compared + 'static>(&mut self, query: &Query<Issue, W>) {
-        let live = self.peer.query(query).expect("a query");
-        let mut view = View { changes: live.changes(), _live: live, rows: Vec::new() };
-        view.hear();
-        self.shown = Some(Box::new(view));
+        self.shown = Some(Box::new(View::new(self.peer.query(query).expect("a query"))));
     }
 
     /// Asks for a view, and reads it.
