@@ -166,6 +166,31 @@ pub trait Tables {
     fn set(&mut self, channel: &str, key: Key, row: Option<Vec<Value>>);
     /// The keys of all rows, in order.
     fn keys(&self, channel: &str) -> Vec<Key>;
+
+    /// Calls `f` with every row, by key.
+    fn each(&self, channel: &str, f: &mut dyn FnMut(&[Value])) {
+        let keys = self.keys(channel);
+        keys.iter().filter_map(|key| self.get(channel, key)).for_each(|row| f(&row));
+    }
+
+    /// Takes every row out that fits. When a row changes, it may be judged again without the
+    /// others.
+    ///
+    /// # Errors
+    /// Those of `fits`; nothing is changed then.
+    fn delete_where(
+        &mut self,
+        channel: &str,
+        fits: &mut dyn FnMut(&[Value]) -> Result<bool>,
+    ) -> Result<()> {
+        let mut gone = Vec::new();
+        for key in self.keys(channel) {
+            let fits = self.get(channel, &key).map_or(Ok(false), |row| fits(&row))?;
+            gone.extend(fits.then_some(key));
+        }
+        gone.into_iter().for_each(|key| self.set(channel, key, None));
+        Ok(())
+    }
 }
 
 /// A record's rows while a reducer changes them: of the action's own record, and no other. What an
@@ -203,14 +228,15 @@ impl<'a, R: Record> Draft<'a, R> {
         self.tables.get(R::SCHEMA.table, &key.into()).map(R::from_row).transpose()
     }
 
-    /// All rows, by key. Costs the whole table.
+    /// All rows, by key. Costs the whole table, and again when any of its rows changes while the action
+    /// has no answer.
     ///
     /// # Errors
     /// [`Code::InvalidValue`] when a stored row does not fit the type.
     pub fn rows(&self) -> Result<Vec<R>> {
-        let table = R::SCHEMA.table;
-        let keys = self.tables.keys(table);
-        keys.iter().filter_map(|key| self.tables.get(table, key)).map(R::from_row).collect()
+        let mut rows = Vec::new();
+        self.tables.each(R::SCHEMA.table, &mut |row| rows.push(R::from_row(row.to_vec())));
+        rows.into_iter().collect()
     }
 
     /// Puts a row in, over one with its key if there is one.
@@ -257,15 +283,14 @@ impl<'a, R: Record> Draft<'a, R> {
         self.tables.set(R::SCHEMA.table, key.into(), None);
     }
 
-    /// Takes every row out that fits. Costs the whole table.
+    /// Takes every row out that fits. Costs the whole table once; while the action has no answer, a
+    /// row that changes is judged again alone. So `fits` has to say the same of the same row.
     ///
     /// # Errors
     /// As [`rows`](Self::rows).
     pub fn delete_where(&mut self, fits: impl Fn(&R) -> bool) -> Result<()> {
-        for row in self.rows()?.iter().filter(|row| fits(row)) {
-            self.delete(row.key());
-        }
-        Ok(())
+        let mut fits = |row: &[Value]| Ok(fits(&R::from_row(row.to_vec())?));
+        self.tables.delete_where(R::SCHEMA.table, &mut fits)
     }
 }
 

@@ -2,16 +2,20 @@
 //!
 //! The view is the confirmed rows with an overlay: the rows that pending actions touch. A patch
 //! changes confirmed rows and drops the answered actions in one step: an optimistic row goes in
-//! the same step in which its confirmed row comes. Pending actions are done again only if the
-//! patch touches what one of them has read or written; the cost is that of the rows touched.
+//! the same step in which its confirmed row comes. A pending action is done again only if what it
+//! has looked at is another now; the cost is that of the rows touched.
 
 mod changes;
 mod frames;
+mod index;
+mod layers;
 mod loading;
 mod outboxes;
 mod overlay;
 mod pending;
 mod scratch;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use changes::merge;
 pub use changes::{Changed, Changes};
@@ -22,7 +26,8 @@ pub(crate) use pending::{Patience, PushLimits};
 use crate::gathered::gathered;
 use crate::query::{Asked, Rows, Shared, Views, Watching};
 use crate::store::{RowsWrite, Write};
-use overlay::Index;
+use index::Index;
+use layers::{Layers, Order};
 use partysync::sql::Value;
 use partysync::wire::v2::{Change, Subscription};
 use partysync::{Action, Key, Record, Result, Schema};
@@ -43,7 +48,7 @@ pub struct Replica<A> {
     tables: BTreeMap<&'static str, Table>,
     /// Pending actions in the order in which they are shown; this client's own are the last.
     queues: Vec<Queue<A>>,
-    /// What pending actions have touched.
+    /// What pending actions have looked at.
     index: Index,
     /// Clients whose outboxes were adopted and are empty now, with their last seq.
     emptied: Vec<(Arc<str>, u64)>,
@@ -67,8 +72,8 @@ struct Table {
     /// Whether all rows of some version have been here.
     complete: bool,
     confirmed: BTreeMap<Key, Row>,
-    /// Rows that pending actions wrote; `None` for one that they deleted.
-    overlay: BTreeMap<Key, Option<Row>>,
+    /// Rows that pending actions wrote.
+    overlay: BTreeMap<Key, Layers>,
     /// What came of a catch-up that is not complete.
     staged: Staged,
 }
@@ -153,17 +158,18 @@ impl<A: Action> Replica<A> {
     /// # Errors
     /// [`Code::InvalidValue`](partysync::Code::InvalidValue) when a row does not fit the type.
     pub fn rows<R: Record>(&self) -> Result<Vec<R>> {
-        let channel = R::SCHEMA.table;
-        let keys = self.keys(channel);
-        let rows = keys.iter().filter_map(|key| self.row(channel, key));
-        rows.map(|row| R::from_row(row.to_vec())).collect()
+        let mut rows = Vec::new();
+        self.tables.each(R::SCHEMA.table, &mut |row| rows.push(R::from_row(row.to_vec())));
+        rows.into_iter().collect()
     }
 
     /// The keys of all rows as they are shown, in order.
     #[must_use]
     pub fn keys(&self, channel: &str) -> Vec<Key> {
         let Some(table) = self.tables.get(channel) else { return Vec::new() };
-        table.keys(std::iter::empty())
+        let mut keys = Vec::with_capacity(table.confirmed.len());
+        table.each_with(table.written(), &mut |key, _| keys.push(key.clone()));
+        keys
     }
 
     /// The result of a query, kept up to date for as long as anybody holds it.
@@ -298,9 +304,7 @@ impl Rows for BTreeMap<&'static str, Table> {
 
     fn each(&self, table: &str, f: &mut dyn FnMut(&Row)) {
         let Some(table) = self.get(table) else { return };
-        let confirmed = table.confirmed.iter();
-        confirmed.filter(|(key, _)| !table.overlay.contains_key(key)).for_each(|(_, row)| f(row));
-        table.overlay.values().flatten().for_each(f);
+        table.each_with(table.written(), &mut |_, row| f(row));
     }
 }
 
@@ -316,27 +320,45 @@ impl Table {
 
     /// A row as it is shown.
     fn row(&self, key: &Key) -> Option<&Row> {
-        match self.overlay.get(key) {
-            Some(row) => row.as_ref(),
-            None => self.confirmed.get(key),
-        }
+        let written = self.overlay.get(key).and_then(Layers::top);
+        written.unwrap_or_else(|| self.confirmed.get(key))
     }
 
-    /// The keys of the rows as they are shown, with these changes over them; in order.
-    fn keys<'a>(&'a self, over: impl Iterator<Item = (&'a Key, &'a Option<Row>)>) -> Vec<Key> {
-        let over = self.overlay.iter().chain(over);
-        let mut over: BTreeMap<&Key, bool> = gathered(over.map(|(key, row)| (key, row.is_some())));
-        let mut keys = Vec::with_capacity(self.confirmed.len());
-        for key in self.confirmed.keys() {
-            while let Some(before) = over.first_entry().filter(|over| *over.key() < key) {
-                let (key, shown) = before.remove_entry();
-                keys.extend(shown.then(|| key.clone()));
+    /// A row as the actions before this one have left it.
+    fn row_below(&self, key: &Key, order: Order) -> Option<&Row> {
+        let written = self.overlay.get(key).and_then(|layers| layers.below(order));
+        written.unwrap_or_else(|| self.confirmed.get(key))
+    }
+
+    /// What pending actions have written.
+    fn written(&self) -> BTreeMap<&Key, Option<&Row>> {
+        gathered(self.overlay.iter().filter_map(|(key, layers)| Some((key, layers.top()?))))
+    }
+
+    /// What the actions before this one have written.
+    fn written_below(&self, order: Order) -> BTreeMap<&Key, Option<&Row>> {
+        let overlay = self.overlay.iter();
+        gathered(overlay.filter_map(|(key, layers)| Some((key, layers.below(order)?))))
+    }
+
+    /// All rows by key, with these in place of those that are confirmed.
+    fn each_with<'a>(
+        &'a self,
+        over: BTreeMap<&'a Key, Option<&'a Row>>,
+        f: &mut dyn FnMut(&'a Key, &'a Row),
+    ) {
+        let mut over = over.into_iter().peekable();
+        for (key, row) in &self.confirmed {
+            while let Some((key, row)) = over.next_if(|(over, _)| *over < key) {
+                row.into_iter().for_each(|row| f(key, row));
             }
-            if over.remove(key) != Some(false) {
-                keys.push(key.clone());
+            match over.next_if(|(over, _)| *over == key) {
+                Some((_, row)) => row.into_iter().for_each(|row| f(key, row)),
+                None => f(key, row),
             }
         }
-        keys.extend(over.into_iter().filter(|(_, shown)| *shown).map(|(key, _)| key.clone()));
-        keys
+        for (key, row) in over {
+            row.into_iter().for_each(|row| f(key, row));
+        }
     }
 }

@@ -157,15 +157,12 @@ impl<A: Action> Replica<A> {
         if last.is_some_and(|last| last.seq >= seq) {
             return Changes::new();
         }
-        let last = self.queues.iter().skip(place + 1).all(|queue| queue.pending.is_empty());
-        let (pending, changes) = self.show_below(Pending::load(seq, action).0, last);
+        let rank = self.queues.get(place).map_or(0, |queue| queue.rank);
+        let (pending, changes) = self.show_in(Pending::load(seq, action).0, rank);
         if let Some(queue) = self.queues.get_mut(place) {
             queue.pending.push_back(pending);
         }
-        match changes {
-            Some(changes) => changes,
-            None => self.replay(),
-        }
+        changes
     }
 
     /// Actions that are not this client's were answered: with the epoch and the version that hold

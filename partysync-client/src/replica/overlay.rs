@@ -1,7 +1,10 @@
 //! The overlay: what pending actions make of the confirmed rows, kept up to date at a cost that
-//! grows with what changes.
+//! grows with what changes. A row that changes under an action has that action done again, alone,
+//! and what that changes has those behind it done again that have seen it.
 
-use super::pending::{Footprint, Pending, Queue};
+use super::index::{Again, At, Footprint, Index};
+use super::layers::{Layers, Order};
+use super::pending::{Pending, Queue};
 use super::scratch::{Scratch, Written};
 use super::{Changed, Changes, Replica, Row, Table};
 use crate::gathered::gathered;
@@ -10,68 +13,152 @@ use partysync::{Action, Key};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// A row: its channel and its key.
-pub(super) type At = (&'static str, Key);
-
-/// How many pending actions have touched each row, and asked for all keys of each table.
-#[derive(Debug, Default)]
-pub(super) struct Index {
-    touched: BTreeMap<At, u32>,
-    scanned: BTreeMap<&'static str, u32>,
-}
-
-fn count<K: Ord + Clone>(counts: &mut BTreeMap<K, u32>, key: &K) {
-    *counts.entry(key.clone()).or_default() += 1;
-}
-
-fn uncount<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
-    if let Some(n) = counts.get_mut(key) {
-        *n = n.saturating_sub(1);
-        if *n == 0 {
-            counts.remove(key);
-        }
-    }
-}
-
-impl Index {
-    fn add(&mut self, footprint: &Footprint) {
-        footprint.touched.iter().for_each(|at| count(&mut self.touched, at));
-        footprint.scanned.iter().for_each(|channel| count(&mut self.scanned, channel));
-    }
-
-    fn remove(&mut self, footprint: &Footprint) {
-        footprint.touched.iter().for_each(|at| uncount(&mut self.touched, at));
-        footprint.scanned.iter().for_each(|channel| uncount(&mut self.scanned, channel));
-    }
-
-    /// Whether no pending action has looked at anything.
-    pub(super) fn is_empty(&self) -> bool {
-        self.touched.is_empty() && self.scanned.is_empty()
-    }
-
-    /// Whether a pending action has looked at this row.
-    fn depends_on(&self, at: &At) -> bool {
-        self.touched.contains_key(at) || self.scanned.contains_key(at.0)
-    }
-}
-
-/// How a row was shown, and whether that was pending.
-type Shown = BTreeMap<At, (Option<Row>, bool)>;
-
 /// A row as a frame leaves it; `None` for one that is gone.
 pub(super) type NewRows = BTreeMap<&'static str, BTreeMap<Key, Option<Row>>>;
 
-/// Runs an action on the view, without effect on it; one that fails writes nothing: the server
-/// decides.
+/// What is done at once to confirmed rows and to what pending actions make of them.
+struct Step<'a> {
+    tables: &'a mut BTreeMap<&'static str, Table>,
+    index: &'a mut Index,
+    /// How the rows that it has come to were shown before, and whether that was pending.
+    before: Before,
+    /// The actions that have seen something else than there is now.
+    again: BTreeMap<Order, Again>,
+}
+
+type Before = BTreeMap<At, (Option<Row>, bool)>;
+
+impl<'a> Step<'a> {
+    fn new(tables: &'a mut BTreeMap<&'static str, Table>, index: &'a mut Index) -> Self {
+        Self { tables, index, before: Before::new(), again: BTreeMap::new() }
+    }
+
+    fn note(&mut self, at: &At) {
+        let Some(table) = self.tables.get(at.0) else { return };
+        let shown = || (table.row(&at.1).cloned(), table.overlay.contains_key(&at.1));
+        self.before.entry(at.clone()).or_insert_with(shown);
+    }
+
+    /// A row is another one for the actions behind one, up to another.
+    fn stale(&mut self, at: &At, behind: Option<Order>, to: Option<Order>) {
+        self.index.readers(at, behind, to, &mut |order, all| {
+            let again = self.again.entry(order).or_insert_with(|| Again::Rows(BTreeSet::new()));
+            match again {
+                Again::Rows(rows) if !all => drop(rows.insert(at.clone())),
+                _ => *again = Again::All,
+            }
+        });
+    }
+
+    fn put_confirmed(&mut self, at: &At, row: Option<Row>) {
+        self.note(at);
+        let Some(table) = self.tables.get_mut(at.0) else { return };
+        let key = &at.1;
+        let same = table.confirmed.get(key) == row.as_ref();
+        match row {
+            Some(row) => table.confirmed.insert(key.clone(), row),
+            None => table.confirmed.remove(key),
+        };
+        if !same {
+            let first = table.overlay.get(key).and_then(Layers::first);
+            self.stale(at, None, first);
+        }
+    }
+
+    /// What an action leaves of a row; with `None` it does not write it.
+    fn put_layer(&mut self, at: &At, order: Order, row: Option<Option<Row>>) {
+        let key = &at.1;
+        let Some(table) = self.tables.get(at.0) else { return };
+        if table.overlay.get(key).and_then(|layers| layers.get(order)) == row.as_ref() {
+            return;
+        }
+        self.note(at);
+        let Some(table) = self.tables.get_mut(at.0) else { return };
+        let layers = table.overlay.entry(key.clone()).or_default();
+        let below = || layers.below(order).unwrap_or_else(|| table.confirmed.get(key));
+        let was = layers.get(order).map_or_else(below, Option::as_ref);
+        let is = row.as_ref().map_or_else(below, Option::as_ref);
+        let same = was == is;
+        layers.put(order, row);
+        let next = layers.after(order);
+        if layers.is_empty() {
+            table.overlay.remove(key);
+        }
+        if !same {
+            self.stale(at, Some(order), next);
+        }
+    }
+
+    /// Takes in what an action does now, in place of what it did.
+    fn put_outcome<A>(&mut self, pending: &mut Pending<A>, outcome: Outcome) {
+        let Outcome { written, footprint, .. } = outcome;
+        self.index.remove(pending.order, &pending.footprint);
+        self.index.add(pending.order, &footprint);
+        let before = std::mem::replace(&mut pending.footprint, footprint);
+        for at in before.written.iter().filter(|at| !written.contains_key(at)) {
+            self.put_layer(at, pending.order, None);
+        }
+        for (at, row) in written {
+            self.put_layer(&at, pending.order, Some(row));
+        }
+    }
+
+    /// Takes in what an action makes of these rows now; the others are as it has left them.
+    fn put_rows<A>(&mut self, pending: &mut Pending<A>, rows: &BTreeSet<At>, outcome: Outcome) {
+        let written = outcome.written;
+        for at in rows.iter().filter(|at| !written.contains_key(at)) {
+            pending.footprint.written.remove(at);
+            self.put_layer(at, pending.order, None);
+        }
+        for (at, row) in written {
+            self.put_layer(&at, pending.order, Some(row));
+            pending.footprint.written.insert(at);
+        }
+    }
+
+    /// Does actions again that have seen something else, in their order: each is done once, as it
+    /// changes nothing for those before it. Returns how rows were shown before.
+    fn finish<A: Action>(mut self, queues: &mut [Queue<A>]) -> Before {
+        while let Some((order, what)) = self.again.pop_first() {
+            if partysync::__mutated("footprint") {
+                continue;
+            }
+            let queue = queues.iter_mut().find(|queue| queue.rank == order.0);
+            let Some(pending) = queue.and_then(|queue| queue.get_mut(order.1)) else { continue };
+            if let Again::Rows(rows) = &what {
+                let outcome = run(self.tables, pending, Some(rows), again);
+                // What else it has read is what it was, and so is what it does.
+                if outcome.succeeded && outcome.footprint.read == pending.footprint.read {
+                    self.put_rows(pending, rows, outcome);
+                    continue;
+                }
+            }
+            let outcome = run(self.tables, pending, None, again);
+            self.put_outcome(pending, outcome);
+        }
+        self.before
+    }
+}
+
+/// What came of a reducer.
+struct Outcome {
+    written: Written,
+    footprint: Footprint,
+    succeeded: bool,
+}
+
+/// Runs an action on the rows below it, without effect on them; one that fails writes nothing: the
+/// server decides.
 fn run<A: Action>(
     tables: &BTreeMap<&'static str, Table>,
     pending: &Pending<A>,
+    only: Option<&BTreeSet<At>>,
     succeeds: impl FnOnce(&A, &mut Scratch<'_>) -> bool,
-) -> (Written, Footprint) {
-    let Some(action) = &pending.action else { return Default::default() };
-    let mut scratch = Scratch::new(tables, pending.made_at);
-    let succeeded = succeeds(action, &mut scratch);
-    scratch.end(succeeded)
+) -> Outcome {
+    let mut scratch = Scratch::new(tables, pending.order, only, pending.made_at);
+    let succeeded = pending.action.as_ref().is_some_and(|action| succeeds(action, &mut scratch));
+    let (written, footprint) = scratch.end(succeeded);
+    Outcome { written, footprint, succeeded }
 }
 
 /// As it is made: a panic is its caller's.
@@ -86,49 +173,30 @@ fn again<A: Action>(action: &A, scratch: &mut Scratch<'_>) -> bool {
     matches!(catch_unwind(AssertUnwindSafe(|| action.reduce(scratch))), Ok(Ok(())))
 }
 
-fn put(tables: &mut BTreeMap<&'static str, Table>, written: Written) {
-    for ((channel, key), row) in written {
-        if let Some(table) = tables.get_mut(channel) {
-            table.overlay.insert(key, row);
-        }
-    }
-}
-
 impl<A: Action> Replica<A> {
     /// Shows an action over all others. A reducer that panics leaves everything as it was.
     pub(super) fn show(&mut self, pending: Pending<A>) -> (Pending<A>, Changes) {
-        let outcome = run(&self.tables, &pending, once);
-        self.show_outcome(pending, outcome)
+        let rank = self.queues.last().map_or(0, |own| own.rank);
+        self.show_as(pending, rank, once)
     }
 
-    fn show_outcome(
+    /// Shows an action of another client, as the last one of its queue.
+    pub(super) fn show_in(&mut self, pending: Pending<A>, rank: u64) -> (Pending<A>, Changes) {
+        self.show_as(pending, rank, again)
+    }
+
+    fn show_as(
         &mut self,
         mut pending: Pending<A>,
-        (written, footprint): (Written, Footprint),
+        rank: u64,
+        succeeds: impl FnOnce(&A, &mut Scratch<'_>) -> bool,
     ) -> (Pending<A>, Changes) {
-        let before = self.shown(footprint.written.iter());
-        put(&mut self.tables, written);
-        self.index.add(&footprint);
-        pending.footprint = footprint;
+        pending.order = (rank, pending.seq);
+        let outcome = run(&self.tables, &pending, None, succeeds);
+        let mut step = Step::new(&mut self.tables, &mut self.index);
+        step.put_outcome(&mut pending, outcome);
+        let before = step.finish(&mut self.queues);
         (pending, self.changed(before))
-    }
-
-    /// Shows another client's action, if it is the last one, or if nothing that is shown depends on
-    /// what it does, nor it on that; else all have to be done again.
-    pub(super) fn show_below(
-        &mut self,
-        pending: Pending<A>,
-        last: bool,
-    ) -> (Pending<A>, Option<Changes>) {
-        let outcome = run(&self.tables, &pending, again);
-        let footprint = &outcome.1;
-        let alone = footprint.scanned.is_empty()
-            && !footprint.touched.iter().any(|at| self.index.depends_on(at));
-        if !last && !alone {
-            return (pending, None);
-        }
-        let (pending, changes) = self.show_outcome(pending, outcome);
-        (pending, Some(changes))
     }
 
     /// Shows a queue's actions at this place among the others.
@@ -140,59 +208,45 @@ impl<A: Action> Replica<A> {
     /// Puts confirmed rows in and drops actions that have their answer, in one step; what may
     /// look different now is looked at anew.
     pub(super) fn confirm(&mut self, rows: NewRows, gone: Vec<Pending<A>>) -> Changes {
+        let mut step = Step::new(&mut self.tables, &mut self.index);
         for pending in &gone {
-            self.index.remove(&pending.footprint);
+            step.index.remove(pending.order, &pending.footprint);
         }
-        let theirs = || gone.iter().flat_map(|pending| &pending.footprint.written);
-        let depends = theirs().any(|at| self.index.depends_on(at))
-            || rows.iter().any(|(channel, rows)| {
-                rows.keys().any(|key| self.index.depends_on(&(*channel, key.clone())))
-            });
-        let mut touched: BTreeSet<At> = gathered(theirs().cloned());
-        for (channel, rows) in &rows {
-            touched.extend(rows.keys().map(|key| (*channel, key.clone())));
-        }
-        let before = self.shown(touched.iter());
-        if depends && !partysync::__mutated("footprint") {
-            return self.replay_over(rows, before);
-        }
-        self.put_confirmed(rows);
-        for (channel, key) in theirs() {
-            if let Some(table) = self.tables.get_mut(channel) {
-                table.overlay.remove(key);
+        for (channel, rows) in rows {
+            for (key, row) in rows {
+                step.put_confirmed(&(channel, key), row);
             }
         }
+        // In this order a row that is confirmed as it was shown is the same for those behind it.
+        for pending in &gone {
+            for at in &pending.footprint.written {
+                step.put_layer(at, pending.order, None);
+            }
+        }
+        let before = step.finish(&mut self.queues);
         self.changed(before)
     }
 
-    /// Does all pending actions again.
+    /// Does all pending actions again, in the order in which their queues are now.
     pub(super) fn replay(&mut self) -> Changes {
-        self.replay_over(NewRows::new(), Shown::new())
-    }
-
-    fn replay_over(&mut self, rows: NewRows, mut before: Shown) -> Changes {
-        for at in self.overlaid() {
-            before.entry(at).or_insert_with_key(|at| self.shown_at(at));
-        }
-        self.put_confirmed(rows);
         self.index = Index::default();
-        let Self { tables, queues, index, .. } = self;
-        for table in tables.values_mut() {
-            table.overlay.clear();
+        let mut step = Step::new(&mut self.tables, &mut self.index);
+        let overlaid = |(channel, table): (&&'static str, &Table)| {
+            table.overlay.keys().map(|key| (*channel, key.clone())).collect::<Vec<_>>()
+        };
+        let overlaid: Vec<_> = step.tables.iter().flat_map(overlaid).collect();
+        overlaid.iter().for_each(|at| step.note(at));
+        step.tables.values_mut().for_each(|table| table.overlay.clear());
+        for (queue, rank) in self.queues.iter_mut().zip(0..) {
+            queue.rank = rank;
+            for pending in &mut queue.pending {
+                pending.order = (rank, pending.seq);
+                pending.footprint = Footprint::default();
+                let outcome = run(step.tables, pending, None, again);
+                step.put_outcome(pending, outcome);
+            }
         }
-        for pending in queues.iter_mut().flat_map(|queue| &mut queue.pending) {
-            let (written, footprint) = run(tables, pending, again);
-            put(tables, written);
-            index.add(&footprint);
-            pending.footprint = footprint;
-        }
-        // A row that was in no overlay, and that no frame touched, was shown as it is confirmed.
-        for at in self.overlaid() {
-            before.entry(at).or_insert_with_key(|(channel, key)| {
-                let table = self.tables.get(channel);
-                (table.and_then(|table| table.confirmed.get(key)).cloned(), false)
-            });
-        }
+        let before = step.finish(&mut self.queues);
         self.changed(before)
     }
 
@@ -218,35 +272,8 @@ impl<A: Action> Replica<A> {
         }
     }
 
-    fn put_confirmed(&mut self, rows: NewRows) {
-        for (channel, rows) in rows {
-            let Some(table) = self.tables.get_mut(channel) else { continue };
-            for (key, row) in rows {
-                match row {
-                    Some(row) => table.confirmed.insert(key, row),
-                    None => table.confirmed.remove(&key),
-                };
-            }
-        }
-    }
-
-    fn overlaid(&self) -> Vec<At> {
-        let keys = |(channel, table): (&&'static str, &Table)| {
-            table.overlay.keys().map(|key| (*channel, key.clone())).collect::<Vec<_>>()
-        };
-        self.tables.iter().flat_map(keys).collect()
-    }
-
-    fn shown_at(&self, (channel, key): &At) -> (Option<Row>, bool) {
-        (self.row(channel, key).cloned(), self.is_pending(channel, key))
-    }
-
-    fn shown<'a>(&self, at: impl Iterator<Item = &'a At>) -> Shown {
-        gathered(at.map(|at| (at.clone(), self.shown_at(at))))
-    }
-
     /// The rows that are shown otherwise than before.
-    fn changed(&mut self, before: Shown) -> Changes {
+    fn changed(&mut self, before: Before) -> Changes {
         let (mut changes, mut batch) = (Changes::new(), Batch::new());
         for ((channel, key), (old, pending)) in before {
             let new = self.row(channel, &key);

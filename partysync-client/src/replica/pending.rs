@@ -1,26 +1,16 @@
 //! Pending actions: this client's own, those that clients that are gone left behind, and those of
 //! other living clients of the same place, which are shown and nothing else.
 
+use super::index::Footprint;
+use super::layers::Order;
 use crate::gathered::gathered;
 use crate::store::{Outbox, SavedAction, Suspicion};
 use partysync::wire::v2::{Push, PushAction};
-use partysync::{Action, Code, Error, Key, Result, Timestamp};
+use partysync::{Action, Code, Error, Result, Timestamp};
 use serde_json::Value as Json;
 use serde_json::value::to_raw_value;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-
-/// What an action's reducer has read and written: another change to any of it may change what the
-/// action does.
-#[derive(Debug, Default)]
-pub(super) struct Footprint {
-    /// The rows that it wrote.
-    pub(super) written: BTreeSet<(&'static str, Key)>,
-    /// The rows that it has read, or written.
-    pub(super) touched: BTreeSet<(&'static str, Key)>,
-    /// The tables of which it has asked for all keys.
-    pub(super) scanned: BTreeSet<&'static str>,
-}
 
 #[derive(Debug)]
 pub(super) struct Pending<A> {
@@ -34,14 +24,17 @@ pub(super) struct Pending<A> {
     suspicion: Suspicion,
     /// When a push that began with it was without an answer last, on the monotonic clock.
     tried_at: Option<u64>,
+    /// Where it was among all when it was done last.
+    pub(super) order: Order,
     pub(super) footprint: Footprint,
 }
 
 impl<A: Action> Pending<A> {
     pub(super) fn new(seq: u64, action: A, json: Json, made_at: Timestamp) -> Self {
         let (channel, suspicion) = (action.channel().to_owned(), Suspicion::default());
-        let (action, footprint) = (Some(action), Footprint::default());
-        Self { seq, channel, json, action, made_at, suspicion, tried_at: None, footprint }
+        let action = Some(action);
+        let (order, footprint) = Default::default();
+        Self { seq, channel, json, action, made_at, suspicion, tried_at: None, order, footprint }
     }
 
     /// A pending action that was stored, with what is wrong with it.
@@ -51,9 +44,8 @@ impl<A: Action> Pending<A> {
             Err(error) => (None, Some(error.context(format_args!("pending action {seq}")))),
         };
         let SavedAction { channel, action: json, made_at, suspicion } = saved.clone();
-        let footprint = Footprint::default();
-        let tried_at = None;
-        (Self { seq, channel, json, action, made_at, suspicion, tried_at, footprint }, error)
+        let (tried_at, order, footprint) = Default::default();
+        (Self { seq, channel, json, action, made_at, suspicion, tried_at, order, footprint }, error)
     }
 
     pub(super) fn saved(&self) -> SavedAction {
@@ -89,6 +81,8 @@ pub(super) enum Whose {
 pub(super) struct Queue<A> {
     pub(super) client: Arc<str>,
     pub(super) whose: Whose,
+    /// Its place among the queues: those before it have a lower one.
+    pub(super) rank: u64,
     /// Every action up to this seq has its answer.
     pub(super) answered: u64,
     /// The highest seq that was ever pushed.
@@ -130,6 +124,7 @@ impl<A: Action> Queue<A> {
         Self {
             client,
             whose,
+            rank: 0,
             answered: 0,
             pushed: 0,
             pushed_at: None,
@@ -241,6 +236,12 @@ impl<A: Action> Queue<A> {
     pub(super) fn put(&mut self, pending: Pending<A>) {
         let place = self.pending.partition_point(|there| there.seq < pending.seq);
         self.pending.insert(place, pending);
+    }
+
+    /// The action of this seq.
+    pub(super) fn get_mut(&mut self, seq: u64) -> Option<&mut Pending<A>> {
+        let place = self.pending.binary_search_by_key(&seq, |pending| pending.seq).ok()?;
+        self.pending.get_mut(place)
     }
 
     /// An action has its answer, and is not pending any more.

@@ -1,41 +1,73 @@
-//! What one action's reducer works on: the view, with its own writes apart until it succeeds, and
-//! a note of what it has read.
+//! What one action's reducer works on: the rows as the actions before it have left them, with its
+//! own writes apart until it succeeds, and a note of what it has looked at.
 
-use super::pending::Footprint;
+use super::index::{At, Footprint};
+use super::layers::Order;
 use super::{Row, Table};
 use crate::gathered::gathered;
 use partysync::sql::Value;
-use partysync::{Key, Tables, Timestamp};
+use partysync::{Key, Result, Tables, Timestamp};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-pub(super) type Written = BTreeMap<(&'static str, Key), Option<Row>>;
+pub(super) type Written = BTreeMap<At, Option<Row>>;
 
 pub(super) struct Scratch<'a> {
     tables: &'a BTreeMap<&'static str, Table>,
+    order: Order,
+    /// The rows to be judged where all are asked for; `None` for all.
+    only: Option<&'a BTreeSet<At>>,
     rows: Written,
-    read: RefCell<Footprint>,
+    noted: RefCell<Footprint>,
     now: Timestamp,
 }
 
 impl<'a> Scratch<'a> {
-    pub(super) fn new(tables: &'a BTreeMap<&'static str, Table>, now: Timestamp) -> Self {
-        Self { tables, rows: BTreeMap::new(), read: RefCell::default(), now }
+    pub(super) fn new(
+        tables: &'a BTreeMap<&'static str, Table>,
+        order: Order,
+        only: Option<&'a BTreeSet<At>>,
+        now: Timestamp,
+    ) -> Self {
+        Self { tables, order, only, rows: BTreeMap::new(), noted: RefCell::default(), now }
     }
 
     /// What the reducer wrote, if it succeeded, and what it has looked at.
     pub(super) fn end(self, succeeded: bool) -> (Written, Footprint) {
-        let mut footprint = self.read.into_inner();
-        footprint.touched.extend(self.rows.keys().cloned());
+        let mut footprint = self.noted.into_inner();
         if !succeeded {
+            // Any row may be why.
+            footprint.scanned.append(&mut footprint.swept);
             return (Written::new(), footprint);
         }
         footprint.written = gathered(self.rows.keys().cloned());
         (self.rows, footprint)
     }
 
-    fn channel(&self, channel: &str) -> Option<(&'static str, &Table)> {
+    fn channel(&self, channel: &str) -> Option<(&'static str, &'a Table)> {
         self.tables.get_key_value(channel).map(|(channel, table)| (*channel, table))
+    }
+
+    /// The rows of a table that the reducer has written.
+    fn own(&self, channel: &'static str) -> impl Iterator<Item = (&Key, Option<&Row>)> {
+        let own = self.rows.iter().filter(move |((table, _), _)| *table == channel);
+        own.map(|((_, key), row)| (key, row.as_ref()))
+    }
+
+    fn each_row(&self, channel: &'static str, table: &Table, f: &mut dyn FnMut(&Key, &Row)) {
+        let mut over = table.written_below(self.order);
+        over.extend(self.own(channel));
+        table.each_with(over, f);
+    }
+
+    /// The rows of a table that have to be judged.
+    fn each_judged(&self, channel: &'static str, table: &Table, f: &mut dyn FnMut(&Key, &Row)) {
+        let Some(only) = self.only else { return self.each_row(channel, table, f) };
+        let others = only.iter().filter(|at| at.0 == channel && !self.rows.contains_key(at));
+        let others = others.map(|(_, key)| (key, table.row_below(key, self.order)));
+        for (key, row) in others.chain(self.own(channel)) {
+            row.into_iter().for_each(|row| f(key, row));
+        }
     }
 }
 
@@ -47,11 +79,16 @@ impl Tables for Scratch<'_> {
     fn get(&self, channel: &str, key: &Key) -> Option<Vec<Value>> {
         let (channel, table) = self.channel(channel)?;
         let at = (channel, key.clone());
-        if let Some(row) = self.rows.get(&at) {
-            return row.as_ref().map(|row| row.to_vec());
+        let own = self.rows.get(&at);
+        let mut noted = self.noted.borrow_mut();
+        if noted.swept.contains(channel) {
+            // Any row that was judged may be this one.
+            noted.scanned.insert(channel);
+        } else if own.is_none() && !noted.scanned.contains(channel) {
+            noted.read.insert(at);
         }
-        self.read.borrow_mut().touched.insert(at);
-        table.row(key).map(|row| row.to_vec())
+        let row = own.map_or_else(|| table.row_below(key, self.order), Option::as_ref);
+        row.map(|row| row.to_vec())
     }
 
     fn set(&mut self, channel: &str, key: Key, row: Option<Vec<Value>>) {
@@ -65,8 +102,33 @@ impl Tables for Scratch<'_> {
 
     fn keys(&self, channel: &str) -> Vec<Key> {
         let Some((channel, table)) = self.channel(channel) else { return Vec::new() };
-        self.read.borrow_mut().scanned.insert(channel);
-        let own = self.rows.iter().filter(|((c, _), _)| *c == channel).map(|((_, k), r)| (k, r));
-        table.keys(own)
+        self.noted.borrow_mut().scanned.insert(channel);
+        let mut keys = Vec::new();
+        self.each_row(channel, table, &mut |key, _| keys.push(key.clone()));
+        keys
+    }
+
+    fn each(&self, channel: &str, f: &mut dyn FnMut(&[Value])) {
+        let Some((channel, table)) = self.channel(channel) else { return };
+        self.noted.borrow_mut().scanned.insert(channel);
+        self.each_row(channel, table, &mut |_, row| f(row));
+    }
+
+    fn delete_where(
+        &mut self,
+        channel: &str,
+        fits: &mut dyn FnMut(&[Value]) -> Result<bool>,
+    ) -> Result<()> {
+        let Some((channel, table)) = self.channel(channel) else { return Ok(()) };
+        self.noted.borrow_mut().swept.insert(channel);
+        let (mut gone, mut outcome) = (Vec::new(), Ok(()));
+        self.each_judged(channel, table, &mut |key, row| match fits(row) {
+            Ok(true) => gone.push(key.clone()),
+            Ok(false) => {}
+            Err(error) => outcome = Err(error),
+        });
+        outcome?;
+        self.rows.extend(gone.into_iter().map(|key| ((channel, key), None)));
+        Ok(())
     }
 }
