@@ -90,29 +90,34 @@ impl<'a> Step<'a> {
     }
 
     /// Takes in what an action does now, in place of what it did.
-    fn put_outcome<A>(&mut self, pending: &mut Pending<A>, outcome: Outcome) {
+    fn put_outcome(&mut self, order: Order, before: &mut Footprint, outcome: Outcome) {
         let Outcome { written, footprint, .. } = outcome;
-        self.index.remove(pending.order, &pending.footprint);
-        self.index.add(pending.order, &footprint);
-        let before = std::mem::replace(&mut pending.footprint, footprint);
+        self.index.remove(order, before);
+        self.index.add(order, &footprint);
+        let before = std::mem::replace(before, footprint);
         for at in before.written.iter().filter(|at| !written.contains_key(at)) {
-            self.put_layer(at, pending.order, None);
+            self.put_layer(at, order, None);
         }
         for (at, row) in written {
-            self.put_layer(&at, pending.order, Some(row));
+            self.put_layer(&at, order, Some(row));
         }
     }
 
     /// Takes in what an action makes of these rows now; the others are as it has left them.
-    fn put_rows<A>(&mut self, pending: &mut Pending<A>, rows: &BTreeSet<At>, outcome: Outcome) {
-        let written = outcome.written;
+    fn put_rows(
+        &mut self,
+        order: Order,
+        footprint: &mut Footprint,
+        rows: &BTreeSet<At>,
+        written: Written,
+    ) {
         for at in rows.iter().filter(|at| !written.contains_key(at)) {
-            pending.footprint.written.remove(at);
-            self.put_layer(at, pending.order, None);
+            footprint.written.remove(at);
+            self.put_layer(at, order, None);
         }
         for (at, row) in written {
-            self.put_layer(&at, pending.order, Some(row));
-            pending.footprint.written.insert(at);
+            self.put_layer(&at, order, Some(row));
+            footprint.written.insert(at);
         }
     }
 
@@ -129,12 +134,12 @@ impl<'a> Step<'a> {
                 let outcome = run(self.tables, pending, Some(rows), again);
                 // What else it has read is what it was, and so is what it does.
                 if outcome.succeeded && outcome.footprint.read == pending.footprint.read {
-                    self.put_rows(pending, rows, outcome);
+                    self.put_rows(order, &mut pending.footprint, rows, outcome.written);
                     continue;
                 }
             }
             let outcome = run(self.tables, pending, None, again);
-            self.put_outcome(pending, outcome);
+            self.put_outcome(order, &mut pending.footprint, outcome);
         }
         self.before
     }
@@ -194,7 +199,7 @@ impl<A: Action> Replica<A> {
         pending.order = (rank, pending.seq);
         let outcome = run(&self.tables, &pending, None, succeeds);
         let mut step = Step::new(&mut self.tables, &mut self.index);
-        step.put_outcome(&mut pending, outcome);
+        step.put_outcome(pending.order, &mut pending.footprint, outcome);
         let before = step.finish(&mut self.queues);
         (pending, self.changed(before))
     }
@@ -243,7 +248,7 @@ impl<A: Action> Replica<A> {
                 pending.order = (rank, pending.seq);
                 pending.footprint = Footprint::default();
                 let outcome = run(step.tables, pending, None, again);
-                step.put_outcome(pending, outcome);
+                step.put_outcome(pending.order, &mut pending.footprint, outcome);
             }
         }
         let before = step.finish(&mut self.queues);
