@@ -88,6 +88,8 @@ pub struct Tracker {
     version: u64,
     frames: VecDeque<String>,
     shown: Option<Box<dyn Shown>>,
+    /// The issue that is shown with its comments.
+    one: i64,
 }
 
 impl Compared for (Option<Found<User>>,) {
@@ -115,8 +117,9 @@ fn newest() -> Query<Issue> {
 impl Tracker {
     /// Reads the rows.
     pub fn new(input: &Input) -> Self {
-        let mut tracker = Self { peer: open(), version: 1, frames: VecDeque::new(), shown: None };
         let Input { users, issues, comments } = input;
+        let (frames, one) = (VecDeque::new(), issues.len() as i64 * 9 / 10);
+        let mut tracker = Self { peer: open(), version: 1, frames, shown: None, one };
         for (table, rows) in [("users", users), ("issues", issues), ("comments", comments)] {
             let (total, mut sent) = (rows.len(), 0);
             for page in rows.chunks(500) {
@@ -148,7 +151,7 @@ impl Tracker {
             "count" => self.ask(&newest().with_count(Comment::issue, |q| q)),
             "comments" => self.ask(&newest().with(Comment::issue, |q| comments(q).limit(3))),
             "one" => {
-                let one = Issue::query().filter(Issue::id.eq(9_000));
+                let one = Issue::query().filter(Issue::id.eq(self.one));
                 self.ask(&one.with(Comment::issue, |q| comments(q).limit(50)));
             }
             _ => {
