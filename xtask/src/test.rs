@@ -92,8 +92,11 @@ const LIBRARIES: [&str; 3] = ["partysync-rs", "partysync-client", "partysync-mac
 /// Features that are there only together.
 const TOGETHER: &str = "livestore,streams,worker";
 
+/// What is for browsers only.
+const PAGES: [&str; 3] = ["todo-web", "todo-yew", "rendered-web"];
+
 fn lint_native() -> Result<()> {
-    let pages = ["--exclude", "todo-web", "--exclude", "rendered-web"];
+    let pages = PAGES.map(|page| ["--exclude", page]).concat();
     clippy(&[&["--workspace", "--all-targets"], &pages[..]].concat(), &[])?;
     for package in LIBRARIES {
         for feature in features_alone(package)? {
@@ -119,8 +122,9 @@ fn lint_wasm() -> Result<()> {
         "bench-queries",
     ];
     wasm(&workers.map(|worker| ["--package", worker]).concat())?;
-    wasm(&["--package", "todo-web"])?;
-    wasm(&["--package", "rendered-web"])?;
+    for page in PAGES {
+        wasm(&["--package", page])?;
+    }
     for package in LIBRARIES.iter().filter(|package| **package != "partysync-macros") {
         for feature in features_alone(package)? {
             if !matches!(&*feature, "native" | "sqlite" | "testing" | "axum") {
@@ -217,6 +221,7 @@ fn natively(command: &str) -> Result<Command> {
         "partysync-rs",
         "partysync-client",
         "partysync-simulation",
+        "todo-terminal",
         "todo-worker",
         "partysync-tests",
         "xtask",
