@@ -41,14 +41,14 @@ const STEPS = {
   clear_answer: "the frame that answers it",
 };
 
-export function manyTable({ native, wasm }) {
-  const pending = native.pending.toLocaleString("en-US");
+export function manyTable({ native, wasm, chromium, ...size }) {
+  const pending = size.pending.toLocaleString("en-US");
   const lines = [
-    `| µs | native | wasm | native, ${pending} pending | wasm, ${pending} pending |`,
-    "|---|---:|---:|---:|---:|",
+    `| µs | native | Node | Chromium | native, ${pending} pending | Node, ${pending} pending | Chromium, ${pending} pending |`,
+    "|---|---:|---:|---:|---:|---:|---:|",
   ];
   for (const [step, text] of Object.entries(STEPS)) {
-    const figures = [native.alone, wasm.alone, native.crowded, wasm.crowded].map((of) => of[step]);
+    const figures = [native.alone, wasm.alone, chromium.alone, native.crowded, wasm.crowded, chromium.crowded].map((of) => of[step]);
     lines.push(`| ${[text, ...figures.map((value) => (value == null ? "" : micros(value)))].join(" | ")} |`);
   }
   const bytes = (value) => `${Math.round(value)} bytes`;

@@ -93,6 +93,6 @@ for (const view of Object.keys(work)) {
   const [first, ...others] = Object.values(systems).map((figures) => figures[view].result);
   if (others.some((other) => other !== first)) throw new Error(`${view} is not the same in all of them`);
 }
-const many = measureMany(nativeMany, module, options.smoke);
+const many = await measureMany(nativeMany, module, page, options.smoke);
 console.log(`${queriesTable(systems)}\n\n${manyTable(many)}`);
 if (options["write-docs"]) writeQueriesDocs(systems, many);

@@ -60,6 +60,7 @@ pub(crate) fn queries(arguments: impl IntoIterator<Item = OsString>) -> Result<(
     let mut command = tools.command(tools.npm("node"))?;
     command.arg(script).args(arguments).env("BENCH_PAGE", page);
     command.env("BENCH_MANY", target()?.join("simulation/bench-many"));
+    command.env(CHROMIUM.variable, CHROMIUM.find()?);
     run(command.env("BENCH_NATIVE", target()?.join("simulation/bench-queries")))
 }
 

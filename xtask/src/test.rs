@@ -22,7 +22,8 @@ const STEPS: [Step; 10] = [
     ("simulate", "10,000 schedules of faults: rooms, LiveStore's stores, live queries", |_| {
         run(mutable()?.args(["--seeds", "10000"]))?;
         run(mutable()?.args(["--livestore", "--seeds", "10000"]))?;
-        run(mutable()?.args(["--queries", "--seeds", "10000"]))
+        // They ask more than 100,000 queries.
+        run(mutable()?.args(["--queries", "--seeds", "12000"]))
     }),
     ("mutations", "the simulation notices each protection that is missing", |_| mutations()),
     ("e2e", "workerd, browser and TypeScript clients", e2e),
