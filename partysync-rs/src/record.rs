@@ -34,6 +34,7 @@ use std::sync::Arc;
 /// | `json` | any serde type, stored as JSON text |
 /// | `rename = "name"` | the column's name, where it is not the field's |
 /// | `renamed_from = "name"` | a name that the column had before: its values move over; repeatable |
+/// | `constant = "name"` | what [queries](crate::query) call the column, where the record has a function of the field's name |
 ///
 /// ```
 /// use partysync::{Record, Timestamp};

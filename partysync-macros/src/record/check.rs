@@ -24,6 +24,8 @@ pub(super) struct Column {
     pub(super) ty: Type,
     pub(super) name: String,
     pub(super) role: Role,
+    /// The column's constant, for queries; a `json` column has none.
+    pub(super) constant: Option<Ident>,
     pub(super) json: bool,
     pub(super) index: bool,
     pub(super) unique: bool,
@@ -66,6 +68,7 @@ pub(super) fn check(parsed: Parsed) -> syn::Result<Checked> {
             errors.at(column.ident.span(), message);
         }
     }
+    constants(&columns, &mut errors);
     if let Some(column) = columns.get(MAX_COLUMNS) {
         let message = format!(
             "a table in a Durable Object has at most {MAX_COLUMNS} columns: put some into one \
@@ -85,6 +88,21 @@ pub(super) fn check(parsed: Parsed) -> syn::Result<Checked> {
         vis: parsed.vis,
         krate: parsed.krate,
     })
+}
+
+/// Each constant is there once. Two fields have two names: one of them says `constant`.
+fn constants(columns: &[Column], errors: &mut Errors) {
+    let mut seen: Vec<&Column> = Vec::new();
+    for column in columns {
+        let Some(constant) = &column.constant else { continue };
+        let other = seen.iter().find(|other| other.constant.as_ref() == Some(constant));
+        if let Some(other) = other {
+            let renamed = if *constant == column.ident { other } else { column };
+            let span = renamed.constant.as_ref().map_or(constant.span(), Ident::span);
+            errors.at(span, format!("there are two columns that queries call `{constant}`"));
+        }
+        seen.push(column);
+    }
 }
 
 /// What `renamed_from` and `dropped` name: nothing that is there, and each once.
@@ -204,6 +222,14 @@ fn column(field: &Field, errors: &mut Errors) -> Option<Column> {
     if let Err(why) = identifier(&name) {
         errors.at(span, why);
     }
+    let constant = match &field.constant {
+        Some(text) if field.json.is_some() => {
+            errors.at(text.span(), "queries do not know a `json` column: remove `constant`");
+            None
+        }
+        Some(text) => errors.keep(constant(text)),
+        None => field.json.is_none().then(|| field.ident.clone()),
+    };
     for from in field.renamed_from.iter().filter(|from| from.value() == name) {
         errors.at(
             from.span(),
@@ -216,11 +242,19 @@ fn column(field: &Field, errors: &mut Errors) -> Option<Column> {
         ty: field.ty.clone(),
         name,
         role,
+        constant,
         json: field.json.is_some(),
         index: field.index.is_some(),
         unique: field.unique.is_some(),
         default,
         renamed_from: field.renamed_from.iter().map(LitStr::value).collect(),
+    })
+}
+
+/// The name of a constant.
+fn constant(text: &LitStr) -> syn::Result<Ident> {
+    text.parse().map_err(|_| {
+        syn::Error::new(text.span(), "the name of a constant of this record: \"text_column\"")
     })
 }
 

@@ -15,8 +15,8 @@ pub(super) fn expand(record: &Checked) -> TokenStream {
     });
     let decode = columns.iter().enumerate().map(|(index, column)| from_value(index, column));
     let setters = columns.iter().enumerate().map(|(index, column)| setter(index, column, vis));
-    let fields = columns.iter().enumerate().filter(|(_, column)| !column.json);
-    let fields = fields.map(|(index, column)| field(index, column, ident, vis));
+    let fields = columns.iter().enumerate();
+    let fields = fields.filter_map(|(index, column)| field(index, column, ident, vis));
     let checks = columns.iter().filter(|column| column.role == Role::Key).map(key_check);
     let key = columns.iter().find(|c| c.role == Role::Key).map(|c| &c.ident);
     let code = quote! {
@@ -138,14 +138,20 @@ fn setter(index: usize, column: &Column, vis: &syn::Visibility) -> TokenStream {
 }
 
 /// The column as queries name it.
-fn field(index: usize, column: &Column, record: &syn::Ident, vis: &syn::Visibility) -> TokenStream {
-    let Column { ident, ty, name, .. } = column;
+fn field(
+    index: usize,
+    column: &Column,
+    record: &syn::Ident,
+    vis: &syn::Visibility,
+) -> Option<TokenStream> {
+    let Column { ty, name, .. } = column;
+    let constant = column.constant.as_ref()?;
     let doc = format!("The column `{name}`, for queries.");
-    quote! {
+    Some(quote! {
         #[doc = #doc]
-        #vis const #ident: __partysync::query::Field<#record, #ty> =
+        #vis const #constant: __partysync::query::Field<#record, #ty> =
             __partysync::query::Field::at(#index);
-    }
+    })
 }
 
 fn key_check(column: &Column) -> TokenStream {

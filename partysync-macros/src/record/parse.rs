@@ -28,12 +28,14 @@ pub(super) struct Field {
     pub(super) json: Option<Span>,
     pub(super) default: Option<Expr>,
     pub(super) rename: Option<LitStr>,
+    /// What queries call the column.
+    pub(super) constant: Option<LitStr>,
     pub(super) renamed_from: Vec<LitStr>,
 }
 
 const ON_STRUCT: [&str; 4] = ["table", "renamed_from", "dropped", "crate"];
 
-const ON_FIELDS: [&str; 10] = [
+const ON_FIELDS: [&str; 11] = [
     "key",
     "created_at",
     "updated_at",
@@ -44,6 +46,7 @@ const ON_FIELDS: [&str; 10] = [
     "json",
     "rename",
     "renamed_from",
+    "constant",
 ];
 
 pub(super) fn parse(input: &DeriveInput) -> syn::Result<Parsed> {
@@ -93,6 +96,7 @@ fn field(field: &syn::Field, errors: &mut Errors) -> Option<Field> {
         json: None,
         default: None,
         rename: None,
+        constant: None,
         renamed_from: Vec::new(),
     };
     each_meta(&field.attrs, "record", errors, |meta| {
@@ -115,6 +119,7 @@ fn field(field: &syn::Field, errors: &mut Errors) -> Option<Field> {
                 return once(&mut parsed.default, default, meta);
             }
             "rename" => return once(&mut parsed.rename, string(meta)?, meta),
+            "constant" => return once(&mut parsed.constant, string(meta)?, meta),
             "renamed_from" => {
                 parsed.renamed_from.push(string(meta)?);
                 return Ok(());

@@ -6,8 +6,9 @@ use crate::{Column, Error, Record, Result, Timestamp};
 use std::marker::PhantomData;
 use std::ops::Not;
 
-/// A column of a record, as queries name it. `derive(Record)` makes one of each field that is not
-/// `json`: `Todo::text`.
+/// A column of a record, as queries name it. `derive(Record)` makes a constant of each field that is
+/// not `json`: `Todo::text`. `#[record(constant = "text_column")]` on the field gives it another name,
+/// where the record has a function of that one.
 ///
 /// ```
 /// # use partysync::Record;
