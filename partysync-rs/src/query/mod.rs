@@ -144,7 +144,8 @@ impl<R: Record, W: Tuple> Query<R, W> {
         self.related(join_one::<R, C, T>(field), Shape::One, query(Query::new()))
     }
 
-    /// With each row how many of another record refer to its key by this column.
+    /// With each row how many of another record refer to its key by this column: all that the
+    /// query's filter finds.
     #[must_use]
     pub fn with_count<C: Record, T, X: Tuple>(
         self,
@@ -168,10 +169,11 @@ impl<R: Record, W: Tuple> Query<R, W> {
         Query { plan, after, error, of: PhantomData }
     }
 
-    /// How many rows there are.
+    /// How many rows there are: all that the filter finds, without a limit and the like.
     #[must_use]
     pub fn count(self) -> Totals<R> {
-        let (plan, error) = match self.into_plan() {
+        let plan = self.into_plan().and_then(|plan| plan.check_counted().map(|()| plan));
+        let (plan, error) = match plan {
             Ok(plan) => (plan, None),
             Err(error) => (Plan::default(), Some(error)),
         };
@@ -184,7 +186,8 @@ impl<R: Record, W: Tuple> Query<R, W> {
     ///
     /// # Errors
     /// [`Code::InvalidValue`](crate::Code::InvalidValue) where a value that something was compared
-    /// with has no form in SQL.
+    /// with has no form in SQL, and where rows that are counted, or only looked for, were given an
+    /// order, a limit, a place to start after or others that come with them.
     pub fn plan(&self) -> Result<Plan> {
         self.clone().into_plan()
     }
@@ -201,6 +204,7 @@ impl<R: Record, W: Tuple> Query<R, W> {
             let values = plan.order.iter().filter_map(place).chain([0]).map(cell);
             plan.after = Some(values.map(Scalar::from).collect());
         }
+        plan.check()?;
         Ok(plan)
     }
 }
@@ -261,10 +265,11 @@ impl<R: Record, G> Totals<R, G> {
     /// # Errors
     /// As [`Query::plan`].
     pub fn plan(&self) -> Result<plan::Totals> {
-        match &self.error {
-            Some(error) => Err(error.clone()),
-            None => Ok(self.plan.clone()),
+        if let Some(error) = &self.error {
+            return Err(error.clone());
         }
+        self.plan.filter.check()?;
+        Ok(self.plan.clone())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Queries as plain data: what a [`Query`](super::Query) has put together.
 
 use crate::sql::Value;
+use crate::{Code, Error, Result};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value as Json;
@@ -28,6 +29,36 @@ pub struct Plan {
     /// What comes with each row.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub related: Vec<Related>,
+}
+
+impl Plan {
+    /// Looks whether all that it says means something.
+    pub(super) fn check(&self) -> Result<()> {
+        self.filter.check()?;
+        self.related.iter().try_for_each(|Related { shape, plan, .. }| match shape {
+            Shape::Count => plan.check_counted(),
+            Shape::Many | Shape::One => plan.check(),
+        })
+    }
+
+    /// As [`check`](Self::check), where its rows are only counted or looked for.
+    pub(super) fn check_counted(&self) -> Result<()> {
+        let said = [
+            ("limit", self.limit.is_some()),
+            ("order_by", !self.order.is_empty()),
+            ("start_after", self.after.is_some()),
+            ("with", !self.related.is_empty()),
+        ];
+        if let Some((what, _)) = said.into_iter().find(|(_, said)| *said) {
+            let message = format!(
+                "rows of `{}` are counted, or only looked for: all that its filter finds; leave \
+                 out `{what}`",
+                self.table
+            );
+            return Err(Error::new(Code::InvalidValue, message));
+        }
+        self.filter.check()
+    }
 }
 
 /// A column that rows are ordered by. NULL is before all else, text is ordered by its bytes, as in
@@ -76,6 +107,16 @@ impl Filter {
     #[must_use]
     pub fn is_all(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// As [`Plan::check`].
+    pub(super) fn check(&self) -> Result<()> {
+        match self {
+            Self::All(filters) | Self::Any(filters) => filters.iter().try_for_each(Self::check),
+            Self::Not(filter) => filter.check(),
+            Self::Exists(_, plan) => plan.check_counted(),
+            _ => Ok(()),
+        }
     }
 
     /// Both.
@@ -205,7 +246,7 @@ enum Tagged {
 }
 
 impl Serialize for Scalar {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         match &self.0 {
             Value::Null => serializer.serialize_unit(),
             Value::Text(text) => serializer.serialize_str(text),
@@ -220,7 +261,7 @@ impl Serialize for Scalar {
 }
 
 impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Any {

@@ -179,6 +179,10 @@ impl Random {
             let shape = self.of(&[Shape::Many, Shape::Many, Shape::One, Shape::Count]);
             let mut plan = self.plan(other, depth + 1);
             plan.after = None;
+            if shape == Shape::Count {
+                // All that the filter finds are counted.
+                plan = Plan { table: plan.table, filter: plan.filter, ..Plan::default() };
+            }
             Related { join, shape, plan }
         });
         let related = related.collect();
