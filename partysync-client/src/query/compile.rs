@@ -177,9 +177,8 @@ impl Compiled {
         let after = plan.after.as_ref().map(|values| after(schema, &order, values)).transpose()?;
         let mut related = Vec::new();
         for part in &plan.related {
-            let Join { here, there } = &part.join;
             let other = self::schema(schemas, &part.plan.table)?;
-            let (here, there) = (column(schema, here)?, column(other, there)?);
+            let (here, there) = join(schema, other, &part.join)?;
             let mut node = Self::within(&part.plan, schemas, Some(there))?;
             if part.shape == Shape::One {
                 node.limit = node.limit.min(1);
@@ -268,6 +267,20 @@ pub(super) fn column(schema: &Schema, name: &str) -> Result<usize> {
     })
 }
 
+/// The two columns that relate rows of two tables. Values of two types are never equal.
+fn join(schema: &Schema, other: &Schema, join: &Join) -> Result<(usize, usize)> {
+    let (here, there) = (column(schema, &join.here)?, column(other, &join.there)?);
+    let sql_type = |schema: &Schema, column: usize| schema.columns.get(column).map(|c| c.sql_type);
+    if sql_type(schema, here) != sql_type(other, there) {
+        let message = format!(
+            "`{}.{}` and `{}.{}` have two types: no row is related to another by them",
+            schema.table, join.here, other.table, join.there
+        );
+        return Err(Error::new(Code::InvalidValue, message));
+    }
+    Ok((here, there))
+}
+
 /// The place behind which a result begins.
 fn after(schema: &Schema, order: &[(usize, bool)], values: &[Scalar]) -> Result<SortKey> {
     if values.len() != order.len() + 1 {
@@ -319,9 +332,9 @@ pub(super) fn test(filter: &Filter, schema: &Schema, schemas: &Schemas) -> Resul
         }
         Filter::Contains(name, text) => Test::Contains(column(schema, name)?, text.clone()),
         Filter::StartsWith(name, text) => Test::StartsWith(column(schema, name)?, text.clone()),
-        Filter::Exists(Join { here, there }, plan) => {
+        Filter::Exists(related, plan) => {
             let other = self::schema(schemas, &plan.table)?;
-            let (here, there) = (column(schema, here)?, column(other, there)?);
+            let (here, there) = join(schema, other, related)?;
             let spec = |schema: &Schema, column: usize| {
                 (column > 0).then(|| Spec { table: schema.table, columns: vec![(column, false)] })
             };

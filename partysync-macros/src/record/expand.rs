@@ -17,8 +17,10 @@ pub(super) fn expand(record: &Checked) -> TokenStream {
     let setters = columns.iter().enumerate().map(|(index, column)| setter(index, column, vis));
     let fields = columns.iter().enumerate();
     let fields = fields.filter_map(|(index, column)| field(index, column, ident, vis));
-    let checks = columns.iter().filter(|column| column.role == Role::Key).map(key_check);
-    let key = columns.iter().find(|c| c.role == Role::Key).map(|c| &c.ident);
+    let keys = || columns.iter().filter(|column| column.role == Role::Key);
+    let checks = keys().map(key_check);
+    let references = keys().map(|column| reference(column, ident));
+    let key = keys().next().map(|column| &column.ident);
     let code = quote! {
         #[automatically_derived]
         impl __partysync::Record for #ident {
@@ -55,6 +57,8 @@ pub(super) fn expand(record: &Checked) -> TokenStream {
         impl #ident {
             #(#fields)*
         }
+
+        #(#references)*
 
         #(#checks)*
     };
@@ -152,6 +156,15 @@ fn field(
         #vis const #constant: __partysync::query::Field<#record, #ty> =
             __partysync::query::Field::at(#index);
     })
+}
+
+/// What has the key's type refers to the record.
+fn reference(column: &Column, record: &syn::Ident) -> TokenStream {
+    let ty = &column.ty;
+    quote! {
+        #[automatically_derived]
+        impl __partysync::query::RefersTo<#record> for #ty {}
+    }
 }
 
 fn key_check(column: &Column) -> TokenStream {

@@ -84,6 +84,17 @@ impl Comparable<Option<String>> for &String {
     }
 }
 
+/// What refers to the key of `R`: a value of the key's type, for which `derive(Record)` says so, or
+/// an `Option` of one.
+#[diagnostic::on_unimplemented(
+    message = "a column of `{Self}` does not refer to the key of `{R}`",
+    label = "not the type of the key",
+    note = "a column that refers to a key has the key's type, or an `Option` of it"
+)]
+pub trait RefersTo<R> {}
+
+impl<R, T: RefersTo<R>> RefersTo<R> for Option<T> {}
+
 impl<R, T> Field<R, T> {
     /// The column at this place of the schema.
     #[doc(hidden)]
@@ -292,7 +303,7 @@ impl<R> Not for Condition<R> {
 /// # assert!(query.plan().is_ok());
 /// ```
 #[must_use]
-pub fn exists<R: Record, C: Record, T, W: Tuple>(
+pub fn exists<R: Record, C: Record, T: RefersTo<R>, W: Tuple>(
     field: Field<C, T>,
     query: impl FnOnce(Query<C>) -> Query<C, W>,
 ) -> Condition<R> {
@@ -313,7 +324,7 @@ pub fn exists<R: Record, C: Record, T, W: Tuple>(
 /// # assert!(query.plan().is_ok());
 /// ```
 #[must_use]
-pub fn exists_one<R: Record, C: Record, T, W: Tuple>(
+pub fn exists_one<R: Record, C: Record, T: RefersTo<C>, W: Tuple>(
     field: Field<R, T>,
     query: impl FnOnce(Query<C>) -> Query<C, W>,
 ) -> Condition<R> {

@@ -25,7 +25,9 @@ mod field;
 pub mod plan;
 mod result;
 
-pub use field::{Comparable, Condition, Field, Number, Ordered, Text, exists, exists_one};
+pub use field::{
+    Comparable, Condition, Field, Number, Ordered, RefersTo, Text, exists, exists_one,
+};
 pub use result::{Branch, Found, Group, Node, Part, TooMany, Tuple};
 
 use crate::sql::Value;
@@ -125,7 +127,7 @@ impl<R: Record, W: Tuple> Query<R, W> {
 
     /// With each row those of another record that refer to its key by this column.
     #[must_use]
-    pub fn with<C: Record, T, X: Tuple>(
+    pub fn with<C: Record, T: RefersTo<R>, X: Tuple>(
         self,
         field: Field<C, T>,
         query: impl FnOnce(Query<C>) -> Query<C, X>,
@@ -136,7 +138,7 @@ impl<R: Record, W: Tuple> Query<R, W> {
     /// With each row the one of another record that it refers to by this column; `None` if it is
     /// not there, or the query does not find it.
     #[must_use]
-    pub fn with_one<C: Record, T, X: Tuple>(
+    pub fn with_one<C: Record, T: RefersTo<C>, X: Tuple>(
         self,
         field: Field<R, T>,
         query: impl FnOnce(Query<C>) -> Query<C, X>,
@@ -147,7 +149,7 @@ impl<R: Record, W: Tuple> Query<R, W> {
     /// With each row how many of another record refer to its key by this column: all that the
     /// query's filter finds.
     #[must_use]
-    pub fn with_count<C: Record, T, X: Tuple>(
+    pub fn with_count<C: Record, T: RefersTo<R>, X: Tuple>(
         self,
         field: Field<C, T>,
         query: impl FnOnce(Query<C>) -> Query<C, X>,

@@ -1,10 +1,11 @@
 //! Queries that do not say what they seem to say: an error tells so.
 
+use super::{AnyAction, Tracker, comment, issue, put};
 use partysync::query::plan::{Filter, Join, Plan, Related, Shape, Totals as TotalsPlan};
 use partysync::query::{Query, Totals, exists, exists_one};
 use partysync::{Code, Error, Record, Result};
 use partysync_client::testing::World;
-use partysync_simulation::queries::app::{Comment, Issue, Tracker, User};
+use partysync_simulation::queries::app::{Comment, Issue, User};
 
 fn refused<T: std::fmt::Debug>(result: Result<T>, names: &str) {
     let error: Error = result.unwrap_err();
@@ -60,4 +61,25 @@ fn plain_data_is_no_exception() {
     refused(world.query(client, &Query::<Issue>::from_plan(finds).unwrap()), "`limit`");
     let totals = TotalsPlan { table: "issues".into(), filter, ..TotalsPlan::default() };
     refused(world.totals(client, &Totals::<Issue>::from_plan(totals).unwrap()), "`limit`");
+}
+
+#[test]
+fn columns_of_two_types_that_are_to_be_equal_are_an_error() {
+    let mut world = World::new(Tracker).unwrap();
+    let client = world.client();
+    put(&mut world, client, AnyAction::Issue(issue(1, None)));
+    put(&mut world, client, AnyAction::Comment(comment(1, 1)));
+    // An issue's key is a text, and whoever has made a comment is a number.
+    let join = || Join { here: "id".into(), there: "by".into() };
+    let comments = || Plan { table: "comments".into(), ..Plan::default() };
+    let related = |shape| vec![Related { join: join(), shape, plan: comments() }];
+    for shape in [Shape::Many, Shape::One, Shape::Count] {
+        let plan = Plan { table: "issues".into(), related: related(shape), ..Plan::default() };
+        refused(world.query(client, &Query::<Issue>::from_plan(plan).unwrap()), "`comments.by`");
+    }
+    let filter = Filter::Exists(join(), Box::new(comments()));
+    let plan = Plan { table: "issues".into(), filter: filter.clone(), ..Plan::default() };
+    refused(world.query(client, &Query::<Issue>::from_plan(plan).unwrap()), "`comments.by`");
+    let totals = TotalsPlan { table: "issues".into(), filter, ..TotalsPlan::default() };
+    refused(world.totals(client, &Totals::<Issue>::from_plan(totals).unwrap()), "`comments.by`");
 }
