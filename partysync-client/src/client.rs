@@ -4,7 +4,7 @@ use crate::answer::{Answer, closed};
 use crate::driver;
 use crate::endpoint::Endpoint;
 use crate::peer::{Now, Output, Peer, Status, Timing};
-use crate::query::{Live, LiveTotals};
+use crate::query::{Live, LiveTotals, Wakers};
 use crate::replica::{Changes, merge};
 use crate::store::{Abandoned, MemoryStore, Store};
 use crate::transport::Transport;
@@ -54,6 +54,8 @@ pub(crate) struct Inner<A> {
     now: Box<dyn Fn() -> Now + Send>,
     /// What the driver has to do.
     outputs: Vec<Output>,
+    /// Who waits for results that have changed: to be woken without the lock.
+    wakers: Wakers,
     answers: BTreeMap<u64, oneshot::Sender<Result<()>>>,
     listeners: Vec<Listener>,
     /// Told when what was done up to a mark is in the store.
@@ -214,6 +216,7 @@ impl<A: Action> SyncClient<A> {
             peer,
             now: Box::new(move || clock.now()),
             outputs: Vec::new(),
+            wakers: Wakers::default(),
             answers: BTreeMap::new(),
             listeners: Vec::new(),
             storing: Vec::new(),
@@ -242,7 +245,9 @@ impl<A: Action> SyncClient<A> {
         let now = (inner.now)();
         let done = act(&mut inner, now);
         inner.tell();
+        let wakers = inner.take_wakers();
         drop(inner);
+        wakers.wake();
         self.wake();
         done
     }
@@ -509,6 +514,11 @@ impl<A: Action> Inner<A> {
         std::mem::take(&mut self.outputs)
     }
 
+    /// Who is to be woken when the lock is free.
+    pub(crate) fn take_wakers(&mut self) -> Wakers {
+        std::mem::take(&mut self.wakers)
+    }
+
     /// What was kept is deleted: nothing of it is shown any more.
     pub(crate) fn clear(&mut self) {
         self.peer.clear();
@@ -520,10 +530,10 @@ impl<A: Action> Inner<A> {
         (self.ended, self.gone) = (true, true);
         self.deletes = None;
         self.peer.close();
-        self.tell();
         // Nothing happens any more.
-        self.listeners.clear();
         self.peer.end();
+        self.tell();
+        self.listeners.clear();
     }
 
     fn tell(&mut self) {
@@ -548,6 +558,7 @@ impl<A: Action> Inner<A> {
                     // What nobody waits for is told to all.
                     update.errors.extend(untold.and_then(Result::err));
                 }
+                Output::Wake(wakers) => self.wakers.append(wakers),
                 output => self.outputs.push(output),
             }
         }

@@ -40,15 +40,18 @@ pub(crate) async fn drive<A: Action, T: Transport>(
         writing: None,
     };
     let deletes = loop {
-        let (outputs, timeout, done) = {
+        let (outputs, wakers, timeout, done) = {
             let mut inner = shared.inner();
             let outputs = inner.told();
+            let wakers = inner.take_wakers();
             let done = inner.deletes.is_some() || inner.peer.is_done();
             inner.ended = done;
             io.socket = inner.peer.socket();
-            (outputs, inner.peer.timeout(), done.then(|| inner.deletes.take()))
+            (outputs, wakers, inner.peer.timeout(), done.then(|| inner.deletes.take()))
         };
-        // Without the lock: a store and an endpoint may take their time, or use the client.
+        // Without the lock: a store and an endpoint may take their time, or use the client, as
+        // whoever is woken may.
+        wakers.wake();
         outputs.into_iter().for_each(|output| io.carry_out(output));
         if let Some(deletes) = done {
             break deletes;
@@ -66,7 +69,11 @@ pub(crate) async fn drive<A: Action, T: Transport>(
     if let Some(told) = deletes {
         let deleted = store.delete().await;
         if deleted.is_ok() {
-            shared.inner().clear();
+            let mut inner = shared.inner();
+            inner.clear();
+            let wakers = inner.take_wakers();
+            drop(inner);
+            wakers.wake();
         }
         // Who has stopped waiting need not be told.
         let _ = told.send(deleted);
@@ -82,7 +89,11 @@ struct Ending<A: Action>(Arc<Shared<A>>);
 
 impl<A: Action> Drop for Ending<A> {
     fn drop(&mut self) {
-        self.0.inner().end();
+        let mut inner = self.0.inner();
+        inner.end();
+        let wakers = inner.take_wakers();
+        drop(inner);
+        wakers.wake();
     }
 }
 
@@ -155,7 +166,11 @@ impl<T: Transport> Io<'_, T> {
                 }
             }
             // Told to users.
-            Output::Changed(_) | Output::Answer(..) | Output::Message(_) | Output::Error(_) => {}
+            Output::Changed(_)
+            | Output::Wake(_)
+            | Output::Answer(..)
+            | Output::Message(_)
+            | Output::Error(_) => {}
         }
     }
 

@@ -1,5 +1,6 @@
 //! What happens to a peer, and what it wants done.
 
+use crate::query::Wakers;
 use crate::replica::Changes;
 use crate::store::{Saved, SavedAction, StoreEvent, Write};
 use partysync::{Error, Result, Timestamp};
@@ -84,6 +85,8 @@ pub enum Output {
     Disconnect,
     /// Rows are shown otherwise.
     Changed(Changes),
+    /// Wake whoever waits for the result of a query, when no lock is held: it may ask at once.
+    Wake(Wakers),
     /// An action of this client's has its answer.
     Answer(u64, Result<()>),
     /// A message of the application's own.

@@ -140,7 +140,10 @@ impl<A: Action> Peer<A> {
     /// What the driver has to do next; to be asked until there is nothing more, after everything
     /// that was done to the peer.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.outputs.pop_front().or_else(|| {
+            let wakers = self.replica.take_wakers();
+            (!wakers.is_empty()).then_some(Output::Wake(wakers))
+        })
     }
 
     /// The number of the socket that [`Output::Connect`] has asked for last. What an older one

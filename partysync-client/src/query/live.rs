@@ -5,6 +5,7 @@ use super::source::Source;
 use super::totals::{Total, TotalsView};
 use super::turn::Batch;
 use super::view::View;
+use super::wakers::Wakers;
 use futures::Stream;
 use partysync::query::{Found, Group, Node, Tuple};
 use partysync::sql::Value;
@@ -73,6 +74,22 @@ impl Listening {
     }
 }
 
+impl Listening {
+    /// What it has not heard, taken under the lock. Wakers are made and dropped without it: they are
+    /// the user's, as the types are that rows are read as.
+    fn next<T>(
+        &self,
+        context: &Context<'_>,
+        take: impl FnOnce(&State, Option<Vec<Difference<Node>>>) -> T,
+    ) -> Poll<Option<T>> {
+        let mut waker = Some(context.waker().clone());
+        let mut state = self.shared.state();
+        let next = state.next(self.serial, &mut waker, take);
+        drop(state);
+        next
+    }
+}
+
 impl Drop for Listening {
     fn drop(&mut self) {
         // What it holds is dropped when the lock is free.
@@ -82,7 +99,8 @@ impl Drop for Listening {
 }
 
 impl State {
-    fn tell(&mut self, differences: Option<&[Difference<Node>]>) {
+    /// Whoever waits for it is to be woken when no lock is held.
+    fn tell(&mut self, differences: Option<&[Difference<Node>]>, wakers: &mut Wakers) {
         for listener in self.listeners.values_mut() {
             match differences {
                 Some(more)
@@ -95,11 +113,17 @@ impl State {
                     listener.behind = true;
                 }
             }
-            listener.waker.take().into_iter().for_each(Waker::wake);
+            wakers.add(listener.waker.take());
         }
     }
 
-    pub(super) fn update(&mut self, changes: &Batch, source: Source<'_>, batch: u64) {
+    pub(super) fn update(
+        &mut self,
+        changes: &Batch,
+        source: Source<'_>,
+        batch: u64,
+        wakers: &mut Wakers,
+    ) {
         let concerns = |tables: &BTreeSet<&str>| changes.keys().any(|table| tables.contains(table));
         // Whoever is behind is given all anew.
         let wanted = self.listeners.values().any(|listener| !listener.behind);
@@ -115,7 +139,7 @@ impl State {
             _ => None,
         };
         if let Some(differences) = told {
-            self.tell(Some(&*differences).filter(|differences| !differences.is_empty()));
+            self.tell(Some(&*differences).filter(|differences| !differences.is_empty()), wakers);
         }
     }
 
@@ -124,6 +148,7 @@ impl State {
         changed: &BTreeSet<&'static str>,
         source: Source<'_>,
         batch: u64,
+        wakers: &mut Wakers,
     ) {
         match &mut self.result {
             Kept::Rows(view) if !view.node.tables.is_disjoint(changed) => {
@@ -132,15 +157,13 @@ impl State {
             Kept::Totals(totals) if !totals.tables.is_disjoint(changed) => totals.reset(source),
             _ => return,
         }
-        self.tell(None);
+        self.tell(None, wakers);
     }
 
     /// Nothing changes any more.
-    pub(super) fn end(&mut self) {
+    pub(super) fn end(&mut self, wakers: &mut Wakers) {
         self.ended = true;
-        for listener in self.listeners.values_mut() {
-            listener.waker.take().into_iter().for_each(Waker::wake);
-        }
+        self.listeners.values_mut().for_each(|listener| wakers.add(listener.waker.take()));
     }
 
     fn tables(&self) -> Vec<&'static str> {
@@ -158,20 +181,19 @@ impl State {
         }
     }
 
-    fn totals<G: Group>(&self) -> Result<Vec<Total<G>>> {
-        let totals = match &self.result {
+    fn totals(&self) -> Vec<Total<Value>> {
+        match &self.result {
             Kept::Totals(totals) => totals.totals(),
             Kept::Rows(_) => Vec::new(),
-        };
-        let read = |Total { group, count, sum }| Ok(Total { group: G::read(group)?, count, sum });
-        totals.into_iter().map(read).collect()
+        }
     }
 
-    /// What a listener has not heard; `None` when the result has ended.
+    /// What a listener has not heard; `None` when the result has ended. If there is nothing yet, it
+    /// is woken by this, and gets what was to wake it before.
     fn next<T>(
         &mut self,
         serial: u64,
-        context: &Context<'_>,
+        waker: &mut Option<Waker>,
         take: impl FnOnce(&Self, Option<Vec<Difference<Node>>>) -> T,
     ) -> Poll<Option<T>> {
         let ended = self.ended;
@@ -184,9 +206,14 @@ impl State {
         if ended {
             return Poll::Ready(None);
         }
-        listener.waker = Some(context.waker().clone());
+        std::mem::swap(&mut listener.waker, waker);
         Poll::Pending
     }
+}
+
+fn read_totals<G: Group>(totals: Vec<Total<Value>>) -> Result<Vec<Total<G>>> {
+    let read = |Total { group, count, sum }| Ok(Total { group: G::read(group)?, count, sum });
+    totals.into_iter().map(read).collect()
 }
 
 /// The rows that a query finds, kept up to date for as long as anybody holds this.
@@ -276,9 +303,7 @@ impl Stream for NodeChanges {
     type Item = Vec<Difference<Node>>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Listening { shared, serial } = &self.listening;
-        let mut state = shared.state();
-        state.next(*serial, context, |state, differences| {
+        self.listening.next(context, |state, differences| {
             differences.unwrap_or_else(|| vec![Difference::Reset(state.rows())])
         })
     }
@@ -336,16 +361,13 @@ impl<R: Record, G: Group> LiveTotals<R, G> {
     /// # Errors
     /// [`Code::InvalidValue`](partysync::Code::InvalidValue) when a value does not fit its type.
     pub fn totals(&self) -> Result<Vec<Total<G>>> {
-        self.shared.state().totals()
+        read_totals(self.untyped())
     }
 
     /// The same, untyped.
     #[must_use]
     pub fn untyped(&self) -> Vec<Total<Value>> {
-        match &self.shared.state().result {
-            Kept::Totals(totals) => totals.totals(),
-            Kept::Rows(_) => Vec::new(),
-        }
+        self.shared.state().totals()
     }
 
     /// The tables that they depend on.
@@ -385,8 +407,6 @@ impl<R: Record, G: Group> Stream for TotalsChanges<R, G> {
     type Item = Result<Vec<Total<G>>>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Listening { shared, serial } = &self.listening;
-        let mut state = shared.state();
-        state.next(*serial, context, |state, _| state.totals())
+        self.listening.next(context, |state, _| state.totals()).map(|next| next.map(read_totals))
     }
 }

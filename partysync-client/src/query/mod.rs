@@ -11,6 +11,7 @@
 //! - `difference.rs`: what is told of that
 //! - `totals.rs`: counts and sums
 //! - `live.rs`: what users hold
+//! - `wakers.rs`: who is to be woken
 
 mod compile;
 mod difference;
@@ -20,6 +21,7 @@ mod source;
 mod totals;
 mod turn;
 mod view;
+mod wakers;
 mod window;
 
 pub use difference::Difference;
@@ -28,6 +30,7 @@ pub use live::{Live, LiveChanges, LiveTotals, NodeChanges, TotalsChanges};
 pub(crate) use source::{Change, Rows};
 pub use totals::Total;
 pub(crate) use turn::Batch;
+pub use wakers::Wakers;
 
 use compile::{Compiled, Schemas};
 use live::{Kept, State};
@@ -63,6 +66,9 @@ pub(crate) trait Watching: std::fmt::Debug + Send + Sync {
 
     /// Nothing changes any more.
     fn end(&mut self);
+
+    /// Who is to be woken since the last call.
+    fn take_wakers(&mut self) -> Wakers;
 }
 
 /// All results that are kept up to date.
@@ -72,12 +78,13 @@ pub(crate) struct Views {
     results: Vec<(Asked, Weak<Shared>)>,
     schemas: Schemas,
     batch: u64,
+    wakers: Wakers,
 }
 
 impl Views {
     pub(crate) fn new(schemas: Schemas) -> Self {
         let (indexes, results) = (Indexes::default(), Vec::new());
-        Self { indexes, results, schemas, batch: 0 }
+        Self { indexes, results, schemas, batch: 0, wakers: Wakers::default() }
     }
 
     fn source<'a>(&'a self, rows: &'a dyn Rows) -> Source<'a> {
@@ -146,25 +153,34 @@ impl Watching for Views {
         for (table, changes) in changes {
             self.indexes.change(table, changes);
         }
-        let source = self.source(rows);
-        self.each(|state| state.update(changes, source, self.batch));
+        let (source, mut wakers) = (self.source(rows), Wakers::default());
+        self.each(|state| state.update(changes, source, self.batch, &mut wakers));
+        self.wakers.append(wakers);
     }
 
     fn reset(&mut self, tables: &BTreeSet<&'static str>, rows: &dyn Rows) {
         self.tidy();
         self.batch += 1;
         tables.iter().for_each(|table| self.indexes.rebuild(table, rows));
-        let source = self.source(rows);
-        self.each(|state| state.reset(tables, source, self.batch));
+        let (source, mut wakers) = (self.source(rows), Wakers::default());
+        self.each(|state| state.reset(tables, source, self.batch, &mut wakers));
+        self.wakers.append(wakers);
     }
 
     fn end(&mut self) {
-        self.each(State::end);
+        let mut wakers = Wakers::default();
+        self.each(|state| state.end(&mut wakers));
+        self.wakers.append(wakers);
+    }
+
+    fn take_wakers(&mut self) -> Wakers {
+        std::mem::take(&mut self.wakers)
     }
 }
 
 impl Drop for Views {
     fn drop(&mut self) {
         self.end();
+        self.take_wakers().wake();
     }
 }

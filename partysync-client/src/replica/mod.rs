@@ -24,7 +24,7 @@ pub(crate) use loading::Loading;
 pub(crate) use pending::{Patience, PushLimits};
 
 use crate::gathered::gathered;
-use crate::query::{Asked, Rows, Shared, Views, Watching};
+use crate::query::{Asked, Rows, Shared, Views, Wakers, Watching};
 use crate::store::{RowsWrite, Write};
 use index::Index;
 use layers::{Layers, Order};
@@ -187,6 +187,11 @@ impl<A: Action> Replica<A> {
         if let Some(views) = &mut self.views {
             views.end();
         }
+    }
+
+    /// Who waits for results that have changed since the last call.
+    pub(crate) fn take_wakers(&mut self) -> Wakers {
+        self.views.as_mut().map(|views| views.take_wakers()).unwrap_or_default()
     }
 
     fn row(&self, channel: &str, key: &Key) -> Option<&Row> {

@@ -487,6 +487,7 @@ impl<S: SyncServer> World<S> {
                 }
                 Output::Answer(seq, answer) => drop(client.answers.insert(seq, answer)),
                 Output::Error(error) => client.errors.push(error),
+                Output::Wake(wakers) => wakers.wake(),
                 Output::Changed(_) | Output::Message(_) => {}
             }
         }

@@ -211,8 +211,11 @@ impl World {
                 Output::Error(error) if error.code() == Code::ClientForgotten => {
                     self.stats.forgotten += 1;
                 }
-                Output::Changed(_) | Output::Answer(..) | Output::Message(_) | Output::Error(_) => {
-                }
+                Output::Changed(_)
+                | Output::Wake(_)
+                | Output::Answer(..)
+                | Output::Message(_)
+                | Output::Error(_) => {}
             }
         }
         self.store_answers(index, false);

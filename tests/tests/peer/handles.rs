@@ -123,3 +123,52 @@ fn what_nobody_reads_is_put_together_and_nothing_of_it_is_lost() {
         drop(unread);
     });
 }
+
+/// Uses the client when it is woken.
+struct Uses {
+    client: SyncClient<NoteAction>,
+    live: partysync_client::query::Live<Row>,
+    rows: std::sync::Mutex<Vec<usize>>,
+}
+impl std::task::Wake for Uses {
+    fn wake(self: std::sync::Arc<Self>) {
+        let (rows, live) = (self.client.rows::<Row>().unwrap(), self.live.rows().unwrap());
+        assert!(live.iter().map(|found| &found.row).eq(&rows));
+        self.rows.lock().unwrap().push(rows.len());
+    }
+}
+
+#[test]
+fn whoever_is_woken_by_a_result_may_use_the_client() {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        rt().block_on(async move {
+            let (_, client, driver) = client();
+            let task = tokio::spawn(driver);
+            client.loaded().await.unwrap();
+            let live = client.query(&Row::query()).unwrap();
+            let mut changes = live.changes();
+            let rows = std::sync::Mutex::default();
+            let uses = std::sync::Arc::new(Uses { client: client.clone(), live, rows });
+            let waker = std::task::Waker::from(uses.clone());
+            let mut waits = |first: bool| {
+                let mut context = std::task::Context::from_waker(&waker);
+                assert_eq!(changes.poll_next_unpin(&mut context).is_ready(), first);
+            };
+            waits(true);
+            waits(false);
+            drop(client.send(put("a", "1")));
+            waits(true);
+            waits(false);
+            drop(client.send(put("b", "2")));
+            waits(true);
+            waits(false);
+            // The end of the client is told, too.
+            client.close();
+            task.await.unwrap();
+            tell.send(uses.rows.lock().unwrap().clone()).unwrap();
+        })
+    });
+    let rows = told.recv_timeout(Duration::from_secs(60));
+    assert_eq!(rows.expect("deadlock: it is woken under the lock"), [1, 2, 2]);
+}

@@ -1,5 +1,6 @@
 //! Live queries: as an application writes them, and random ones (see the simulation).
 
+mod listening;
 mod refused;
 mod typed;
 
