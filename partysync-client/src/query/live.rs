@@ -16,8 +16,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// So many changes wait one by one to be read; whoever is further behind is given all anew.
-const WAITING: usize = 1_000;
+/// As many changes wait one by one to be read as there are rows, and these at least and at most;
+/// whoever is further behind is given all anew, which is less then.
+const WAITING: (usize, usize) = (64, 1_000);
 
 /// A result, for all who hold it.
 #[derive(Debug)]
@@ -35,6 +36,16 @@ pub(crate) struct State {
 pub(super) enum Kept {
     Rows(View),
     Totals(TotalsView),
+}
+
+impl Kept {
+    /// How many rows there are.
+    fn len(&self) -> usize {
+        match self {
+            Self::Rows(view) => view.len(),
+            Self::Totals(_) => 0,
+        }
+    }
 }
 
 /// One who listens, and what it has not heard.
@@ -101,11 +112,10 @@ impl Drop for Listening {
 impl State {
     /// Whoever waits for it is to be woken when no lock is held.
     fn tell(&mut self, differences: Option<&[Difference<Node>]>, wakers: &mut Wakers) {
+        let most = self.result.len().clamp(WAITING.0, WAITING.1);
         for listener in self.listeners.values_mut() {
             match differences {
-                Some(more)
-                    if !listener.behind && listener.waiting.len() + more.len() <= WAITING =>
-                {
+                Some(more) if !listener.behind && listener.waiting.len() + more.len() <= most => {
                     listener.waiting.extend_from_slice(more);
                 }
                 _ => {
@@ -257,10 +267,7 @@ impl<R: Record, W: Tuple> Live<R, W> {
     /// How many rows there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        match &self.shared.state().result {
-            Kept::Rows(view) => view.len(),
-            Kept::Totals(_) => 0,
-        }
+        self.shared.state().result.len()
     }
 
     /// Whether there is none.

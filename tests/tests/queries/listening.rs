@@ -1,12 +1,12 @@
-//! Whoever listens to a result: it may ask as soon as it is woken.
+//! Whoever listens to a result: it may ask as soon as it is woken, and be slow.
 
-use super::{AnyAction, Tracker, issue, put};
+use super::{AnyAction, Tracker, comment, issue, put};
 use futures::Stream;
 use partysync::sql::{SqlType, Value};
 use partysync::{Column, Record, Result};
 use partysync_client::query::{Difference, Live, LiveChanges, LiveTotals, Total};
 use partysync_client::testing::{ClientId, World};
-use partysync_simulation::queries::app::Issue;
+use partysync_simulation::queries::app::{Comment, CommentAction, Issue, IssueAction};
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, mpsc};
@@ -144,4 +144,39 @@ fn a_type_may_ask_the_result_that_it_is_read_from() {
         ASKED.take();
         let _ = Titled { id: String::new(), title: Title(String::new(), 0) }.id;
     });
+}
+
+#[test]
+fn whoever_is_further_behind_than_there_are_rows_is_given_all_anew() {
+    let (mut world, client) = world();
+    let behind = |world: &mut World<Tracker>, rows: i64, changes: i64| {
+        (0..rows).for_each(|n| put(world, client, AnyAction::Issue(issue(n, None))));
+        let live = world.query(client, &Issue::query().with(Comment::issue, |all| all)).unwrap();
+        let mut told = live.changes();
+        assert!(poll(&mut told, Waker::noop()).is_some());
+        for n in 0..changes {
+            put(world, client, AnyAction::Comment(comment(n, 0)));
+        }
+        let told = poll(&mut told, Waker::noop()).unwrap().unwrap();
+        let all = live.rows().unwrap();
+        (0..rows).for_each(|n| {
+            put(world, client, AnyAction::Issue(IssueAction::Delete { id: format!("i{n}") }));
+        });
+        (0..changes).for_each(|n| put(world, client, delete(n)));
+        match told.as_slice() {
+            [Difference::Reset(rows)] => assert_eq!(*rows, all),
+            told => assert_eq!(told.len(), usize::try_from(changes).unwrap()),
+        }
+        told.len()
+    };
+    // A few may always wait, and as many as there are rows.
+    assert_eq!(behind(&mut world, 2, 64), 64);
+    assert_eq!(behind(&mut world, 2, 65), 1);
+    assert_eq!(behind(&mut world, 80, 80), 80);
+    assert_eq!(behind(&mut world, 80, 81), 1);
+}
+
+fn delete(n: i64) -> AnyAction {
+    let id = format!("c{n}");
+    AnyAction::Comment(CommentAction::Delete { id })
 }
