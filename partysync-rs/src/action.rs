@@ -242,12 +242,10 @@ impl<'a, R: Record> Draft<'a, R> {
     /// Puts a row in, over one with its key if there is one.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`] when a `json` field cannot be written as JSON.
+    /// [`Code::InvalidValue`] when a `json` field cannot be written as JSON, [`Code::Constraint`]
+    /// when a float is NaN, which SQLite stores as NULL, and its column takes none.
     pub fn put(&mut self, row: &R) -> Result<()> {
-        let cells = row.to_row()?;
-        let deleted = R::SCHEMA.is_deleted(&cells);
-        self.tables.set(R::SCHEMA.table, row.key(), (!deleted).then_some(cells));
-        Ok(())
+        set(R::SCHEMA, self.tables, row.key(), row.to_row()?)
     }
 
     /// Changes the row with this key; `false` when there is none.
@@ -273,8 +271,7 @@ impl<'a, R: Record> Draft<'a, R> {
         {
             *cell = Value::Integer(self.now().as_millis());
         }
-        let deleted = R::SCHEMA.is_deleted(&cells);
-        self.tables.set(R::SCHEMA.table, key, (!deleted).then_some(cells));
+        set(R::SCHEMA, self.tables, key, cells)?;
         Ok(true)
     }
 
@@ -304,19 +301,18 @@ impl Operation {
                 if tables.get(schema.table, &key).is_some() {
                     return Err(apply::key_exists(schema, &key));
                 }
-                let deleted = schema.is_deleted(&row);
-                tables.set(schema.table, key, (!deleted).then_some(row));
+                set(schema, tables, key, row)?;
             }
             Self::Update(key, cells) => {
                 let key = Key::try_from(key.clone())?;
                 let row =
                     tables.get(schema.table, &key).ok_or_else(|| apply::not_found(schema, &key))?;
-                change_row(schema, tables, key, row, cells);
+                change_row(schema, tables, key, row, cells)?;
             }
             Self::Upsert(key, cells) => {
                 let key = Key::try_from(key.clone())?;
                 match tables.get(schema.table, &key) {
-                    Some(row) => change_row(schema, tables, key, row, cells),
+                    Some(row) => change_row(schema, tables, key, row, cells)?,
                     None => Self::Insert(cells.clone()).reduce(schema, tables)?,
                 }
             }
@@ -356,7 +352,7 @@ fn change_row(
     key: Key,
     mut row: Vec<Value>,
     cells: &[(usize, Value)],
-) {
+) -> Result<()> {
     let touched = cells.iter().any(|(index, _)| *index != 0);
     let now = schema
         .role(Role::UpdatedAt)
@@ -367,8 +363,25 @@ fn change_row(
             *cell = value;
         }
     }
+    set(schema, tables, key, row)
+}
+
+/// Puts a row in as SQLite stores it: there NaN is NULL. One that is deleted goes.
+fn set(schema: &Schema, tables: &mut dyn Tables, key: Key, mut row: Vec<Value>) -> Result<()> {
+    for (column, cell) in schema.columns.iter().zip(&mut row) {
+        if !matches!(cell, Value::Real(x) if x.is_nan()) {
+            continue;
+        }
+        if !column.nullable {
+            let (column, table) = (column.name, schema.table);
+            let message = format!("`{column}` of `{table}` takes no NULL, which NaN is in SQLite");
+            return Err(Error::new(Code::Constraint, message));
+        }
+        *cell = Value::Null;
+    }
     let deleted = schema.is_deleted(&row);
     tables.set(schema.table, key, (!deleted).then_some(row));
+    Ok(())
 }
 
 #[cfg(test)]
@@ -420,5 +433,30 @@ mod tests {
         assert_eq!(draft.rows().unwrap(), [note]);
         assert!(draft.update("a", |note| note.text.push('!')).unwrap());
         assert_eq!(draft.get("a").unwrap().unwrap().text, "text!");
+    }
+
+    #[derive(Record, Clone, PartialEq, Debug)]
+    #[record(table = "measures")]
+    struct Measure {
+        #[record(key)]
+        id: String,
+        may_lack: Option<f64>,
+        has: f64,
+    }
+
+    #[test]
+    fn what_is_no_number_is_null_as_in_sqlite_or_an_error() {
+        let mut rows = Rows::default();
+        let mut draft = Draft::<Measure>::new(&mut rows);
+        let measure = |may_lack, has| Measure { id: "a".into(), may_lack, has };
+        draft.put(&measure(Some(f64::NAN), 1.0)).unwrap();
+        assert_eq!(draft.rows().unwrap(), [measure(None, 1.0)]);
+        let error = draft.put(&measure(None, f64::NAN)).unwrap_err();
+        assert_eq!(error.code(), Code::Constraint);
+        let error = draft.update("a", |measure| measure.has = f64::NAN).unwrap_err();
+        assert!(error.message().contains("`has`"), "{error}");
+        draft.update("a", |measure| measure.may_lack = Some(2.0)).unwrap();
+        draft.update("a", |measure| measure.may_lack = Some(f64::NAN)).unwrap();
+        assert_eq!(draft.rows().unwrap(), [measure(None, 1.0)]);
     }
 }

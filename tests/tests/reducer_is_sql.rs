@@ -66,6 +66,23 @@ fn action() -> impl Strategy<Value = LabAction> {
     ]
 }
 
+#[test]
+fn what_is_no_number_is_refused_by_both_where_null_is() {
+    let mut room = TestRoom::new(Plain).unwrap();
+    let now = Now { monotonic: 0, wall: Timestamp::from_millis(1_000) };
+    let mut peer = Peer::<LabAction>::new([1, 2], Timing::default(), now);
+    for ratio in [f64::NAN, 1.0, f64::NAN] {
+        let (id, level) = (ItemId("a".into()), Level::Low);
+        let put = ItemAction::Put { id, big: 1, ratio, bytes: None, level, tags: Vec::new() };
+        let action = LabAction::Items(put);
+        peer.act(action.clone(), now).unwrap();
+        assert_eq!(room.act(action).is_err(), ratio.is_nan());
+        let rows = room.rows::<Item>().unwrap();
+        assert_eq!(peer.replica().rows::<Item>().unwrap(), rows);
+        assert!(rows.iter().all(|item| item.ratio == 1.0));
+    }
+}
+
 proptest! {
     #[test]
     fn what_the_reducer_shows_is_what_the_sql_writes(

@@ -1,17 +1,15 @@
 //! Queries as an application writes them.
 
+use super::{issue, put};
 use partysync::query::plan::{Filter, Order, Plan, Scalar};
 use partysync::query::{Query, exists, exists_one};
 use partysync::sql::Value;
 use partysync::{Code, Record};
+use partysync_client::query::Live;
 use partysync_client::testing::{ClientId, World};
 use partysync_simulation::queries::app::{
     AnyAction, Comment, CommentAction, Issue, IssueAction, Tracker, User, UserAction,
 };
-
-fn put(world: &mut World<Tracker>, client: ClientId, action: impl Into<AnyAction>) {
-    world.act(client, action.into()).unwrap();
-}
 
 fn world() -> (World<Tracker>, ClientId) {
     let mut world = World::new(Tracker).unwrap();
@@ -163,4 +161,30 @@ fn what_cannot_be_asked_is_an_error() {
     assert_eq!(error.code(), Code::UnknownChannel);
     assert!(error.message().contains("others"), "{error}");
     let _ = Other { id: 0 }.id;
+}
+
+#[test]
+fn what_is_no_number_is_null_as_in_sqlite() {
+    let (mut world, client) = world();
+    let ranked = Issue::query().filter(Issue::rank.gt(f64::NEG_INFINITY));
+    let none = Issue::query().filter(Issue::rank.is_null()).count();
+    let ordered = Issue::query().order_by(Issue::rank.asc()).limit(7);
+    put(&mut world, client, AnyAction::Issue(issue(5, Some(1.0))));
+    let ranked = world.query(client, &ranked).unwrap();
+    let none = world.totals(client, &none).unwrap();
+    let ordered = world.query(client, &ordered).unwrap();
+    for delivered in [false, true] {
+        if delivered {
+            world.deliver().unwrap();
+        } else {
+            put(&mut world, client, AnyAction::Issue(issue(6, Some(f64::NAN))));
+        }
+        let ids = |live: &Live<Issue>| -> Vec<String> {
+            live.rows().unwrap().iter().map(|issue| issue.id.clone()).collect()
+        };
+        assert_eq!(ids(&ordered), ["i0", "i1", "i2", "i3", "i4", "i6", "i5"]);
+        assert_eq!(ids(&ranked), ["i5"]);
+        assert_eq!(none.count(), 6);
+        assert_eq!(ordered.rows().unwrap()[5].rank, None);
+    }
 }
