@@ -118,12 +118,12 @@ impl SyncServer for Tracker {
                                WHERE n + 1 < ?)";
                 let issues = format!(
                     "{numbers} INSERT INTO issues (id, author, title, open, rank, points) \
-                     SELECT 'i' || n, n % 7, 't' || n % 11, n % 2, n % 5 * 0.5, n % 13 FROM n"
+                     SELECT 'i' || n, n % 7, 't' || (n % 11), n % 2, n % 5 * 0.5, n % 13 FROM n"
                 );
                 room.sql().exec(&issues, &params![*count])?;
                 let comments = format!(
                     "{numbers} INSERT INTO comments (id, issue, by, note) \
-                     SELECT 'c' || n, 'i' || n % 97, n % 6, 'n' || n % 3 FROM n"
+                     SELECT 'c' || n, 'i' || (n % 97), n % 6, 'n' || (n % 3) FROM n"
                 );
                 return room.sql().exec(&comments, &params![2 * *count]);
             }
