@@ -13,6 +13,9 @@ use partysync::{Action, Key};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// So many changes are taken into results one by one, whatever there is beside them.
+const MUCH: usize = 256;
+
 /// A row as a frame leaves it; `None` for one that is gone.
 pub(super) type NewRows = BTreeMap<&'static str, BTreeMap<Key, Option<Row>>>;
 
@@ -291,9 +294,20 @@ impl<A: Action> Replica<A> {
             }
             changes.entry(channel).or_default().insert(key);
         }
-        if let Some(views) = self.views.as_mut().filter(|_| !batch.is_empty()) {
-            views.update(&batch, &self.tables);
+        let much = is_much(&batch, &self.tables);
+        match self.views.as_mut().filter(|_| !batch.is_empty()) {
+            Some(views) if much => views.reset(&gathered(batch.into_keys()), &self.tables),
+            Some(views) => views.update(&batch, &self.tables),
+            None => {}
         }
         changes
     }
+}
+
+/// Whether so much has changed, as when the first rows come while an action waits, that results are
+/// looked up anew at less cost: a row that is put in costs some four that are looked up in order.
+fn is_much(batch: &Batch, tables: &BTreeMap<&'static str, Table>) -> bool {
+    let changed: usize = batch.values().map(Vec::len).sum();
+    let rows: usize = tables.values().map(|table| table.confirmed.len()).sum();
+    changed > MUCH && changed > rows / 4
 }

@@ -176,6 +176,33 @@ fn whoever_is_further_behind_than_there_are_rows_is_given_all_anew() {
     assert_eq!(behind(&mut world, 80, 81), 1);
 }
 
+#[test]
+fn the_first_rows_are_looked_up_at_once_also_while_an_action_waits() {
+    let (mut world, other) = world();
+    put(&mut world, other, AnyAction::Issue(IssueAction::Fill { count: 500 }));
+    world.deliver().unwrap();
+    let client = world.client();
+    put(&mut world, client, AnyAction::Issue(issue(1_000, None)));
+    let few = Issue::query().filter(Issue::points.eq(1_000));
+    let live = world.query(client, &few).unwrap();
+    let pages = Issue::query().order_by(Issue::points.desc()).limit(4);
+    let page = world.query(client, &pages.with_count(Comment::issue, |all| all)).unwrap();
+    let mut told = live.changes();
+    assert!(poll(&mut told, Waker::noop()).is_some());
+    world.deliver().unwrap();
+    let told = poll(&mut told, Waker::noop()).unwrap().unwrap();
+    assert!(matches!(told.last(), Some(Difference::Reset(rows)) if rows.len() == 1), "{told:?}");
+    let rows = page.rows().unwrap();
+    let rows: Vec<_> = rows.iter().map(|row| (row.id.as_str(), row.related.0)).collect();
+    assert_eq!(rows, [("i1000", 0), ("i103", 0), ("i116", 0), ("i12", 11)]);
+    // A single row is told as it is.
+    put(&mut world, other, AnyAction::Issue(IssueAction::Delete { id: "i1000".into() }));
+    let mut told = live.changes();
+    assert!(poll(&mut told, Waker::noop()).is_some());
+    world.deliver().unwrap();
+    assert_eq!(poll(&mut told, Waker::noop()), Some(Ok(vec![Difference::Removed(0)])));
+}
+
 fn delete(n: i64) -> AnyAction {
     let id = format!("c{n}");
     AnyAction::Comment(CommentAction::Delete { id })
