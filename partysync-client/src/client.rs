@@ -392,7 +392,10 @@ impl<A: Action> SyncClient<A> {
     #[must_use]
     pub fn updates(&self) -> Updates {
         let (listener, updates) = Updates::new();
-        self.inner().listeners.push(listener);
+        let mut inner = self.inner();
+        inner.listeners.retain(Listener::is_heard);
+        inner.listeners.push(listener);
+        drop(inner);
         updates
     }
 
@@ -537,7 +540,7 @@ impl<A: Action> Inner<A> {
     }
 
     fn tell(&mut self) {
-        let mut changes = Changes::new();
+        let (mut changes, mut answered) = (Changes::new(), Vec::new());
         let mut update = Update {
             changes: Arc::default(),
             messages: Vec::new(),
@@ -549,15 +552,11 @@ impl<A: Action> Inner<A> {
                 Output::Changed(more) => merge(&mut changes, more),
                 Output::Message(message) => update.messages.push(message),
                 Output::Error(error) => update.errors.push(error),
-                Output::Answer(seq, outcome) => {
-                    let waits = self.answers.remove(&seq);
-                    let untold = match waits {
-                        Some(sender) => sender.send(outcome).err(),
-                        None => Some(outcome),
-                    };
+                Output::Answer(seq, outcome) => match self.answers.remove(&seq) {
+                    Some(sender) if !sender.is_canceled() => answered.push((sender, outcome)),
                     // What nobody waits for is told to all.
-                    update.errors.extend(untold.and_then(Result::err));
-                }
+                    _ => update.errors.extend(outcome.err()),
+                },
                 Output::Wake(wakers) => self.wakers.append(wakers),
                 output => self.outputs.push(output),
             }
@@ -583,6 +582,11 @@ impl<A: Action> Inner<A> {
         if !quiet {
             self.last_status = Some(update.status.clone());
             self.listeners.retain(|listener| listener.tell(&update));
+        }
+        // Whoever waits for an answer finds all that came with it.
+        for (sender, outcome) in answered {
+            // Who has stopped waiting need not be told.
+            let _ = sender.send(outcome);
         }
     }
 }

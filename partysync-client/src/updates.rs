@@ -50,6 +50,10 @@ impl Updates {
 }
 
 impl Listener {
+    pub(crate) fn is_heard(&self) -> bool {
+        self.waiting.strong_count() > 0
+    }
+
     /// Whether anybody listens still.
     pub(crate) fn tell(&self, update: &Update) -> bool {
         let Some(waiting) = self.waiting.upgrade() else { return false };

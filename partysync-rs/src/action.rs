@@ -281,7 +281,8 @@ impl<'a, R: Record> Draft<'a, R> {
     }
 
     /// Takes every row out that fits. Costs the whole table once; while the action has no answer, a
-    /// row that changes is judged again alone. So `fits` has to say the same of the same row.
+    /// row that changes is judged again alone. So `fits` has to say the same of the same row, and to note
+    /// nothing of what it sees.
     ///
     /// # Errors
     /// As [`rows`](Self::rows).

@@ -41,8 +41,11 @@ async fn served() -> String {
         version: 1,
         rows: vec![serde_json::json!(["1", "Note 1"])],
     };
-    let rows =
-        Snapshot { epoch: "EPOCH".to_owned(), channels: [("notes".to_owned(), channel)].into() };
+    let rows = Snapshot {
+        room: "default".to_owned(),
+        epoch: "EPOCH".to_owned(),
+        channels: [("notes".to_owned(), channel)].into(),
+    };
     let page = async move || axum::response::Html(rendered_app::document(rows.clone()).unwrap());
     let app = axum::Router::new().route("/", axum::routing::get(page));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -68,7 +68,8 @@ use rooms::Room;
 
 /// Follows a room of the server that the page came from for as long as the component lives, with a
 /// replica in the browser's storage: rows are shown before there is a connection, and what was not
-/// sent yet outlives the page. Whoever else follows it has the same client.
+/// sent yet outlives the page. Whoever else follows it, with actions of the same type, has the same
+/// client. To be called in a component: outside there is nothing that it could end with.
 #[must_use]
 pub fn use_sync<A: Action + Send>(place: &Place) -> Synced<A> {
     use_sync_from(place, None)
@@ -92,6 +93,8 @@ pub fn use_sync_from<A: Action + Send>(
         let options = Options::new(crate::store::IndexedDbStore::new(place));
         #[cfg(not(all(feature = "web", target_arch = "wasm32")))]
         let options = Options::default();
+        // Those of another room are not this one's.
+        let rows = rows.into().filter(|rows| rows.room == place.room());
         SyncClient::make(page_endpoint(place), options.initial(rows), WebTransport)
     });
     Synced::new(room)

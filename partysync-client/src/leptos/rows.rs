@@ -9,7 +9,7 @@ use ::leptos::prelude::{Update as _, *};
 use partysync::query::{Found, Node, Query, Tuple};
 use partysync::sql::Value;
 use partysync::{Action, Error, Key, Record};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What there is to show of a query.
@@ -86,6 +86,8 @@ impl<R: Send + Sync + 'static, W: Send + Sync + 'static> Row<R, W> {
 struct Taken<R: Send + Sync + 'static, W: Send + Sync + 'static> {
     keys: RwSignal<Vec<Key>>,
     unreadable: RwSignal<Option<Error>>,
+    /// The rows that do not fit their type, of those that were looked at.
+    broken: RwSignal<BTreeSet<Key>>,
     /// Any row is another now.
     changed: Trigger,
     shown: StoredValue<Shown<R, W>>,
@@ -125,6 +127,7 @@ impl<R: Record + Send + Sync, W: Tuple + Send + Sync + 'static> Rows<R, W> {
         let taken = Taken {
             keys: RwSignal::new(Vec::new()),
             unreadable: RwSignal::new(None),
+            broken: RwSignal::new(BTreeSet::new()),
             changed: Trigger::new(),
             shown: StoredValue::new(Shown { nodes: BTreeMap::new(), mounted: BTreeMap::new() }),
             pending: StoredValue::new(Box::new(move |key| asked.is_pending::<R>(key.clone()))),
@@ -133,7 +136,11 @@ impl<R: Record + Send + Sync, W: Tuple + Send + Sync + 'static> Rows<R, W> {
             client,
             Memo::new(move |_| query().plan()),
             move |client, plan| {
-                let live = client.query(&Query::<R, W>::from_plan(plan?)?)?;
+                let query = plan.and_then(Query::<R, W>::from_plan);
+                let live = query.and_then(|query| client.query(&query)).inspect_err(|_| {
+                    // What was asked before is not followed any more.
+                    taken.take(vec![Difference::Reset(Vec::new())]);
+                })?;
                 let changes = live.node_changes();
                 taken.take(vec![Difference::Reset(live.nodes())]);
                 Ok((live.tables(), changes))
@@ -144,7 +151,7 @@ impl<R: Record + Send + Sync, W: Tuple + Send + Sync + 'static> Rows<R, W> {
             },
         );
         let listing = Memo::new(move |_| match reading.get() {
-            _ if !taken.keys.read().is_empty() => Listing::Rows,
+            _ if taken.keys.try_read().is_some_and(|keys| !keys.is_empty()) => Listing::Rows,
             Loaded::Loading => Listing::Loading,
             Loaded::Ready(()) => Listing::Empty,
             Loaded::Failed(error) => Listing::Failed(error),
@@ -159,14 +166,19 @@ impl<R: Record + Send + Sync, W: Tuple + Send + Sync + 'static> Rows<R, W> {
         self.listing.get()
     }
 
-    /// The keys of the rows, in the query's order. What reads it runs again when a row comes, goes or
-    /// moves.
+    /// The keys of the rows, in the query's order, without those of which [`get`](Self::get) has
+    /// seen that they do not fit their type. What reads it runs again when a row comes, goes or moves.
     #[must_use]
     pub fn keys(&self) -> Vec<Key> {
-        self.taken.keys.get()
+        let mut keys = self.taken.keys.get();
+        let broken = self.taken.broken.read();
+        if !broken.is_empty() {
+            keys.retain(|key| !broken.contains(key));
+        }
+        keys
     }
 
-    /// How many rows there are. What reads it runs as for [`keys`](Self::keys).
+    /// How many rows there are, whether or not they fit their type. What reads it runs as for [`keys`](Self::keys).
     #[must_use]
     pub fn len(&self) -> usize {
         self.taken.keys.read().len()
@@ -206,7 +218,9 @@ impl<R: Record + Send + Sync, W: Tuple + Send + Sync + 'static> Rows<R, W> {
 
     /// The first row.
     pub(super) fn first(&self) -> Loaded<Option<Arc<Found<R, W>>>> {
-        let first = self.taken.keys.read().first().cloned();
+        let first = self.taken.keys.try_read().and_then(|keys| keys.first().cloned());
+        // One that fits its type again is read again.
+        self.taken.broken.track();
         match (first, self.reading.get()) {
             (Some(key), _) => match self.get(&key) {
                 Some(row) => Loaded::Ready(Some(row.get())),
@@ -222,7 +236,7 @@ impl<R: Record + Send + Sync, W: Tuple + Send + Sync + 'static> Rows<R, W> {
 impl<R: Record + Send + Sync, W: Tuple + Send + Sync + 'static> Taken<R, W> {
     fn mount(self, key: &Key) -> Option<Mounted<R, W>> {
         let node = self.shown.with_value(|shown| shown.nodes.get(key).cloned())?;
-        let row = self.read(&node)?;
+        let row = self.read(key, &node)?;
         let pending = self.pending.with_value(|pending| pending(key));
         let mounted = self.shown.try_update_value(|shown| {
             let new = || Mounted {
@@ -250,15 +264,26 @@ impl<R: Record + Send + Sync, W: Tuple + Send + Sync + 'static> Taken<R, W> {
     }
 
     /// A row that does not fit its type is told.
-    fn read(self, node: &Node) -> Option<Found<R, W>> {
+    fn read(self, key: &Key, node: &Node) -> Option<Found<R, W>> {
         match Found::read(node) {
             Ok(row) => Some(row),
             Err(error) => {
                 let error = error.context(format_args!("a row of `{}`", R::SCHEMA.table));
                 ::leptos::logging::error!("{error}");
                 set(self.unreadable, Some(error));
+                self.set_broken(key, true);
                 None
             }
+        }
+    }
+
+    fn set_broken(self, key: &Key, broken: bool) {
+        let put = |all: &mut BTreeSet<Key>| {
+            let another = if broken { all.insert(key.clone()) } else { all.remove(key) };
+            (another, all.is_empty())
+        };
+        if self.broken.try_maybe_update(put) == Some(true) {
+            set(self.unreadable, None);
         }
     }
 
@@ -279,9 +304,11 @@ impl<R: Record + Send + Sync, W: Tuple + Send + Sync + 'static> Taken<R, W> {
             return;
         }
         for (key, node) in nodes {
+            // Whether it fits its type now is seen when it is mounted.
+            self.set_broken(&key, false);
             let signal = |shown: &Shown<R, W>| shown.mounted.get(&key).map(|m| m.value.clone());
             if let Some(signal) = self.shown.try_with_value(signal).flatten()
-                && let Some(row) = self.read(&node)
+                && let Some(row) = self.read(&key, &node)
             {
                 signal.set(Arc::new(row));
             }

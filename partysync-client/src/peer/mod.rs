@@ -96,8 +96,8 @@ impl<A: Action> Peer<A> {
         }
     }
 
-    /// Shows these rows until newer ones are here. What does not fit this client's records is
-    /// passed over: it is fetched.
+    /// Shows these rows until newer ones are here, if nothing has been done yet. What does not fit
+    /// this client's records is passed over: it is fetched.
     pub fn begin_with(&mut self, snapshot: Snapshot) {
         let changes = self.replica.begin_with(snapshot);
         self.change(changes);

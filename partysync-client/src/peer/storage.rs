@@ -196,7 +196,9 @@ impl<A: Action> Peer<A> {
     pub(super) fn read_on(&mut self, now: Now) {
         let Some((saved, mut loading)) = self.storage.reading.take() else { return };
         // Rows that came in the meantime are newer than those that were stored.
-        let wanted = self.replica.epoch().is_none() || self.replica.has_begun_with_rows();
+        let first = !self.storage.started;
+        let wanted =
+            self.replica.epoch().is_none() || (first && self.replica.has_begun_with_rows());
         if wanted && !self.replica.read(&mut loading, self.timing.read_rows.max(1)) {
             self.storage.reading = Some((saved, loading));
             return;

@@ -53,8 +53,11 @@ impl<A: Action> Replica<A> {
 
     /// Shows rows that it was given to begin with.
     pub(crate) fn begin_with(&mut self, snapshot: Snapshot) -> Changes {
-        let Snapshot { epoch, mut channels } = snapshot;
         let mut changes = Changes::new();
+        if self.epoch.is_some() || self.pending() > 0 {
+            return changes;
+        }
+        let Snapshot { epoch, mut channels, .. } = snapshot;
         for table in self.tables.values_mut() {
             let Some(channel) = channels.remove(table.schema.table) else { continue };
             let rows = channel.rows.iter().map(|json| keyed(table.schema, json));
@@ -90,21 +93,26 @@ impl<A: Action> Replica<A> {
                 let newer = loading.channels.get(name).is_some_and(|stored| {
                     Some(&stored.epoch) == self.epoch.as_ref() && stored.version >= Some(version)
                 });
-                if !newer {
-                    loading.channels.remove(name);
-                    self.writes.extend(table.whole(self.epoch.as_deref()));
+                if newer {
+                    continue;
+                }
+                // Which of two epochs is the room's is not known yet.
+                match loading.channels.remove(name) {
+                    Some(stored) if Some(&stored.epoch) != self.epoch.as_ref() => self.held = true,
+                    _ => self.writes.extend(table.whole(self.epoch.as_deref())),
                 }
             }
         }
         for table in self.tables.values_mut() {
             let name = table.schema.table;
             let Some(stored) = loading.channels.remove(name) else { continue };
+            let had = !table.confirmed.is_empty();
             table.confirmed = loading.rows.remove(name).unwrap_or_default();
             // Rows of another epoch are shown until those of the room's are here.
             let epoch = self.epoch.get_or_insert_with(|| stored.epoch.clone());
             table.version = stored.version.filter(|_| *epoch == stored.epoch);
             table.complete = true;
-            if !table.confirmed.is_empty() {
+            if had || !table.confirmed.is_empty() {
                 changes.insert(name, Changed::All);
             }
         }

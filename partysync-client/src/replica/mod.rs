@@ -45,6 +45,8 @@ pub struct Replica<A> {
     epoch: Option<String>,
     /// Whether the rows are those that it was given to begin with: a store may have newer ones.
     given: bool,
+    /// Whether they are not stored, as the store has those of another epoch.
+    held: bool,
     tables: BTreeMap<&'static str, Table>,
     /// Pending actions in the order in which they are shown; this client's own are the last.
     queues: Vec<Queue<A>>,
@@ -107,6 +109,7 @@ impl<A: Action> Replica<A> {
         Self {
             epoch: None,
             given: false,
+            held: false,
             tables: gathered(A::CHANNELS.iter().map(table)),
             queues: vec![Queue::new(client, Whose::Own)],
             index: Index::default(),
@@ -213,6 +216,9 @@ impl<A: Action> Replica<A> {
     /// not the `reset` that follows arrives.
     pub(crate) fn set_epoch(&mut self, epoch: &str) {
         self.given = false;
+        if std::mem::take(&mut self.held) && self.epoch.as_deref() == Some(epoch) {
+            self.writes.extend(self.tables.values().filter_map(|table| table.whole(Some(epoch))));
+        }
         if self.epoch.as_deref() != Some(epoch) {
             if self.epoch.is_some() {
                 self.reset();

@@ -127,6 +127,10 @@ impl Tables for Scratch<'_> {
             Ok(false) => {}
             Err(error) => outcome = Err(error),
         });
+        if outcome.is_err() {
+            // What it does hangs on every row then.
+            self.noted.borrow_mut().scanned.insert(channel);
+        }
         outcome?;
         self.rows.extend(gone.into_iter().map(|key| ((channel, key), None)));
         Ok(())

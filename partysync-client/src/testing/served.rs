@@ -12,7 +12,8 @@ use std::time::Duration;
 
 /// A room that clients reach by a [`transport`](Self::transport): for tests of what has a
 /// [`SyncClient`](crate::SyncClient), as components do. Frames arrive when they are
-/// [delivered](Self::deliver); timers do not ring.
+/// [delivered](Self::deliver). Time stands still, at 0 ms: a connection that was lost does not come
+/// back, and nothing is given up.
 ///
 /// ```
 /// # use partysync::{Action, Record, Result, Room, SyncServer};
@@ -200,8 +201,12 @@ impl Transport for ServedTransport {
         Link { outgoing, incoming: hears }
     }
 
-    fn sleep(&self, _: Duration) -> Sleep {
-        Box::pin(std::future::pending())
+    fn sleep(&self, time: Duration) -> Sleep {
+        match time.is_zero() {
+            // There is more to do at once.
+            true => Box::pin(std::future::ready(())),
+            false => Box::pin(std::future::pending()),
+        }
     }
 
     fn now(&self) -> Now {

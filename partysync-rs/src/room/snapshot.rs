@@ -9,7 +9,8 @@ impl<S> Room<'_, S> {
     /// All rows of these channels as they are, for a client to begin with: as when a server renders
     /// a page, and its client is to show the same. They are all in memory at once.
     ///
-    /// Whoever is given it may see these rows: look who asks.
+    /// Whoever is given it may see these rows: look who asks, and see to it that no cache gives a
+    /// page that holds them to another one.
     ///
     /// ```
     /// # use partysync::{Action, Record, Result, Room, SyncServer};
@@ -64,6 +65,7 @@ impl<S> Room<'_, S> {
             let channel = Channel { schema: plan.schema.hash(), version: self.version, rows };
             found.insert((*name).to_owned(), channel);
         }
-        Ok(Snapshot { epoch: self.epoch.to_owned(), channels: found })
+        let (room, epoch) = (self.name.to_owned(), self.epoch.to_owned());
+        Ok(Snapshot { room, epoch, channels: found })
     }
 }

@@ -11,7 +11,10 @@ use std::collections::BTreeMap;
 /// [`Room::snapshot`](crate::Room::snapshot) makes one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// The room's epoch.
+    /// The room.
+    #[serde(default)]
+    pub room: String,
+    /// Its epoch.
     pub epoch: String,
     /// The channels.
     pub channels: BTreeMap<String, Channel>,
@@ -26,7 +29,7 @@ impl Snapshot {
     /// use serde_json::json;
     ///
     /// let channel = Channel { rows: vec![json!(["</script><!--"])], ..Channel::default() };
-    /// let snapshot = Snapshot { epoch: "e".into(), channels: [("a".into(), channel)].into() };
+    /// let snapshot = Snapshot { room: "r".into(), epoch: "e".into(), channels: [("a".into(), channel)].into() };
     /// let script = snapshot.to_script()?;
     /// assert!(!script.contains('<'));
     /// assert_eq!(serde_json::from_str::<Snapshot>(&script).unwrap(), snapshot);

@@ -5,6 +5,7 @@ mod page;
 use leptos::prelude::*;
 use page::{Item, ItemAction, Page};
 use partysync::query::Query;
+use partysync::query::plan::Plan;
 use partysync::wire::snapshot::Snapshot;
 use partysync::{Code, Error, Record};
 use partysync_client::leptos::{Listing, Loaded, use_sync};
@@ -162,6 +163,22 @@ async fn a_query_that_cannot_be_asked_and_a_refusal_are_errors_and_not_empty() {
         page.settle().await;
         assert!(matches!(unknown.listing(), Listing::Failed(_)));
 
+        // Also when it could be asked before.
+        sync.send(put("1", "a"));
+        let limit = RwSignal::new(None);
+        let asked = sync.query(move || match limit.get() {
+            None => Item::query(),
+            Some(after) => {
+                Query::from_plan(Plan { after: Some(after), ..Item::query().plan().unwrap() })
+                    .unwrap()
+            }
+        });
+        page.settle().await;
+        assert_eq!(asked.listing(), Listing::Rows);
+        limit.set(Some(Vec::new()));
+        page.settle().await;
+        assert!(matches!(asked.listing(), Listing::Failed(_)) && asked.keys().is_empty());
+
         page.refuse(true);
         let refused = page.sync();
         let items = refused.query(Item::query);
@@ -252,7 +269,18 @@ async fn a_row_that_does_not_fit_its_type_is_told_and_others_are_shown() {
         assert_eq!(rows.unreadable().get(), None);
         assert!(rows.get(&"2".into()).is_none());
         assert_eq!(rows.unreadable().get().unwrap().code(), Code::InvalidValue);
+        assert_eq!(rows.keys(), ["1".into(), "3".into()]);
         let row = sync.row::<page::OlderItem>(|| "2".into());
+        assert!(matches!(row.get(), Loaded::Failed(_)));
+        // It fits again, and another one does not any more.
+        page.act(ItemAction::Level { id: "2".into(), level: "low".into() });
+        page.settle().await;
+        assert_eq!(rows.keys().len(), 3);
+        assert!(rows.get(&"2".into()).is_some() && rows.unreadable().get().is_none());
+        assert!(matches!(row.get(), Loaded::Ready(Some(_))));
+        page.act(ItemAction::Level { id: "2".into(), level: "high".into() });
+        page.settle().await;
+        assert_eq!(rows.keys(), ["1".into(), "3".into()]);
         assert!(matches!(row.get(), Loaded::Failed(_)));
     })
     .await;
@@ -275,6 +303,22 @@ async fn a_page_that_begins_with_rows_shows_them_at_once_and_goes_on_from_there(
         assert_eq!((items.len(), count.get()), (1, Loaded::Ready(1)));
         page.settle().await;
         assert_eq!((items.len(), count.get()), (2, Loaded::Ready(2)));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn whoever_has_an_answer_finds_what_came_with_it() {
+    Page::test(async |page| {
+        let sync = page.sync();
+        page.settle().await;
+        let (seen, see) = log();
+        leptos::task::spawn_local(async move {
+            sync.send(put("1", "a")).await.unwrap();
+            see((sync.status().get_untracked().pending, sync.client().is_pending::<Item>("1")));
+        });
+        page.settle().await;
+        assert_eq!(take(&seen), [(0, false)]);
     })
     .await;
 }

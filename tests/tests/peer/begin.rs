@@ -6,7 +6,8 @@ use serde_json::json;
 
 fn rows(version: u64, text: &str) -> Snapshot {
     let channel = Channel { schema: Row::SCHEMA.hash(), version, rows: vec![json!(["a", text])] };
-    Snapshot { epoch: "e".into(), channels: [("notes".to_owned(), channel)].into() }
+    let channels = [("notes".to_owned(), channel)].into();
+    Snapshot { room: String::new(), epoch: "e".into(), channels }
 }
 
 fn begun(snapshot: Snapshot) -> Peer<NoteAction> {
@@ -64,7 +65,7 @@ fn of_two_copies_the_newer_is_shown() {
         (stored("e", 6), "a=given", vec![(None, 7, 1)]),
         (stored("e", 7), "a=stored", vec![]),
         (stored("e", 9), "a=stored", vec![]),
-        (stored("another", 9), "a=given", vec![(None, 7, 1)]),
+        (stored("another", 9), "a=given", vec![]),
     ] {
         let mut p = begun(rows(7, "given"));
         p.handle(Input::Opened(Ok(saved)), now(1));
@@ -100,4 +101,52 @@ fn a_store_that_cannot_be_opened_takes_nothing_away() {
     assert!(outs(&mut p).iter().any(|output| matches!(output, Output::OpenStore(_))));
     p.handle(Input::Opened(Ok(Saved::default())), now(3));
     assert!(kept(&mut p).contains(&(None, 7, 1)));
+}
+
+#[test]
+fn rows_that_the_store_knows_to_be_gone_are_gone_from_results_too() {
+    let mut p = begun(rows(7, "given"));
+    let live = p.query(&Row::query()).unwrap();
+    let count = p.totals(&Row::query().count()).unwrap();
+    assert_eq!((live.len(), count.count()), (1, 1));
+    let mut saved = stored("e", 9);
+    saved.channels.get_mut("notes").unwrap().rows.clear();
+    p.handle(Input::Opened(Ok(saved)), now(1));
+    assert_eq!((live.len(), count.count()), (0, 0));
+    assert!(outs(&mut p).iter().any(|output| matches!(output, Output::Changed(_))));
+}
+
+#[test]
+fn which_of_two_epochs_is_the_rooms_is_seen_before_one_is_stored() {
+    let welcome = |epoch: &str| {
+        format!(r#"{{"type":"welcome","epoch":"{epoch}","version":7,"connection":"c","now":0}}"#)
+    };
+    for (epoch, writes) in [("e", vec![(None, 7, 1)]), ("another", vec![])] {
+        let mut p = begun(rows(7, "given"));
+        p.handle(Input::Opened(Ok(stored("another", 9))), now(1));
+        assert_eq!(texts(&p), ["a=given"]);
+        assert_eq!(kept(&mut p), []);
+        p.handle(Input::Connected, now(2));
+        p.handle(Input::Frame(&welcome(epoch)), now(3));
+        assert_eq!(p.replica().epoch(), Some(epoch));
+        assert_eq!(kept(&mut p), writes);
+    }
+}
+
+#[test]
+fn a_store_that_opens_late_does_not_change_what_was_said_to_the_server() {
+    let mut p = begun(rows(7, "given"));
+    p.handle(Input::Opened(Err(partysync::Error::new(partysync::Code::Store, "no"))), now(1));
+    p.handle(Input::Connected, now(2));
+    p.handle(Input::Time, now(p.timeout().unwrap()));
+    p.handle(Input::Opened(Ok(stored("e", 9))), now(3));
+    assert_eq!((p.replica().version("notes"), texts(&p)), (Some(7), vec!["a=given".to_owned()]));
+}
+
+#[test]
+fn what_is_given_late_is_passed_over() {
+    let mut p = begun(Snapshot::default());
+    p.act(put("b", "mine"), now(1)).unwrap();
+    p.begin_with(rows(7, "given"));
+    assert_eq!(texts(&p), ["b=mine"]);
 }

@@ -250,7 +250,10 @@ impl Many {
                 let update = self.update(n);
                 self.act("send", update);
                 self.answer("answer");
-                self.foreign("foreign", if n.is_multiple_of(2) { self.newest(n) } else { self.some(n) });
+                self.foreign(
+                    "foreign",
+                    if n.is_multiple_of(2) { self.newest(n) } else { self.some(n) },
+                );
             }
             // A row that an action has changed which has no answer.
             "conflict" => {
