@@ -65,10 +65,10 @@ async function profile(room, user) {
 const phase = (page, name) => page.waitForSelector(`.pill[data-phase="${name}"]`);
 async function add(page, text) {
   await page.bringToFront();
-  await page.type("form input", text);
+  await page.type(".new-todo input", text);
   await page.keyboard.press("Enter");
 }
-const texts = (page) => page.$$eval(".todos .text", (all) => all.map((one) => one.textContent));
+const texts = (page) => page.$$eval(".todos .text", (all) => all.map((one) => one.textContent).reverse());
 const shows = (page, wanted) => until(`it shows ${wanted}`, async () => (await texts(page)).join() === wanted.join());
 const unsaved = (page) => page.$eval(".pill", (pill) => Number(/(\d+) not saved/.exec(pill.textContent)?.[1] ?? 0));
 const counts = (page, count) => until(`${count} are not saved`, async () => (await unsaved(page)) === count);

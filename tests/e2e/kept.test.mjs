@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { Client, Server, until } from "./harness.mjs";
-import { database, item, launch, openPage, phase, texts } from "./page.mjs";
+import { allTexts, database, item, launch, openPage, phase, scrollUntil } from "./page.mjs";
 
 let server, browser;
 before(async () => {
@@ -65,6 +65,8 @@ const keeps = (page, room, what, wanted) =>
     const found = await kept(page, room);
     return Object.entries(wanted).every(([name, test]) => test(found[name]));
   });
+/** This todo is there: the list is scrolled to it. */
+const reach = (page, text) => scrollUntil(page, text, async () => (await item(page, text).count()) === 1);
 const is = (wanted) => (found) => found === wanted;
 const some = (found) => found > 0;
 
@@ -81,7 +83,7 @@ test("many rows are kept in pages, and what changes over them", async () => {
     ["delete", { id: id(8) }],
     ["create", { id: id(1_500), text: "New", completed: 0 }],
   ]);
-  await item(page, "New").waitFor();
+  await reach(page, "New");
   await keeps(page, "paged", "three rows over them", { pages: some, single: is(3), gone: is(1) });
   await other.act([
     ["create", { id: id(8), text: "Again", completed: 0 }],
@@ -89,7 +91,7 @@ test("many rows are kept in pages, and what changes over them", async () => {
     // No text comes before it, and all numbers.
     ["create", { id: "", text: "Nameless", completed: 0 }],
   ]);
-  await item(page, "Nameless").waitFor();
+  await reach(page, "Nameless");
   await keeps(page, "paged", "five rows over them", { single: is(5), gone: is(1) });
   await other.close();
   await page.evaluate(() => navigator.serviceWorker.ready);
@@ -97,8 +99,8 @@ test("many rows are kept in pages, and what changes over them", async () => {
 
   await server.down("SIGKILL");
   const offline = await openPage(context, server, "paged");
-  await item(offline, "Nameless").waitFor();
-  const shown = new Set(await texts(offline));
+  await reach(offline, "Nameless");
+  const shown = new Set(await allTexts(offline));
   const wanted = new Set(creates(0, 1_500).map(([, { text }]) => text));
   for (const text of ["Todo 7", "Todo 8", "Todo 9"]) wanted.delete(text);
   for (const text of ["Changed", "Again", "New", "Nameless"]) wanted.add(text);
@@ -122,13 +124,13 @@ test("many single rows are made into pages when they are opened, by one of two t
   await keeps(tabs[0], "loose", "pages of them", { pages: some, single: is(0) });
   await other.act([["delete", { id: id(0) }], ["update", { id: id(1), text: "Changed" }]]);
   await other.close();
-  await item(tabs[1], "Changed").waitFor();
+  await reach(tabs[1], "Changed");
   await keeps(tabs[1], "loose", "changes over them", { pages: some, single: is(2), gone: is(1) });
-  for (const tab of tabs) assert.deepEqual([tab.problems, (await texts(tab)).length], [[], 1_199]);
+  for (const tab of tabs) assert.deepEqual([tab.problems, (await allTexts(tab)).length], [[], 1_199]);
   for (const tab of tabs) await tab.close();
 
   const again = await openPage(context, server, "loose");
-  await item(again, "Changed").waitFor();
-  assert.equal((await texts(again)).length, 1_199);
+  await reach(again, "Changed");
+  assert.equal((await allTexts(again)).length, 1_199);
   await context.close();
 });

@@ -105,7 +105,7 @@ test("a tab that is killed at any moment comes back with what it had at one mome
     // As fast as the page can, until it is killed in the midst of it.
     page
       .evaluate(async (first) => {
-        const [input, form] = [document.querySelector("form input"), document.querySelector("form")];
+        const [input, form] = [document.querySelector(".new-todo input"), document.querySelector(".new-todo")];
         for (let n = first; ; n += 1) {
           input.value = `Todo ${String(n).padStart(5, "0")}`;
           input.dispatchEvent(new Event("input", { bubbles: true }));
@@ -324,7 +324,7 @@ test("rows that cannot be read are fetched anew, and actions that cannot be read
   const next = await openPage(context, server, "corrupt");
   await phase(next, "live");
   await shows(next, ["Kept"]);
-  await next.getByRole("alert").getByText("given up").waitFor();
+  await next.locator(".toasts").getByText("given up").waitFor();
   await add(next, "New");
   await until("nothing is pending", async () => (await pending(next)) === 0);
   assert.deepEqual((await onServer("New")).map((row) => row.text), ["Kept", "New"]);

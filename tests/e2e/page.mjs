@@ -82,7 +82,22 @@ export const unsaved = (page, count) =>
 export const warning = (page) => page.locator(".warning");
 
 export const phase = (page, name) => page.locator(`.pill[data-phase="${name}"]`).waitFor();
-export const texts = (page) => page.locator(".todos .text").allTextContents();
+/** The todos that are mounted, oldest first: the page shows the newest on top. */
+export const texts = async (page) => (await page.locator(".todos .text").allTextContents()).reverse();
+/** Scrolls to the end until this holds: each time more of the list is mounted. */
+export const scrollUntil = (page, what, condition) =>
+  until(what, async () => {
+    if (await condition()) return true;
+    await page.evaluate(() => window.scrollTo(0, document.body.scrollHeight));
+    return false;
+  });
+/** All todos of a list, however long it is, oldest first. */
+export async function allTexts(page) {
+  await scrollUntil(page, "the end of the list", async () => (await page.locator(".more").count()) === 0);
+  return texts(page);
+}
+/** A text that the server refuses. */
+export const tooLong = "x".repeat(501);
 export const item = (page, text) => page.locator(".todos li", { hasText: text });
 export const shows = (page, wanted) =>
   until(`the window shows ${wanted}`, async () => (await texts(page)).join() === wanted.join());

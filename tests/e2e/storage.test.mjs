@@ -5,8 +5,8 @@ import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
 import { Server, until } from "./harness.mjs";
 import {
-  add, database, launch, nothingPending, offline as serverGone, onServer, openPage, pending, phase, profile, shows, storedAll, texts, unsaved,
-  warning,
+  add, database, launch, nothingPending, offline as serverGone, onServer, openPage, pending, phase, profile, shows, storedAll, texts, tooLong,
+  unsaved, warning,
 } from "./page.mjs";
 
 let server, browser;
@@ -166,7 +166,8 @@ test("two users of a browser see nothing of each other, and send nothing of each
   const again = await openPage(context, server, "users", "ada");
   await phase(again, "live");
   await nothingPending(again);
-  await shows(bob, ["Bob's", "Only Ada's"]);
+  // They are in the order in which they were made.
+  await shows(bob, ["Only Ada's", "Bob's"]);
   assert.equal((await onServer(server, "Only Ada's"))[0].version, 2);
   await context.close();
 });
@@ -177,14 +178,14 @@ test("what is done offline in one tab is shown in another, and goes away there w
   await phase(b, "live");
   await offline(a, b);
   await add(a, "Shown");
-  await add(a, "  ");
-  await shows(b, ["Shown", ""]);
+  await add(a, tooLong);
+  await shows(b, ["Shown", tooLong]);
   assert.equal(await pending(b), 2);
   // It is the other one's to send.
   assert.doesNotMatch(await b.locator(".pill").textContent(), /not saved/);
   // A tab that is opened meanwhile shows it, too.
   const c = await openPage(context, server, "shown");
-  await shows(c, ["Shown", ""]);
+  await shows(c, ["Shown", tooLong]);
   await server.up();
   for (const page of [a, b, c]) {
     await phase(page, "live");
@@ -201,7 +202,7 @@ test("what is done offline in one tab is shown in another, and goes away there w
 test("several rejections in one answer are each told", async () => {
   const { context, page } = await profile(browser, server, "several");
   await offline(page);
-  for (let n = 0; n < 3; n += 1) await add(page, " ");
+  for (let n = 0; n < 3; n += 1) await add(page, tooLong);
   await storedAll(page, "several", 3);
   await page.close();
   const next = await openPage(context, server, "several");

@@ -1,0 +1,406 @@
+// The todo app as an app: long lists, its states, the keyboard, undo, several lists, and what it does
+// without a network. Times are measured by `cargo xtask bench client`; here is what they come from.
+
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { after, before, beforeEach, test } from "node:test";
+import { Client, Server, until } from "./harness.mjs";
+import { add, allTexts, item, launch, nothingPending, offline, openPage, phase, profile, shows, texts } from "./page.mjs";
+
+const axe = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
+
+let server, browser;
+before(async () => {
+  server = await Server.start("fixtures/todo-sync");
+  browser = await launch();
+});
+// A test that failed may have left it down.
+beforeEach(() => server.child ?? server.up());
+after(async () => {
+  await browser?.close();
+  await server?.stop();
+});
+
+/** A window of its own on a room. */
+async function open(room, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 800, height: 640 }, ...options });
+  const page = await openPage(context, server, room);
+  await phase(page, "live");
+  return page;
+}
+
+/** Somebody else puts so many todos into a list, of which each tenth is done. */
+async function fill(room, count) {
+  const client = await Client.join(`${server.ws}/parties/todos/${room}`);
+  for (let from = 0; from < count; from += 200) {
+    const actions = Array.from({ length: Math.min(200, count - from) }, (_, n) => {
+      const id = `000000000000-${String(from + n).padStart(5, "0")}`;
+      const payload = { id, text: `Todo ${from + n}`, completed: (from + n) % 10 === 0 };
+      return { seq: ++client.seq, channel: "todos", action: { type: "create", payload } };
+    });
+    client.send({ type: "push", actions });
+    await client.next("an answer", (f) => f.acks?.some((ack) => ack.seq === client.seq && !ack.code));
+  }
+  await client.close();
+}
+
+/** Notes what changes in the page's document from now on; gives what tells of it. */
+async function watch(page) {
+  await page.evaluate(() => {
+    window.mutations = [];
+    window.items = new Set(document.querySelectorAll(".todos li"));
+    const observer = new MutationObserver((records) => window.mutations.push(...records));
+    observer.observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true });
+  });
+  return () =>
+    page.evaluate(() => {
+      const of = ({ target }) => (target.nodeType === Node.ELEMENT_NODE ? target : target.parentElement);
+      const texts = window.mutations.map((record) => of(record)?.closest("li")?.querySelector(".text")?.textContent);
+      return {
+        count: window.mutations.length,
+        items: [...new Set(texts.filter(Boolean))],
+        gone: [...window.items].filter((item) => !item.isConnected).length,
+        come: [...document.querySelectorAll(".todos li")].filter((item) => !window.items.has(item)).length,
+      };
+    });
+}
+
+const mounted = (page) => page.locator(".todos li").count();
+const focused = (page) => page.evaluate(() => document.activeElement.ariaLabel ?? document.activeElement.textContent);
+const focusIs = (page, wanted) => until(`the focus is on ${wanted}`, async () => (await focused(page)) === wanted);
+const state = (page, name) => page.locator(`.empty[data-state="${name}"]`);
+
+/** What toggling a todo and typing change in a page, with this many todos in its list. */
+async function work(room, count) {
+  await fill(room, count);
+  const page = await open(room);
+  await until("the first are there", async () => (await mounted(page)) >= 100);
+  const session = await page.context().newCDPSession(page);
+  await session.send("Emulation.setCPUThrottlingRate", { rate: 4 });
+  const [name, number] = [`Todo ${count - 2}`, (count * 9) / 10];
+  assert.equal(await page.locator(".count").textContent(), `${number} left`);
+
+  let changes = await watch(page);
+  await page.getByRole("checkbox", { name, exact: true }).click();
+  await page.locator("li.done:not(.pending)", { hasText: name }).waitFor();
+  await page.locator(".count", { hasText: `${number - 1} left` }).waitFor();
+  await phase(page, "live");
+  const toggled = await changes();
+
+  changes = await watch(page);
+  await page.getByLabel("What needs to be done?").pressSequentially("Something");
+  const typed = await changes();
+  assert.equal(await page.getByLabel("What needs to be done?").inputValue(), "Something");
+  assert.deepEqual(page.problems, []);
+  return { page, name, toggled, typed };
+}
+
+test("in a list of 10,000 as many are mounted as are looked at, and a toggle changes as little as in a short one", async () => {
+  const short = await work("short", 200);
+  const long = await work("long", 10_000);
+  for (const { page, name, toggled, typed } of [short, long]) {
+    assert.ok((await mounted(page)) <= 200, `${await mounted(page)} are mounted`);
+    assert.deepEqual([toggled.items, toggled.gone, toggled.come], [[name], 0, 0]);
+    assert.deepEqual([typed.items, typed.gone, typed.come], [[], 0, 0]);
+  }
+  assert.ok(long.toggled.count <= short.toggled.count + 2, `${long.toggled.count} changes, ${short.toggled.count} in a short list`);
+  assert.ok(long.toggled.count <= 20, `${long.toggled.count} changes`);
+  assert.equal(long.typed.count, 0);
+
+  // What was scrolled to stays, and the same nodes show it.
+  const { page } = long;
+  const session = await page.context().newCDPSession(page);
+  await session.send("Emulation.setCPUThrottlingRate", { rate: 1 });
+  let before = await mounted(page);
+  for (let n = 0; n < 5; n += 1) {
+    const changes = await watch(page);
+    await page.locator(".todos li").last().scrollIntoViewIfNeeded();
+    await until("more are mounted", async () => (await mounted(page)) > before);
+    assert.equal((await changes()).gone, 0);
+    before = await mounted(page);
+  }
+  assert.ok(before >= 600 && before <= 1_000, `${before} are mounted`);
+  const last = `Todo ${10_000 - 550}`;
+  await item(page, last).getByRole("checkbox").click();
+  await until("the counts are right", async () => /^\d+ left$/.test(await page.locator(".count").textContent()));
+  assert.equal(await mounted(page), before);
+  // A new one is on top.
+  await page.getByLabel("What needs to be done?").press("Enter");
+  await until("it is the first", async () => (await page.locator(".todos .text").first().textContent()) === "Something");
+  // Of others there are fewer, and all of them.
+  await page.getByRole("button", { name: "Done", exact: true }).click();
+  await until("only those that are done are shown", async () => (await page.locator(".todos li:not(.done)").count()) === 0);
+  const done = await allTexts(page);
+  assert.equal(done[0], "Todo 0");
+  assert.ok(Math.abs(done.length - 1_000) <= 2, `${done.length} are done`);
+  assert.deepEqual([short.page.problems, page.problems], [[], []]);
+});
+
+test("on its way, nothing, nothing here and an error are told apart, also without a network", async () => {
+  const { context, page } = await profile(browser, server, "states");
+  await state(page, "empty").getByText("Nothing to do yet.").waitFor();
+  await page.getByRole("button", { name: "Done", exact: true }).click();
+  await state(page, "none").getByText("Nothing here.").waitFor();
+  await offline(server, page);
+  // What is known is known without a network, too.
+  const known = await openPage(context, server, "states");
+  await state(known, "empty").waitFor();
+  const unknown = await openPage(context, server, "never opened");
+  await state(unknown, "unknown").getByText("You are offline").waitFor();
+  assert.equal(await unknown.getByText("Nothing").count(), 0);
+  assert.equal(await unknown.locator(".count").textContent(), "");
+  await add(unknown, "Made all the same");
+  await shows(unknown, ["Made all the same"]);
+  assert.equal(await unknown.locator(".empty").count(), 0);
+  await server.up();
+  await unknown.evaluate(() => window.dispatchEvent(new Event("online")));
+  await phase(unknown, "live");
+  await nothingPending(unknown);
+  assert.equal(await unknown.locator(".count").textContent(), "1 left");
+  await context.close();
+
+  // A server that answers nothing yet.
+  const waiting = await browser.newContext();
+  const slow = await waiting.newPage();
+  await slow.routeWebSocket(/parties/, () => {});
+  await slow.goto(`${server.url}/#slow`);
+  await state(slow, "loading").getByText("Loading…").waitFor();
+  assert.equal(await slow.getByText("Nothing").count(), 0);
+  await waiting.close();
+
+  // One that refuses.
+  const refusing = await browser.newContext();
+  const refused = await refusing.newPage();
+  await refused.routeWebSocket(/parties/, (ws) => ws.close({ code: 4403, reason: "not yours" }));
+  await refused.goto(`${server.url}/#refused`);
+  await state(refused, "failed").getByText("not yours").waitFor();
+  await refusing.close();
+});
+
+test("that something is being saved is not seen before it takes a while", async () => {
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  let held = null;
+  await page.routeWebSocket(/parties/, (ws) => {
+    const up = ws.connectToServer();
+    up.onMessage((message) => (held ? held.push(() => ws.send(message)) : ws.send(message)));
+  });
+  await page.goto(`${server.url}/#calm`);
+  await phase(page, "live");
+  held = [];
+  await add(page, "Slow");
+  await phase(page, "saving");
+  const look = () =>
+    page.evaluate(() => {
+      const [word, mark] = [document.querySelector(".pill span"), document.querySelector("li.pending .text")];
+      const delays = [[word], [mark, "::after"]].map(([e, part]) => getComputedStyle(e, part));
+      return delays.map(({ animationDelay, visibility }) => `${animationDelay} ${visibility}`);
+    });
+  const wanted = ["0.6s visible", "0.6s visible"].join();
+  await until("it is seen after a while", async () => (await look()).join() === wanted);
+  assert.equal(await page.locator(".pill").textContent(), "Saving");
+  const opacity = await page.locator("li.pending .text").evaluate((e) => getComputedStyle(e).opacity);
+  assert.equal(opacity, "1");
+  held.splice(0).forEach((send) => send());
+  held = null;
+  await phase(page, "live");
+  await nothingPending(page);
+  await context.close();
+});
+
+test("the focus is never lost: not after an edit, nor after a deletion", async () => {
+  const page = await open("focus");
+  for (const text of ["Three", "Two", "One"]) await add(page, text);
+  await shows(page, ["Three", "Two", "One"]);
+  for (const key of ["Enter", "Escape"]) {
+    await page.getByRole("button", { name: "Two", exact: true }).focus();
+    await page.keyboard.press("Enter");
+    await focusIs(page, "Text");
+    await page.keyboard.press(key);
+    await focusIs(page, "Two");
+  }
+  await page.getByRole("button", { name: "Delete Two" }).focus();
+  await page.keyboard.press("Enter");
+  await focusIs(page, "Three");
+  await page.keyboard.press("Tab");
+  await focusIs(page, "Delete Three");
+  await page.keyboard.press("Enter");
+  await focusIs(page, "One");
+  // An edit that leaves nothing deletes.
+  await page.keyboard.press("Enter");
+  await page.getByLabel("Text", { exact: true }).fill("  ");
+  await page.keyboard.press("Enter");
+  await focusIs(page, "What needs to be done?");
+  await shows(page, []);
+  // Without a text there is nothing to add.
+  await page.keyboard.press("Enter");
+  await page.getByRole("button", { name: "Add" }).click();
+  assert.equal(await page.locator(".toasts p[data-kind=error]").count(), 0);
+  await state(page, "empty").waitFor();
+  assert.deepEqual(page.problems, []);
+});
+
+test("a screen reader hears that the network is gone and back, and errors, and nothing of what is saved", async () => {
+  const page = await open("heard");
+  await page.evaluate(() => {
+    window.heard = [];
+    for (const region of document.querySelectorAll("[role=status], [role=alert], [aria-live]")) {
+      const note = () => window.heard.push(region.textContent);
+      new MutationObserver(note).observe(region, { subtree: true, childList: true, characterData: true });
+    }
+  });
+  await add(page, "Quiet");
+  await item(page, "Quiet").getByRole("checkbox", { name: "Quiet", exact: true }).check();
+  await nothingPending(page);
+  await phase(page, "live");
+  await offline(server, page);
+  await add(page, "Quiet, too");
+  await server.up();
+  await phase(page, "live");
+  await nothingPending(page);
+  const heard = () => page.evaluate(() => window.heard.filter((text, n, all) => text !== all[n - 1]));
+  assert.deepEqual(await heard(), ["Offline", "Back online"]);
+});
+
+test("what is deleted can be taken back, and is where it was", async () => {
+  const [a, b] = [await open("undo"), await open("undo")];
+  for (const text of ["One", "Milk", "Three"]) await add(a, text);
+  await item(a, "Milk").getByRole("checkbox").check();
+  await shows(b, ["One", "Milk", "Three"]);
+  const rows = () => server.sqlite("todos", "SELECT id, text, completed FROM todos WHERE deleted_at IS NULL ORDER BY id");
+  const before = await until("SQLite has them", () => rows().find((room) => room.some((row) => row.text === "Milk" && row.completed)));
+
+  await item(a, "Milk").hover();
+  await a.getByRole("button", { name: "Delete Milk" }).click();
+  await shows(b, ["One", "Three"]);
+  const toast = a.locator(".toasts p");
+  assert.match(await toast.textContent(), /^Deleted “Milk”\.\s*Undo/);
+  await toast.getByRole("button", { name: "Undo" }).click();
+  for (const page of [a, b]) await shows(page, ["One", "Milk", "Three"]);
+  await b.locator("li.done", { hasText: "Milk" }).waitFor();
+  assert.equal(await toast.count(), 0);
+  assert.deepEqual(rows().find((room) => room.some((row) => row.text === "Milk")), before);
+
+  // All that were done, by keys.
+  await item(a, "One").getByRole("checkbox").check();
+  await a.getByRole("button", { name: "Clear done" }).click();
+  await shows(b, ["Three"]);
+  await toast.getByText("Deleted 2 todos.").waitFor();
+  await a.keyboard.press("Control+z");
+  for (const page of [a, b]) await shows(page, ["One", "Milk", "Three"]);
+  // In a field with a text it is the browser's.
+  await a.getByRole("button", { name: "Delete Three" }).click();
+  await a.getByLabel("What needs to be done?").fill("typing");
+  await a.keyboard.press("Control+z");
+  await shows(b, ["One", "Milk"]);
+  await a.getByLabel("What needs to be done?").fill("");
+  await a.keyboard.press("Meta+z");
+  await shows(b, ["One", "Milk", "Three"]);
+  for (const page of [a, b]) await nothingPending(page);
+  assert.deepEqual([...a.problems, ...b.problems], []);
+});
+
+test("a toast stays while it is read, and can be closed", async () => {
+  const context = await browser.newContext();
+  // A toast's time is over when the test says so.
+  await context.addInitScript(() => {
+    const { setTimeout, clearTimeout } = window;
+    const timers = new Map();
+    window.setTimeout = (ring, ms, ...values) => {
+      if (ms !== 8_000) return setTimeout(ring, ms, ...values);
+      timers.set(-timers.size - 1, ring);
+      return -timers.size;
+    };
+    window.clearTimeout = (timer) => timers.delete(timer) || clearTimeout(timer);
+    window.ring = () => [...timers.values()].map((ring) => ring()).length;
+  });
+  const page = await openPage(context, server, "toasts");
+  await phase(page, "live");
+  for (const text of ["One", "Two", "Three"]) await add(page, text);
+  await nothingPending(page);
+  const toasts = page.locator(".toasts p");
+  const remove = async (text) => {
+    await page.getByRole("button", { name: `Delete ${text}` }).click();
+    await toasts.getByText(text).waitFor();
+  };
+  await remove("One");
+  const ring = (count) => until(`${count} timers ring`, async () => (await page.evaluate(() => window.ring())) === count);
+  await toasts.hover();
+  await ring(0);
+  await toasts.getByRole("button", { name: "Undo" }).focus();
+  await page.mouse.move(0, 0);
+  await ring(0);
+  assert.equal(await toasts.count(), 1);
+  await page.getByLabel("What needs to be done?").focus();
+  await ring(1);
+  await until("it is gone", async () => (await toasts.count()) === 0);
+  await remove("Two");
+  await toasts.getByRole("button", { name: "Dismiss" }).press("Enter");
+  await until("it is closed", async () => (await toasts.count()) === 0);
+  await focusIs(page, "What needs to be done?");
+  await context.close();
+});
+
+test("there are several lists: the address names one, and the page has those that were seen", async () => {
+  const page = await open("Einkauf%20heute");
+  await page.getByRole("heading", { name: "Einkauf heute" }).waitFor();
+  assert.equal(await page.title(), "Einkauf heute");
+  await add(page, "Brot");
+  await nothingPending(page);
+  // Whoever comes by the name itself comes to the same list.
+  const same = await openPage(await browser.newContext(), server, "Einkauf heute");
+  await shows(same, ["Brot"]);
+
+  await page.locator("summary").click();
+  await page.getByLabel("Name of the new list").fill("Büro/100 %");
+  await page.getByRole("button", { name: "New list" }).click();
+  await page.getByRole("heading", { name: "Büro/100 %" }).waitFor();
+  await shows(page, []);
+  await add(page, "Papier");
+  await nothingPending(page);
+  await page.locator("summary").click();
+  await page.getByRole("navigation", { name: "Lists" }).getByRole("link", { name: "Einkauf heute" }).click();
+  await shows(page, ["Brot"]);
+  await page.goBack();
+  await shows(page, ["Papier"]);
+  await page.locator("summary").click();
+  assert.deepEqual(await page.locator(".panel a").allTextContents(), ["Büro/100 %", "Einkauf heute"]);
+  await page.keyboard.press("Escape");
+  await until("it is closed", async () => (await page.locator(".lists[open]").count()) === 0);
+  assert.equal(await focused(page), "Lists");
+  assert.deepEqual([...page.problems, ...same.problems], []);
+});
+
+for (const colorScheme of ["light", "dark"]) {
+  test(`axe finds nothing wrong with it, ${colorScheme}`, async () => {
+    const page = await open(`axe-${colorScheme}`, { colorScheme, reducedMotion: "reduce" });
+    const check = async (what) => {
+      const violations = await page.evaluate(async () => (await window.axe.run()).violations);
+      assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), [], what);
+    };
+    await page.addScriptTag({ path: axe });
+    await state(page, "empty").waitFor();
+    await check("empty");
+    for (const text of ["One", "Two", "Three"]) await add(page, text);
+    await item(page, "Two").getByRole("checkbox").check();
+    await nothingPending(page);
+    await check("with todos");
+    await item(page, "One").locator(".text").click();
+    await page.getByLabel("Text", { exact: true }).waitFor();
+    await check("editing");
+    await page.keyboard.press("Escape");
+    await page.getByRole("button", { name: "Delete Three" }).click();
+    await page.locator(".toasts p").waitFor();
+    await check("with a toast");
+    await page.locator("summary").click();
+    await check("with the lists");
+    await page.setViewportSize({ width: 320, height: 568 });
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 320);
+    await page.keyboard.press("Escape");
+    await offline(server, page);
+    await add(page, "Offline");
+    await check("offline, on a small phone");
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 320);
+    await page.context().close();
+  });
+}
