@@ -6,6 +6,7 @@ use crate::tools::{Tools, npm_packages, set_up};
 use crate::{root, target};
 use anyhow::{Context, Result, bail, ensure};
 use flate2::{Compression, write::GzEncoder};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -177,7 +178,27 @@ fn web(folder: &Path, package: &str, tools: &Tools) -> Result<()> {
         let path = entry?.path();
         std::fs::copy(&path, dist.join(path.file_name().context("a file has a name")?))?;
     }
+    name_build(&dist)?;
     report("web app", &[wasm, dist.join("app.js")])
+}
+
+/// Puts a name, which is another when any file is, for `__BUILD__` into the page and its service
+/// worker: so that a browser never shows files of two builds together.
+fn name_build(dist: &Path) -> Result<()> {
+    let entries = std::fs::read_dir(dist)?.map(|entry| Ok(entry?.path()));
+    let mut files = entries.collect::<Result<Vec<_>>>()?;
+    files.sort();
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        std::fs::read(file)?.hash(&mut hasher);
+    }
+    let name = format!("{:016x}", hasher.finish());
+    for file in ["index.html", "sw.js"] {
+        let path = dist.join(file);
+        let text = std::fs::read_to_string(&path)?;
+        std::fs::write(path, text.replace("__BUILD__", &name))?;
+    }
+    Ok(())
 }
 
 /// Builds a page with what its `package.json` names: vite.
