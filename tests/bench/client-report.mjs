@@ -8,6 +8,7 @@ const END = "<!-- client:end -->";
 
 const ms = (value) => `${Math.round(value).toLocaleString("en-US")} ms`;
 const kib = (bytes) => `${Math.round(bytes / 1024).toLocaleString("en-US")} KiB`;
+const tenths = (value) => `${value.toFixed(1)} ms`;
 const micros = (value) => `${value.toFixed(1)} µs`;
 
 const processor = (rate) => (rate === 1 ? "as it is" : `${rate} times slower`);
@@ -27,11 +28,20 @@ export function clientTable({ rows, todos, rounds, native, sizes, loads, todoPag
       return `| ${processor(load.rate)} | ${source[load.from]} | ${cells} | ${longest(load)} |`;
     }),
     "",
-    `The todo app with ${shown} todos, from its address to the last of them in the page:`,
+    `The todo app with ${shown} todos, from its address to the first hundred of them in the page:`,
     "",
     "| processor | from the network | from IndexedDB |",
     "|---|---:|---:|",
     ...todoPage.map((one) => `| ${processor(one.rate)} | ${ms(one.network)} | ${ms(one.stored)} |`),
+    "",
+    "and what it works for an input, with all of them in the list:",
+    "",
+    "| processor | toggle to frame | its longest task | key to frame | its longest task |",
+    "|---|---:|---:|---:|---:|",
+    ...todoPage.map(({ rate, toggle, key }) => {
+      const cells = [toggle.frame, toggle.longest, key.frame, key.longest].map(tenths).join(" | ");
+      return `| ${processor(rate)} | ${cells} |`;
+    }),
     "",
     "Natively:",
     "",

@@ -11,6 +11,7 @@ import { entries, launch } from "../e2e/page.mjs";
 import { repeats, stop } from "./arguments.mjs";
 import { fill } from "./cases.mjs";
 import { clientTable, writeClientDocs } from "./client-report.mjs";
+import { inputs } from "./input.mjs";
 import { median } from "./report.mjs";
 import { Side, temporaryFolder } from "./servers.mjs";
 
@@ -27,6 +28,10 @@ if (options.smoke && options["write-docs"]) stop("--write-docs wants a whole run
 const scale = options.smoke ? { rows: 2_000, todos: 200 } : { rows: 50_000, todos: 10_000 };
 /** How many times slower the page's processor is made. */
 const throttles = [1, 4];
+/** How many todos are toggled, and keys pressed, in a round. */
+const times = 5;
+/** How many todos the page mounts at first. */
+const mounted = Math.min(100, scale.todos);
 
 /** The page without a framework, as `cargo xtask` has built it. */
 const page = process.env.BENCH_PAGE ?? stop("run `cargo xtask bench client`");
@@ -95,7 +100,7 @@ const loads = (browser, server, rate) =>
     return found;
   });
 
-/** The todo app's page, from its address to the last todo in it. */
+/** The todo app's page: from its address to the first todos in it, and what it does for an input. */
 const todos = (browser, server, rate) =>
   withProfile(browser, async (context) => {
     const found = {};
@@ -103,11 +108,12 @@ const todos = (browser, server, rate) =>
       const tab = await throttled(context, rate);
       await tab.goto(`${server.url}/#todos`, { waitUntil: "commit" });
       const shown = (count) => document.querySelectorAll(".todos li").length === count;
-      await tab.waitForFunction(shown, scale.todos, { polling: 20, timeout: 120_000 });
+      await tab.waitForFunction(shown, mounted, { polling: 20, timeout: 120_000 });
       found[from] = await tab.evaluate(() => performance.now());
       await tab.locator('.pill[data-phase="live"]').waitFor();
       // All rows are stored in one transaction with their channel.
       await until("the rows are stored", async () => (await entries(tab, "channel", "todos")) > 0);
+      if (from === "stored") found.inputs = await inputs(browser, tab, times);
       await tab.close();
     }
     return found;
@@ -147,7 +153,8 @@ try {
       const keys = ["first", "live", "stored", "longest", "long", "memory"];
       figures.loads.push({ rate, from, ...medians(loaded.map((one) => one[from]), keys) });
     }
-    figures.todoPage.push({ rate, ...medians(shown, ["network", "stored"]) });
+    const input = (name) => medians(shown.map((one) => one.inputs[name]), ["frame", "longest"]);
+    figures.todoPage.push({ rate, ...medians(shown, ["network", "stored"]), toggle: input("toggle"), key: input("key") });
   }
 } finally {
   await browser.close();
