@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
 import { Server, until } from "./harness.mjs";
 import {
-  add, database, item, launch, offline as serverGone, onServer as rowsOnServer, openPage, pending, phase, profile as profileIn, rename, shows,
+  add, allTexts, database, item, launch, offline as serverGone, onServer as rowsOnServer, openPage, pending, phase, profile as profileIn, rename, shows,
   stored, storedAll, texts, unsaved, warning,
 } from "./page.mjs";
 
@@ -99,7 +99,7 @@ test("a tab that is killed at any moment comes back with what it had at one mome
   for (let round = 0; round < 8; round += 1) {
     const page = await openPage(context, server, "anytime");
     await page.locator(".pill").waitFor();
-    await until("it shows what it had", async () => (await texts(page)).length === total);
+    await until("it shows what it had", async () => (await allTexts(page)).length === total);
     const crashed = page.waitForEvent("crash");
     const session = await context.newCDPSession(page);
     // As fast as the page can, until it is killed in the midst of it.
@@ -118,8 +118,8 @@ test("a tab that is killed at any moment comes back with what it had at one mome
     session.send("Page.crash").catch(() => {});
     await crashed;
     const again = await openPage(context, server, "anytime");
-    await until("its rows are there", async () => (await texts(again)).length > total);
-    const shown = await texts(again);
+    await until("its rows are there", async () => (await allTexts(again)).length > total);
+    const shown = await allTexts(again);
     total = shown.length;
     // Without a gap: what was stored is a beginning of what was done.
     assert.deepEqual(shown, Array.from({ length: total }, (_, n) => `Todo ${String(n).padStart(5, "0")}`));

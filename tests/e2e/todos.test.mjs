@@ -4,6 +4,7 @@
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { after, before, beforeEach, test } from "node:test";
+import { Front } from "./front.mjs";
 import { Client, Server, until } from "./harness.mjs";
 import { add, allTexts, item, launch, nothingPending, offline, openPage, phase, profile, shows, texts } from "./page.mjs";
 
@@ -208,7 +209,7 @@ test("that something is being saved is not seen before it takes a while", async 
   await context.close();
 });
 
-test("the focus is never lost: not after an edit, nor after a deletion", async () => {
+test("the focus is never lost: not after an edit, a deletion, or a toggle that takes a todo from view", async () => {
   const page = await open("focus");
   for (const text of ["Three", "Two", "One"]) await add(page, text);
   await shows(page, ["Three", "Two", "One"]);
@@ -219,6 +220,13 @@ test("the focus is never lost: not after an edit, nor after a deletion", async (
     await page.keyboard.press(key);
     await focusIs(page, "Two");
   }
+  await page.getByRole("button", { name: "Active" }).click();
+  await page.getByRole("checkbox", { name: "Two" }).focus();
+  await page.keyboard.press("Space");
+  await focusIs(page, "Three");
+  await page.getByRole("button", { name: "All" }).click();
+  await page.getByRole("checkbox", { name: "Two" }).press("Space");
+  await focusIs(page, "Two");
   await page.getByRole("button", { name: "Delete Two" }).focus();
   await page.keyboard.press("Enter");
   await focusIs(page, "Three");
@@ -369,6 +377,83 @@ test("there are several lists: the address names one, and the page has those tha
   await until("it is closed", async () => (await page.locator(".lists[open]").count()) === 0);
   assert.equal(await focused(page), "Lists");
   assert.deepEqual([...page.problems, ...same.problems], []);
+});
+
+test("a page that the network keeps waiting is shown as it is kept, and is never made of two builds", async () => {
+  const front = await Front.start(server);
+  const [, first] = /app\.js\?(\w+)/.exec(await (await fetch(server.url)).text());
+  /** What the network has: a build's files; it does not answer without one. */
+  let build = "first";
+  const waiters = [];
+  const has = (name) => {
+    build = name;
+    // A browser asks for an address once at a time.
+    waiters.splice(0).forEach((response) => response.destroy());
+  };
+  const pass = front.pass.bind(front);
+  front.pass = async (request, response) => {
+    if (!build) return waiters.push(response);
+    const url = request.url.split("?")[0];
+    if (!["/", "/sw.js", "/app.js"].includes(url)) return pass(request, response);
+    const answer = await fetch(server.url + url);
+    const text = (await answer.text()).replaceAll(first, build);
+    response.writeHead(200, { "content-type": answer.headers.get("content-type") });
+    response.end(url === "/app.js" ? `${text}\nwindow.build = "${build}";` : text);
+  };
+  const context = await browser.newContext();
+  const builds = (page) => page.evaluate(async () => (await caches.keys()).join());
+  /** Which build a page is of: its JavaScript, and what it asked for. */
+  const of = async (page) => {
+    await page.locator(".pill").waitFor();
+    const files = await page.evaluate(() => performance.getEntriesByType("resource").map(({ name }) => name));
+    const asked = files.map((name) => /(?:app\.js|app_bg\.wasm|style\.css)\?(\w+)$/.exec(name)?.[1]).filter(Boolean);
+    assert.equal(asked.length, 3, files.join());
+    return [...new Set([...asked, await page.evaluate(() => window.build)])].join();
+  };
+  try {
+    const page = await openPage(context, front, "builds");
+    await phase(page, "live");
+    await page.evaluate(() => navigator.serviceWorker.ready);
+    await add(page, "Kept");
+    await nothingPending(page);
+    await until("it is kept", async () => (await builds(page)) === "todos-first");
+    has(null);
+    const waiting = await openPage(context, front, "builds");
+    await shows(waiting, ["Kept"]);
+    assert.equal(await of(waiting), "first");
+    await waiting.close();
+
+    // A new build is shown at once, and kept as a whole beside the one before.
+    has("second");
+    const newer = await openPage(context, front, "builds");
+    assert.equal(await of(newer), "second");
+    await until("it is kept, too", async () => (await builds(page)) === "todos-first,todos-second");
+    await until("it has taken over", () => newer.evaluate(() => navigator.serviceWorker.controller?.state === "activated"));
+    has(null);
+    const again = await openPage(context, front, "builds");
+    assert.equal(await of(again), "second");
+    has("third");
+    const newest = await openPage(context, front, "builds");
+    assert.equal(await of(newest), "third");
+    await until("the first is forgotten", async () => (await builds(page)) === "todos-second,todos-third");
+    for (const one of [page, newer, again, newest]) assert.deepEqual(one.problems, []);
+  } finally {
+    await context.close();
+    await front.stop();
+  }
+});
+
+test("it can be installed", async () => {
+  const page = await open("install");
+  await page.evaluate(() => navigator.serviceWorker.ready);
+  const session = await page.context().newCDPSession(page);
+  const manifest = await session.send("Page.getAppManifest");
+  assert.deepEqual([manifest.errors, JSON.parse(manifest.data).name], [[], "Todos"]);
+  const { installabilityErrors } = await session.send("Page.getInstallabilityErrors");
+  // A profile of its own is private for Chromium.
+  const errors = installabilityErrors.map(({ errorId }) => errorId).filter((name) => name !== "in-incognito");
+  assert.deepEqual(errors, []);
+  await page.context().close();
 });
 
 for (const colorScheme of ["light", "dark"]) {
