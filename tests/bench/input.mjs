@@ -2,7 +2,7 @@
 
 import { median } from "./report.mjs";
 
-const CATEGORIES = ["toplevel", "devtools.timeline", "disabled-by-default-devtools.timeline"];
+const CATEGORIES = ["devtools.timeline", "disabled-by-default-devtools.timeline"];
 /** How long after an input what it leads to is looked for: the server's answer, and what is stored. */
 const AFTER = 1_000;
 
@@ -14,8 +14,9 @@ function mainThread({ traceEvents }, type) {
   return { input: own, events: of.sort((a, b) => a.ts - b.ts) };
 }
 
-/** How much of an event is within this time. */
-const within = ({ ts, dur }, from, to) => Math.max(0, Math.min(ts + dur, to) - Math.max(ts, from));
+/** How much of a task is within this time, as the processor's time: other programs' is not in it. */
+const within = ({ ts, dur, tdur = dur }, from, to) =>
+  dur === 0 ? 0 : (Math.max(0, Math.min(ts + dur, to) - Math.max(ts, from)) * tdur) / dur;
 
 /**
  * What the page does for an input, in ms: `frame` is what its thread works from the event to the end
@@ -28,7 +29,7 @@ async function measure(browser, tab, type, act) {
   await tab.waitForTimeout(AFTER);
   const trace = JSON.parse(await browser.stopTracing());
   const { input, events } = mainThread(trace, type);
-  const tasks = events.filter(({ name }) => name === "RunTask" || name === "ThreadControllerImpl::RunTask");
+  const tasks = events.filter(({ name }) => name === "RunTask");
   const commit = events.find(({ name, ts }) => name === "Commit" && ts > input.ts + input.dur);
   if (!commit) throw new Error("no frame after the input");
   const end = commit.ts + commit.dur;

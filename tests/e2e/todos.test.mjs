@@ -428,7 +428,10 @@ test("a page that the network keeps waiting is shown as it is kept, and is never
     const newer = await openPage(context, front, "builds");
     assert.equal(await of(newer), "second");
     await until("it is kept, too", async () => (await builds(page)) === "todos-first,todos-second");
-    await until("it has taken over", () => newer.evaluate(() => navigator.serviceWorker.controller?.state === "activated"));
+    await until("it has taken over", () => newer.evaluate(async () => {
+      const { installing, waiting, active } = await navigator.serviceWorker.getRegistration();
+      return !installing && !waiting && active.state === "activated";
+    }));
     has(null);
     const again = await openPage(context, front, "builds");
     assert.equal(await of(again), "second");
