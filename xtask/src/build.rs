@@ -193,8 +193,9 @@ fn name_build(dist: &Path) -> Result<()> {
         std::fs::read(file)?.hash(&mut hasher);
     }
     let name = format!("{:016x}", hasher.finish());
-    for file in ["index.html", "sw.js"] {
-        let path = dist.join(file);
+    // A page that its Worker renders has neither.
+    let paths = ["index.html", "sw.js"].map(|file| dist.join(file));
+    for path in paths.into_iter().filter(|path| path.is_file()) {
         let text = std::fs::read_to_string(&path)?;
         std::fs::write(path, text.replace("__BUILD__", &name))?;
     }
