@@ -54,7 +54,7 @@ export function clientTable({ rows, todos, rounds, native, sizes, loads, todoPag
     `| ${native.rows.toLocaleString("en-US")} rows caught up | ${ms(native.load_ms)} |`,
     `| memory for a row of ${Math.round(native.row_json_bytes)} bytes as JSON | ${Math.round(native.row_bytes)} bytes |`,
     `| wasm and its JavaScript, gzipped: a client alone | ${kib(sizes.page)} |`,
-    `| the todo app, with Leptos | ${kib(sizes.todo)} |`,
+    `| the todo app, with Leptos and queries | ${kib(sizes.todo)} |`,
   ].join("\n");
 }
 
