@@ -28,4 +28,19 @@ impl<T> Loaded<T> {
             Self::Loading | Self::Failed(_) => None,
         }
     }
+
+    /// Something else that is made of what is here.
+    ///
+    /// ```
+    /// use partysync_client::leptos::Loaded;
+    ///
+    /// assert_eq!(Loaded::Ready(3).map(|n| n + 1), Loaded::Ready(4));
+    /// ```
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Loaded<U> {
+        match self {
+            Self::Loading => Loaded::Loading,
+            Self::Ready(value) => Loaded::Ready(f(value)),
+            Self::Failed(error) => Loaded::Failed(error),
+        }
+    }
 }

@@ -125,16 +125,17 @@ pub fn use_sync_over<A: Action + Send, T: Transport + Clone + Send>(
 /// Runs this when the page is there, until the component is gone. Effects do not run where a server
 /// renders it.
 fn in_a_page(work: impl Future<Output = ()> + 'static) {
+    let mut work = Some(work);
+    Effect::new(move |_| work.take().into_iter().for_each(spawn_here));
+}
+
+/// Runs this until the owner that it is called in is cleaned up.
+fn spawn_here(work: impl Future<Output = ()> + 'static) {
     let (abort, registration) = AbortHandle::new_pair();
     on_cleanup(move || abort.abort());
-    let mut work = Some(Abortable::new(work, registration));
-    Effect::new(move |_| {
-        if let Some(work) = work.take() {
-            spawn_local(async {
-                // It was aborted, or has come to its end.
-                let _ = work.await;
-            });
-        }
+    spawn_local(async {
+        // It was aborted, or has come to its end.
+        let _ = Abortable::new(work, registration).await;
     });
 }
 

@@ -1,11 +1,9 @@
 //! [`Reading`]: what is asked of a client again when it changes, and whether its rows are here.
 
-use super::Loaded;
+use super::{Loaded, spawn_here};
 use crate::answer::closed;
 use crate::{Phase, SyncClient, Update};
 use ::leptos::prelude::{Update as _, *};
-use ::leptos::task::spawn_local;
-use futures::future::{AbortHandle, Abortable};
 use futures::stream::{self, PollNext};
 use futures::{Stream, StreamExt};
 use partysync::{Action, Result};
@@ -62,8 +60,6 @@ impl Reading {
             };
             let Some((client, tables, changes, updates)) = asked else { return };
             let take = take.clone();
-            let (abort, registration) = AbortHandle::new_pair();
-            on_cleanup(move || abort.abort());
             // A change is told before the update that has brought it.
             let heard = stream::select_with_strategy(
                 changes.map(Heard::Changes),
@@ -78,10 +74,8 @@ impl Reading {
                 }
                 std::future::ready(())
             });
-            spawn_local(async {
-                // Something else is asked, or the component is gone.
-                let _ = Abortable::new(work, registration).await;
-            });
+            // Until something else is asked, or the component is gone.
+            spawn_here(work);
         });
         reading
     }

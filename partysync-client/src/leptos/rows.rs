@@ -226,9 +226,7 @@ impl<R: Record + Send + Sync, W: Tuple + Send + Sync + 'static> Rows<R, W> {
                 Some(row) => Loaded::Ready(Some(row.get())),
                 None => self.taken.unreadable.get().map_or(Loaded::Loading, Loaded::Failed),
             },
-            (None, Loaded::Loading) => Loaded::Loading,
-            (None, Loaded::Ready(())) => Loaded::Ready(None),
-            (None, Loaded::Failed(error)) => Loaded::Failed(error),
+            (None, reading) => reading.map(|()| None),
         }
     }
 }

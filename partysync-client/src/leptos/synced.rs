@@ -131,11 +131,8 @@ impl<A: Action + Send> Synced<A> {
         query: impl Fn() -> Query<R> + Send + Sync + 'static,
     ) -> Signal<Loaded<u64>> {
         let totals = self.totals(move || query().count());
-        let count = Memo::new(move |_| match totals.get() {
-            Loaded::Loading => Loaded::Loading,
-            Loaded::Ready(totals) => Loaded::Ready(totals.first().map_or(0, |total| total.count)),
-            Loaded::Failed(error) => Loaded::Failed(error),
-        });
+        let count = move |totals: Vec<Total<()>>| totals.first().map_or(0, |total| total.count);
+        let count = Memo::new(move |_| totals.get().map(count));
         count.into()
     }
 

@@ -298,11 +298,9 @@ impl<S: SyncServer> World<S> {
             return Ok(true);
         }
         let Some(text) = client.down.pop_front() else { return Ok(false) };
-        let close = text.strip_prefix("close ").and_then(|close| close.split_once(' '));
-        match close.and_then(|(code, reason)| Some((code.parse().ok()?, reason))) {
-            Some((code, reason)) => {
+        match closing(&text) {
+            Some(cause) => {
                 self.disconnect(index)?;
-                let cause = Cause::Code { code, reason: reason.to_owned() };
                 self.handle(index, Input::Disconnected(cause));
             }
             None => self.handle(index, Input::Frame(&text)),
@@ -510,6 +508,12 @@ fn failed() -> Error {
 
 fn nobody() -> Error {
     Error::new(Code::NotFound, "this client is of another world")
+}
+
+/// Why a socket is closed, if that is what a [`TestRoom`] says.
+fn closing(text: &str) -> Option<Cause> {
+    let (code, reason) = text.strip_prefix("close ")?.split_once(' ')?;
+    Some(Cause::Code { code: code.parse().ok()?, reason: reason.to_owned() })
 }
 
 #[cfg(test)]

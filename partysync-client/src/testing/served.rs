@@ -171,11 +171,9 @@ impl<S: SyncServer> Served<S> {
 
     fn send(&mut self, to: &str, text: String) {
         let Some(index) = self.sockets.iter().position(|socket| socket.id == to) else { return };
-        let close = text.strip_prefix("close ").and_then(|close| close.split_once(' '));
-        match close.and_then(|(code, reason)| Some((code.parse().ok()?, reason))) {
-            Some((code, reason)) => {
+        match super::closing(&text) {
+            Some(cause) => {
                 let socket = self.sockets.remove(index);
-                let cause = Cause::Code { code, reason: reason.to_owned() };
                 tell(&socket.link, Event::Closed(cause));
             }
             None => {

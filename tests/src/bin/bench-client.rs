@@ -1,14 +1,14 @@
 //! What a client costs natively: sending with few and with many actions pending, taking over an
 //! outbox, memory for each row. Prints one JSON object; `cargo xtask bench client` runs it.
 
-#![allow(clippy::unwrap_used, clippy::panic, unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod counting;
 
 use partysync::{Action, Record, Timestamp};
 use partysync_client::store::{Outbox, Saved, SavedAction, StoreEvent};
 use partysync_client::{Input, Now, Output, Peer, Timing};
 use serde_json::json;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 #[derive(Record, Clone, Debug, PartialEq)]
@@ -34,29 +34,6 @@ enum TodoAction {
 }
 
 const TEXT: &str = "Two litres of oat milk, and bread";
-
-/// The system's allocator, which counts what is in use.
-struct Counting;
-
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: the system's allocator does all of it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller's.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 fn now() -> Now {
     Now { monotonic: 0, wall: Timestamp::from_millis(1_800_000_000_000) }
@@ -161,14 +138,14 @@ fn load(count: usize) -> (f64, f64, f64) {
         .collect();
     let json: usize = rows.iter().map(|row| row.to_string().len()).sum();
     drop(rows);
-    let before = IN_USE.load(Ordering::Relaxed);
+    let before = counting::in_use();
     let time = micros(1, || {
         for frame in &frames {
             peer.handle(Input::Frame(frame), now());
             drain(&mut peer);
         }
     });
-    let memory = IN_USE.load(Ordering::Relaxed) - before;
+    let memory = counting::in_use() - before;
     assert_eq!(peer.replica().keys("todos").len(), count);
     (time / 1e3, memory as f64 / count as f64, json as f64 / count as f64)
 }

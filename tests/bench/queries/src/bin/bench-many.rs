@@ -2,40 +2,16 @@
 //! does, with few and with many actions pending, and what a row takes. Prints medians, in
 //! microseconds, as JSON. `bench-many ROWS PENDING ROUNDS CLEARS`.
 
-#![allow(unsafe_code)]
+#[path = "../../../../src/bin/counting/mod.rs"]
+mod counting;
 
 use bench_queries::Many;
 use serde_json::{Map, Value as Json, json};
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// The system's allocator, which counts what is in use.
-struct Counting;
-
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: the system's allocator does all of it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller's.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 fn in_use() -> f64 {
-    IN_USE.load(Ordering::Relaxed) as f64
+    counting::in_use() as f64
 }
 
 fn median(mut times: Vec<f64>) -> f64 {
