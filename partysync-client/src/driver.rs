@@ -57,6 +57,11 @@ pub(crate) async fn drive<A: Action, T: Transport>(
             break deletes;
         }
         let happened = io.happens(timeout).await;
+        if matches!(happened, Happened::Woken)
+            && let Some(shown) = io.transport.shown()
+        {
+            shown.await;
+        }
         let now = io.transport.now();
         let mut inner = shared.inner();
         // A user may have asked for another socket since this was heard.

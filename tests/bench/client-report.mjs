@@ -15,7 +15,7 @@ const processor = (rate) => (rate === 1 ? "as it is" : `${rate} times slower`);
 const source = { network: "the network", stored: "IndexedDB" };
 
 /** The tables, in Markdown. */
-export function clientTable({ rows, todos, rounds, native, sizes, loads, todoPage }) {
+export function clientTable({ rows, todos, rounds, native, sizes, loads, todoPage, mounted }) {
   const [count, shown, pending] = [rows, todos, native.pending].map((n) => n.toLocaleString("en-US"));
   const longest = (load) => (load.long === 0 ? "under 50 ms" : `${ms(load.longest)} (${load.long} over 50 ms)`);
   return [
@@ -34,14 +34,20 @@ export function clientTable({ rows, todos, rounds, native, sizes, loads, todoPag
     "|---|---:|---:|",
     ...todoPage.map((one) => `| ${processor(one.rate)} | ${ms(one.network)} | ${ms(one.stored)} |`),
     "",
-    "and what it works for an input, with all of them in the list:",
+    "and what it works for an input, with all of them in the list, beside a page with as many boxes,",
+    "a field, no style and no script:",
     "",
-    "| processor | toggle to frame | its longest task | key to frame | its longest task |",
-    "|---|---:|---:|---:|---:|",
-    ...todoPage.map(({ rate, toggle, key }) => {
-      const cells = [toggle.frame, toggle.longest, key.frame, key.longest].map(tenths).join(" | ");
-      return `| ${processor(rate)} | ${cells} |`;
-    }),
+    "| processor | page | toggle to frame | its longest task | key to frame | its longest task |",
+    "|---|---|---:|---:|---:|---:|",
+    ...todoPage.flatMap(({ rate, bare, ...todo }) =>
+      Object.entries({ "the todo app": todo, "boxes and a field": bare }).map(([page, { toggle, key }]) => {
+        const cells = [toggle.frame, toggle.longest, key.frame, key.longest].map(tenths).join(" | ");
+        return `| ${processor(rate)} | ${page} | ${cells} |`;
+      }),
+    ),
+    "",
+    `A todo that is mounted takes ${mounted.wasm.toLocaleString("en-US")} bytes of the wasm's memory and ${mounted.js.toLocaleString("en-US")} of`,
+    `the heap of JavaScript (${mounted.count.toLocaleString("en-US")} of them were).`,
     "",
     "Natively:",
     "",

@@ -11,7 +11,7 @@ import { entries, launch } from "../e2e/page.mjs";
 import { repeats, stop } from "./arguments.mjs";
 import { fill } from "./cases.mjs";
 import { clientTable, writeClientDocs } from "./client-report.mjs";
-import { inputs } from "./input.mjs";
+import { barePage, inputs } from "./input.mjs";
 import { median } from "./report.mjs";
 import { Side, temporaryFolder } from "./servers.mjs";
 
@@ -119,6 +119,46 @@ const todos = (browser, server, rate) =>
     return found;
   });
 
+/** What a browser works for an input in a page of nothing else. */
+const bare = (browser, rate) =>
+  withProfile(browser, async (context) => {
+    const tab = await throttled(context, rate);
+    await tab.setContent(barePage(mounted));
+    return inputs(browser, tab, times);
+  });
+
+/** How many bytes a mounted todo takes: of the wasm's memory, and of the heap of JavaScript. */
+const mountedBytes = (browser, server) =>
+  withProfile(browser, async (context) => {
+    const tab = await context.newPage();
+    await tab.addInitScript(() => {
+      const { instantiateStreaming } = WebAssembly;
+      WebAssembly.instantiateStreaming = async (...given) => {
+        const module = await instantiateStreaming.apply(WebAssembly, given);
+        window.memory = module.instance.exports.memory;
+        return module;
+      };
+    });
+    const session = await context.newCDPSession(tab);
+    const count = () => tab.locator(".todos li").count();
+    const look = async () => {
+      await session.send("HeapProfiler.collectGarbage");
+      const { usedSize } = await session.send("Runtime.getHeapUsage");
+      return { count: await count(), js: usedSize, wasm: await tab.evaluate(() => window.memory.buffer.byteLength) };
+    };
+    await tab.goto(`${server.url}/#todos`);
+    await tab.locator('.pill[data-phase="live"]').waitFor();
+    const from = await look();
+    const wanted = Math.min(scale.todos, 3_000);
+    await until(`${wanted} are mounted`, async () => {
+      await tab.evaluate(() => window.scrollTo(0, document.body.scrollHeight));
+      return (await count()) >= wanted;
+    });
+    const to = await look();
+    const each = (name) => Math.round((to[name] - from[name]) / (to.count - from.count));
+    return { count: to.count, wasm: each("wasm"), js: each("js") };
+  });
+
 const medians = (list, keys) => Object.fromEntries(keys.map((key) => [key, median(list.map((one) => one[key]))]));
 
 const gzipped = (folder, names) => names.reduce((sum, name) => sum + gzipSync(readFileSync(join(folder, name)), { level: 9 }).length, 0);
@@ -142,19 +182,23 @@ const browser = await launch(["--disable-features=LocalNetworkAccessChecks"]);
 try {
   await fill(side, "rows", scale.rows);
   await fill(side, "todos", scale.todos);
+  figures.mounted = await mountedBytes(browser, side.server);
   for (const rate of throttles) {
-    const [loaded, shown] = [[], []];
+    const [loaded, shown, floor] = [[], [], []];
     for (let round = 0; round < rounds; round += 1) {
       loaded.push(await loads(browser, side.server, rate));
       shown.push(await todos(browser, side.server, rate));
+      floor.push(await bare(browser, rate));
       console.error(`${rate}x ${round + 1}/${rounds}: ${JSON.stringify(loaded.at(-1))} ${JSON.stringify(shown.at(-1))}`);
     }
     for (const from of ["network", "stored"]) {
       const keys = ["first", "live", "stored", "longest", "long", "memory"];
       figures.loads.push({ rate, from, ...medians(loaded.map((one) => one[from]), keys) });
     }
-    const input = (name) => medians(shown.map((one) => one.inputs[name]), ["frame", "longest"]);
-    figures.todoPage.push({ rate, ...medians(shown, ["network", "stored"]), toggle: input("toggle"), key: input("key") });
+    const input = (all, name) => medians(all.map((inputs) => inputs[name]), ["frame", "longest"]);
+    const both = (all) => ({ toggle: input(all, "toggle"), key: input(all, "key") });
+    const own = both(shown.map((one) => one.inputs));
+    figures.todoPage.push({ rate, ...medians(shown, ["network", "stored"]), ...own, bare: both(floor) });
   }
 } finally {
   await browser.close();

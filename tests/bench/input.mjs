@@ -38,6 +38,13 @@ async function measure(browser, tab, type, act) {
   return { frame: sum / 1_000, longest: longest / 1_000 };
 }
 
+/** A page with as many boxes and a field, and nothing else: what is left is the browser's. */
+export const barePage = (lines) => {
+  const line = (_, n) => `<li><input type="checkbox"><button>Todo ${n}</button></li>`;
+  const list = Array.from({ length: lines }, line).join("");
+  return `<!doctype html><label>What needs to be done?<input></label><ul class="todos">${list}</ul>`;
+};
+
 /** The medians of toggling todos, and of keys in the form. */
 export async function inputs(browser, tab, times) {
   const found = { toggle: [], key: [] };

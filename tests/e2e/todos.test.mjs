@@ -66,6 +66,21 @@ async function watch(page) {
     });
 }
 
+/** Timers of this length ring when the test says so: `window.ring()` tells how many have. */
+const holdTimers = (context, length) =>
+  context.addInitScript((length) => {
+    const { setTimeout, clearTimeout } = window;
+    const timers = new Map();
+    let last = 0;
+    window.setTimeout = (ring, ms, ...values) => {
+      if (ms !== length) return setTimeout(ring, ms, ...values);
+      timers.set((last -= 1), ring);
+      return last;
+    };
+    window.clearTimeout = (timer) => timers.delete(timer) || clearTimeout(timer);
+    window.ring = () => [...timers.values()].map((ring) => ring()).length;
+  }, length);
+
 const mounted = (page) => page.locator(".todos li").count();
 const focused = (page) => page.evaluate(() => document.activeElement.ariaLabel ?? document.activeElement.textContent);
 const focusIs = (page, wanted) => until(`the focus is on ${wanted}`, async () => (await focused(page)) === wanted);
@@ -180,6 +195,7 @@ test("on its way, nothing, nothing here and an error are told apart, also withou
 
 test("that something is being saved is not seen before it takes a while", async () => {
   const context = await browser.newContext();
+  await holdTimers(context, 600);
   const page = await context.newPage();
   let held = null;
   await page.routeWebSocket(/parties/, (ws) => {
@@ -191,19 +207,20 @@ test("that something is being saved is not seen before it takes a while", async 
   held = [];
   await add(page, "Slow");
   await phase(page, "saving");
-  const look = () =>
-    page.evaluate(() => {
-      const [word, mark] = [document.querySelector(".pill span"), document.querySelector("li.pending .text")];
-      const delays = [[word], [mark, "::after"]].map(([e, part]) => getComputedStyle(e, part));
-      return delays.map(({ animationDelay, visibility }) => `${animationDelay} ${visibility}`);
+  assert.equal(await page.locator(".pill").textContent(), "Live");
+  const mark = () =>
+    page.locator("li.pending .text").evaluate((text) => {
+      const { transitionDelay, visibility } = getComputedStyle(text, "::after");
+      return `${transitionDelay} ${visibility}`;
     });
-  const wanted = ["0.6s visible", "0.6s visible"].join();
-  await until("it is seen after a while", async () => (await look()).join() === wanted);
-  assert.equal(await page.locator(".pill").textContent(), "Saving");
+  await until("it is seen after a while", async () => (await mark()) === "0.6s visible");
+  assert.equal(await page.evaluate(() => window.ring()), 1);
+  await page.locator(".pill", { hasText: "Saving" }).waitFor();
   const opacity = await page.locator("li.pending .text").evaluate((e) => getComputedStyle(e).opacity);
   assert.equal(opacity, "1");
   held.splice(0).forEach((send) => send());
   held = null;
+  await page.locator(".pill", { hasText: "Live" }).waitFor();
   await phase(page, "live");
   await nothingPending(page);
   await context.close();
@@ -310,18 +327,7 @@ test("what is deleted can be taken back, and is where it was", async () => {
 
 test("a toast stays while it is read, and can be closed", async () => {
   const context = await browser.newContext();
-  // A toast's time is over when the test says so.
-  await context.addInitScript(() => {
-    const { setTimeout, clearTimeout } = window;
-    const timers = new Map();
-    window.setTimeout = (ring, ms, ...values) => {
-      if (ms !== 8_000) return setTimeout(ring, ms, ...values);
-      timers.set(-timers.size - 1, ring);
-      return -timers.size;
-    };
-    window.clearTimeout = (timer) => timers.delete(timer) || clearTimeout(timer);
-    window.ring = () => [...timers.values()].map((ring) => ring()).length;
-  });
+  await holdTimers(context, 8_000);
   const page = await openPage(context, server, "toasts");
   await phase(page, "live");
   for (const text of ["One", "Two", "Three"]) await add(page, text);

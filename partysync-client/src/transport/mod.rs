@@ -77,6 +77,11 @@ pub trait Transport: 'static {
     fn open(&self, address: &Address) -> Link;
     /// Waits.
     fn sleep(&self, time: Duration) -> Sleep;
+    /// Waits until a user can see what an action changes, before it is stored and sent: in a page,
+    /// for its next frame. `None` where nobody looks.
+    fn shown(&self) -> Option<Sleep> {
+        None
+    }
     /// The moment.
     fn now(&self) -> Now;
     /// When it is worth trying again at once.

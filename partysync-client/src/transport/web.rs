@@ -71,6 +71,13 @@ impl Transport for WebTransport {
         Box::pin(gloo_timers::future::TimeoutFuture::new(millis))
     }
 
+    /// A page that is hidden has no frames, and may soon be gone.
+    fn shown(&self) -> Option<Sleep> {
+        let document = web_sys::window().and_then(|window| window.document());
+        document.filter(|document| document.visibility_state() == VisibilityState::Visible)?;
+        Some(Box::pin(gloo_timers::future::TimeoutFuture::new(0)))
+    }
+
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn now(&self) -> Now {
         // A worker has no window, and its clock under the same name.
