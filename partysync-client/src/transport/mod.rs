@@ -77,8 +77,9 @@ pub trait Transport: 'static {
     fn open(&self, address: &Address) -> Link;
     /// Waits.
     fn sleep(&self, time: Duration) -> Sleep;
-    /// Waits until a user can see what an action changes, before it is stored and sent: in a page,
-    /// for its next frame. `None` where nobody looks.
+    /// Lets what an action changes be shown before it is stored and sent: in a page, a turn of its
+    /// event loop, so that a frame does not wait for the work on storage and socket. `None` where
+    /// nobody looks, and then it is stored at once.
     fn shown(&self) -> Option<Sleep> {
         None
     }

@@ -75,7 +75,7 @@ impl Transport for WebTransport {
     fn shown(&self) -> Option<Sleep> {
         let document = web_sys::window().and_then(|window| window.document());
         document.filter(|document| document.visibility_state() == VisibilityState::Visible)?;
-        Some(Box::pin(gloo_timers::future::TimeoutFuture::new(0)))
+        Some(Box::pin(next_turn()))
     }
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]

@@ -3,9 +3,17 @@
 use super::*;
 use partysync_client::transport::*;
 use std::time::Duration;
-#[derive(Clone)]
-struct Nowhere;
+#[derive(Clone, Default)]
+struct Nowhere {
+    /// A turn of the page, which ends when the test says so.
+    turn: std::sync::Arc<std::sync::Mutex<Option<futures::channel::oneshot::Receiver<()>>>>,
+}
 impl Transport for Nowhere {
+    fn shown(&self) -> Option<Sleep> {
+        let turn = self.turn.lock().unwrap().take()?;
+        Some(Box::pin(async { turn.await.unwrap() }))
+    }
+
     fn open(&self, _: &Address) -> Link {
         let (outgoing, rx) = futures::channel::mpsc::unbounded();
         std::mem::forget(rx);
@@ -29,15 +37,42 @@ fn kept(store: &MemoryStore) -> usize {
 }
 /// A client without a network, its store, and what drives it.
 fn client() -> (MemoryStore, SyncClient<NoteAction>, impl Future<Output = ()>) {
+    client_on(Nowhere::default())
+}
+fn client_on(
+    transport: Nowhere,
+) -> (MemoryStore, SyncClient<NoteAction>, impl Future<Output = ()>) {
     let store = MemoryStore::new();
     let options = Options::new(store.clone());
-    let (client, driver) = SyncClient::make("ws://x".into(), options, Nowhere);
+    let (client, driver) = SyncClient::make("ws://x".into(), options, transport);
     (store, client, driver)
 }
 fn rt() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
 }
 
+#[test]
+fn what_an_action_changes_is_there_before_it_is_stored_and_a_page_may_show_it_first() {
+    rt().block_on(async {
+        let nowhere = Nowhere::default();
+        let (store, client, driver) = client_on(nowhere.clone());
+        let task = tokio::spawn(driver);
+        client.loaded().await.unwrap();
+        let (turn, turns) = futures::channel::oneshot::channel();
+        *nowhere.turn.lock().unwrap() = Some(turns);
+        drop(client.send(put("a", "1")));
+        // The driver has taken its turn, and waits.
+        while nowhere.turn.lock().unwrap().is_some() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(client.rows::<Row>().unwrap().len(), 1);
+        assert_eq!(kept(&store), 0);
+        client.close();
+        turn.send(()).unwrap();
+        task.await.unwrap();
+        assert_eq!(kept(&store), 1);
+    });
+}
 #[test]
 fn closing_keeps_pending_actions_in_the_store() {
     rt().block_on(async {
@@ -87,7 +122,7 @@ fn the_function_that_gives_the_address_may_use_the_client() {
                 async { Ok(Address::new("ws://x")) }
             });
             let (client, driver) =
-                SyncClient::<NoteAction>::make(endpoint, Options::default(), Nowhere);
+                SyncClient::<NoteAction>::make(endpoint, Options::default(), Nowhere::default());
             let _ = slot.set(client.clone());
             driver.await;
         })
