@@ -10,7 +10,7 @@ use std::borrow::Cow;
 ///
 /// | type | in SQL |
 /// |---|---|
-/// | `String`, `Cow<'static, str>` | `TEXT` |
+/// | `String`, `Cow<'static, str>`, [`Position`](crate::Position) | `TEXT` |
 /// | `bool`, integers up to 64 bits, [`Timestamp`] | `INTEGER`; a `u64` up to `i64::MAX` |
 /// | `f32`, `f64` | `REAL` |
 /// | `Vec<u8>`, `[u8; N]` | `BLOB` |

@@ -26,6 +26,7 @@ mod column;
 mod error;
 #[cfg(feature = "livestore")]
 pub mod livestore;
+mod position;
 pub mod query;
 mod record;
 pub mod room;
@@ -62,6 +63,7 @@ pub use livestore::event_room::Event;
 #[cfg(feature = "livestore")]
 pub use partysync_macros::Event;
 pub use partysync_macros::{Action, Column, Record};
+pub use position::Position;
 pub use record::{ColumnDef, Key, Literal, Record, Role, Schema};
 pub use room::{Connection, Limits, Protocol};
 pub use server::{Room, SyncServer};

@@ -7,13 +7,14 @@ import { hashes } from "../e2e/harness.mjs";
 /** The wait that is a failure: far more than any case takes. */
 const DEADLINE = 240_000;
 const READ_BYTES = 256 * 1024;
-const UPDATED_AT = 4;
+const UPDATED_AT = 5;
 /** How many rows a frame has that fills a table. */
 const FILL_FRAME = 256;
 const COLUMNS = [
   "id:TEXT:key",
   "text:TEXT",
   "completed:INTEGER",
+  "position?:TEXT",
   "created_at:INTEGER:created_at",
   "updated_at:INTEGER:updated_at",
   "deleted_at?:INTEGER:deleted_at",

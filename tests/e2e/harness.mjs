@@ -219,6 +219,7 @@ export const hashes = {
     ["id", "TEXT", false, "key"],
     ["text", "TEXT", false, "plain"],
     ["completed", "INTEGER", false, "plain"],
+    ["position", "TEXT", true, "plain"],
     ["created_at", "INTEGER", false, "created_at"],
     ["updated_at", "INTEGER", false, "updated_at"],
     ["deleted_at", "INTEGER", true, "deleted_at"],

@@ -325,6 +325,76 @@ test("what is deleted can be taken back, and is where it was", async () => {
   assert.deepEqual([...a.problems, ...b.problems], []);
 });
 
+test("todos are put in order by dragging them and by keys, and everybody sees it", async () => {
+  const [a, b] = [await open("order"), await open("order")];
+  for (const text of ["Four", "Three", "Two", "One"]) await add(a, text);
+  const order = async (page) => (await texts(page)).reverse().join(" ");
+  const both = (wanted) => Promise.all([a, b].map((page) => until(wanted, async () => (await order(page)) === wanted)));
+  await both("One Two Three Four");
+  const handle = (text) => a.getByRole("button", { name: `Move ${text}`, exact: true });
+  /** Takes a todo by its handle to the upper or the lower half of another; Escape gives up. */
+  const drag = async (text, to, part, end = () => a.mouse.up()) => {
+    await item(a, text).hover();
+    const from = await handle(text).boundingBox();
+    await a.mouse.move(from.x + from.width / 2, from.y + from.height / 2);
+    await a.mouse.down();
+    const at = await item(a, to).boundingBox();
+    await a.mouse.move(at.x + 100, at.y + at.height * part, { steps: 4 });
+    await a.locator(`li.drop-${part < 0.5 ? "above" : "below"}`, { hasText: to }).waitFor();
+    await end();
+    await until("nothing is lifted", async () => (await a.locator(".dragged, .drop-above, .drop-below").count()) === 0);
+  };
+  await drag("One", "Three", 0.8);
+  await both("Two Three One Four");
+  await drag("Four", "Two", 0.2);
+  await both("Four Two Three One");
+  await drag("Two", "Four", 0.2, async () => {
+    await a.keyboard.press("Escape");
+    await a.mouse.up();
+  });
+  // By keys, and the focus goes along; at an end there is nowhere to go.
+  await handle("One").focus();
+  for (const wanted of ["Four Two One Three", "Four One Two Three", "One Four Two Three", "One Four Two Three"]) {
+    await a.keyboard.press("ArrowUp");
+    await both(wanted);
+    await focusIs(a, "Move One");
+  }
+  assert.equal(await a.locator(".heard").textContent(), "Moved to place 1 of 4");
+  await a.keyboard.press("ArrowDown");
+  await both("Four One Two Three");
+
+  // Among those that are shown; a new one is on top, and what is deleted comes back where it was.
+  await item(a, "One").getByRole("checkbox").check();
+  await a.getByRole("button", { name: "Active" }).click();
+  await until("only those", async () => (await order(a)) === "Four Two Three");
+  await handle("Three").focus();
+  await a.keyboard.press("ArrowUp");
+  await until("above Two", async () => (await order(a)) === "Four Three Two");
+  await a.getByRole("button", { name: "All" }).click();
+  await add(a, "Zero");
+  await a.getByRole("button", { name: "Delete Three" }).click();
+  await a.getByRole("button", { name: "Undo" }).click();
+  const all = await until("it is back", async () => (await texts(a)).length === 5 && order(a));
+  assert.match(all, /^Zero Four.* Three.* Two$/);
+  await both(all);
+  for (const page of [a, b]) await nothingPending(page);
+
+  // Two that cannot hear of each other move the same todo: both see the same in the end.
+  await server.down("SIGKILL");
+  for (const page of [a, b]) await phase(page, "offline");
+  await handle("Two").focus();
+  await a.keyboard.press("ArrowUp");
+  await b.getByRole("button", { name: "Move Zero" }).focus();
+  await b.keyboard.press("ArrowDown");
+  await server.up();
+  for (const page of [a, b]) await page.evaluate(() => window.dispatchEvent(new Event("online")));
+  for (const page of [a, b]) await nothingPending(page);
+  const last = await order(a);
+  await both(last);
+  assert.ok(last.indexOf("Two") < last.indexOf("Three") && last.indexOf("Four") < last.indexOf("Zero"), last);
+  assert.deepEqual([...a.problems, ...b.problems], []);
+});
+
 test("a toast stays while it is read, and can be closed", async () => {
   const context = await browser.newContext();
   await holdTimers(context, 8_000);

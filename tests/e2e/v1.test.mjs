@@ -52,7 +52,7 @@ test("two TypeScript clients create, update and delete", async () => {
   assert.deepEqual(Object.keys(created), ["type", "rpc", "channel", "id", "result"]);
   assert.equal(created.type, "success");
   const [row] = created.result;
-  assert.deepEqual(row, ["x", "milk", 0, row[3], row[3], null]);
+  assert.deepEqual(row, ["x", "milk", 0, "a0", row[4], row[4], null]);
   assert.deepEqual(await b.broadcast(), {
     broadcast: true,
     type: "update",
@@ -65,7 +65,7 @@ test("two TypeScript clients create, update and delete", async () => {
   assert.deepEqual((await a.broadcast()).payload, updated.result);
 
   const deleted = await a.call("delete", { id: "x" });
-  assert.equal(typeof deleted.result[0][5], "number");
+  assert.equal(typeof deleted.result[0][6], "number");
   assert.deepEqual((await b.broadcast()).payload, deleted.result);
   assert.deepEqual(await b.sync(), []);
   a.socket.close();
@@ -95,12 +95,12 @@ test("an action that is refused is an error to its caller and nothing to the oth
 
 test("a sync from a time gives what changed since, and the deletions after it", async () => {
   const a = await V1.open("from");
-  const isPast = (row) => until("time passes", () => Date.now() > row[4]);
+  const isPast = (row) => until("time passes", () => Date.now() > row[5]);
   await a.call("create", { id: "old", text: "old", completed: 0 });
   const gone = await a.call("create", { id: "gone", text: "gone", completed: 0 });
   await isPast(gone.result[0]);
   const kept = await a.call("create", { id: "new", text: "new", completed: 0 });
-  const from = kept.result[0][4];
+  const from = kept.result[0][5];
   await isPast(kept.result[0]);
   await a.call("delete", { id: "gone" });
 

@@ -73,14 +73,19 @@ impl Actor {
         if self.count == 0 || self.random.bool() {
             self.rows += 1;
             let id = format!("{} {}", self.name, self.rows);
-            let create = TodoAction::Create { id: id.clone(), text: "x".into(), completed: false };
+            let create = TodoAction::Create {
+                id: id.clone(),
+                text: "x".into(),
+                completed: false,
+                position: None,
+            };
             self.send(client, id, create);
         }
         self.count += 1;
         let (id, text) = (self.name.clone(), self.count.to_string());
         let what = format!("{id} = {text}");
         let action = match self.count {
-            1 => TodoAction::Create { id, text, completed: false },
+            1 => TodoAction::Create { id, text, completed: false, position: None },
             _ => TodoAction::Update { id, text: Some(text), completed: None },
         };
         self.send(client, what, action);

@@ -10,7 +10,7 @@ use todo_shared::{Todo, TodoAction};
 type Client = SyncClient<TodoAction>;
 
 fn create(id: &str, text: &str) -> TodoAction {
-    TodoAction::Create { id: id.into(), text: text.into(), completed: false }
+    TodoAction::Create { id: id.into(), text: text.into(), completed: false, position: None }
 }
 
 fn texts(client: &Client) -> Vec<String> {
