@@ -275,8 +275,9 @@ impl<A: Action> SyncClient<A> {
         Ok(self.with_peer(|inner, _| inner.peer.message(json)))
     }
 
-    /// Actions that were given up, by an id: nobody knows whether the room has done them. They
-    /// stay until they are done again ([`retry`](Self::retry)) or let go
+    /// Actions that were given up, by an id: nobody knows whether the room has done them; or the room
+    /// does not know them, as one of another version of the application
+    /// ([`Code::Outdated`]), and they may be done after a reload. They stay until they are done again ([`retry`](Self::retry)) or let go
     /// ([`discard`](Self::discard)).
     #[must_use]
     pub fn abandoned(&self) -> BTreeMap<String, Abandoned> {

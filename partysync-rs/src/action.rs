@@ -29,11 +29,16 @@ use std::marker::PhantomData;
 /// | `delete` | deletes the row, softly if the record has `deleted_at` |
 /// | `custom` | does what [`Reduce`] (client) and `on_action` (server) say |
 /// | `rename = "name"` | the name on the wire |
+/// | `alias = "name"` | a name that it had on the wire before, which is still taken; repeatable |
 ///
 /// Derived too: `Serialize` and `Deserialize`, in the form above; an enum of `channels` puts the
 /// channel beside it, `{"channel": "todos", "action": {...}}`.
 ///
-/// On a field: `json` where the record's column is `json`, `rename = "column"`.
+/// On a field: `json` where the record's column is `json`, `rename = "column"`, and `alias =
+/// "name"` for one that clients of before send, which are taken as well as the column's
+/// `renamed_from`. A field that is not known is refused, and nothing done: what a client of another
+/// version has asked is not lost without a word. It keeps such an action
+/// ([`Code::Outdated`](crate::Code::Outdated)).
 ///
 /// ```
 /// use partysync::{Action, Record};

@@ -205,6 +205,43 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// The same fields under the names that they have now; `names` are those of all fields that
+    /// there are, each with what it was called before, and so is the column of a field in `schema`.
+    ///
+    /// # Errors
+    /// [`Code::InvalidAction`] for one that is not known, which would be lost without a word.
+    pub fn under_names(
+        mut self,
+        action: &str,
+        schema: Option<&Schema>,
+        names: &[(&'static str, &[&str])],
+    ) -> Result<Self> {
+        let known = |name: &str| names.iter().any(|(known, _)| *known == name);
+        let columns = schema.map_or(&[][..], |schema| schema.columns);
+        let mut renamed: Vec<&str> = Vec::new();
+        for (name, _) in self.0.iter_mut().filter(|(name, _)| !known(name)) {
+            let now = names.iter().find(|(now, before)| {
+                let column = columns.iter().find(|column| column.name == *now);
+                let former = column.map_or(&[][..], |column| column.renamed_from);
+                before.iter().chain(former).any(|before| *before == &**name)
+            });
+            let Some((now, _)) = now else {
+                let named = names.iter().map(|(name, _)| format!("`{name}`"));
+                let named = named.collect::<Vec<_>>().join(", ");
+                let there = if named.is_empty() { "none".to_owned() } else { named };
+                let why = format!("there is no such field: there is {there}");
+                return Err(invalid(action, &crate::wire::clip(name), why));
+            };
+            *name = Cow::Borrowed(*now);
+            renamed.push(now);
+        }
+        let twice = |now: &&&str| self.0.iter().filter(|(name, _)| name == **now).count() > 1;
+        match renamed.iter().find(twice) {
+            Some(now) => Err(invalid(action, now, "it is there twice, by an older name too")),
+            None => Ok(self),
+        }
+    }
+
     /// The text of a field: the last, if it is there several times.
     fn get(&self, name: &str) -> Option<&'a str> {
         self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.get())

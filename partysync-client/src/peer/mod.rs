@@ -374,8 +374,9 @@ impl<A: Action> Peer<A> {
     /// An action has its answer.
     fn answer(&mut self, answered: Answered) {
         let Answered { client, seq, own, outcome, action } = answered;
-        let given_up =
-            |error: &Error| matches!(error.code(), Code::Abandoned | Code::ClientForgotten);
+        let given_up = |error: &Error| {
+            matches!(error.code(), Code::Abandoned | Code::ClientForgotten) || is_unknown(error)
+        };
         if let Some(error) = outcome.as_ref().err().filter(|error| given_up(error)) {
             let abandoned = Abandoned {
                 channel: action.channel,
@@ -391,6 +392,13 @@ impl<A: Action> Peer<A> {
             let added = gathered([(id, abandoned)]);
             self.tell_others(Note::Abandoned { added, removed: Vec::new() });
         }
+        let outcome = outcome.map_err(|error| match is_unknown(&error) {
+            true => Error::new(
+                Code::Outdated,
+                "this page and its server are of different versions: reload it; what you did is kept",
+            ),
+            false => error,
+        });
         if own {
             self.outputs.push_back(Output::Answer(seq, outcome));
         } else if let Err(error) = outcome {
@@ -398,6 +406,12 @@ impl<A: Action> Peer<A> {
             self.report(error);
         }
     }
+}
+
+/// Whether the room does not understand the action, which this client has made by the application's
+/// own types: those of the room are of another version.
+fn is_unknown(error: &Error) -> bool {
+    matches!(error.code(), Code::InvalidAction | Code::UnknownAction | Code::UnknownChannel)
 }
 
 fn not_abandoned(id: &str) -> Error {

@@ -66,7 +66,8 @@ pub struct Suspicion {
     pub millis: u64,
 }
 
-/// An action that was given up: nobody knows whether the room has done it.
+/// An action that was given up, and is kept: nobody knows whether the room has done it, or the room
+/// does not know the action, and has not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Abandoned {
     /// The record's table.
@@ -82,7 +83,8 @@ pub struct Abandoned {
 }
 
 impl Abandoned {
-    /// Why it was given up: [`Code::Abandoned`] or [`Code::ClientForgotten`].
+    /// Why it was given up: [`Code::Abandoned`] or [`Code::ClientForgotten`]; what the room does not
+    /// understand in it, as the room says so, if it is of another version of the application.
     #[must_use]
     pub fn error(&self) -> Error {
         Error::new(Code::from_name(&self.code), self.message.clone())

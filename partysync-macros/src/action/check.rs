@@ -14,6 +14,8 @@ pub(super) struct Checked {
 pub(super) struct CheckedVariant {
     pub(super) ident: Ident,
     pub(super) name: String,
+    /// Names that it had before.
+    pub(super) aliases: Vec<String>,
     pub(super) kind: Kind,
     pub(super) fields: Vec<CheckedField>,
 }
@@ -22,6 +24,8 @@ pub(super) struct CheckedField {
     pub(super) ident: Ident,
     /// The column's name, and the name on the wire.
     pub(super) name: String,
+    /// Names that it had before.
+    pub(super) aliases: Vec<String>,
     pub(super) ty: Type,
     pub(super) codec: Codec,
     /// In an update: `None` leaves the column alone. The type is then what is in the `Option`.
@@ -39,22 +43,30 @@ pub(super) fn check(actions: Actions) -> syn::Result<Checked> {
     let mut names: Vec<String> = Vec::new();
     let mut variants = Vec::new();
     for variant in &actions.variants {
-        if names.contains(&variant.name) {
-            let message = format!("two variants are called `{}` on the wire", variant.name);
-            errors.at(variant.syntax.ident.span(), message);
+        let own = std::iter::once((variant.name.clone(), variant.syntax.ident.span()));
+        let aliases = variant.aliases.iter().map(|alias| (alias.value(), alias.span()));
+        for (name, span) in own.chain(aliases) {
+            if names.contains(&name) {
+                errors.at(span, format!("two variants are called `{name}` on the wire"));
+            }
+            names.push(name);
         }
-        names.push(variant.name.clone());
         if let Some(kind) = kind(variant, &mut errors) {
             let field = |f: &Field| check_field(f, kind, &mut errors);
             let fields: Vec<_> = variant.fields.iter().map(field).collect();
-            for (i, field) in fields.iter().enumerate() {
-                if fields.iter().take(i).any(|other| other.name == field.name) {
-                    let message = format!("two fields are called `{}` on the wire", field.name);
-                    errors.at(field.ident.span(), message);
+            let mut taken: Vec<&str> = Vec::new();
+            for field in &fields {
+                for name in std::iter::once(&field.name).chain(&field.aliases) {
+                    if taken.contains(&&**name) {
+                        let message = format!("two fields are called `{name}` on the wire");
+                        errors.at(field.ident.span(), message);
+                    }
+                    taken.push(name);
                 }
             }
             let (ident, name) = (variant.syntax.ident.clone(), variant.name.clone());
-            variants.push(CheckedVariant { ident, name, kind, fields });
+            let aliases = variant.aliases.iter().map(syn::LitStr::value).collect();
+            variants.push(CheckedVariant { ident, name, aliases, kind, fields });
         }
     }
     for variant in &variants {
@@ -95,6 +107,7 @@ fn check_field(field: &Field, kind: Kind, errors: &mut Errors) -> CheckedField {
             Some(rename) => rename.value(),
             None => field.ident.to_string().trim_start_matches("r#").to_owned(),
         },
+        aliases: field.aliases.iter().map(syn::LitStr::value).collect(),
         ty: inner.unwrap_or(&field.ty).clone(),
         codec: if serde { Codec::Serde } else { Codec::Column },
         optional: inner.is_some(),

@@ -16,7 +16,7 @@ pub(super) fn expand(action: &Checked) -> TokenStream {
     // No name of a field's.
     let payload = Ident::new("payload", Span::mixed_site());
     let encode = variants.iter().map(|variant| encode(variant, &payload));
-    let decode = variants.iter().map(decode);
+    let decode = variants.iter().map(|variant| decode(variant, record));
     let operations = variants.iter().map(|v| operation(ident, v, record));
     let checks = variants.iter().map(|v| key_check(v, record));
     let customs: Vec<_> = variants.iter().filter(|v| v.kind == Kind::Custom).collect();
@@ -124,10 +124,19 @@ fn encode(variant: &CheckedVariant, payload: &Ident) -> TokenStream {
 }
 
 /// A match arm that takes the fields out of `payload`.
-fn decode(variant: &CheckedVariant) -> TokenStream {
-    let CheckedVariant { ident, name, fields, .. } = variant;
+fn decode(variant: &CheckedVariant, record: &syn::Path) -> TokenStream {
+    let CheckedVariant { ident, name, aliases, kind, fields } = variant;
+    let names =
+        fields.iter().map(|CheckedField { name, aliases, .. }| quote!((#name, &[#(#aliases),*])));
+    // The fields of a custom action are no columns.
+    let schema = match kind {
+        Kind::Custom => quote!(::std::option::Option::None),
+        _ => quote! {
+            ::std::option::Option::Some(<#record as __partysync::Record>::SCHEMA)
+        },
+    };
     let takes = fields.iter().map(|field| {
-        let CheckedField { ident, name: column, ty, codec, optional } = field;
+        let CheckedField { ident, name: column, ty, codec, optional, .. } = field;
         let take = match (codec, optional) {
             (Codec::Column, false) => quote!(take),
             (Codec::Column, true) => quote!(take_option),
@@ -136,12 +145,17 @@ fn decode(variant: &CheckedVariant) -> TokenStream {
         };
         quote!(#ident: __partysync::__private::#take::<#ty>(&payload, #name, #column)?)
     });
-    quote!(#name => ::std::result::Result::Ok(Self::#ident { #(#takes),* }),)
+    quote! {
+        #name #(| #aliases)* => {
+            let payload = payload.under_names(#name, #schema, &[#(#names),*])?;
+            ::std::result::Result::Ok(Self::#ident { #(#takes),* })
+        }
+    }
 }
 
 /// A match arm that gives the operation.
 fn operation(action: &Ident, variant: &CheckedVariant, record: &syn::Path) -> TokenStream {
-    let CheckedVariant { ident, name, kind, fields } = variant;
+    let CheckedVariant { ident, name, kind, fields, .. } = variant;
     let op = quote!(__partysync::__private::Op);
     if *kind == Kind::Custom {
         return quote! {

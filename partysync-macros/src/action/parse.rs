@@ -30,6 +30,8 @@ pub(super) struct Variant {
     pub(super) syntax: syn::Variant,
     /// The name on the wire.
     pub(super) name: String,
+    /// Names that it had before.
+    pub(super) aliases: Vec<LitStr>,
     pub(super) kinds: Vec<(Span, Kind)>,
     pub(super) fields: Vec<Field>,
 }
@@ -48,9 +50,11 @@ pub(super) struct Field {
     pub(super) ty: syn::Type,
     pub(super) json: bool,
     pub(super) rename: Option<LitStr>,
+    /// Names that it had before.
+    pub(super) aliases: Vec<LitStr>,
 }
 
-const KINDS: [&str; 6] = ["insert", "update", "upsert", "delete", "custom", "rename"];
+const KINDS: [&str; 7] = ["insert", "update", "upsert", "delete", "custom", "rename", "alias"];
 
 pub(super) fn parse(input: &DeriveInput) -> syn::Result<Parsed> {
     let mut errors = Errors::default();
@@ -101,7 +105,7 @@ pub(super) fn parse(input: &DeriveInput) -> syn::Result<Parsed> {
 
 fn variant(syntax: &syn::Variant, errors: &mut Errors) -> Variant {
     let mut rename = None;
-    let mut kinds = Vec::new();
+    let (mut kinds, mut aliases) = (Vec::new(), Vec::new());
     each_meta(&syntax.attrs, "action", errors, |meta| {
         let ident = meta.path.get_ident().map(ToString::to_string).unwrap_or_default();
         let kind = match ident.as_str() {
@@ -111,6 +115,10 @@ fn variant(syntax: &syn::Variant, errors: &mut Errors) -> Variant {
             "delete" => Kind::Delete,
             "custom" => Kind::Custom,
             "rename" => return once(&mut rename, string(meta)?, meta),
+            "alias" => {
+                aliases.push(string(meta)?);
+                return Ok(());
+            }
             _ => return Err(unknown(meta, &KINDS)),
         };
         kinds.push((meta.path.span(), kind));
@@ -122,18 +130,21 @@ fn variant(syntax: &syn::Variant, errors: &mut Errors) -> Variant {
         syn::Fields::Named(named) => {
             for field in &named.named {
                 let Some(ident) = field.ident.clone() else { continue };
-                let (mut json, mut rename) = (None, None);
+                let (mut json, mut rename, mut aliases) = (None, None, Vec::new());
                 each_meta(&field.attrs, "action", errors, |meta| {
                     if meta.path.is_ident("json") {
                         once(&mut json, (), meta)
                     } else if meta.path.is_ident("rename") {
                         once(&mut rename, string(meta)?, meta)
+                    } else if meta.path.is_ident("alias") {
+                        aliases.push(string(meta)?);
+                        Ok(())
                     } else {
-                        Err(unknown(meta, &["json", "rename"]))
+                        Err(unknown(meta, &["json", "rename", "alias"]))
                     }
                 });
                 let ty = field.ty.clone();
-                fields.push(Field { ident, ty, json: json.is_some(), rename });
+                fields.push(Field { ident, ty, json: json.is_some(), rename, aliases });
             }
         }
         syn::Fields::Unnamed(unnamed) => errors.add(syn::Error::new_spanned(
@@ -145,5 +156,5 @@ fn variant(syntax: &syn::Variant, errors: &mut Errors) -> Variant {
         Some(rename) => rename.value(),
         None => syntax.ident.to_string().to_snake_case(),
     };
-    Variant { syntax: syntax.clone(), name, kinds, fields }
+    Variant { syntax: syntax.clone(), name, aliases, kinds, fields }
 }
