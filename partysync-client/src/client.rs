@@ -275,6 +275,16 @@ impl<A: Action> SyncClient<A> {
         Ok(self.with_peer(|inner, _| inner.peer.message(json)))
     }
 
+    /// Who the client is to the room, as its worker has found out
+    /// ([`Router::identify`](partysync::Identity)); kept in the store, so that it is known without a
+    /// connection. `None` before the first one, and where nobody was asked.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when it is not of this type.
+    pub fn identity<T: serde::de::DeserializeOwned>(&self) -> Result<Option<T>> {
+        self.inner().peer.replica().identity().map(partysync::Identity::read).transpose()
+    }
+
     /// Actions that were given up, by an id: nobody knows whether the room has done them; or the room
     /// does not know them, as one of another version of the application
     /// ([`Code::Outdated`]), and they may be done after a reload. They stay until they are done again ([`retry`](Self::retry)) or let go

@@ -4,7 +4,7 @@
 use crate::record::{Key, Role, Schema};
 use crate::sql::{Sql, Value};
 use crate::store::apply;
-use crate::{Code, Error, Record, Result, Timestamp};
+use crate::{Code, Error, Identity, Record, Result, Timestamp};
 use serde_json::Value as Json;
 use std::marker::PhantomData;
 
@@ -165,6 +165,10 @@ pub enum Operation {
 pub trait Tables {
     /// The time that new rows get.
     fn now(&self) -> Timestamp;
+    /// Who the client is to the room, if that is known.
+    fn identity(&self) -> Option<&Identity> {
+        None
+    }
     /// The row with this key, if it is there.
     fn get(&self, channel: &str, key: &Key) -> Option<Vec<Value>>;
     /// Puts a row in, or takes it out.
@@ -223,6 +227,16 @@ impl<'a, R: Record> Draft<'a, R> {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.tables.now()
+    }
+
+    /// Who does this, as [`Router::identify`](crate::worker::Router::identify) has told the client
+    /// when it was connected last; `None` before that, and where nobody was asked. `on_action` reads
+    /// the same from [`Room::identity`](crate::Room::identity).
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when it is not of this type.
+    pub fn identity<T: serde::de::DeserializeOwned>(&self) -> Result<Option<T>> {
+        self.tables.identity().map(Identity::read).transpose()
     }
 
     /// The row with this key.

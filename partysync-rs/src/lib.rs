@@ -24,6 +24,7 @@ extern crate self as partysync;
 mod action;
 mod column;
 mod error;
+mod identity;
 #[cfg(feature = "livestore")]
 pub mod livestore;
 mod position;
@@ -58,6 +59,7 @@ pub fn __mutated(protection: &str) -> bool {
 pub use action::{Action, Draft, RecordAction, Reduce, Tables};
 pub use column::{Column, Timestamp};
 pub use error::{Code, Error, Result};
+pub use identity::Identity;
 #[cfg(feature = "livestore")]
 pub use livestore::event_room::Event;
 #[cfg(feature = "livestore")]

@@ -1,6 +1,6 @@
 //! [`SyncServer`]: the trait that a user implements, and the [`Room`] that its hooks get.
 
-use crate::room::{Connection, HookOutput, Limits, Slot, Slots};
+use crate::room::{Caller, Connection, HookOutput, Limits, Slots};
 use crate::sql::Sql;
 use crate::store::Plan;
 use crate::{Action, Code, Error, Result, Timestamp};
@@ -129,8 +129,7 @@ pub trait SyncServer: Sized + 'static {
 
     /// A client connects. Set the connection's state and tags here: an action finds them with
     /// [`Room::sender`]. `request` is the one that has come to the router, with its headers and its
-    /// query; what [`Router::on_before_connect`](crate::worker::Router::on_before_connect) has learnt
-    /// of it is read from it again.
+    /// query; who is behind it, [`Connection::identity`] says.
     ///
     /// # Errors
     /// With [`Error::reject`], [`Code::Unauthorized`] or [`Code::Forbidden`] the connection is
@@ -199,7 +198,7 @@ pub struct Room<'a, S> {
     pub(crate) version: u64,
     pub(crate) epoch: &'a str,
     pub(crate) plans: &'a [Plan],
-    pub(crate) sender: Option<Slot>,
+    pub(crate) caller: Caller<'a>,
     pub(crate) slots: &'a Slots,
     pub(crate) output: &'a mut HookOutput,
     pub(crate) server: PhantomData<S>,

@@ -5,7 +5,7 @@ use crate::room::turn::Local;
 use crate::room::{Connection, Effect, Event, Incoming, Machine, Opening, Slot};
 use crate::sql::{Sql, Sqlite};
 use crate::wire::v2::{Ack, ClientFrame, Hello, Push, PushAction, ServerFrame, Subscription};
-use crate::{Action, Code, Error, Protocol, Record, Result, SyncServer, Timestamp};
+use crate::{Action, Code, Error, Identity, Protocol, Record, Result, SyncServer, Timestamp};
 use futures::executor::block_on;
 use std::collections::BTreeMap;
 
@@ -46,14 +46,15 @@ pub struct TestRoom<S: SyncServer> {
     /// The ids of the connections that are open.
     ids: BTreeMap<Slot, String>,
     now: Timestamp,
-    seq: u64,
+    /// The clients whose actions it takes, with how many each has made.
+    users: BTreeMap<String, u64>,
     sent: Vec<(String, String)>,
     /// What was sent by calls that do not return it.
     unheard: Vec<(String, String)>,
     alarm: Option<Timestamp>,
     logged: Vec<String>,
-    /// Why the room's own client was not let in.
-    refused: Option<Error>,
+    /// Why clients were not let in.
+    refused: BTreeMap<String, Error>,
 }
 
 impl<S: SyncServer> TestRoom<S> {
@@ -73,12 +74,11 @@ impl<S: SyncServer> TestRoom<S> {
         let now = Timestamp::from_millis(1_000);
         let (ids, sent, alarm) = (BTreeMap::new(), Vec::new(), None);
         let (room, logged) = (Local::new(server), Vec::new());
-        let (unheard, refused) = (Vec::new(), None);
-        let mut room = Self { db, room, ids, now, seq: 0, sent, unheard, alarm, logged, refused };
+        let (unheard, refused, users) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let mut room = Self { db, room, ids, now, users, sent, unheard, alarm, logged, refused };
         room.turn([])?;
-        // Of a database that had a test's room before.
-        room.seq = crate::store::client_seq(room.sql(), OWN)?.unwrap_or_default();
-        room.refused = room.connect_own(&http::Request::new(())).err();
+        // Whether it is let in is told to whoever acts.
+        let _ = room.connect_own(&http::Request::new(()));
         Ok(room)
     }
 
@@ -131,9 +131,59 @@ impl<S: SyncServer> TestRoom<S> {
     /// # Errors
     /// What `on_connect` returns.
     pub fn connect_own(&mut self, request: &http::Request<()>) -> Result<()> {
-        self.disconnect(OWN)?;
-        if let Err(error) = self.connect_with(OWN, Protocol::V2, request) {
-            self.refused = Some(error.clone());
+        self.connect_user(OWN, request)
+    }
+
+    /// Connects a client for this user, whose actions [`act_as`](Self::act_as) does: the user as the
+    /// worker's router would find out who it is
+    /// ([`Router::identify`](crate::worker::Router::identify)). Another login of the same name is
+    /// another connection in place of this one.
+    ///
+    /// ```
+    /// # use partysync::{Action, Error, Record, Result, Room, SyncServer};
+    /// # #[derive(Record, Clone, Debug, PartialEq)] #[record(table = "notes")]
+    /// # struct Note { #[record(key)] id: String, author: String }
+    /// # #[derive(Action, Clone, Debug)] #[action(record = Note)]
+    /// # enum NoteAction { #[action(insert)] Create { id: String, author: String } }
+    /// # use partysync::testing::TestRoom;
+    /// struct Notes;
+    ///
+    /// impl SyncServer for Notes {
+    ///     type Action = NoteAction;
+    ///
+    ///     fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+    ///         let NoteAction::Create { author, .. } = &action;
+    ///         if room.identity::<String>()?.as_ref() != Some(author) {
+    ///             return Err(Error::reject("write in your own name"));
+    ///         }
+    ///         action.apply(room.sql())
+    ///     }
+    /// }
+    ///
+    /// let mut room = TestRoom::new(Notes)?;
+    /// room.login("ada", "ada")?;
+    /// room.login("bob", "bob")?;
+    /// let note = NoteAction::Create { id: "a".into(), author: "ada".into() };
+    /// assert!(room.act_as("bob", note.clone()).is_err());
+    /// room.act_as("ada", note)?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What `on_connect` returns; [`Code::InvalidValue`] when the user has no JSON form.
+    pub fn login<T: serde::Serialize + ?Sized>(&mut self, name: &str, user: &T) -> Result<()> {
+        let mut request = http::Request::new(());
+        Identity::new(user)?.put(&mut request);
+        self.connect_user(name, &request)
+    }
+
+    fn connect_user(&mut self, name: &str, request: &http::Request<()>) -> Result<()> {
+        self.disconnect(name)?;
+        // A database may have had a test's room before.
+        let seq = crate::store::client_seq(self.sql(), name)?.unwrap_or_default();
+        self.users.entry(name.to_owned()).or_insert(seq);
+        if let Err(error) = self.connect_with(name, Protocol::V2, request) {
+            self.refused.insert(name.to_owned(), error.clone());
             return Err(error);
         }
         let channels = S::Action::CHANNELS.iter().map(|schema| Subscription {
@@ -142,9 +192,9 @@ impl<S: SyncServer> TestRoom<S> {
             schema: schema.hash(),
             columns: Vec::new(),
         });
-        let hello = Hello { client: OWN.into(), epoch: None, channels: channels.collect() };
-        self.frame(OWN, &ClientFrame::Hello(hello).to_text())?;
-        self.refused = None;
+        let hello = Hello { client: name.into(), epoch: None, channels: channels.collect() };
+        self.frame(name, &ClientFrame::Hello(hello).to_text())?;
+        self.refused.remove(name);
         Ok(())
     }
 
@@ -179,7 +229,7 @@ impl<S: SyncServer> TestRoom<S> {
         std::mem::take(&mut self.logged)
     }
 
-    /// What [`act`](Self::act) has had sent to connections since the last call: id and frame, or
+    /// What [`act`](Self::act) and [`act_as`](Self::act_as) have had sent to other connections since the last call: id and frame, or
     /// `close` with its code and reason.
     pub fn take_sent(&mut self) -> Vec<(String, String)> {
         std::mem::take(&mut self.unheard)
@@ -210,13 +260,27 @@ impl<S: SyncServer> TestRoom<S> {
     /// Why it was rejected, or why `on_connect` did not let that client in: see
     /// [`connect_own`](Self::connect_own).
     pub fn act(&mut self, action: S::Action) -> Result<()> {
-        if let Some(error) = &self.refused {
+        self.act_as(OWN, action)
+    }
+
+    /// Sends an action as the client of a [`login`](Self::login) and waits for its answer.
+    ///
+    /// # Errors
+    /// Why it was rejected, or why that client was not let in; [`Code::NotFound`] when there was no
+    /// login of this name.
+    pub fn act_as(&mut self, name: &str, action: S::Action) -> Result<()> {
+        if let Some(error) = self.refused.get(name) {
             return Err(error.clone());
         }
-        self.seq += 1;
+        if self.slot(name).is_none() {
+            let message = format!("`{name}` is not connected: `login` connects it");
+            return Err(Error::new(Code::NotFound, message));
+        }
+        let seq = self.users.get(name).map_or(1, |seq| seq + 1);
+        self.users.insert(name.to_owned(), seq);
         let json = serde_json::value::to_raw_value(&action.to_json()?)
             .map_err(|e| Error::new(Code::Internal, e.to_string()))?;
-        let (seq, channel) = (self.seq, action.channel().to_owned());
+        let channel = action.channel().to_owned();
         let mut frame = ClientFrame::Push(Push {
             client: None,
             answered: seq - 1,
@@ -227,15 +291,15 @@ impl<S: SyncServer> TestRoom<S> {
         // A large patch comes as it is read, and the answer with its end.
         loop {
             let mut read = 0;
-            for (to, text) in self.frame(OWN, &frame.to_text())? {
-                if to != OWN || text.starts_with("close ") {
+            for (to, text) in self.frame(name, &frame.to_text())? {
+                if to != name || text.starts_with("close ") {
                     self.unheard.push((to, text));
                     continue;
                 }
                 read += text.len() as u64;
                 match ServerFrame::parse(&text)? {
                     Some(ServerFrame::Patch(patch)) => {
-                        let own = |ack: &&Ack| ack.seq == self.seq;
+                        let own = |ack: &&Ack| ack.seq == seq;
                         outcome = patch.acks.iter().find(own).map(Ack::outcome).or(outcome);
                     }
                     Some(ServerFrame::Error(error)) => {

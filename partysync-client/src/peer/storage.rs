@@ -203,7 +203,7 @@ impl<A: Action> Peer<A> {
             self.storage.reading = Some((saved, loading));
             return;
         }
-        let Saved { mut outboxes, others, abandoned, alone, .. } = saved;
+        let Saved { mut outboxes, others, abandoned, alone, identity, .. } = saved;
         self.storage.alone = alone;
         let early = std::mem::take(&mut self.storage.early);
         self.storage.state = State::Idle;
@@ -218,9 +218,10 @@ impl<A: Action> Peer<A> {
         }
         let mut changes = Changes::new();
         if wanted {
+            changes = self.replica.load_identity(identity);
             let (loaded, errors) = self.replica.load(loading);
             errors.into_iter().for_each(|error| self.report(error));
-            changes = loaded;
+            merge(&mut changes, loaded);
         }
         for outbox in &others {
             merge(&mut changes, self.replica.show_other(outbox));
@@ -282,7 +283,8 @@ impl<A: Action> Peer<A> {
         let abandoned =
             abandoned.map(|(id, a)| Write::Abandon { id: id.clone(), abandoned: a.clone() });
         let discarded = self.discarded.iter().cloned().map(Write::Discard);
-        self.storage.next = abandoned.chain(discarded).collect();
+        let identity = Write::Identity(self.replica.identity().cloned());
+        self.storage.next = abandoned.chain(discarded).chain([identity]).collect();
         self.tell_settled(self.replica.settled(|_| true));
     }
 

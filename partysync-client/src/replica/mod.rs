@@ -30,7 +30,7 @@ use index::Index;
 use layers::{Layers, Order};
 use partysync::sql::Value;
 use partysync::wire::v2::{Change, Subscription};
-use partysync::{Action, Key, Record, Result, Schema};
+use partysync::{Action, Identity, Key, Record, Result, Schema};
 use pending::{Pending, Queue, Whose};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +43,8 @@ pub(crate) type Row = Arc<[Value]>;
 #[derive(Debug)]
 pub struct Replica<A> {
     epoch: Option<String>,
+    /// Who the client is to the room.
+    identity: Option<Identity>,
     /// Whether the rows are those that it was given to begin with: a store may have newer ones.
     given: bool,
     /// Whether they are not stored, as the store has those of another epoch.
@@ -108,6 +110,7 @@ impl<A: Action> Replica<A> {
         };
         Self {
             epoch: None,
+            identity: None,
             given: false,
             held: false,
             tables: gathered(A::CHANNELS.iter().map(table)),
@@ -228,6 +231,31 @@ impl<A: Action> Replica<A> {
         self.forget_other_epochs(epoch);
     }
 
+    /// Who the client is to the room.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// Who the client was when it was connected last, from the store.
+    pub(crate) fn load_identity(&mut self, identity: Option<Identity>) -> Changes {
+        if self.identity == identity {
+            return Changes::new();
+        }
+        self.identity = identity;
+        self.replay()
+    }
+
+    /// Somebody else is behind the client than was thought: what is pending may look different.
+    pub(crate) fn set_identity(&mut self, identity: Option<Identity>) -> Changes {
+        if self.identity == identity {
+            return Changes::new();
+        }
+        self.identity.clone_from(&identity);
+        self.writes.push(Write::Identity(identity));
+        self.replay()
+    }
+
     /// Confirmed rows are of no use any more: they stay in view until the snapshot is complete.
     pub(crate) fn reset(&mut self) {
         for table in self.tables.values_mut() {
@@ -249,6 +277,7 @@ impl<A: Action> Replica<A> {
             (table.version, table.complete) = (None, false);
         }
         self.interrupt();
+        self.identity = None;
         self.index = Index::default();
         self.queues.retain_mut(|queue| {
             queue.pending.clear();

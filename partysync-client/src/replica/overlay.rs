@@ -9,7 +9,7 @@ use super::scratch::{Scratch, Written};
 use super::{Changed, Changes, Replica, Row, Table};
 use crate::gathered::gathered;
 use crate::query::{Batch, Change};
-use partysync::{Action, Key};
+use partysync::{Action, Identity, Key};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -23,6 +23,7 @@ pub(super) type NewRows = BTreeMap<&'static str, BTreeMap<Key, Option<Row>>>;
 struct Step<'a> {
     tables: &'a mut BTreeMap<&'static str, Table>,
     index: &'a mut Index,
+    identity: Option<&'a Identity>,
     /// How the rows that it has come to were shown before, and whether that was pending.
     before: Before,
     /// The actions that have seen something else than there is now.
@@ -32,8 +33,12 @@ struct Step<'a> {
 type Before = BTreeMap<At, (Option<Row>, bool)>;
 
 impl<'a> Step<'a> {
-    fn new(tables: &'a mut BTreeMap<&'static str, Table>, index: &'a mut Index) -> Self {
-        Self { tables, index, before: Before::new(), again: BTreeMap::new() }
+    fn new(
+        tables: &'a mut BTreeMap<&'static str, Table>,
+        index: &'a mut Index,
+        identity: Option<&'a Identity>,
+    ) -> Self {
+        Self { tables, index, identity, before: Before::new(), again: BTreeMap::new() }
     }
 
     fn note(&mut self, at: &At) {
@@ -134,14 +139,14 @@ impl<'a> Step<'a> {
             let queue = queues.iter_mut().find(|queue| queue.rank == order.0);
             let Some(pending) = queue.and_then(|queue| queue.get_mut(order.1)) else { continue };
             if let Again::Rows(rows) = &what {
-                let outcome = run(self.tables, pending, Some(rows), again);
+                let outcome = run((self.tables, self.identity), pending, Some(rows), again);
                 // What else it has read is what it was, and so is what it does.
                 if outcome.succeeded && outcome.footprint.read == pending.footprint.read {
                     self.put_rows(order, &mut pending.footprint, rows, outcome.written);
                     continue;
                 }
             }
-            let outcome = run(self.tables, pending, None, again);
+            let outcome = run((self.tables, self.identity), pending, None, again);
             self.put_outcome(order, &mut pending.footprint, outcome);
         }
         self.before
@@ -158,12 +163,12 @@ struct Outcome {
 /// Runs an action on the rows below it, without effect on them; one that fails writes nothing: the
 /// server decides.
 fn run<A: Action>(
-    tables: &BTreeMap<&'static str, Table>,
+    (tables, identity): (&BTreeMap<&'static str, Table>, Option<&Identity>),
     pending: &Pending<A>,
     only: Option<&BTreeSet<At>>,
     succeeds: impl FnOnce(&A, &mut Scratch<'_>) -> bool,
 ) -> Outcome {
-    let mut scratch = Scratch::new(tables, pending.order, only, pending.made_at);
+    let mut scratch = Scratch::new(tables, pending.order, only, (pending.made_at, identity));
     let succeeded = pending.action.as_ref().is_some_and(|action| succeeds(action, &mut scratch));
     let (written, footprint) = scratch.end(succeeded);
     Outcome { written, footprint, succeeded }
@@ -200,8 +205,8 @@ impl<A: Action> Replica<A> {
         succeeds: impl FnOnce(&A, &mut Scratch<'_>) -> bool,
     ) -> (Pending<A>, Changes) {
         pending.order = (rank, pending.seq);
-        let outcome = run(&self.tables, &pending, None, succeeds);
-        let mut step = Step::new(&mut self.tables, &mut self.index);
+        let outcome = run((&self.tables, self.identity.as_ref()), &pending, None, succeeds);
+        let mut step = Step::new(&mut self.tables, &mut self.index, self.identity.as_ref());
         step.put_outcome(pending.order, &mut pending.footprint, outcome);
         let before = step.finish(&mut self.queues);
         (pending, self.changed(before))
@@ -216,7 +221,7 @@ impl<A: Action> Replica<A> {
     /// Puts confirmed rows in and drops actions that have their answer, in one step; what may
     /// look different now is looked at anew.
     pub(super) fn confirm(&mut self, rows: NewRows, gone: Vec<Pending<A>>) -> Changes {
-        let mut step = Step::new(&mut self.tables, &mut self.index);
+        let mut step = Step::new(&mut self.tables, &mut self.index, self.identity.as_ref());
         for pending in &gone {
             step.index.remove(pending.order, &pending.footprint);
         }
@@ -238,7 +243,7 @@ impl<A: Action> Replica<A> {
     /// Does all pending actions again, in the order in which their queues are now.
     pub(super) fn replay(&mut self) -> Changes {
         self.index = Index::default();
-        let mut step = Step::new(&mut self.tables, &mut self.index);
+        let mut step = Step::new(&mut self.tables, &mut self.index, self.identity.as_ref());
         let overlaid = |(channel, table): (&&'static str, &Table)| {
             table.overlay.keys().map(|key| (*channel, key.clone())).collect::<Vec<_>>()
         };
@@ -250,7 +255,7 @@ impl<A: Action> Replica<A> {
             for pending in &mut queue.pending {
                 pending.order = (rank, pending.seq);
                 pending.footprint = Footprint::default();
-                let outcome = run(step.tables, pending, None, again);
+                let outcome = run((step.tables, step.identity), pending, None, again);
                 step.put_outcome(pending.order, &mut pending.footprint, outcome);
             }
         }

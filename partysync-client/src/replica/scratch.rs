@@ -6,7 +6,7 @@ use super::layers::Order;
 use super::{Row, Table};
 use crate::gathered::gathered;
 use partysync::sql::Value;
-use partysync::{Key, Result, Tables, Timestamp};
+use partysync::{Identity, Key, Result, Tables, Timestamp};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +20,7 @@ pub(super) struct Scratch<'a> {
     rows: Written,
     noted: RefCell<Footprint>,
     now: Timestamp,
+    identity: Option<&'a Identity>,
 }
 
 impl<'a> Scratch<'a> {
@@ -27,9 +28,10 @@ impl<'a> Scratch<'a> {
         tables: &'a BTreeMap<&'static str, Table>,
         order: Order,
         only: Option<&'a BTreeSet<At>>,
-        now: Timestamp,
+        (now, identity): (Timestamp, Option<&'a Identity>),
     ) -> Self {
-        Self { tables, order, only, rows: BTreeMap::new(), noted: RefCell::default(), now }
+        let (rows, noted) = (BTreeMap::new(), RefCell::default());
+        Self { tables, order, only, rows, noted, now, identity }
     }
 
     /// What the reducer wrote, if it succeeded, and what it has looked at.
@@ -74,6 +76,10 @@ impl<'a> Scratch<'a> {
 impl Tables for Scratch<'_> {
     fn now(&self) -> Timestamp {
         self.now
+    }
+
+    fn identity(&self) -> Option<&Identity> {
+        self.identity
     }
 
     fn get(&self, channel: &str, key: &Key) -> Option<Vec<Value>> {

@@ -123,6 +123,7 @@ impl MemoryStore {
             alone: false,
             channels: kept.channels.clone(),
             abandoned: kept.abandoned.clone(),
+            identity: kept.identity.clone(),
             ..Saved::default()
         };
         for outbox in kept.outboxes.values() {

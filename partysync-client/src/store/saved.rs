@@ -1,7 +1,7 @@
 //! What is kept of a replica, and the changes to it.
 
 use partysync::sql::Value;
-use partysync::{Code, Error, Key, Schema, Timestamp};
+use partysync::{Code, Error, Identity, Key, Schema, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -24,6 +24,9 @@ pub struct Saved {
     /// Actions that were given up, by their id.
     #[serde(default)]
     pub abandoned: BTreeMap<String, Abandoned>,
+    /// Who the client was to the room when it was connected last.
+    #[serde(default)]
+    pub identity: Option<Identity>,
 }
 
 /// What one client made. A client's id is used by one process in one life only, and whoever finds
@@ -159,6 +162,8 @@ pub enum Write {
     },
     /// An action that was given up is not wanted any more.
     Discard(String),
+    /// Who the client is to the room.
+    Identity(Option<Identity>),
 }
 
 impl Write {
@@ -269,6 +274,8 @@ pub struct Kept {
     pub outboxes: BTreeMap<String, Outbox>,
     /// Actions that were given up, by their id.
     pub abandoned: BTreeMap<String, Abandoned>,
+    /// Who the client was to the room when it was connected last.
+    pub identity: Option<Identity>,
 }
 
 impl Kept {
@@ -321,6 +328,7 @@ impl Kept {
             Write::Discard(id) => {
                 self.abandoned.remove(&id);
             }
+            Write::Identity(identity) => self.identity = identity,
         }
     }
 }

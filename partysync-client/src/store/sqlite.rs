@@ -17,7 +17,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "CREATE TABLE IF NOT EXISTS partysync_place (name TEXT NOT NULL PRIMARY KEY) STRICT",
     "CREATE TABLE IF NOT EXISTS partysync_outbox (
         client TEXT NOT NULL PRIMARY KEY, pushed INTEGER NOT NULL, pushed_at INTEGER) STRICT",
@@ -34,6 +34,7 @@ const TABLES: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS partysync_abandoned (
         id TEXT NOT NULL PRIMARY KEY, channel TEXT NOT NULL, action TEXT NOT NULL,
         made_at INTEGER NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS partysync_identity (identity TEXT NOT NULL) STRICT",
 ];
 
 /// Keeps a replica in a SQLite database. Each batch of writes is one transaction: a program that
@@ -263,6 +264,11 @@ impl File {
             saved.abandoned.insert(row.get(0)?, abandoned);
             Ok(())
         })?;
+        sql.run("SELECT identity FROM partysync_identity", &[], &mut |row| {
+            // One that cannot be read is asked for anew.
+            saved.identity = serde_json::from_str(&row.get::<String>(0)?).ok();
+            Ok(())
+        })?;
         Ok(saved)
     }
 
@@ -273,7 +279,7 @@ impl File {
     }
 
     fn delete(&self) -> Result<()> {
-        let tables = ["place", "outbox", "pending", "channel", "row", "abandoned"];
+        let tables = ["place", "outbox", "pending", "channel", "row", "abandoned", "identity"];
         let db = self.lock()?;
         let sql: &dyn Sql = &*db;
         sql.transaction(&mut || {
@@ -388,6 +394,13 @@ fn apply(sql: &dyn Sql, write: &Write) -> Result<()> {
         }
         Write::Discard(id) => {
             run(sql, "DELETE FROM partysync_abandoned WHERE id = ?", &params![id.as_str()])
+        }
+        Write::Identity(identity) => {
+            run(sql, "DELETE FROM partysync_identity", &[])?;
+            let Some(identity) = identity else { return Ok(()) };
+            let text = serde_json::to_string(identity)
+                .map_err(|e| Error::new(Code::InvalidValue, format!("an identity: {e}")))?;
+            run(sql, "INSERT INTO partysync_identity VALUES (?)", &params![text])
         }
     }
 }

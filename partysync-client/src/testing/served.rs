@@ -5,9 +5,9 @@ use crate::transport::{Event, Link, Sleep, Transport};
 use crate::{Address, Endpoint};
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use partysync::testing::TestRoom;
-use partysync::{Protocol, Result, SyncServer, Timestamp};
-use std::sync::Arc;
+use partysync::{Identity, Protocol, Result, SyncServer, Timestamp};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// A room that clients reach by a [`transport`](Self::transport): for tests of what has a
@@ -56,6 +56,7 @@ pub struct Served<S: SyncServer> {
 struct FarEnd {
     incoming: UnboundedReceiver<String>,
     told: UnboundedSender<Event>,
+    identity: Option<Identity>,
 }
 
 struct Socket {
@@ -68,6 +69,20 @@ struct Socket {
 pub struct ServedTransport {
     arrive: UnboundedSender<FarEnd>,
     randoms: Arc<AtomicU64>,
+    identity: Arc<Mutex<Option<Identity>>>,
+}
+
+impl ServedTransport {
+    /// From its next connection on, whoever uses this transport is this user: as the worker's router
+    /// would find out who it is.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`](partysync::Code::InvalidValue) when the user has no JSON form.
+    pub fn login<T: serde::Serialize + ?Sized>(&self, user: &T) -> Result<()> {
+        let identity = Identity::new(user)?;
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity);
+        Ok(())
+    }
 }
 
 impl std::fmt::Debug for FarEnd {
@@ -107,7 +122,8 @@ impl<S: SyncServer> Served<S> {
     /// How clients reach it.
     #[must_use]
     pub fn transport(&self) -> ServedTransport {
-        ServedTransport { arrive: self.arrive.clone(), randoms: self.randoms.clone() }
+        let (arrive, randoms) = (self.arrive.clone(), self.randoms.clone());
+        ServedTransport { arrive, randoms, identity: Arc::default() }
     }
 
     /// An address for clients; it makes no difference.
@@ -133,7 +149,11 @@ impl<S: SyncServer> Served<S> {
             moved = true;
             self.opened += 1;
             let id = format!("socket-{}", self.opened);
-            match self.room.connect(&id, Protocol::V2) {
+            let mut request = http::Request::new(());
+            if let Some(identity) = link.identity.clone() {
+                identity.put(&mut request);
+            }
+            match self.room.connect_with(&id, Protocol::V2, &request) {
                 Ok(()) => {
                     tell(&link, Event::Opened);
                     self.sockets.push(Socket { id, link });
@@ -195,7 +215,8 @@ impl Transport for ServedTransport {
         let (outgoing, incoming) = unbounded();
         let (told, hears) = unbounded();
         // Without a room nobody answers.
-        let _ = self.arrive.unbounded_send(FarEnd { incoming, told });
+        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let _ = self.arrive.unbounded_send(FarEnd { incoming, told, identity });
         Link { outgoing, incoming: hears }
     }
 

@@ -1,7 +1,7 @@
 //! The room's one alarm: the application's time, and the framework's for forgetting.
 
 use super::machine::{Seq, Stored};
-use super::{Effect, Level, Machine};
+use super::{Caller, Effect, Level, Machine};
 use crate::sql::Sql;
 use crate::{Result, SyncServer, Timestamp, store};
 
@@ -42,7 +42,7 @@ impl<S: SyncServer> Machine<S> {
         // The hook may set another.
         let failures = self.meta.alarm_failures;
         self.meta.alarm_at = None;
-        if let Err(error) = self.hook(sql, None, |room| server.on_alarm(room))? {
+        if let Err(error) = self.hook(sql, Caller::Room, |room| server.on_alarm(room))? {
             let wait = retry_after(failures);
             self.meta.alarm_at = Some(self.meta.now.plus_millis(wait));
             self.meta.alarm_failures = failures.saturating_add(1);

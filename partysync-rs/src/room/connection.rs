@@ -1,7 +1,7 @@
 //! One client's socket, as the room remembers it through hibernation.
 
 use super::project::Followed;
-use crate::{Code, Error, Result, store};
+use crate::{Code, Error, Identity, Result, store};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
 
@@ -17,7 +17,7 @@ pub enum Protocol {
 /// One client's socket.
 ///
 /// It survives hibernation with all that is in it. A Durable Object keeps 16 KiB for each
-/// connection: one whose tags and state are larger is refused, or closed with 1009.
+/// connection: one whose tags, state and identity are larger is refused, or closed with 1009.
 ///
 /// Its [`id`](Self::id) is a name, not an identity: a client may wish for any.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub struct Connection {
     tags: Vec<String>,
     #[serde(default, skip_serializing_if = "Json::is_null")]
     state: Json,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<Identity>,
     /// The replica behind it, from `hello` on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) client: Option<String>,
@@ -49,6 +51,7 @@ impl Connection {
             protocol,
             tags: Vec::new(),
             state: Json::Null,
+            identity: None,
             client: None,
             channels: Vec::new(),
             behind: false,
@@ -74,6 +77,22 @@ impl Connection {
     pub fn client(&self) -> Option<String> {
         let id = self.client.as_ref()?;
         Some(format!("{:08x}{:08x}", store::hash(id), store::hash(&format!("{id}/"))))
+    }
+
+    /// Who is behind it, as [`Router::identify`](crate::worker::Router::identify) has said; `None`
+    /// where nobody was asked.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when it is not of this type.
+    pub fn identity<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        self.identity.as_ref().map(Identity::read).transpose()
+    }
+
+    /// The same connection with another behind it; for tests of what takes one.
+    #[must_use]
+    pub fn with_identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
     }
 
     /// The tags given to it.
@@ -141,7 +160,7 @@ impl Connection {
         let size = if narrow { text.chars().count() } else { text.encode_utf16().count() * 2 };
         if size + 32 > ATTACHMENT_BYTES {
             let message = format!(
-                "the connection's tags and state take {size} bytes; {ATTACHMENT_BYTES} are kept: \
+                "the connection's tags, state and identity take {size} bytes; {ATTACHMENT_BYTES} are kept: \
                  keep what is larger in a table"
             );
             return Err(Error::new(Code::TooLarge, message));

@@ -17,6 +17,7 @@ impl<S: SyncServer> Machine<S> {
             return Ok(());
         }
         let id = entry.connection.id().to_owned();
+        let identity = entry.connection.identity.clone();
         let mut followed = Vec::new();
         for subscription in &hello.channels {
             let place = match Self::place(&subscription.channel) {
@@ -42,6 +43,7 @@ impl<S: SyncServer> Machine<S> {
             connection: id,
             now: self.meta.now,
             read: Some(self.limits.read_bytes()),
+            identity,
         });
         self.send(slot, welcome.to_text());
         let reset = self.reset_reason(&hello);

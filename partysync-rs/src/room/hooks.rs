@@ -5,11 +5,22 @@ use super::event::close_reason;
 use super::{Connection, Effect, Level, Machine, Overlay, Protocol, Slot, refusal};
 use crate::sql::Sql;
 use crate::wire::v2::ServerFrame;
-use crate::{Code, Error, Result, Room, SyncServer, Timestamp};
+use crate::{Code, Error, Identity, Result, Room, SyncServer, Timestamp};
 use std::rc::Rc;
 
 /// What a Durable Object keeps sockets for at most: accepting one more would be a trap.
 const SOCKETS: usize = 32_768;
+
+/// Who is behind a hook.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Caller<'a> {
+    /// Nobody: the room itself.
+    Room,
+    /// A connection.
+    Connection(Slot),
+    /// A request.
+    Request(Option<&'a Identity>),
+}
 
 /// Something that a hook sends.
 #[derive(Debug)]
@@ -51,14 +62,14 @@ impl<S: SyncServer> Machine<S> {
     pub(super) fn hook<T>(
         &mut self,
         sql: &dyn Sql,
-        sender: Option<Slot>,
+        caller: Caller<'_>,
         hook: impl FnOnce(&mut Room<'_, S>) -> Result<T>,
     ) -> Result<Result<T>> {
         let mut output = HookOutput::default();
         let (mut hook, mut value) = (Some(hook), None);
         let stamped = self.stamped(sql);
         let result = stamped.transaction(&mut || {
-            let mut room = self.room(&stamped, sender, &mut output);
+            let mut room = self.room(&stamped, caller, &mut output);
             if let Some(hook) = hook.take() {
                 value = Some(hook(&mut room)?);
             }
@@ -95,7 +106,10 @@ impl<S: SyncServer> Machine<S> {
         let mut outcomes = Vec::with_capacity(actions.len());
         for action in actions {
             let outcome = match action.clone() {
-                Ok(action) => self.hook(sql, Some(slot), |room| server.on_action(room, action))?,
+                Ok(action) => {
+                    let caller = Caller::Connection(slot);
+                    self.hook(sql, caller, |room| server.on_action(room, action))?
+                }
                 Err(error) => Err(error),
             };
             let wait = outcome.as_ref().is_err_and(|e| e.code() == Code::Unavailable);
@@ -125,7 +139,7 @@ impl<S: SyncServer> Machine<S> {
                 let written = self.written.statements.get();
                 let outcome = match action.clone() {
                     Ok(action) => {
-                        let mut room = self.room(&stamped, Some(slot), &mut own);
+                        let mut room = self.room(&stamped, Caller::Connection(slot), &mut own);
                         let outcome = server.on_action(&mut room, action);
                         if outcome.is_err()
                             && self.written.statements.get() > written
@@ -162,7 +176,7 @@ impl<S: SyncServer> Machine<S> {
     fn room<'a>(
         &'a self,
         sql: &'a dyn Sql,
-        sender: Option<Slot>,
+        caller: Caller<'a>,
         output: &'a mut HookOutput,
     ) -> Room<'a, S> {
         Room {
@@ -172,7 +186,7 @@ impl<S: SyncServer> Machine<S> {
             version: self.meta.version,
             epoch: &self.meta.epoch,
             plans: &self.plans,
-            sender,
+            caller,
             slots: &self.slots,
             output,
             server: std::marker::PhantomData,
@@ -205,13 +219,14 @@ impl<S: SyncServer> Machine<S> {
         let free = |id: &String| !id.is_empty() && id.len() <= 64 && self.slots.find(id).is_none();
         let id = wanted.filter(free).unwrap_or(fresh_id);
         let mut connection = Connection::new(id.clone(), protocol);
+        connection.identity = Identity::of(request).cloned();
         let limit = self.limits.connections.min(SOCKETS);
         let admitted = if self.slots.len() >= limit {
             let message = format!("the room has {limit} connections already");
             Err(Error::new(Code::TooManyConnections, message))
         } else {
             // What cannot be kept was not connected: its hook leaves nothing behind.
-            self.hook(sql, None, |room| {
+            self.hook(sql, Caller::Request(Identity::of(request)), |room| {
                 server.on_connect(room, &mut connection, request)?;
                 connection.attachment()
             })?
@@ -261,7 +276,9 @@ impl<S: SyncServer> Machine<S> {
             self.cache.clear();
         }
         // One that was never heard of is nobody's business any more.
-        let result = self.hook(sql, None, |room| server.on_close(room, &connection))?;
+        let result = self.hook(sql, Caller::Request(connection.identity.as_ref()), |room| {
+            server.on_close(room, &connection)
+        })?;
         if let Err(error) = result {
             self.log(Level::Error, format!("on_close failed: {error}"));
         }
@@ -274,7 +291,9 @@ impl<S: SyncServer> Machine<S> {
         sql: &dyn Sql,
         request: http::Request<Vec<u8>>,
     ) -> Result<()> {
-        let answer = self.hook(sql, None, |room| server.on_request(room, request))?;
+        let identity = Identity::of(&request).cloned();
+        let caller = Caller::Request(identity.as_ref());
+        let answer = self.hook(sql, caller, |room| server.on_request(room, request))?;
         let response = answer.unwrap_or_else(|error| {
             let error = self.public(error, "on_request");
             let mut response = http::Response::new(format!("{}: {error}", error.code()).into());
@@ -291,6 +310,57 @@ impl<'a, S> Room<'a, S> {
         let json = serde_json::to_value(message)
             .map_err(|e| Error::new(Code::InvalidValue, format!("message: {e}")))?;
         Ok(ServerFrame::Message(json).to_text().into())
+    }
+
+    fn slot(&self) -> Option<Slot> {
+        match self.caller {
+            Caller::Connection(slot) => Some(slot),
+            Caller::Room | Caller::Request(_) => None,
+        }
+    }
+
+    /// Who is behind the action, the message, the connection or the request that this hook is for,
+    /// as [`Router::identify`](crate::worker::Router::identify) has said: `None` where nobody was
+    /// asked, and where the room acts by itself, as for an alarm.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when it is not of this type.
+    ///
+    /// ```
+    /// # use partysync::{Action, Error, Record, Result, Room, SyncServer};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Record, Clone, Debug, PartialEq)] #[record(table = "notes")]
+    /// # struct Note { #[record(key)] id: String }
+    /// # #[derive(Action, Clone, Debug)] #[action(record = Note)]
+    /// # enum NoteAction { #[action(insert)] Create { id: String } }
+    /// # #[derive(Default)] struct Notes;
+    /// #[derive(Serialize, Deserialize)]
+    /// struct User { name: String, may_write: bool }
+    ///
+    /// # impl SyncServer for Notes {
+    /// #     type Action = NoteAction;
+    /// fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+    ///     match room.identity::<User>()? {
+    ///         Some(user) if user.may_write => action.apply(room.sql()),
+    ///         _ => Err(Error::reject("you may only read")),
+    ///     }
+    /// }
+    /// # }
+    /// # use partysync::testing::TestRoom;
+    /// # let mut room = TestRoom::new(Notes)?;
+    /// # room.login("ada", &User { name: "ada".into(), may_write: true })?;
+    /// # room.login("bob", &User { name: "bob".into(), may_write: false })?;
+    /// # room.act_as("ada", NoteAction::Create { id: "a".into() })?;
+    /// # assert!(room.act_as("bob", NoteAction::Create { id: "b".into() }).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn identity<T: serde::de::DeserializeOwned>(&self) -> Result<Option<T>> {
+        let identity = match self.caller {
+            Caller::Room => None,
+            Caller::Connection(_) => self.sender().and_then(|sender| sender.identity.as_ref()),
+            Caller::Request(identity) => identity,
+        };
+        identity.map(Identity::read).transpose()
     }
 
     /// All connections.
@@ -310,13 +380,13 @@ impl<'a, S> Room<'a, S> {
     /// Whose action or message this is; `None` where no client is behind the hook.
     #[must_use]
     pub fn sender(&self) -> Option<&Connection> {
-        self.output.overlay.get(self.slots, self.sender?)
+        self.output.overlay.get(self.slots, self.slot()?)
     }
 
     /// Whose action or message this is, to change its state or tags. Kept if the hook returns
     /// `Ok`; the next action of the same push sees it.
     pub fn sender_mut(&mut self) -> Option<&mut Connection> {
-        self.output.overlay.get_mut(self.slots, self.sender?)
+        self.output.overlay.get_mut(self.slots, self.slot()?)
     }
 
     /// A connection, to change its state or tags. Kept if the hook returns `Ok`.

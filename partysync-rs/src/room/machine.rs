@@ -5,7 +5,9 @@ use super::push::Pending;
 use super::stamped::{Stamped, Written};
 use super::v1::Backlog;
 use super::view::Views;
-use super::{Connection, Effect, Event, Hook, Level, Limits, Opening, Protocol, Slot, Slots};
+use super::{
+    Caller, Connection, Effect, Event, Hook, Level, Limits, Opening, Protocol, Slot, Slots,
+};
 use crate::record::Schema;
 use crate::sql::Sql;
 use crate::store::{self, Meta, Plan};
@@ -167,7 +169,7 @@ impl<S: SyncServer> Machine<S> {
             meta,
         };
         machine.wake(opening.sockets);
-        machine.hook(sql, None, |room| server.on_start(room))??;
+        machine.hook(sql, Caller::Room, |room| server.on_start(room))??;
         Ok(machine)
     }
 

@@ -42,5 +42,5 @@ pub use event::{Effect, Event, Hook, HookDone, Incoming, Level, Opening, Slot, r
 pub use limits::Limits;
 pub use machine::Machine;
 
-pub(crate) use hooks::{HookOutput, Outgoing};
+pub(crate) use hooks::{Caller, HookOutput, Outgoing};
 pub(crate) use slots::{Overlay, Slots};

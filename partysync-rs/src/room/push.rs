@@ -4,7 +4,7 @@
 use super::event::{Call, Hook, HookDone};
 use super::feed::Feed;
 use super::machine::Seq;
-use super::{Effect, Machine, Slot, v1};
+use super::{Caller, Effect, Machine, Slot, v1};
 use crate::sql::Sql;
 use crate::wire::v2::{Ack, Push, PushAction};
 use crate::{Action, Code, Error, Result, SyncServer, Timestamp, store, wire};
@@ -332,7 +332,8 @@ impl<S: SyncServer> Machine<S> {
         let outcome = match action {
             Ok(action) => {
                 let done = action.clone();
-                let outcome = self.hook(sql, Some(slot), |room| server.on_action(room, action))?;
+                let outcome = self
+                    .hook(sql, Caller::Connection(slot), |room| server.on_action(room, action))?;
                 if outcome.is_ok() {
                     self.after(slot, vec![done]);
                 }

@@ -2,7 +2,7 @@
 //! connection's limits.
 
 use super::v1::Call;
-use super::{Incoming, Machine, Protocol, Slot};
+use super::{Caller, Incoming, Machine, Protocol, Slot};
 use crate::sql::Sql;
 use crate::wire::{self, v1};
 use crate::{Error, Result, SyncServer};
@@ -146,7 +146,8 @@ impl<S: SyncServer> Machine<S> {
                 }
             }
             Ok(ClientFrame::Message(message)) => {
-                let result = self.hook(sql, Some(slot), |room| server.on_message(room, message))?;
+                let result = self
+                    .hook(sql, Caller::Connection(slot), |room| server.on_message(room, message))?;
                 if let Err(error) = result {
                     let error = self.public(error, "on_message");
                     self.tell(slot, &error);

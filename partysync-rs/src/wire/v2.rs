@@ -3,7 +3,7 @@
 //! `docs/protocol.md` says what each means and when it is sent.
 
 use super::clip;
-use crate::{Code, Error, Result, Timestamp};
+use crate::{Code, Error, Identity, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
@@ -254,6 +254,9 @@ pub struct Welcome {
     /// [`READ_BYTES`](super::READ_BYTES) without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read: Option<u64>,
+    /// Who the client is, where the worker has found that out ([`Identity`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
 }
 
 /// Why the rows are of no use.
@@ -443,6 +446,7 @@ mod tests {
                 connection: "c".into(),
                 now: Timestamp::from_millis(5),
                 read: Some(7),
+                identity: None,
             }),
             ServerFrame::Reset(Reset { reason: "epoch".into() }),
             ServerFrame::Patch(Patch {

@@ -165,12 +165,15 @@ pub(super) fn bad_request(error: http::Error) -> Error {
     Error::new(Code::InvalidFrame, error.to_string())
 }
 
-/// The request's method, address and headers.
+/// The request's method, address and headers, and who the router says is behind it.
 pub(super) fn head(request: &Request) -> crate::Result<http::request::Builder> {
     let mut head =
         http::Request::builder().method(request.method().as_ref()).uri(url(request)?.href());
     for (name, value) in request.headers().entries() {
         head = head.header(name, value);
+    }
+    if let Some(identity) = super::identity::of(request)? {
+        head = head.extension(identity);
     }
     Ok(head)
 }

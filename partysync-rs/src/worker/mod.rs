@@ -34,6 +34,7 @@ mod gather;
 #[cfg(feature = "streams")]
 mod history;
 mod http;
+mod identity;
 mod js;
 #[cfg(feature = "livestore")]
 mod livestore;

@@ -2,7 +2,7 @@
 
 use super::http::url;
 use crate::room::close_reason;
-use crate::{Code, Error, Result, wire};
+use crate::{Code, Error, Identity, Result, wire};
 use js_sys::{Function, Reflect};
 use std::future::Future;
 use std::pin::Pin;
@@ -36,7 +36,8 @@ struct Target<'r> {
 }
 
 type Hook = Box<dyn for<'a> Fn(&'a Request, &'a Route, &'a Env) -> HookFuture<'a>>;
-type HookFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+type HookFuture<'a, T = ()> = Pin<Box<dyn Future<Output = Result<T>> + 'a>>;
+type Identify = Box<dyn for<'a> Fn(&'a Request, &'a Route, &'a Env) -> HookFuture<'a, Identity>>;
 
 /// Routes `/parties/{party}/{room}` to rooms, as partykit does.
 ///
@@ -100,6 +101,7 @@ pub struct Router {
     allowed: Option<Vec<String>>,
     location_hint: Option<String>,
     jurisdiction: Option<String>,
+    identify: Option<Identify>,
     before_connect: Option<Hook>,
     before_request: Option<Hook>,
 }
@@ -200,7 +202,56 @@ impl Router {
         self
     }
 
-    /// Asked before a WebSocket: the place to check a token. An error refuses it, and the room's
+    /// Finds out who is behind a request, WebSocket or not, before anything else is asked: by a
+    /// cookie, by a token. What it returns, of any serde type, is what
+    /// [`Room::identity`](crate::Room::identity) and [`Connection::identity`](crate::Connection::identity)
+    /// read, and the client's reducers. An error refuses the request, as one of
+    /// [`on_before_connect`](Self::on_before_connect).
+    ///
+    /// A user who may not stay is sent away with [`Room::close`](crate::Room::close); when the client
+    /// comes again, this is asked again.
+    ///
+    /// ```no_run
+    /// use partysync::{Code, Error, worker::Router};
+    /// use serde::{Deserialize, Serialize};
+    /// use worker::{Env, Request, Response};
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct User { name: String }
+    ///
+    /// async fn fetch(request: Request, env: Env) -> worker::Result<Response> {
+    ///     Router::new()
+    ///         .party("todos", "TODOS")
+    ///         .identify(|request, route, env| Box::pin(async move {
+    ///             let cookies = request.headers().get("cookie")?.unwrap_or_default();
+    ///             let session = cookies.split("; ").find_map(|cookie| cookie.strip_prefix("session="));
+    ///             let session = session.ok_or_else(|| Error::new(Code::Unauthorized, "log in first"))?;
+    ///             // One who has logged in was given a session, which is kept in a KV namespace.
+    ///             let name = env.kv("SESSIONS").map_err(worker::Error::from)?.get(session).text().await;
+    ///             let name = name.map_err(|e| Error::new(Code::Internal, e.to_string()))?;
+    ///             let name = name.ok_or_else(|| Error::new(Code::Unauthorized, "log in again"))?;
+    ///             if route.room != name {
+    ///                 return Err(Error::new(Code::Forbidden, "this list is not yours"));
+    ///             }
+    ///             Ok(User { name })
+    ///         }))
+    ///         .route(request, &env)
+    ///         .await
+    /// }
+    /// ```
+    #[must_use]
+    pub fn identify<T: serde::Serialize + 'static>(
+        mut self,
+        hook: impl for<'a> Fn(&'a Request, &'a Route, &'a Env) -> HookFuture<'a, T> + 'static,
+    ) -> Self {
+        self.identify = Some(Box::new(move |request, route, env| {
+            let who = hook(request, route, env);
+            Box::pin(async move { Identity::new(&who.await?) })
+        }));
+        self
+    }
+
+    /// Asked before a WebSocket: the place to check what is no question of who it is. An error refuses it, and the room's
     /// object is not woken: [`Code::Unauthorized`] is 401, [`Code::Forbidden`] (or
     /// [`Error::reject`]) 403, [`Code::NotFound`] 404, any other 500.
     ///
@@ -281,22 +332,42 @@ impl Router {
             let response = Response::error("pages of this origin are not allowed", 403)?;
             return Ok(Some(self.with_cors(response, asked)?));
         }
-        let hook = if connects { &self.before_connect } else { &self.before_request };
-        if let Some(hook) = hook
-            && let Err(error) = hook(&request, &route, env).await
-        {
-            if connects && offers_v2(&request)? {
-                return refuse(&error).map(Some);
+        let request = match self.admit(&request, &route, env, connects).await {
+            Ok(identity) => match identity {
+                Some(identity) => super::identity::put(&request, &identity)?,
+                None => request,
+            },
+            Err(error) if connects && offers_v2(&request)? => return refuse(&error).map(Some),
+            Err(error) => {
+                let response = Response::error(error.message().to_owned(), status(&error))?;
+                return Ok(Some(self.with_cors(response, asked)?));
             }
-            let response = Response::error(error.message().to_owned(), status(&error))?;
-            return Ok(Some(self.with_cors(response, asked)?));
-        }
+        };
         let response = self.forward(&namespace, &route, request).await?;
         // A switch of protocols carries no CORS: browsers check a socket's origin elsewhere.
         if connects {
             return Ok(Some(response));
         }
         Ok(Some(self.with_cors(response, asked)?))
+    }
+
+    /// Who is behind a request, if it is let in.
+    async fn admit(
+        &self,
+        request: &Request,
+        route: &Route,
+        env: &Env,
+        connects: bool,
+    ) -> Result<Option<Identity>> {
+        let identity = match &self.identify {
+            Some(identify) => Some(identify(request, route, env).await?),
+            None => None,
+        };
+        let hook = if connects { &self.before_connect } else { &self.before_request };
+        if let Some(hook) = hook {
+            hook(request, route, env).await?;
+        }
+        Ok(identity)
     }
 
     fn find(&self, path: &str) -> Option<Target<'_>> {

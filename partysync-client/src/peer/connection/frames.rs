@@ -49,6 +49,8 @@ impl<A: Action> Peer<A> {
         match frame {
             ServerFrame::Welcome(welcome) => {
                 self.replica.set_epoch(&welcome.epoch);
+                let changes = self.replica.set_identity(welcome.identity);
+                self.change(changes);
                 self.connection.read_bytes = welcome.read.unwrap_or(READ_BYTES).max(1);
                 self.connection.unauthorized = false;
                 self.connection.room_time = (welcome.now, now.monotonic);

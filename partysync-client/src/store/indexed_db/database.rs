@@ -20,10 +20,13 @@ pub(super) const PENDING: &str = "pending";
 pub(super) const ABANDONED: &str = "abandoned";
 /// What is kept of a channel beside its rows, by its name.
 pub(super) const CHANNEL: &str = "channel";
+/// Who the client is to the room, under [`WHO`].
+pub(super) const IDENTITY: &str = "identity";
+pub(super) const WHO: &str = "who";
 /// Rows by channel and key, and pages of rows by channel and number.
 pub(super) const ROW: &str = "row";
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 type Handler = Closure<dyn FnMut(Event)>;
 
@@ -58,8 +61,8 @@ impl Database {
             let request = event.target().and_then(|target| target.dyn_into::<IdbRequest>().ok());
             let db = request.and_then(|request| request.result().ok());
             let Some(db) = db.and_then(|db| db.dyn_into::<IdbDatabase>().ok()) else { return };
-            for name in [OUTBOX, PENDING, ABANDONED, CHANNEL, ROW] {
-                // Without it every transaction fails, and says so.
+            for name in [OUTBOX, PENDING, ABANDONED, IDENTITY, CHANNEL, ROW] {
+                // An older version may have made it. Without it every transaction fails, and says so.
                 let _ = db.create_object_store(name);
             }
         });

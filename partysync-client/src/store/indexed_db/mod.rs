@@ -15,7 +15,9 @@ use super::{Events, Outbox, Saved, SavedChannel, Store, StoreEvent, Stored, Writ
 use crate::peer::Note;
 use crate::place::{Place, User};
 use crate::transport::{Transport, WebTransport};
-use database::{ABANDONED, CHANNEL, Database, Ended, OUTBOX, PENDING, ROW, store_error};
+use database::{
+    ABANDONED, CHANNEL, Database, Ended, IDENTITY, OUTBOX, PENDING, ROW, WHO, store_error,
+};
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::channel::oneshot;
 use futures::future::{Either, select};
@@ -291,13 +293,15 @@ impl Shared {
         self.take_free_outboxes().await?;
         // What was taken before it is read is not changed by others.
         let taken: Vec<String> = self.taken();
-        let tx = self.with_db(|db| db.read(&[OUTBOX, PENDING, ABANDONED]))?;
+        let tx = self.with_db(|db| db.read(&[OUTBOX, PENDING, ABANDONED, IDENTITY]))?;
         let mut outboxes = BTreeMap::new();
         for client in read::clients(&tx).await? {
             let outbox = read::outbox(&tx, &client).await?;
             outboxes.insert(client, outbox);
         }
         let mut saved = Saved { abandoned: read::abandoned(&tx).await?, ..Saved::default() };
+        // One that cannot be read is asked for anew.
+        saved.identity = tx.store(IDENTITY)?.get(&WHO.into()).await.ok().flatten();
         tx.commit().await?;
         // After the outboxes: what is pending no more is in the rows.
         saved.channels = self.read_channels().await?;

@@ -1,7 +1,8 @@
 //! Keeping what changed: a batch is one transaction.
 
 use super::database::{
-    ABANDONED, CHANNEL, OUTBOX, PENDING, Put, ROW, Records, Tx, action_key, range, seqs,
+    ABANDONED, CHANNEL, IDENTITY, OUTBOX, PENDING, Put, ROW, Records, Tx, WHO, action_key, range,
+    seqs,
 };
 use super::read::Head;
 use super::rows::{ChannelHead, put_all};
@@ -28,6 +29,7 @@ pub(super) fn scope(writes: &[Write]) -> BTreeSet<&'static str> {
         | Write::Pushed { .. }
         | Write::Suspect { .. } => [OUTBOX, PENDING],
         Write::Abandon { .. } | Write::Discard(_) => [ABANDONED; 2],
+        Write::Identity(_) => [IDENTITY; 2],
     });
     gathered(stores)
 }
@@ -102,6 +104,10 @@ impl Batch<'_> {
                 self.tx.store(ABANDONED)?.put(&id.into(), &abandoned).map(drop)
             }
             Write::Discard(id) => self.tx.store(ABANDONED)?.delete(&id.into()),
+            Write::Identity(None) => self.tx.store(IDENTITY)?.delete(&WHO.into()),
+            Write::Identity(Some(identity)) => {
+                self.tx.store(IDENTITY)?.put(&WHO.into(), &identity).map(drop)
+            }
         }
     }
 

@@ -173,7 +173,7 @@ impl<S: EventServer> EventRoom<S> {
             version: room.version,
             epoch: room.epoch,
             plans: room.plans,
-            sender: room.sender,
+            caller: room.caller,
             slots: room.slots,
             output: &mut *room.output,
             server: PhantomData,
