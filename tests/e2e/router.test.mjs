@@ -130,3 +130,32 @@ test("streams are behind the same hooks, origins and CORS as rooms", async () =>
   assert.equal(preflight.headers.get("access-control-allow-headers"), "stream-ttl");
   assert.equal((await get("/guarded/streamsx/log?token=good")).status, 404);
 });
+
+test("who is behind a request is what the worker says, and nothing that a client sends", async () => {
+  const look = async (path, headers) => (await get(path, { headers })).json();
+  const ada = { name: "Ada Ü€", number: 18446744073709551615 };
+  const query = `?user=${encodeURIComponent(ada.name)}`;
+  assert.deepEqual((await look(`/known/lab/who${query}`)).who, ada);
+  // Not by a header, whatever it is called, and not where nobody asks.
+  const forged = JSON.stringify(ada);
+  const headers = Object.fromEntries(["cf", "partysync", "x-partysync-identity", "identity"].map((name) => [name, encodeURIComponent(forged)]));
+  assert.equal((await look("/parties/lab/who", headers)).who, null);
+  assert.equal((await look(`/known/lab/who?user=bob`, headers)).who.name, "bob");
+
+  const client = await Client.join(`${server.ws}/known/lab/who${query}`);
+  assert.deepEqual(client.welcome.identity, ada);
+  assert.equal((await Client.join(`${server.ws}/parties/lab/who`)).welcome.identity, undefined);
+  client.send({ type: "message", data: "hi" });
+  assert.deepEqual((await client.next("a message", (f) => f.type === "message")).data.who, ada);
+
+  // Who is not let in hears why.
+  for (const [path, status, code, reason] of [
+    ["/known/lab/who", 401, 4401, "who are you?"],
+    ["/known/lab/who?user=nobody", 403, 4403, "nobody may come in"],
+  ]) {
+    assert.equal((await get(path)).status, status);
+    const socket = await Socket.open(server.ws + path, ["partysync.v2"]);
+    await until("it is closed", () => socket.closed);
+    assert.deepEqual(socket.closed, { code, reason });
+  }
+});

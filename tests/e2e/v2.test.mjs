@@ -390,7 +390,7 @@ test("hooks see state and tags, and the app's own messages reach whom they shoul
   guest.send({ type: "message", data: { hi: 1 } });
   for (const socket of [vip, guest]) {
     const { data } = await socket.next("a message", (f) => f.type === "message");
-    assert.deepEqual(data, { from: guest.welcome.connection, message: { hi: 1 } });
+    assert.deepEqual(data, { from: guest.welcome.connection, message: { hi: 1 }, who: null });
   }
   const { connections, name } = await look("hooks");
   assert.equal(name, "hooks");

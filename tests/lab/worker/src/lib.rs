@@ -97,7 +97,8 @@ impl SyncServer for Lab {
             return Ok(());
         }
         let from = room.sender().map(|sender| sender.id().to_owned());
-        room.broadcast(&json!({ "from": from, "message": message }))
+        let who = room.identity::<Json>()?;
+        room.broadcast(&json!({ "from": from, "message": message, "who": who }))
     }
 
     fn on_alarm(&self, room: &mut Room<'_, Self>) -> Result<()> {
@@ -175,11 +176,15 @@ impl SyncServer for Lab {
             room.sql().query_map("SELECT what FROM lab_log", [], |row| row.get::<String>(0))?;
         let connections: Vec<_> = room
             .connections()
-            .map(|c| json!({ "id": c.id(), "tags": c.tags(), "state": c.state::<String>().ok() }))
+            .map(|c| {
+                let (state, who) = (c.state::<String>().ok(), c.identity::<Json>().ok());
+                json!({ "id": c.id(), "tags": c.tags(), "state": state, "who": who })
+            })
             .collect();
         let body = json!({
             "instance": self.instance,
             "name": room.name(),
+            "who": room.identity::<Json>()?,
             "version": room.version(),
             "commits": self.commits.get(),
             "memory": memory(),
@@ -212,6 +217,11 @@ async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Respons
     if let Some(response) = guarded.try_route(request.clone()?, &env).await? {
         return Ok(response);
     }
+    let known = Router::new().prefix("known").party("lab", "LAB");
+    let known = known.identify(|request, _, _| Box::pin(who(request)));
+    if let Some(response) = known.try_route(request.clone()?, &env).await? {
+        return Ok(response);
+    }
     let open = Router::new().prefix("open").party("lab", "LAB").allow_origins(["*"]);
     if let Some(response) = open.try_route(request.clone()?, &env).await? {
         return Ok(response);
@@ -226,6 +236,17 @@ async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Respons
     let parties = [("lab", "LAB"), ("second-name", "LAB"), ("unbound", "NOT_THERE")];
     let router = parties.into_iter().fold(Router::new(), |all, (party, to)| all.party(party, to));
     router.cors("*").route(request, &env).await
+}
+
+/// Whoever the address says.
+async fn who(request: &Request) -> Result<Json> {
+    let url = request.url()?;
+    let user = url.query_pairs().find(|(name, _)| name == "user").map(|(_, user)| user);
+    match user.as_deref() {
+        Some("nobody") => Err(Error::new(Code::Forbidden, "nobody may come in")),
+        Some(user) => Ok(json!({ "name": user, "number": u64::MAX })),
+        None => Err(Error::new(Code::Unauthorized, "who are you?")),
+    }
 }
 
 async fn check(request: &Request) -> Result<()> {
