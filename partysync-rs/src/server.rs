@@ -1,6 +1,6 @@
 //! [`SyncServer`]: the trait that a user implements, and the [`Room`] that its hooks get.
 
-use crate::room::{Caller, Connection, HookOutput, Limits, Slots};
+use crate::room::{Caller, Connection, Fault, HookOutput, Limits, Slots};
 use crate::sql::Sql;
 use crate::store::Plan;
 use crate::{Action, Code, Error, Result, Timestamp};
@@ -172,6 +172,13 @@ pub trait SyncServer: Sized + 'static {
     fn on_alarm(&self, room: &mut Room<'_, Self>) -> Result<()> {
         let _ = room;
         Ok(())
+    }
+
+    /// Something failed that is no client's fault: SQL, a hook, a migration, the storage. It was
+    /// logged already: this is the place to have somebody called, or counted. It comes when the turn
+    /// is over, and once for each.
+    fn on_error(&self, fault: &Fault) {
+        let _ = fault;
     }
 
     /// An HTTP request to the room's URL that is no WebSocket.

@@ -458,6 +458,10 @@ impl<S: SyncServer> TestRoom<S> {
                 }
                 Effect::Again => again = true,
                 Effect::SetAlarm(at) => self.alarm = at,
+                Effect::Fault(fault) => {
+                    self.logged.push(fault.to_string());
+                    self.room.server().on_error(&fault);
+                }
                 Effect::Log { message, .. } => self.logged.push(message),
                 Effect::StoreAttachment { .. }
                 | Effect::Publish { .. }

@@ -484,6 +484,8 @@ test("a room that cannot start says why in its log, keeps its data and starts wh
   assert.equal(await answer.text(), "migration: the room cannot be opened: its log says why");
   const why = /`notes`: column `text` changed from BLOB to TEXT/;
   await until("the log says why", () => why.test(server.output));
+  // Once, however often clients come.
+  assert.equal(server.output.split("opening the room failed").length, 2);
   // Other rooms notice nothing.
   const other = await Client.join(room("fine"), { channels: both });
   assert.equal((await other.act("notes", "write", { number: 1, text: "" })).code, undefined);

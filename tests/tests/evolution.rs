@@ -316,8 +316,10 @@ fn a_client_whose_columns_are_gone_is_told_to_reload_and_keeps_what_is_pending()
     // not is answered by the server.
     let mut client = Client::<third::NoteAction>::new(&store, &mut new, "new");
     assert!(client.is_live(), "{:?}", client.peer.status());
-    // Told when it was read, and by the server, since whoever made it is gone.
-    assert_eq!(client.errors, [Code::UnknownAction; 2]);
+    // Told when it was read, and by the server, since whoever made it is gone; it is kept.
+    assert_eq!(client.errors, [Code::UnknownAction, Code::Outdated]);
+    let kept: Vec<_> = client.peer.abandoned().values().map(|kept| &kept.action["type"]).collect();
+    assert_eq!(kept, ["add"]);
     assert!(client.peer.replica().rows::<third::Note>().unwrap().is_empty());
     client.act(&mut new, third::NoteAction::Write { id: "c".into(), title: "new".into() });
     assert_eq!(client.peer.replica().rows::<third::Note>().unwrap().len(), 1);

@@ -59,6 +59,7 @@ struct Notes {
     alarms: Cell<u32>,
     committed: RefCell<Vec<String>>,
     names: RefCell<Vec<String>>,
+    faults: RefCell<Vec<partysync::Fault>>,
 }
 
 impl Notes {
@@ -106,6 +107,10 @@ impl SyncServer for Notes {
             Ok(size) => connection.set_state(&"é".repeat(size)),
             Err(_) => Ok(()),
         }
+    }
+
+    fn on_error(&self, fault: &partysync::Fault) {
+        self.faults.borrow_mut().push(fault.clone());
     }
 
     fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
@@ -279,6 +284,18 @@ fn a_client_hears_no_more_of_the_inside_than_a_number_that_is_in_the_log() {
     let id = error.message().split_once("(error ").unwrap().1.trim_end_matches(')').to_owned();
     let logged = room.take_logged();
     assert!(logged[0].contains("secret") && logged[0].contains(&id), "{logged:?}");
+    // Whoever runs the room is told once, with all that is known.
+    let faults = room.server().faults.take();
+    let [fault] = &faults[..] else { panic!("{faults:?}") };
+    assert_eq!(
+        (fault.room(), fault.what(), fault.id()),
+        ("test", "action create of notes", Some(&*id))
+    );
+    assert_eq!(fault.error().code(), Code::Sql);
+    assert_eq!([fault.to_string()], logged[..]);
+    // What a client has done wrong is nobody else's business.
+    room.act(create("a", "later")).unwrap_err();
+    assert!(room.server().faults.take().is_empty());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The room's one alarm: the application's time, and the framework's for forgetting.
 
 use super::machine::{Seq, Stored};
-use super::{Caller, Effect, Level, Machine};
+use super::{Caller, Effect, Machine};
 use crate::sql::Sql;
 use crate::{Result, SyncServer, Timestamp, store};
 
@@ -46,8 +46,8 @@ impl<S: SyncServer> Machine<S> {
             let wait = retry_after(failures);
             self.meta.alarm_at = Some(self.meta.now.plus_millis(wait));
             self.meta.alarm_failures = failures.saturating_add(1);
-            let message = format!("on_alarm failed, and is called again in {wait} ms: {error}");
-            self.log(Level::Error, message);
+            let error = error.context(format_args!("it is called again in {wait} ms"));
+            self.fault("on_alarm", None, error);
         } else {
             self.meta.alarm_failures = 0;
         }
@@ -75,7 +75,7 @@ impl<S: SyncServer> Machine<S> {
         }
         if let Err(error) = done {
             self.meta.trim_at = Some(self.meta.now.plus_millis(RETRY_LONGEST));
-            self.log(Level::Error, format!("old deletions could not be forgotten: {error}"));
+            self.fault("forgetting old deletions", None, error);
             return Ok(());
         }
         self.meta = meta;
@@ -85,7 +85,7 @@ impl<S: SyncServer> Machine<S> {
                 "rows that were softly deleted long ago are kept by the application's own \
                  constraints or triggers: {error}"
             );
-            self.log(Level::Warn, message);
+            self.warn(&message);
         }
         // Some may be forgotten: who pushes next is looked up.
         for client in self.clients.values_mut().filter(|client| !client.unsaved) {

@@ -1,6 +1,6 @@
 //! What goes into a room's machine, and what comes out.
 
-use super::{Connection, Protocol};
+use super::{Connection, Fault, Protocol};
 use crate::{Code, Error, SyncServer, Timestamp, wire};
 use std::rc::Rc;
 
@@ -119,6 +119,8 @@ pub enum Effect<A> {
         /// Messages of the State Protocol, each JSON.
         messages: Vec<String>,
     },
+    /// Log this and tell [`SyncServer::on_error`](crate::SyncServer::on_error).
+    Fault(Fault),
     /// Something that whoever runs the room should know.
     Log {
         /// How bad it is.
@@ -129,6 +131,13 @@ pub enum Effect<A> {
     /// The storage failed: take back what this turn has written, drop the machine and all
     /// sockets. Clients come again, and so does what was not answered.
     Abort(Error),
+}
+
+impl<A> Effect<A> {
+    /// Whether it is for whoever runs the room: that happens also where nothing else of a turn does.
+    pub(crate) fn is_told(&self) -> bool {
+        matches!(self, Self::Fault(_) | Self::Log { .. })
+    }
 }
 
 /// How bad something is that is logged.

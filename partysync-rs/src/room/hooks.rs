@@ -2,7 +2,7 @@
 //! alarm and the wire happens only if it returns `Ok`.
 
 use super::event::close_reason;
-use super::{Connection, Effect, Level, Machine, Overlay, Protocol, Slot, refusal};
+use super::{Connection, Effect, Machine, Overlay, Protocol, Slot, refusal};
 use crate::sql::Sql;
 use crate::wire::v2::ServerFrame;
 use crate::{Code, Error, Identity, Result, Room, SyncServer, Timestamp};
@@ -280,7 +280,7 @@ impl<S: SyncServer> Machine<S> {
             server.on_close(room, &connection)
         })?;
         if let Err(error) = result {
-            self.log(Level::Error, format!("on_close failed: {error}"));
+            self.fault("on_close", None, error);
         }
         Ok(())
     }

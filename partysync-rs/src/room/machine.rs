@@ -6,7 +6,7 @@ use super::stamped::{Stamped, Written};
 use super::v1::Backlog;
 use super::view::Views;
 use super::{
-    Caller, Connection, Effect, Event, Hook, Level, Limits, Opening, Protocol, Slot, Slots,
+    Caller, Connection, Effect, Event, Fault, Hook, Level, Limits, Opening, Protocol, Slot, Slots,
 };
 use crate::record::Schema;
 use crate::sql::Sql;
@@ -303,8 +303,8 @@ impl<S: SyncServer> Machine<S> {
     /// The storage failed: nothing of this turn happens.
     fn abort(&mut self, error: Error) {
         self.broken = true;
-        self.effects.retain(|effect| matches!(effect, Effect::Log { .. }));
-        self.log(Level::Error, format!("the storage failed, and the room starts anew: {error}"));
+        self.effects.retain(Effect::is_told);
+        self.fault("the storage", None, error.clone());
         self.effects.push_back(Effect::Abort(error));
     }
 
@@ -322,10 +322,15 @@ impl<S: SyncServer> Machine<S> {
         self.effects.push_back(effect);
     }
 
-    pub(super) fn log(&mut self, level: Level, message: String) {
+    pub(super) fn fault(&mut self, what: impl Into<String>, id: Option<String>, error: Error) {
+        let room = self.meta.name.as_deref().unwrap_or_default();
+        self.effects.push_back(Effect::Fault(Fault::new(room, what, id, error)));
+    }
+
+    pub(super) fn warn(&mut self, message: &str) {
         let room = self.meta.name.as_deref().unwrap_or_default();
         let message = format!("partysync room `{room}`: {message}");
-        self.effects.push_back(Effect::Log { level, message });
+        self.effects.push_back(Effect::Log { level: Level::Warn, message });
     }
 
     pub(super) fn stamped<'s>(&'s self, sql: &'s dyn Sql) -> Stamped<'s> {

@@ -15,6 +15,7 @@
 pub(crate) mod alarm;
 mod connection;
 mod event;
+mod fault;
 mod feed;
 mod flush;
 mod greet;
@@ -39,6 +40,7 @@ pub use connection::{Connection, Protocol};
 #[cfg(feature = "worker")]
 pub(crate) use event::close_reason;
 pub use event::{Effect, Event, Hook, HookDone, Incoming, Level, Opening, Slot, refusal};
+pub use fault::Fault;
 pub use limits::Limits;
 pub use machine::Machine;
 

@@ -41,6 +41,15 @@ const GROUP: usize = 8;
 /// For so many clients that the room does not know a connection may push.
 const STRANGERS: u32 = 256;
 
+/// An action, for a log.
+fn named<A: Action>(action: Option<&A>) -> String {
+    let name = |action: &A| {
+        let json = action.to_json().ok()?;
+        Some(format!("action {} of {}", json.get("type")?.as_str()?, action.channel()))
+    };
+    action.and_then(name).unwrap_or_else(|| "an action".to_owned())
+}
+
 impl<S: SyncServer> Machine<S> {
     /// The place of a channel among the room's.
     pub(super) fn place(channel: &str) -> Result<usize> {
@@ -295,7 +304,7 @@ impl<S: SyncServer> Machine<S> {
                     self.tell_and_close(slot, wire::CLOSE_BUSY, &error.clipped());
                     return Ok(false);
                 }
-                Err(error) => Err(self.public(error, "an action")),
+                Err(error) => Err(self.public(error, &named(action.as_ref().ok()))),
                 Ok(()) => Ok(()),
             };
             match &outcome {
@@ -329,6 +338,7 @@ impl<S: SyncServer> Machine<S> {
     ) -> Result<()> {
         // What others did in this turn is not this call's result.
         self.flush(sql, None)?;
+        let name = named(action.as_ref().ok());
         let outcome = match action {
             Ok(action) => {
                 let done = action.clone();
@@ -341,7 +351,7 @@ impl<S: SyncServer> Machine<S> {
             }
             Err(error) => Err(error),
         };
-        let outcome = outcome.map_err(|error| self.public(error, "an action"));
+        let outcome = outcome.map_err(|error| self.public(error, &name));
         self.flush(sql, Some((slot, call, outcome)))
     }
 

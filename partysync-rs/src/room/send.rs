@@ -1,6 +1,6 @@
 //! What goes to connections: frames, errors, closes, and what is kept with their sockets.
 
-use super::{Effect, Level, Machine, Outgoing, Protocol, Slot};
+use super::{Effect, Machine, Outgoing, Protocol, Slot};
 use crate::wire::v2::ServerFrame;
 use crate::wire::{self, v1};
 use crate::{Error, SyncServer};
@@ -16,13 +16,17 @@ impl<S: SyncServer> Machine<S> {
             code @ (Internal | Sql | Storage | Migration | UnhandledAction) => {
                 self.faults += 1;
                 let id = format!("{:x}-{}", self.meta.now.as_millis(), self.faults);
-                self.log(Level::Error, format!("{what} failed (error {id}): {code}: {error}"));
+                self.fault(what, Some(id.clone()), error.clone());
                 if code == UnhandledAction {
                     return error;
                 }
                 Error::new(code, format!("the server failed (error {id})"))
             }
-            InvalidValue => error,
+            // It may be the client's value, or one that the server cannot read.
+            InvalidValue => {
+                self.fault(what, None, error.clone());
+                error
+            }
             _ => error,
         }
     }

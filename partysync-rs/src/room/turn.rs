@@ -83,7 +83,7 @@ fn drain<S: SyncServer>(
             }
             Effect::Abort(error) => {
                 // Nothing of this turn has happened.
-                turn.effects.retain(|effect| matches!(effect, Effect::Log { .. }));
+                turn.effects.retain(Effect::is_told);
                 turn.hooks.clear();
                 turn.after.clear();
                 turn.aborted = Some(error);

@@ -8,7 +8,7 @@ use super::open::{Answer, Open};
 use crate::room::Event;
 use crate::room::turn::Turn;
 use crate::wire::v2::ServerFrame;
-use crate::{Code, Error, SyncServer, wire};
+use crate::{Code, Error, Fault, SyncServer, wire};
 use std::cell::RefCell;
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
@@ -30,6 +30,8 @@ pub(super) struct Inner<S: SyncServer> {
     pub(super) gathered: Gathered,
     /// The socket of the connection that the turn decides about.
     pub(super) arriving: RefCell<Option<WebSocket>>,
+    /// Why the room could not be opened when it was tried last.
+    unopened: RefCell<Option<Error>>,
 }
 
 impl<S: SyncServer> std::fmt::Debug for Object<S> {
@@ -57,6 +59,7 @@ impl<S: SyncServer> Object<S> {
                 room: RefCell::default(),
                 gathered: Gathered::default(),
                 arriving: RefCell::default(),
+                unopened: RefCell::default(),
             }),
         }
     }
@@ -147,7 +150,10 @@ impl<S: SyncServer> Inner<S> {
         let mut room = self.room.borrow_mut();
         if room.is_none() {
             match Open::new(self, now()) {
-                Ok(open) => *room = Some(open),
+                Ok(open) => {
+                    *room = Some(open);
+                    self.unopened.borrow_mut().take();
+                }
                 Err(error) if error.code() == Code::Storage => return Err(self.abort(&error)),
                 Err(error) => return Err(self.close_all(&error)),
             }
@@ -168,10 +174,17 @@ impl<S: SyncServer> Inner<S> {
         }
     }
 
+    /// Tells whoever runs the room.
+    pub(super) fn tell(&self, fault: &Fault) {
+        console_error!("{fault}");
+        self.server.on_error(fault);
+    }
+
     /// What this turn has written is taken back, and all sockets break. The error is for the log,
     /// and what is returned for clients.
     fn abort(&self, error: &Error) -> Error {
-        console_error!("partysync: the object is aborted: {}: {error}", error.code());
+        let name = self.state.id().name().unwrap_or_default();
+        self.tell(&Fault::new(&name, "the object's turn", None, error.clone()));
         js::abort(self.js(), error.message());
         Error::new(error.code(), "the storage failed, and the room starts anew: its log says why")
     }
@@ -179,8 +192,11 @@ impl<S: SyncServer> Inner<S> {
     /// Closes every socket of a room that cannot be opened. The error is for the log, and what
     /// is returned for clients.
     fn close_all(&self, error: &Error) -> Error {
-        let name = self.state.id().name().unwrap_or_default();
-        console_error!("partysync: the room `{name}` cannot be opened: {}: {error}", error.code());
+        // Each client tries again and again: that is said once.
+        if self.unopened.borrow_mut().replace(error.clone()).as_ref() != Some(error) {
+            let name = self.state.id().name().unwrap_or_default();
+            self.tell(&Fault::new(&name, "opening the room", None, error.clone()));
+        }
         let error = Error::new(error.code(), "the room cannot be opened: its log says why");
         for socket in self.state.get_websockets() {
             let _ = socket.send_with_str(ServerFrame::error(&error).to_text());

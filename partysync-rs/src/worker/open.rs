@@ -167,6 +167,7 @@ impl<S: SyncServer> Open<S> {
                         history.publish(to, &messages)?;
                     }
                 }
+                Effect::Fault(fault) => inner.tell(&fault),
                 Effect::Log { level: Level::Error, message } => console_error!("{message}"),
                 Effect::Log { level: Level::Warn, message } => console_warn!("{message}"),
                 _ => {}

@@ -3,6 +3,7 @@
 mod begin;
 mod handles;
 mod reading;
+mod refusals;
 mod room;
 mod tabs;
 mod the_end;

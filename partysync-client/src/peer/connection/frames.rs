@@ -122,6 +122,13 @@ impl<A: Action> Peer<A> {
                 }
             }
             ServerFrame::Message(message) => self.outputs.push_back(Output::Message(message)),
+            // It is why the connection ends, and comes again with each attempt.
+            ServerFrame::Error(error)
+                if matches!(self.connection.state, State::Greeting { welcomed: false, .. }) =>
+            {
+                let error = Error::new(Code::from_name(&error.code), error.message);
+                self.connection.told = Some(error);
+            }
             ServerFrame::Error(error) => {
                 self.report(Error::new(Code::from_name(&error.code), error.message));
             }

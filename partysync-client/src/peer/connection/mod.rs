@@ -62,6 +62,8 @@ pub(super) struct Connection {
     pushed: (u64, bool),
     /// Whether the server has refused the credentials once already.
     unauthorized: bool,
+    /// What the server said before it closed a connection that it has not welcomed.
+    told: Option<Error>,
     random: u64,
     /// When the answer to a push is overdue.
     answer_by: Option<u64>,
@@ -98,6 +100,7 @@ impl Connection {
             slow: 0,
             pushed: (0, false),
             unauthorized: false,
+            told: None,
             // xorshift stays at 0 for ever.
             random: if random == 0 { 0x9e37_79b9_7f4a_7c15 } else { random },
             answer_by: None,
@@ -347,6 +350,7 @@ impl<A: Action> Peer<A> {
         }
         let provider = matches!(cause, Cause::Provider(_));
         let (error, blame, refused) = judge(cause);
+        let told = self.connection.told.take();
         match error.code() {
             // Whoever gives the address may know better later.
             _ if provider => self.lost(&error, 0, now),
@@ -357,7 +361,7 @@ impl<A: Action> Peer<A> {
             }
             Code::Unauthorized => self.refuse(error, now),
             _ if refused => self.refuse(error, now),
-            _ => self.lost(&error, blame, now),
+            _ => self.lost(told.as_ref().unwrap_or(&error), blame, now),
         }
     }
 
