@@ -8,25 +8,31 @@ use std::fmt;
 /// The digits, in the order in which texts sort.
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const BASE: usize = DIGITS.len();
+/// How many characters one has at most.
+const LONGEST: usize = 1_024;
 
 /// Where a row stands among others that a user puts in order: a text that sorts as the rows do, and
 /// between any two of which there is another. To move a row, only that row is written.
 ///
-/// It is made where the row is moved, and carried by the action. Two users may give two rows the
-/// same position at the same time: queries then order them by their keys.
+/// It is made where the row is moved, and carried by the action. It has something of the row's key in
+/// it: two rows that two users put in the same place at the same time stand beside each other, and
+/// another fits between them.
 ///
-/// At either end a position takes one character more for 62, 3,844, .. rows; between the same two
-/// rows, one for each five or six that are put there.
+/// At either end a position has about five characters, and one more for 62, 3,844, .. rows; between
+/// the same two rows, one more for each five or six that are put there. One of more than 1,024
+/// characters is refused.
 ///
 /// ```
 /// use partysync::Position;
 ///
-/// let first = Position::first();
-/// let last = first.after();
-/// let moved = Position::between(Some(&first), Some(&last));
+/// let first = Position::between(None, None, "a");
+/// let last = Position::between(Some(&first), None, "b");
+/// let moved = Position::between(Some(&first), Some(&last), "c");
 /// assert!(first < moved && moved < last);
 /// // In front of all.
-/// assert!(Position::between(None, Some(&first)) < first);
+/// assert!(Position::between(None, Some(&first), "d") < first);
+/// // Somebody else has put another row there meanwhile.
+/// assert_ne!(Position::between(Some(&first), Some(&last), "e"), moved);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -36,34 +42,34 @@ pub struct Position(Box<str>);
 // so that numbers sort as texts: `a` to `z` for one to 26 digits, and `Z` to `A` below zero.
 
 impl Position {
-    /// The position of a row that is alone.
+    /// One between two, for the row with the key `of`; `None` is an end of the list. Where the second
+    /// is not behind the first, it is one behind the first.
     #[must_use]
-    pub fn first() -> Self {
-        Self("a0".into())
+    pub fn between(low: Option<&Self>, high: Option<&Self>, of: &str) -> Self {
+        let high = high.filter(|high| low.is_none_or(|low| low < *high));
+        let mut made = Self::middle(low, high);
+        let tail = tail(of);
+        // The tail may lead beyond a `high` that begins with what was made: then it is one between
+        // these two, and in the end one that `high` does not begin with.
+        for _ in 0..8 {
+            let whole = Self(format!("{}{tail}", made.0).into());
+            match high {
+                // In front of the very first there is nothing.
+                Some(high) if whole >= *high && made < *high => {
+                    made = Self::middle(Some(&made), Some(high));
+                }
+                _ => return whole,
+            }
+        }
+        made
     }
 
-    /// One behind this, when there is none there yet.
-    #[must_use]
-    pub fn after(&self) -> Self {
-        Self::between(Some(self), None)
-    }
-
-    /// One in front of this, when there is none there yet.
-    #[must_use]
-    pub fn before(&self) -> Self {
-        Self::between(None, Some(self))
-    }
-
-    /// One between two; `None` is an end of the list. Where the second is not behind the first, it
-    /// is one behind the first.
-    #[must_use]
-    pub fn between(low: Option<&Self>, high: Option<&Self>) -> Self {
+    fn middle(low: Option<&Self>, high: Option<&Self>) -> Self {
         let made = match (low, high) {
-            (None, None) => return Self::first(),
+            (None, None) => "a0".to_owned(),
             (Some(low), None) => low.next(),
             (None, Some(high)) => high.previous(),
-            (Some(low), Some(high)) if low < high => low.until(high),
-            (Some(low), Some(_)) => low.next(),
+            (Some(low), Some(high)) => low.until(high),
         };
         Self(made.into())
     }
@@ -86,11 +92,8 @@ impl Position {
     }
 
     fn previous(&self) -> String {
-        let (whole, fraction) = self.parts();
-        if !fraction.is_empty() {
-            return whole.to_owned();
-        }
-        // Nothing is in front of the least number but fractions of the one before, which is none.
+        let (whole, _) = self.parts();
+        // In front of the least number is nothing.
         step(whole, false).unwrap_or_else(|| whole.to_owned())
     }
 
@@ -105,6 +108,20 @@ impl Position {
             _ => format!("{whole}{}", middle(fraction, None)),
         }
     }
+}
+
+/// Something of a row's key, as the end of a fraction: the last of its digits is not 0.
+fn tail(of: &str) -> String {
+    let mut hash = crate::store::hash(of) as usize;
+    let mut digits = [b'1'; 3];
+    for digit in &mut digits {
+        *digit = letter(hash % BASE);
+        hash /= BASE;
+    }
+    if let [.., last @ b'0'] = &mut digits {
+        *last = b'1';
+    }
+    digits.iter().map(|digit| char::from(*digit)).collect()
 }
 
 /// How long a whole number is, with its letter.
@@ -189,10 +206,14 @@ impl TryFrom<String> for Position {
         let digits = bytes.iter().all(u8::is_ascii_alphanumeric);
         let whole = letter.map_or(usize::MAX, |letter| length(*letter));
         // A fraction that ends with 0 has a shorter name.
-        let fits = digits && bytes.len() >= whole && !(bytes.len() > whole && text.ends_with('0'));
-        match fits {
+        let whole_only = bytes.len() == whole;
+        let fits = bytes.len() >= whole && (whole_only || !text.ends_with('0'));
+        match digits && fits && text.len() <= LONGEST {
             true => Ok(Self(text.into())),
-            false => Err(Error::new(Code::InvalidValue, format!("`{text}` is no position"))),
+            false => {
+                let text = crate::wire::clip(&text);
+                Err(Error::new(Code::InvalidValue, format!("`{text}` is no position")))
+            }
         }
     }
 }
@@ -218,41 +239,64 @@ mod tests {
         text.to_owned().try_into().unwrap()
     }
 
+    fn between(low: Option<&Position>, high: Option<&Position>) -> Position {
+        Position::between(low, high, "key")
+    }
+
     #[test]
     fn the_ends_grow_by_a_character_for_62_times_as_many() {
         let longest = |step: fn(&Position) -> Position| {
-            let mut at = Position::first();
+            let mut at = between(None, None);
             let mut lengths = Vec::new();
             for _ in 0..4_000 {
                 let next = step(&at);
                 lengths.push(next.as_str().len());
                 at = next;
             }
-            (lengths[60], lengths[3_904], *lengths.last().unwrap())
+            (lengths[59], lengths[3_903], *lengths.last().unwrap())
         };
-        assert_eq!(longest(Position::after), (2, 3, 4));
-        assert_eq!(longest(|at| at.before()), (2, 3, 4));
+        assert_eq!(longest(|at| between(Some(at), None)), (5, 6, 7));
+        assert_eq!(longest(|at| between(None, Some(at))), (5, 6, 7));
     }
 
     #[test]
-    fn the_last_number_goes_on_with_fractions() {
-        let last = position(&"z".repeat(27));
-        assert!(last.after() > last);
-        let after = last.after().after();
-        assert!(after > last.after());
-        assert_eq!(position(after.as_str()), after);
+    fn the_last_number_goes_on_with_fractions_and_so_does_the_first() {
+        let mut last = position(&"z".repeat(27));
+        let mut first = position(&format!("A{}", "0".repeat(26)));
+        for _ in 0..10 {
+            let (after, before) = (between(Some(&last), None), between(None, Some(&first)));
+            assert!(after > last);
+            assert_eq!(position(after.as_str()), after);
+            // Nothing is in front of the very first: it stands beside it.
+            assert!(before <= between(None, Some(&last)));
+            (last, first) = (after, before);
+        }
     }
 
     #[test]
     fn a_second_that_is_not_behind_the_first_is_passed_over() {
-        let first = Position::first();
-        assert!(Position::between(Some(&first), Some(&first)) > first);
-        assert!(Position::between(Some(&first.after()), Some(&first)) > first.after());
+        let first = between(None, None);
+        let second = between(Some(&first), None);
+        assert!(between(Some(&first), Some(&first)) > first);
+        assert!(between(Some(&second), Some(&first)) > second);
+    }
+
+    #[test]
+    fn rows_that_are_put_in_one_place_at_a_time_stand_apart() {
+        let (low, high) = (position("a0"), position("a1"));
+        let ends =
+            [(None, None), (Some(&low), None), (None, Some(&low)), (Some(&low), Some(&high))];
+        for (low, high) in ends {
+            let made: std::collections::BTreeSet<_> =
+                (0..100).map(|n| Position::between(low, high, &n.to_string())).collect();
+            assert_eq!(made.len(), 100, "{low:?} {high:?}");
+        }
     }
 
     #[test]
     fn what_is_no_position_is_refused() {
-        for text in ["", "0", "a", "b0", "a0-", "a00", "äx", "1a", "Zé"] {
+        let long = format!("a0{}", "1".repeat(1_023));
+        for text in ["", "0", "a", "b0", "a0-", "a00", "äx", "1a", "Zé", &long] {
             let error = Position::from_value(Value::from(text)).unwrap_err();
             assert_eq!(error.code(), Code::InvalidValue, "{text}");
         }
@@ -269,7 +313,7 @@ mod tests {
             for place in places {
                 let at = place % (list.len() + 1);
                 let low = at.checked_sub(1).map(|at| &list[at]);
-                let made = Position::between(low, list.get(at));
+                let made = Position::between(low, list.get(at), &place.to_string());
                 prop_assert_eq!(&position(made.as_str()), &made);
                 list.insert(at, made);
             }

@@ -325,10 +325,19 @@ test("what is deleted can be taken back, and is where it was", async () => {
   assert.deepEqual([...a.problems, ...b.problems], []);
 });
 
+/** It is shown that what is dragged would be put there. */
+const dropAt = (page, y) =>
+  until("the line is there", async () => {
+    const line = await page.locator(".drop:not([hidden])").boundingBox();
+    return line && Math.abs(line.y + line.height / 2 - y) < 4;
+  });
+const nothingLifted = (page) =>
+  until("nothing is lifted", async () => (await page.locator(".dragged, .drop:not([hidden])").count()) === 0);
+const order = async (page) => (await texts(page)).reverse().join(" ");
+
 test("todos are put in order by dragging them and by keys, and everybody sees it", async () => {
   const [a, b] = [await open("order"), await open("order")];
   for (const text of ["Four", "Three", "Two", "One"]) await add(a, text);
-  const order = async (page) => (await texts(page)).reverse().join(" ");
   const both = (wanted) => Promise.all([a, b].map((page) => until(wanted, async () => (await order(page)) === wanted)));
   await both("One Two Three Four");
   const handle = (text) => a.getByRole("button", { name: `Move ${text}`, exact: true });
@@ -340,9 +349,9 @@ test("todos are put in order by dragging them and by keys, and everybody sees it
     await a.mouse.down();
     const at = await item(a, to).boundingBox();
     await a.mouse.move(at.x + 100, at.y + at.height * part, { steps: 4 });
-    await a.locator(`li.drop-${part < 0.5 ? "above" : "below"}`, { hasText: to }).waitFor();
+    await dropAt(a, part < 0.5 ? at.y : at.y + at.height);
     await end();
-    await until("nothing is lifted", async () => (await a.locator(".dragged, .drop-above, .drop-below").count()) === 0);
+    await nothingLifted(a);
   };
   await drag("One", "Three", 0.8);
   await both("Two Three One Four");
@@ -359,7 +368,7 @@ test("todos are put in order by dragging them and by keys, and everybody sees it
     await both(wanted);
     await focusIs(a, "Move One");
   }
-  assert.equal(await a.locator(".heard").textContent(), "Moved to place 1 of 4");
+  assert.equal(await a.locator(".heard").textContent(), "Moved “One” above “Four”");
   await a.keyboard.press("ArrowDown");
   await both("Four One Two Three");
 
@@ -391,8 +400,125 @@ test("todos are put in order by dragging them and by keys, and everybody sees it
   for (const page of [a, b]) await nothingPending(page);
   const last = await order(a);
   await both(last);
-  assert.ok(last.indexOf("Two") < last.indexOf("Three") && last.indexOf("Four") < last.indexOf("Zero"), last);
+  const above = all.split(" ")[all.split(" ").indexOf("Two") - 1];
+  assert.ok(last.indexOf("Two") < last.indexOf(above) && last.indexOf("Four") < last.indexOf("Zero"), last);
   assert.deepEqual([...a.problems, ...b.problems], []);
+});
+
+test("whoever drags, types or holds a key is not disturbed by others who put the list in order", async () => {
+  const [a, b] = [await open("busy"), await open("busy")];
+  for (const text of ["Five", "Four", "Three", "Two", "One"]) await add(a, text);
+  const both = (wanted) => Promise.all([a, b].map((page) => until(wanted, async () => (await order(page)) === wanted)));
+  await both("One Two Three Four Five");
+  const handle = (page, text) => page.getByRole("button", { name: `Move ${text}`, exact: true });
+  const move = async (text, key, wanted) => {
+    await handle(b, text).focus();
+    await b.keyboard.press(key);
+    await until(wanted, async () => (await order(a)) === wanted);
+  };
+  const grab = async (text) => {
+    await item(a, text).hover();
+    const from = await handle(a, text).boundingBox();
+    await a.mouse.move(from.x + from.width / 2, from.y + from.height / 2);
+    await a.mouse.down();
+  };
+  const over = async (text, part) => {
+    const at = await item(a, text).boundingBox();
+    await a.mouse.move(at.x + 100, at.y + at.height * part, { steps: 3 });
+    await dropAt(a, part < 0.5 ? at.y : at.y + at.height);
+  };
+  // What is dragged is moved by somebody else, and the pointer is beside the list in the end.
+  await grab("Four");
+  await over("Two", 0.2);
+  await move("Four", "ArrowDown", "One Two Three Five Four");
+  const list = await a.locator(".todos").boundingBox();
+  await a.mouse.move(list.x - 60, list.y + 2, { steps: 3 });
+  await dropAt(a, list.y);
+  await a.mouse.up();
+  await nothingLifted(a);
+  await both("Four One Two Three Five");
+  await item(a, "Four").getByRole("checkbox").check();
+  await item(a, "Four").getByRole("checkbox").uncheck();
+
+  // What is dragged is deleted.
+  await grab("Five");
+  await over("One", 0.8);
+  await b.getByRole("button", { name: "Delete Five" }).click();
+  await until("it is gone", async () => (await texts(a)).length === 4);
+  await nothingLifted(a);
+  await a.mouse.up();
+  await both("Four One Two Three");
+  assert.equal(await a.locator(".toasts p").count(), 0);
+
+  // A second pointer takes nothing, and ends nothing.
+  await grab("Three");
+  const touch = (type, on) =>
+    handle(a, on).evaluate((handle, type) => {
+      const init = { pointerId: 77, pointerType: "touch", button: 0, bubbles: true, clientX: 9, clientY: 9 };
+      handle.dispatchEvent(new PointerEvent(type, init));
+    }, type);
+  for (const type of ["pointerdown", "pointermove", "pointerup"]) await touch(type, "One");
+  assert.deepEqual(await a.locator(".dragged .text").allTextContents(), ["Three"]);
+  await over("Four", 0.2);
+  await a.mouse.up();
+  await both("Three Four One Two");
+
+  // Somebody who types goes on typing, and nothing of it is saved before the end.
+  await item(a, "Two").locator(".text").click();
+  await a.keyboard.press("End");
+  await a.keyboard.type(" and");
+  for (const [key, wanted] of [["ArrowUp", "Three Four One"], ["ArrowUp", "Three Four One"]]) {
+    await handle(b, "Two").focus();
+    await b.keyboard.press(key);
+    assert.equal(await order(a), wanted);
+  }
+  await until("it has moved", async () => (await a.locator(".todos li").nth(1).locator(".edit").count()) === 1);
+  await a.keyboard.type(" more");
+  assert.equal(await order(b), "Three Two Four One");
+  await a.keyboard.press("Enter");
+  await both("Three Two and more Four One");
+  // And leaving still saves.
+  await item(a, "One").locator(".text").click();
+  await a.getByLabel("Text", { exact: true }).fill("Uno");
+  await a.getByLabel("What needs to be done?").click();
+  await both("Three Two and more Four Uno");
+
+  // A key that is held moves it as often as it comes, and nothing else.
+  await handle(a, "Uno").focus();
+  await a.evaluate(() => {
+    window.pressed = [];
+    addEventListener("keydown", (event) => window.pressed.push(event.target.ariaLabel));
+  });
+  for (let n = 0; n < 3; n += 1) a.keyboard.press("ArrowUp");
+  await both("Uno Three Two and more Four");
+  assert.deepEqual(await a.evaluate(() => window.pressed), Array(3).fill("Move Uno"));
+  for (const page of [a, b]) await nothingPending(page);
+  assert.deepEqual([...a.problems, ...b.problems], []);
+});
+
+test("todos without a position, or with the same, are put in order like others", async () => {
+  const page = await open("ties");
+  const client = await Client.join(`${server.ws}/parties/todos/ties`, { channels: { todos: null } });
+  const create = (id, text, position) => client.act("todos", "create", { id, text, completed: false, position });
+  for (const [id, text] of [["1", "D"], ["2", "C"], ["3", "B"]]) assert.equal((await create(id, text, "a5")).code, undefined);
+  await create("4", "A", "a9");
+  const is = (wanted) => until(wanted, async () => (await order(page)) === wanted);
+  await is("A B C D");
+  const handle = (text) => page.getByRole("button", { name: `Move ${text}`, exact: true });
+  for (const wanted of ["B A C D", "B C A D", "B C D A"]) {
+    await handle("A").focus();
+    await page.keyboard.press("ArrowDown");
+    await is(wanted);
+    await nothingPending(page);
+  }
+  await handle("D").focus();
+  await page.keyboard.press("ArrowUp");
+  await is("B D C A");
+  const stored = () => server.sqlite("todos", "SELECT text, position FROM todos ORDER BY position DESC").find((rows) => rows.some((row) => row.text === "D"));
+  await until("SQLite has it", () => stored()?.map((row) => row.text).join(" ") === "B D C A");
+  assert.equal(new Set(stored().map((row) => row.position)).size, 4);
+  await client.close();
+  assert.deepEqual(page.problems, []);
 });
 
 test("a toast stays while it is read, and can be closed", async () => {

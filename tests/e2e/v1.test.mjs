@@ -52,7 +52,7 @@ test("two TypeScript clients create, update and delete", async () => {
   assert.deepEqual(Object.keys(created), ["type", "rpc", "channel", "id", "result"]);
   assert.equal(created.type, "success");
   const [row] = created.result;
-  assert.deepEqual(row, ["x", "milk", 0, "a0", row[4], row[4], null]);
+  assert.deepEqual(row, ["x", "milk", 0, row[3], row[4], row[4], null]);
   assert.deepEqual(await b.broadcast(), {
     broadcast: true,
     type: "update",
