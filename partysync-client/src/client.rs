@@ -1,6 +1,6 @@
 //! [`SyncClient`]: what users hold of a client.
 
-use crate::answer::{Answer, closed};
+use crate::answer::{Answer, Unread, closed};
 use crate::driver;
 use crate::endpoint::Endpoint;
 use crate::peer::{Now, Output, Peer, Status, Timing};
@@ -57,6 +57,7 @@ pub(crate) struct Inner<A> {
     /// Who waits for results that have changed: to be woken without the lock.
     wakers: Wakers,
     answers: BTreeMap<u64, oneshot::Sender<Result<()>>>,
+    pub(crate) unread: Arc<Unread>,
     listeners: Vec<Listener>,
     /// Told when what was done up to a mark is in the store.
     storing: Vec<(u64, oneshot::Sender<()>)>,
@@ -218,6 +219,7 @@ impl<A: Action> SyncClient<A> {
             outputs: Vec::new(),
             wakers: Wakers::default(),
             answers: BTreeMap::new(),
+            unread: Arc::default(),
             listeners: Vec::new(),
             storing: Vec::new(),
             deletes: None,
@@ -519,7 +521,7 @@ impl<A: Action> Inner<A> {
             // The receiver is here.
             Err(error) => drop(sender.send(Err(error))),
         }
-        Answer { receiver }
+        Answer::new(receiver, self.unread.clone())
     }
 
     /// Tells users what came of what was done, and gives the driver its part.
@@ -572,6 +574,7 @@ impl<A: Action> Inner<A> {
                 output => self.outputs.push(output),
             }
         }
+        update.errors.append(&mut self.unread.take());
         update.changes = Arc::new(changes);
         let peer = &self.peer;
         if self.ended {

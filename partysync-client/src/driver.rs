@@ -1,5 +1,6 @@
 //! What drives a client: carries out what its machine wants done, and tells it what happens.
 
+use crate::answer::Unread;
 use crate::client::Shared;
 use crate::endpoint::{Address, Endpoint};
 use crate::peer::{Cause, Input, Now, Output, Peer};
@@ -25,7 +26,9 @@ pub(crate) async fn drive<A: Action, T: Transport>(
     client: String,
 ) {
     let ending = Ending(shared.clone());
+    let unread = shared.inner().unread.clone();
     let mut io = Io {
+        unread: &unread,
         events: store.events().fuse(),
         store: &*store,
         client: &client,
@@ -106,6 +109,7 @@ impl<A: Action> Drop for Ending<A> {
 struct Io<'a, T> {
     store: &'a dyn Store,
     client: &'a str,
+    unread: &'a Unread,
     events: Fuse<Events>,
     /// `None` when the last handle is gone.
     woken: Option<UnboundedReceiver<()>>,
@@ -196,6 +200,10 @@ impl<T: Transport> Io<'_, T> {
             }
             self.woken = None;
             return Poll::Ready(Happened::Dropped);
+        }
+        self.unread.waker.register(context.waker());
+        if !self.unread.is_empty() {
+            return Poll::Ready(Happened::Woken);
         }
         if let Some(opened) = ready(&mut self.opening, context) {
             return Poll::Ready(Happened::Opened(opened));

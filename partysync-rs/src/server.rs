@@ -132,9 +132,10 @@ pub trait SyncServer: Sized + 'static {
     /// query; who is behind it, [`Connection::identity`] says.
     ///
     /// # Errors
-    /// With [`Error::reject`], [`Code::Unauthorized`] or [`Code::Forbidden`] the connection is
-    /// closed with 4403 and the error's message as the reason, and its client stops. After any
-    /// other error the client comes again later.
+    /// With [`Error::reject`] or [`Code::Forbidden`] the connection is closed with 4403 and the error's
+    /// message as the reason, and its client stops; with [`Code::Unauthorized`] it is 4401, and the
+    /// client comes again once with the credentials that it has then. After any other error it comes
+    /// again later.
     fn on_connect(
         &self,
         room: &mut Room<'_, Self>,

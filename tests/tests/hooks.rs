@@ -208,7 +208,9 @@ fn a_connection_is_refused_for_good_only_by_a_decision() {
     room.connect("a", Protocol::V2).unwrap();
     assert_eq!(room.connection("a").map(Connection::id), Some("a"));
     let decision = Error::new(Code::Unauthorized, "log in first");
-    assert_eq!(partysync::room::refusal(&decision), (4403, "log in first".to_owned()));
+    assert_eq!(partysync::room::refusal(&decision), (4401, "log in first".to_owned()));
+    let decision = Error::new(Code::Forbidden, "not you");
+    assert_eq!(partysync::room::refusal(&decision), (4403, "not you".to_owned()));
 }
 
 #[test]

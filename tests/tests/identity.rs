@@ -177,7 +177,8 @@ fn note(client: &Client, id: &str) -> Option<String> {
 fn the_client_s_reducers_know_it_and_without_a_network_too() {
     let kept = MemoryStore::new();
     let file = tempfile::tempdir().unwrap();
-    let stores: [(&str, Box<dyn Fn() -> Options>); 2] = [
+    type Make = Box<dyn Fn() -> Options>;
+    let stores: [(&str, Make); 2] = [
         ("memory", Box::new(move || Options::new(kept.clone()))),
         (
             "sqlite",
@@ -278,4 +279,96 @@ fn one_who_is_sent_away_is_asked_again_who_it_is() {
     let Phase::Refused(error) = bobs.status().phase else { panic!("{:?}", bobs.status().phase) };
     assert_eq!(error.message(), "you were sent away");
     assert_eq!(ada.status().phase, Phase::Live);
+}
+
+#[test]
+fn what_is_made_under_a_clock_that_is_behind_is_not_older_than_the_room() {
+    // The client's clock stands at 1 s; the room is five minutes ahead.
+    let mut served = Served::new(Notes).unwrap();
+    served.room().advance_millis(5 * 60 * 1000);
+    let transport = served.transport();
+    transport.login(&user("ada")).unwrap();
+    let store = MemoryStore::new();
+    let (client, driver) = Client::make("ws://x".into(), Options::new(store.clone()), transport);
+    let mut driver = Box::pin(driver);
+    run(&mut served, &mut [&mut driver]);
+    drop(client.send(write("1")));
+    let _ = (&mut driver).now_or_never();
+    let kept = store.kept().unwrap();
+    let made = kept.outboxes.values().flat_map(|outbox| outbox.pending.values());
+    let made: Vec<_> = made.map(|action| action.made_at).collect();
+    assert_eq!(made, [served.room().now()]);
+}
+
+#[test]
+fn a_rejection_that_nobody_has_read_is_told_to_all() {
+    let mut served = Served::new(Notes).unwrap();
+    let (client, driver) = Client::make("ws://x".into(), Options::default(), served.transport());
+    let mut driver = Box::pin(driver);
+    run(&mut served, &mut [&mut driver]);
+    let mut updates = client.updates();
+    let mut errors = |served: &mut Served<Notes>| {
+        run(served, &mut [&mut driver]);
+        let mut errors = Vec::new();
+        while let Some(update) = updates.try_recv() {
+            errors.extend(update.errors.into_iter().map(|error| error.message().to_owned()));
+        }
+        errors
+    };
+    let answers = [client.send(write("1")), client.send(write("2"))];
+    assert_eq!(errors(&mut served), [""; 0]);
+    let [read, unread] = answers;
+    assert!(read.now_or_never().unwrap().is_err());
+    drop(unread);
+    assert_eq!(errors(&mut served), ["nobody only reads"]);
+    assert_eq!(errors(&mut served), [""; 0]);
+}
+
+/// A room that looks at the request itself.
+struct Asking;
+
+impl SyncServer for Asking {
+    type Action = NoteAction;
+
+    fn on_action(&self, _: &mut Room<'_, Self>, _: NoteAction) -> Result<()> {
+        Ok(())
+    }
+
+    fn on_connect(
+        &self,
+        _: &mut Room<'_, Self>,
+        _: &mut Connection,
+        request: &http::Request<()>,
+    ) -> Result<()> {
+        let header = request.headers().get("x-user").is_some_and(|user| user == "ada");
+        match header && request.uri().query() == Some("token=1") {
+            true => Ok(()),
+            false => Err(Error::new(Code::Unauthorized, "log in first")),
+        }
+    }
+}
+
+#[test]
+fn a_room_in_tests_is_given_what_the_address_has_and_says_who_may_log_in() {
+    let mut served = Served::new(Asking).unwrap();
+    let address = |user: &'static str| {
+        partysync_client::Endpoint::new(move || async move {
+            Ok(partysync_client::Address::new("ws://room.test/x?token=1").header("x-user", user))
+        })
+    };
+    for user in ["ada", "bob"] {
+        let (client, driver) = Client::make(address(user), Options::default(), served.transport());
+        let mut driver = Box::pin(driver);
+        let mut run =
+            || while (&mut driver).now_or_never().is_none() && served.deliver().unwrap() {};
+        run();
+        if user == "ada" {
+            assert_eq!(client.status().phase, Phase::Live);
+            continue;
+        }
+        // Other credentials might be there by now; they are asked for once.
+        let phase = client.status().phase;
+        let Phase::Offline { error, .. } = phase else { panic!("{phase:?}") };
+        assert_eq!((error.code(), error.message()), (Code::Unauthorized, "log in first"));
+    }
 }

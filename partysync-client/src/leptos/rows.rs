@@ -166,6 +166,14 @@ impl<R: Record + Send + Sync, W: Tuple + Send + Sync + 'static> Rows<R, W> {
         self.listing.get()
     }
 
+    /// Whether all rows are here that the query may find, or why they cannot be had: also while
+    /// [`listing`](Self::listing) says [`Rows`](Listing::Rows), as when one was made here before the
+    /// others have come.
+    #[must_use]
+    pub fn loaded(&self) -> Loaded<()> {
+        self.reading.get()
+    }
+
     /// The keys of the rows, in the query's order, without those of which [`get`](Self::get) has
     /// seen that they do not fit their type. What reads it runs again when a row comes, goes or moves.
     #[must_use]

@@ -207,7 +207,9 @@ impl<A: Action> Peer<A> {
             let message = format!("an action of {size} bytes; the limit is {ACTION_BYTES}");
             return Err(Error::new(Code::TooLarge, message));
         }
-        let made = self.replica.act(action, json, now.wall);
+        // Where the room's clock is ahead, what is made now would look old among its rows.
+        let made_at = now.wall.max(self.connection.latest_room_time(now));
+        let made = self.replica.act(action, json, made_at);
         self.change(made.changes);
         let client = self.replica.client().to_owned();
         self.tell_others(Note::Acted { client, seq: made.seq, action: made.saved });

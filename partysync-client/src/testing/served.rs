@@ -5,14 +5,15 @@ use crate::transport::{Event, Link, Sleep, Transport};
 use crate::{Address, Endpoint};
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use partysync::testing::TestRoom;
-use partysync::{Identity, Protocol, Result, SyncServer, Timestamp};
+use partysync::{Code, Error, Identity, Protocol, Result, SyncServer, Timestamp};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 /// A room that clients reach by a [`transport`](Self::transport): for tests of what has a
 /// [`SyncClient`](crate::SyncClient), as components do. Frames arrive when they are
-/// [delivered](Self::deliver). Time stands still, at 0 ms: a connection that was lost does not come
+/// [delivered](Self::deliver). Time stands still, at the 1 s at which a [`TestRoom`] begins: a connection that was lost does not come
 /// back, and nothing is given up.
 ///
 /// ```
@@ -56,7 +57,7 @@ pub struct Served<S: SyncServer> {
 struct FarEnd {
     incoming: UnboundedReceiver<String>,
     told: UnboundedSender<Event>,
-    identity: Option<Identity>,
+    request: http::Request<()>,
 }
 
 struct Socket {
@@ -126,7 +127,7 @@ impl<S: SyncServer> Served<S> {
         ServedTransport { arrive, randoms, identity: Arc::default() }
     }
 
-    /// An address for clients; it makes no difference.
+    /// An address for clients. Any other does as well: `on_connect` is given its query and headers.
     #[must_use]
     pub fn endpoint() -> Endpoint {
         Endpoint::from("ws://room.test/parties/test/room")
@@ -149,11 +150,7 @@ impl<S: SyncServer> Served<S> {
             moved = true;
             self.opened += 1;
             let id = format!("socket-{}", self.opened);
-            let mut request = http::Request::new(());
-            if let Some(identity) = link.identity.clone() {
-                identity.put(&mut request);
-            }
-            match self.room.connect_with(&id, Protocol::V2, &request) {
+            match self.room.connect_with(&id, Protocol::V2, &link.request) {
                 Ok(()) => {
                     tell(&link, Event::Opened);
                     self.sockets.push(Socket { id, link });
@@ -189,6 +186,24 @@ impl<S: SyncServer> Served<S> {
         Ok(moved)
     }
 
+    /// Delivers until there is nothing to deliver, and lets what hears of it run in between: for tests
+    /// of components, whose executor runs on the same thread.
+    ///
+    /// # Errors
+    /// When the room's storage fails.
+    pub async fn settle(&mut self) -> Result<()> {
+        /// So many turns of an executor are enough for what wakes each other.
+        const TURNS: usize = 32;
+        loop {
+            for _ in 0..TURNS {
+                turn().await;
+            }
+            if !self.deliver()? {
+                return Ok(());
+            }
+        }
+    }
+
     fn send(&mut self, to: &str, text: String) {
         let Some(index) = self.sockets.iter().position(|socket| socket.id == to) else { return };
         match super::closing(&text) {
@@ -205,18 +220,49 @@ impl<S: SyncServer> Served<S> {
     }
 }
 
+/// Lets others run.
+async fn turn() {
+    let mut passed = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut passed, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// The request by which a client would connect.
+fn request(address: &Address) -> std::result::Result<http::Request<()>, http::Error> {
+    let mut request = http::Request::get(address.url());
+    for (name, value) in &address.headers {
+        request = request.header(name, value);
+    }
+    request.body(())
+}
+
 /// A client that is gone hears nothing.
 fn tell(link: &FarEnd, event: Event) {
     let _ = link.told.unbounded_send(event);
 }
 
 impl Transport for ServedTransport {
-    fn open(&self, _: &Address) -> Link {
+    fn open(&self, address: &Address) -> Link {
         let (outgoing, incoming) = unbounded();
         let (told, hears) = unbounded();
         // Without a room nobody answers.
         let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let _ = self.arrive.unbounded_send(FarEnd { incoming, told, identity });
+        match request(address) {
+            Ok(mut request) => {
+                identity.into_iter().for_each(|identity| identity.put(&mut request));
+                let _ = self.arrive.unbounded_send(FarEnd { incoming, told, request });
+            }
+            Err(error) => {
+                let error = Error::new(Code::InvalidValue, format!("no address: {error}"));
+                let _ = told.unbounded_send(Event::Closed(Cause::Address(error)));
+            }
+        }
         Link { outgoing, incoming: hears }
     }
 
@@ -229,7 +275,8 @@ impl Transport for ServedTransport {
     }
 
     fn now(&self) -> Now {
-        Now { monotonic: 0, wall: Timestamp::from_millis(0) }
+        // That of a new `TestRoom`.
+        Now { monotonic: 0, wall: Timestamp::from_millis(1_000) }
     }
 
     fn random(&self) -> u64 {

@@ -207,13 +207,14 @@ impl<A> Hook<A> {
 #[must_use]
 pub fn refusal(error: &Error) -> (u16, String) {
     let code = match error.code() {
-        Code::Rejected | Code::Unauthorized | Code::Forbidden => wire::CLOSE_REFUSED,
+        Code::Rejected | Code::Forbidden => wire::CLOSE_REFUSED,
+        Code::Unauthorized => wire::CLOSE_UNAUTHORIZED,
         Code::TooManyConnections | Code::RateLimited | Code::Unavailable => wire::CLOSE_BUSY,
         Code::TooLarge => wire::CLOSE_TOO_BIG,
         _ => return (wire::CLOSE_FAILED, error.code().as_str().to_owned()),
     };
     let reason = match code {
-        wire::CLOSE_REFUSED => close_reason(error.message()),
+        wire::CLOSE_REFUSED | wire::CLOSE_UNAUTHORIZED => close_reason(error.message()),
         _ => error.code().as_str().to_owned(),
     };
     (code, reason)

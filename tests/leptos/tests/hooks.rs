@@ -322,3 +322,54 @@ async fn whoever_has_an_answer_finds_what_came_with_it() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_row_of_one_s_own_says_nothing_of_the_others() {
+    Page::test(async |page| {
+        let sync = page.sync();
+        let items = sync.query(Item::query);
+        sync.send(put("1", "a"));
+        page.rest().await;
+        assert_eq!((items.listing(), items.loaded()), (Listing::Rows, Loaded::Loading));
+        page.settle().await;
+        assert_eq!((items.listing(), items.loaded()), (Listing::Rows, Loaded::Ready(())));
+    })
+    .await;
+    Page::test(async |page| {
+        page.refuse(true);
+        let sync = page.sync();
+        let items = sync.query(Item::query);
+        page.settle().await;
+        sync.send(put("1", "a"));
+        page.settle().await;
+        assert_eq!(items.listing(), Listing::Rows);
+        assert!(matches!(items.loaded(), Loaded::Failed(_)));
+    })
+    .await;
+}
+
+/// As docs/leptos.md says.
+#[tokio::test(flavor = "current_thread")]
+async fn a_test_is_written_as_the_docs_say() {
+    use partysync_client::leptos::use_sync_over;
+    use partysync_client::testing::Served;
+    let body = async {
+        let _ = any_spawner::Executor::init_tokio();
+        let owner = Owner::new();
+        let mut served = Served::new(page::Items::default()).unwrap();
+        let transport = served.transport();
+        transport.login("ada").unwrap();
+        let (sync, items) = owner.with(|| {
+            let endpoint = Served::<page::Items>::endpoint();
+            let sync = use_sync_over::<ItemAction, _>(endpoint, Options::default(), transport);
+            (sync, sync.query(Item::query))
+        });
+        assert_eq!(items.listing(), Listing::Loading);
+        drop(sync.send(put("a", "hi")));
+        served.settle().await.unwrap();
+        assert_eq!(items.all()[0].text, "hi");
+        assert_eq!(sync.client().identity::<String>(), Ok(Some("ada".to_owned())));
+        owner.cleanup();
+    };
+    tokio::task::LocalSet::new().run_until(body).await;
+}

@@ -125,6 +125,14 @@ impl Connection {
         then.plus_millis(i64::try_from(passed).unwrap_or(i64::MAX))
     }
 
+    /// The room's time, as it told on the last connection that there was; 0 before that.
+    pub(super) fn latest_room_time(&self, now: Now) -> Timestamp {
+        match self.room_time.0.as_millis() {
+            0 => Timestamp::default(),
+            _ => self.room_time(now),
+        }
+    }
+
     pub(super) fn sockets(&self) -> u64 {
         self.sockets
     }

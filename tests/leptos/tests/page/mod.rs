@@ -77,6 +77,7 @@ pub enum Older {
     Delete { id: String },
 }
 
+#[derive(Default)]
 pub struct Items {
     refuses: Arc<AtomicBool>,
 }
@@ -169,9 +170,6 @@ impl Page {
 
     /// Until nothing moves any more.
     pub async fn settle(&mut self) {
-        self.rest().await;
-        while self.served.deliver().unwrap() {
-            self.rest().await;
-        }
+        self.served.settle().await.unwrap();
     }
 }
