@@ -149,7 +149,7 @@ test("the server is stopped and restarted under two windows, and they recover by
   const shown = await until("both windows show the same", wanted);
   assert.equal(await a.locator("li.pending").count(), 0);
   await a.locator("li.done", { hasText: "Before" }).waitFor();
-  const query = "SELECT text, completed FROM todos WHERE deleted_at IS NULL ORDER BY id";
+  const query = "SELECT text, completed FROM todos WHERE deleted_at IS NULL ORDER BY position, id";
   const stored = await until("SQLite agrees", () => {
     const rooms = server.sqlite("todos", query);
     return rooms.find((rows) => rows.length === 3 && rows.some((row) => row.text === "Before"));

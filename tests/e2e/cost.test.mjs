@@ -22,7 +22,7 @@ test("a push of N actions runs N + 4 statements and writes 3 N + 2 rows, or 2 N 
     assert.deepEqual(acks, pushed.map(({ seq }) => ({ seq })));
     return cost();
   };
-  const create = (n) => ({ type: "create", payload: { id: `${n}`, text: "milk", completed: false } });
+  const create = (n) => ({ type: "create", payload: { id: `${n}`, text: "milk", completed: false, position: "a5" } });
   const update = (n) => ({ type: "update", payload: { id: `${n}`, completed: true } });
   const remove = (n) => ({ type: "delete", payload: { id: `${n}` } });
   // The first change plans when deletions are forgotten.
