@@ -182,10 +182,17 @@ impl<S: SyncServer> TestRoom<S> {
         // A database may have had a test's room before.
         let seq = crate::store::client_seq(self.sql(), name)?.unwrap_or_default();
         self.users.entry(name.to_owned()).or_insert(seq);
-        if let Err(error) = self.connect_with(name, Protocol::V2, request) {
-            self.refused.insert(name.to_owned(), error.clone());
-            return Err(error);
-        }
+        let joined = self.join(name, request);
+        match &joined {
+            Ok(()) => self.refused.remove(name),
+            Err(error) => self.refused.insert(name.to_owned(), error.clone()),
+        };
+        joined
+    }
+
+    /// Connects a client that follows all channels.
+    fn join(&mut self, name: &str, request: &http::Request<()>) -> Result<()> {
+        self.connect_with(name, Protocol::V2, request)?;
         let channels = S::Action::CHANNELS.iter().map(|schema| Subscription {
             channel: schema.table.to_owned(),
             since: None,
@@ -193,9 +200,7 @@ impl<S: SyncServer> TestRoom<S> {
             columns: Vec::new(),
         });
         let hello = Hello { client: name.into(), epoch: None, channels: channels.collect() };
-        self.frame(name, &ClientFrame::Hello(hello).to_text())?;
-        self.refused.remove(name);
-        Ok(())
+        self.frame(name, &ClientFrame::Hello(hello).to_text()).map(drop)
     }
 
     /// The database.
@@ -229,7 +234,8 @@ impl<S: SyncServer> TestRoom<S> {
         std::mem::take(&mut self.logged)
     }
 
-    /// What [`act`](Self::act) and [`act_as`](Self::act_as) have had sent to other connections since the last call: id and frame, or
+    /// What [`act`](Self::act) and [`act_as`](Self::act_as) have had sent to other connections since
+    /// the last call: id and frame, or
     /// `close` with its code and reason.
     pub fn take_sent(&mut self) -> Vec<(String, String)> {
         std::mem::take(&mut self.unheard)
@@ -462,7 +468,7 @@ impl<S: SyncServer> TestRoom<S> {
                     self.logged.push(fault.to_string());
                     self.room.server().on_error(&fault);
                 }
-                Effect::Log { message, .. } => self.logged.push(message),
+                Effect::Warn(message) => self.logged.push(message),
                 Effect::StoreAttachment { .. }
                 | Effect::Publish { .. }
                 | Effect::RunHook(_)

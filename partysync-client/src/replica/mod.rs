@@ -248,12 +248,10 @@ impl<A: Action> Replica<A> {
 
     /// Somebody else is behind the client than was thought: what is pending may look different.
     pub(crate) fn set_identity(&mut self, identity: Option<Identity>) -> Changes {
-        if self.identity == identity {
-            return Changes::new();
+        if self.identity != identity {
+            self.writes.push(Write::Identity(identity.clone()));
         }
-        self.identity.clone_from(&identity);
-        self.writes.push(Write::Identity(identity));
-        self.replay()
+        self.load_identity(identity)
     }
 
     /// Confirmed rows are of no use any more: they stay in view until the snapshot is complete.

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 /// A room that clients reach by a [`transport`](Self::transport): for tests of what has a
 /// [`SyncClient`](crate::SyncClient), as components do. Frames arrive when they are
-/// [delivered](Self::deliver). Time stands still, at the 1 s at which a [`TestRoom`] begins: a connection that was lost does not come
-/// back, and nothing is given up.
+/// [delivered](Self::deliver). Time stands still, at the 1 s at which a [`TestRoom`] begins: a
+/// connection that was lost does not come back, and nothing is given up.
 ///
 /// ```
 /// # use partysync::{Action, Record, Result, Room, SyncServer};

@@ -121,13 +121,8 @@ pub enum Effect<A> {
     },
     /// Log this and tell [`SyncServer::on_error`](crate::SyncServer::on_error).
     Fault(Fault),
-    /// Something that whoever runs the room should know.
-    Log {
-        /// How bad it is.
-        level: Level,
-        /// What happened.
-        message: String,
-    },
+    /// Log this: it is worth knowing, and no [`Fault`].
+    Warn(String),
     /// The storage failed: take back what this turn has written, drop the machine and all
     /// sockets. Clients come again, and so does what was not answered.
     Abort(Error),
@@ -136,7 +131,7 @@ pub enum Effect<A> {
 impl<A> Effect<A> {
     /// Whether it is for whoever runs the room: that happens also where nothing else of a turn does.
     pub(crate) fn is_told(&self) -> bool {
-        matches!(self, Self::Fault(_) | Self::Log { .. })
+        matches!(self, Self::Fault(_) | Self::Warn(_))
     }
 }
 

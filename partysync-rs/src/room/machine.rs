@@ -6,7 +6,7 @@ use super::stamped::{Stamped, Written};
 use super::v1::Backlog;
 use super::view::Views;
 use super::{
-    Caller, Connection, Effect, Event, Fault, Hook, Level, Limits, Opening, Protocol, Slot, Slots,
+    Caller, Connection, Effect, Event, Fault, Hook, Limits, Opening, Protocol, Slot, Slots,
 };
 use crate::record::Schema;
 use crate::sql::Sql;
@@ -330,7 +330,7 @@ impl<S: SyncServer> Machine<S> {
     pub(super) fn warn(&mut self, message: &str) {
         let room = self.meta.name.as_deref().unwrap_or_default();
         let message = format!("partysync room `{room}`: {message}");
-        self.effects.push_back(Effect::Log { level: Level::Warn, message });
+        self.effects.push_back(Effect::Warn(message));
     }
 
     pub(super) fn stamped<'s>(&'s self, sql: &'s dyn Sql) -> Stamped<'s> {

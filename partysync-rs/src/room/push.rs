@@ -338,20 +338,18 @@ impl<S: SyncServer> Machine<S> {
     ) -> Result<()> {
         // What others did in this turn is not this call's result.
         self.flush(sql, None)?;
-        let name = named(action.as_ref().ok());
+        let done = action.as_ref().ok().cloned();
         let outcome = match action {
             Ok(action) => {
-                let done = action.clone();
-                let outcome = self
-                    .hook(sql, Caller::Connection(slot), |room| server.on_action(room, action))?;
-                if outcome.is_ok() {
-                    self.after(slot, vec![done]);
-                }
-                outcome
+                let caller = Caller::Connection(slot);
+                self.hook(sql, caller, |room| server.on_action(room, action))?
             }
             Err(error) => Err(error),
         };
-        let outcome = outcome.map_err(|error| self.public(error, &name));
+        let outcome = outcome.map_err(|error| self.public(error, &named(done.as_ref())));
+        if outcome.is_ok() {
+            self.after(slot, done.into_iter().collect());
+        }
         self.flush(sql, Some((slot, call, outcome)))
     }
 

@@ -7,7 +7,7 @@ use super::object::Inner;
 use super::sql::js_error;
 use super::{DurableSql, now};
 use crate::room::turn::{Turn, turn};
-use crate::room::{Effect, Event, Level, Machine, Opening, Slot};
+use crate::room::{Effect, Event, Machine, Opening, Slot};
 use crate::{SyncServer, Timestamp, wire};
 use js_sys::JsString;
 use std::collections::HashMap;
@@ -168,8 +168,7 @@ impl<S: SyncServer> Open<S> {
                     }
                 }
                 Effect::Fault(fault) => inner.tell(&fault),
-                Effect::Log { level: Level::Error, message } => console_error!("{message}"),
-                Effect::Log { level: Level::Warn, message } => console_warn!("{message}"),
+                Effect::Warn(message) => console_warn!("{message}"),
                 _ => {}
             }
         }
