@@ -192,12 +192,18 @@ impl<T: Transport> Io<'_, T> {
     }
 
     fn poll(&mut self, timer: &mut Option<Sleep>, context: &mut Context<'_>) -> Poll<Happened> {
-        if let Some(woken) = &mut self.woken
-            && let Poll::Ready(heard) = woken.poll_next_unpin(context)
+        let (mut woken, mut dropped) = (false, false);
+        while let Some(wakes) = self.woken.as_mut().filter(|_| !dropped)
+            && let Poll::Ready(heard) = wakes.poll_next_unpin(context)
         {
-            if heard.is_some() {
-                return Poll::Ready(Happened::Woken);
-            }
+            // All that was done meanwhile is one thing to look at.
+            woken |= heard.is_some();
+            dropped = heard.is_none();
+        }
+        if woken {
+            return Poll::Ready(Happened::Woken);
+        }
+        if dropped {
             self.woken = None;
             return Poll::Ready(Happened::Dropped);
         }

@@ -87,8 +87,8 @@ pub trait Action: Clone + std::fmt::Debug + 'static {
     /// The action that travelled, out of its text.
     ///
     /// # Errors
-    /// [`Code::UnknownChannel`], [`Code::UnknownAction`], or [`Code::InvalidAction`] when a field
-    /// is missing or of the wrong type.
+    /// [`Code::UnknownChannel`], [`Code::UnknownAction`], [`Code::ActionMismatch`] when a field is
+    /// missing or not known, or [`Code::InvalidAction`] when one is of the wrong type.
     fn from_json(channel: &str, json: &str) -> Result<Self>;
 
     /// Does to a copy of the rows what the server will do to the real ones.

@@ -82,6 +82,9 @@ codes! {
     ClientForgotten = "client_forgotten",
     /// The action was given up by its client: for an hour and many attempts it had no answer.
     Abandoned = "abandoned",
+    /// The action has other fields than the server knows, or lacks some: it is of another version of
+    /// the application.
+    ActionMismatch = "action_mismatch",
     /// The server has another version of the application, which does not know the action: nothing
     /// was done. The client keeps the action; it may be done after a reload.
     Outdated = "outdated",

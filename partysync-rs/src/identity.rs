@@ -31,12 +31,14 @@ use serde_json::Value as Json;
 pub struct Identity(Json);
 
 impl Identity {
-    /// The identity of such a user.
+    /// The identity of such a user; `None` is nobody's.
     ///
     /// # Errors
     /// [`Code::InvalidValue`] when it has no JSON form.
     pub fn new<T: Serialize + ?Sized>(who: &T) -> Result<Self> {
-        serde_json::to_value(who).map(Self).map_err(|e| invalid(&e))
+        serde_json::to_value(who)
+            .map(Self)
+            .map_err(|e| Error::new(Code::InvalidValue, format!("an identity: {e}")))
     }
 
     /// The user.
@@ -45,20 +47,19 @@ impl Identity {
     /// [`Code::InvalidValue`] when it is not of this type, as one of a connection that was there
     /// before the type was changed.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
-        T::deserialize(&self.0).map_err(|e| invalid(&e))
+        // What serde says quotes it, and users may be told.
+        T::deserialize(&self.0).map_err(|_| {
+            Error::new(Code::InvalidValue, "an identity is not of the type that is asked for")
+        })
     }
 
     /// Who is behind this request, if the worker has said so.
     pub fn of<B>(request: &http::Request<B>) -> Option<&Self> {
-        request.extensions().get()
+        request.extensions().get().filter(|identity: &&Self| !identity.0.is_null())
     }
 
     /// Says who is behind this request: for tests, and for hosts of one's own.
     pub fn put<B>(self, request: &mut http::Request<B>) {
         request.extensions_mut().insert(self);
     }
-}
-
-fn invalid(error: &serde_json::Error) -> Error {
-    Error::new(Code::InvalidValue, format!("an identity: {error}"))
 }

@@ -8,8 +8,10 @@ use std::fmt;
 /// The digits, in the order in which texts sort.
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const BASE: usize = DIGITS.len();
-/// How many characters one has at most.
+/// How many characters one has at most that a client sends, and how many of them are its whole
+/// number: more than anybody's rows need.
 const LONGEST: usize = 1_024;
+const LONGEST_WHOLE: usize = 13;
 
 /// Where a row stands among others that a user puts in order: a text that sorts as the rows do, and
 /// between any two of which there is another. To move a row, only that row is written.
@@ -19,8 +21,8 @@ const LONGEST: usize = 1_024;
 /// another fits between them.
 ///
 /// At either end a position has about five characters, and one more for 62, 3,844, .. rows; between
-/// the same two rows, one more for each five or six that are put there. One of more than 1,024
-/// characters is refused.
+/// the same two rows, one more for each five or six that are put there. A client's that has
+/// more than 1,024 characters is refused.
 ///
 /// ```
 /// use partysync::Position;
@@ -196,25 +198,34 @@ impl From<Position> for String {
     }
 }
 
-/// A client may say anything: what is no position is refused.
+/// What a client sends: it leaves room for what others put beside it.
 impl TryFrom<String> for Position {
     type Error = Error;
 
     fn try_from(text: String) -> Result<Self> {
+        let position = Self::read(text)?;
+        let (whole, _) = position.parts();
+        if position.0.len() > LONGEST || whole.len() > LONGEST_WHOLE {
+            return Err(refused(&position.0));
+        }
+        Ok(position)
+    }
+}
+
+fn refused(text: &str) -> Error {
+    Error::new(Code::InvalidValue, format!("`{}` is no position", crate::wire::clip(text)))
+}
+
+impl Position {
+    /// One of any length, as [`between`](Self::between) may have made it.
+    fn read(text: String) -> Result<Self> {
         let bytes = text.as_bytes();
         let letter = bytes.first().filter(|letter| letter.is_ascii_alphabetic());
         let digits = bytes.iter().all(u8::is_ascii_alphanumeric);
         let whole = letter.map_or(usize::MAX, |letter| length(*letter));
         // A fraction that ends with 0 has a shorter name.
-        let whole_only = bytes.len() == whole;
-        let fits = bytes.len() >= whole && (whole_only || !text.ends_with('0'));
-        match digits && fits && text.len() <= LONGEST {
-            true => Ok(Self(text.into())),
-            false => {
-                let text = crate::wire::clip(&text);
-                Err(Error::new(Code::InvalidValue, format!("`{text}` is no position")))
-            }
-        }
+        let fits = bytes.len() >= whole && (bytes.len() == whole || !text.ends_with('0'));
+        if digits && fits { Ok(Self(text.into())) } else { Err(refused(&text)) }
     }
 }
 
@@ -226,7 +237,11 @@ impl Column for Position {
     }
 
     fn from_value(value: Value) -> Result<Self> {
-        String::from_value(value)?.try_into()
+        Self::read(String::from_value(value)?)
+    }
+
+    fn from_json(json: &serde_json::Value) -> Result<Self> {
+        String::from_json(json)?.try_into()
     }
 }
 
@@ -236,7 +251,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn position(text: &str) -> Position {
-        text.to_owned().try_into().unwrap()
+        Position::from_value(Value::from(text)).unwrap()
     }
 
     fn between(low: Option<&Position>, high: Option<&Position>) -> Position {
@@ -295,14 +310,35 @@ mod tests {
 
     #[test]
     fn what_is_no_position_is_refused() {
-        let long = format!("a0{}", "1".repeat(1_023));
-        for text in ["", "0", "a", "b0", "a0-", "a00", "äx", "1a", "Zé", &long] {
+        for text in ["", "0", "a", "b0", "a0-", "a00", "äx", "1a", "Zé"] {
             let error = Position::from_value(Value::from(text)).unwrap_err();
             assert_eq!(error.code(), Code::InvalidValue, "{text}");
         }
         assert!(Position::from_value(Value::Integer(1)).is_err());
         assert!(serde_json::from_str::<Position>("\"a00\"").is_err());
         assert_eq!(serde_json::from_str::<Position>("\"a0V\"").unwrap(), position("a0V"));
+    }
+
+    #[test]
+    fn whatever_a_client_may_send_another_can_be_made_beside_it_and_read() {
+        let accepts = |text: &str| Position::from_json(&text.into()).ok();
+        let long = format!("a0{}", "z".repeat(1_022));
+        let longer = format!("{long}1");
+        let ends =
+            [long, "z".repeat(1_024), format!("A{}", "0".repeat(26)), "lzzzzzzzzzzzz".into()];
+        for end in ends.iter().filter_map(|end| accepts(end)) {
+            let (mut after, mut before) = (end.clone(), end.clone());
+            for _ in 0..100 {
+                after = between(Some(&after), None);
+                before = between(None, Some(&before));
+                for made in [&after, &before] {
+                    assert_eq!(Position::from_value(made.to_value()).unwrap(), *made);
+                    assert!(made.as_str().len() < 1_100, "{made}");
+                }
+            }
+        }
+        assert!(accepts(&longer).is_none() && accepts(&"z".repeat(27)).is_none());
+        assert!(serde_json::from_value::<Position>(longer.into()).is_err());
     }
 
     proptest! {

@@ -209,7 +209,7 @@ impl<'a> Fields<'a> {
     /// there are, each with what it was called before, and so is the column of a field in `schema`.
     ///
     /// # Errors
-    /// [`Code::InvalidAction`] for one that is not known, which would be lost without a word.
+    /// [`Code::ActionMismatch`] for one that is not known, which would be lost without a word.
     pub fn under_names(
         mut self,
         action: &str,
@@ -230,14 +230,14 @@ impl<'a> Fields<'a> {
                 let named = named.collect::<Vec<_>>().join(", ");
                 let there = if named.is_empty() { "none".to_owned() } else { named };
                 let why = format!("there is no such field: there is {there}");
-                return Err(invalid(action, &crate::wire::clip(name), why));
+                return Err(mismatch(action, &crate::wire::clip(name), &why));
             };
             *name = Cow::Borrowed(*now);
             renamed.push(now);
         }
         let twice = |now: &&&str| self.0.iter().filter(|(name, _)| name == **now).count() > 1;
         match renamed.iter().find(twice) {
-            Some(now) => Err(invalid(action, now, "it is there twice, by an older name too")),
+            Some(now) => Err(mismatch(action, now, "it is there twice, by an older name too")),
             None => Ok(self),
         }
     }
@@ -279,8 +279,13 @@ fn invalid(action: &str, field: &str, why: impl std::fmt::Display) -> Error {
     Error::new(Code::InvalidAction, format!("`{field}` of `{action}`: {why}"))
 }
 
+/// What an action has that it has not in this version of the application, or the reverse.
+fn mismatch(action: &str, field: &str, why: &str) -> Error {
+    Error::new(Code::ActionMismatch, format!("`{field}` of `{action}`: {why}"))
+}
+
 fn missing(action: &str, field: &str) -> Error {
-    invalid(action, field, "is missing")
+    mismatch(action, field, "is missing")
 }
 
 /// A field of a column type.

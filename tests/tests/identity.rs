@@ -372,3 +372,19 @@ fn a_room_in_tests_is_given_what_the_address_has_and_says_who_may_log_in() {
         assert_eq!((error.code(), error.message()), (Code::Unauthorized, "log in first"));
     }
 }
+
+#[test]
+fn nobody_is_nobody_before_and_after_hibernation() {
+    let mut room = TestRoom::new(Notes).unwrap();
+    room.login("ada", &None::<User>).unwrap();
+    for _ in 0..2 {
+        assert_eq!(room.act_as("ada", write("1")).unwrap_err().message(), "nobody only reads");
+        room.hibernate().unwrap();
+    }
+}
+
+#[test]
+fn an_identity_of_another_type_is_not_quoted() {
+    let error = Identity::new("ada@example.com").unwrap().read::<u64>().unwrap_err();
+    assert!(!error.message().contains("ada"), "{error}");
+}

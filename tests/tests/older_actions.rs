@@ -122,7 +122,7 @@ fn a_field_that_is_not_known_is_refused_and_named() {
     ];
     for (read, why) in wrong {
         let error = read.unwrap_err();
-        assert_eq!(error.code(), Code::InvalidAction);
+        assert_eq!(error.code(), Code::ActionMismatch);
         assert!(error.message().starts_with(why), "{error}");
     }
     let long = read("edit", json!({ "id": "a", ("x".repeat(100_000)): 1 })).unwrap_err();
@@ -192,4 +192,24 @@ fn an_old_page_s_edit_is_done_and_what_its_server_does_not_know_is_kept() -> Res
     assert_eq!((&kept.action, kept.error().code()), (&shout.to_json()?, Code::UnknownAction));
     assert_eq!(served.room().rows::<Card>()?[0].name, "Two");
     Ok(())
+}
+
+#[test]
+fn a_value_that_the_room_refuses_is_a_rejection_and_not_another_version() -> Result<()> {
+    let mut served = Served::new(Cards)?;
+    let (endpoint, transport) = (Served::<Cards>::endpoint(), served.transport());
+    let (client, driver) = SyncClient::<CardAction>::make(endpoint, Options::default(), transport);
+    let mut driver = Box::pin(driver);
+    let answer = client.send(CardAction::Create { id: "a".into(), name: "a\0b".into() });
+    while (&mut driver).now_or_never().is_none() && served.deliver()? {}
+    let error = answer.now_or_never().unwrap().unwrap_err();
+    assert_eq!(error.code(), Code::InvalidAction);
+    assert!(client.abandoned().is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_field_that_an_older_client_does_not_send_is_of_another_version() {
+    let error = read("create", json!({ "id": "a" })).unwrap_err();
+    assert_eq!(error.code(), Code::ActionMismatch);
 }

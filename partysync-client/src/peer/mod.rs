@@ -413,7 +413,7 @@ impl<A: Action> Peer<A> {
 /// Whether the room does not understand the action, which this client has made by the application's
 /// own types: those of the room are of another version.
 fn is_unknown(error: &Error) -> bool {
-    matches!(error.code(), Code::InvalidAction | Code::UnknownAction | Code::UnknownChannel)
+    matches!(error.code(), Code::ActionMismatch | Code::UnknownAction | Code::UnknownChannel)
 }
 
 fn not_abandoned(id: &str) -> Error {

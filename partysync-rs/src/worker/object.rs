@@ -154,13 +154,16 @@ impl<S: SyncServer> Inner<S> {
                     *room = Some(open);
                     self.unopened.borrow_mut().take();
                 }
-                Err(error) if error.code() == Code::Storage => return Err(self.abort(&error)),
+                Err(error) if error.code() == Code::Storage => {
+                    return Err(self.abort(&error, false));
+                }
                 Err(error) => return Err(self.close_all(&error)),
             }
         }
         let Some(open) = room.as_mut() else { return Ok(None) };
         let mut turn = open.turn(&self.server, queue, event);
         let effects = std::mem::take(&mut turn.effects);
+        let told = turn.aborted.is_some();
         let carried_out = match turn.aborted.clone() {
             None => open.carry_out(self, effects),
             Some(error) => open.carry_out(self, effects).and(Err(error)),
@@ -169,7 +172,7 @@ impl<S: SyncServer> Inner<S> {
             Ok(answer) => Ok(Some((answer, turn))),
             Err(error) => {
                 *room = None;
-                Err(self.abort(&error))
+                Err(self.abort(&error, told))
             }
         }
     }
@@ -181,10 +184,13 @@ impl<S: SyncServer> Inner<S> {
     }
 
     /// What this turn has written is taken back, and all sockets break. The error is for the log,
-    /// and what is returned for clients.
-    fn abort(&self, error: &Error) -> Error {
-        let name = self.state.id().name().unwrap_or_default();
-        self.tell(&Fault::new(&name, "the object's turn", None, error.clone()));
+    /// and what is returned for clients; the room may
+    /// have told of it.
+    fn abort(&self, error: &Error, told: bool) -> Error {
+        if !told {
+            let name = self.state.id().name().unwrap_or_default();
+            self.tell(&Fault::new(&name, "the object's turn", None, error.clone()));
+        }
         js::abort(self.js(), error.message());
         Error::new(error.code(), "the storage failed, and the room starts anew: its log says why")
     }

@@ -26,3 +26,16 @@ fn why_a_room_cannot_be_opened_is_the_status_and_no_error_at_each_attempt() {
     p.handle(Input::Frame(error), now(t));
     assert!(outs(&mut p).iter().any(|output| matches!(output, Output::Error(_))));
 }
+
+#[test]
+fn what_was_said_on_one_connection_is_not_why_another_ends() {
+    let mut p = fresh(0);
+    p.handle(Input::Connected, now(1));
+    let frame = r#"{"type":"error","code":"migration","message":"its log says why"}"#;
+    p.handle(Input::Frame(frame), now(1));
+    p.reconnect(now(2));
+    live(&mut p, "null", "[]", 0, 3);
+    p.handle(Input::Disconnected(Cause::gone()), now(4));
+    let Phase::Offline { error, .. } = p.status().phase else { panic!("{:?}", p.status()) };
+    assert_eq!(error.message(), "the connection broke");
+}

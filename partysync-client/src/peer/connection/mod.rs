@@ -381,6 +381,7 @@ impl<A: Action> Peer<A> {
     }
 
     fn connect(&mut self, now: Now) {
+        self.connection.told = None;
         self.connection.state = State::Opening;
         self.connection.sockets += 1;
         self.connection.heard_at = now.monotonic;
