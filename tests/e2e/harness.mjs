@@ -95,6 +95,8 @@ export class Server {
       env: {
         ...process.env,
         CLOUDFLARE_CF_FETCH_ENABLED: "false",
+        // What is tested is what is deployed.
+        PARTYSYNC_PROFILE: "release",
         WRANGLER_SEND_METRICS: "false",
         ...this.env,
       },

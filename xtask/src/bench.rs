@@ -1,11 +1,11 @@
 //! The benchmarks: streams on their stores, rooms and LiveStore's backends against others, and a
 //! client.
 
-use crate::process::run;
 use crate::test::cargo_command;
-use crate::tools::{CHROMIUM, livestore_packages, npm_packages, set_up};
+use crate::tools::{CHROMIUM, livestore_packages, packages_of, set_up};
 use crate::{build, fixture, root, target};
 use anyhow::Result;
+use partysync_build::process::run;
 use std::ffi::OsString;
 
 /// Measures streams on these stores, or on all, and counts storage operations.
@@ -17,7 +17,7 @@ pub(crate) fn streams(stores: &[String]) -> Result<()> {
     let count = ["run", "--quiet", "--package", "partysync-tests", "--bin", "count-streams"];
     run(&mut cargo_command(&count)?)?;
     let script = root()?.join("tests/bench/streams.mjs");
-    let mut command = tools.command(tools.npm("node"))?;
+    let mut command = tools.command(tools.node())?;
     command.arg(script).args(stores).env("STREAMS_PROFILE", "release");
     run(command.current_dir(root()?))
 }
@@ -33,7 +33,7 @@ pub(crate) fn rooms(arguments: impl IntoIterator<Item = OsString>) -> Result<()>
         false => build::build(&fixture)?,
     };
     let script = root()?.join("tests/bench/rooms.mjs");
-    let measured = run(tools.command(tools.npm("node"))?.arg(script).args(arguments));
+    let measured = run(tools.command(tools.node())?.arg(script).args(arguments));
     if profile {
         build::forget(&fixture)?;
     }
@@ -45,19 +45,19 @@ pub(crate) fn livestore(arguments: impl IntoIterator<Item = OsString>) -> Result
     let tools = build::build(&fixture::find("bench-livestore")?)?;
     livestore_packages()?;
     let script = root()?.join("tests/bench/livestore.mjs");
-    run(tools.command(tools.npm("node"))?.arg(script).args(arguments))
+    run(tools.command(tools.node())?.arg(script).args(arguments))
 }
 
 /// Measures live queries beside those of other libraries.
 pub(crate) fn queries(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
     let tools = set_up()?;
-    npm_packages("tests/bench/queries", "bench-queries-package-lock.json")?;
+    packages_of("tests/bench/queries", "bench-queries")?;
     let page = build::queries_page(&tools)?;
     // What is run a million times is built to be fast; the page is built as pages are.
     let native = ["build", "--quiet", "--profile", "simulation", "--package", "bench-queries"];
     run(&mut cargo_command(&native)?)?;
     let script = root()?.join("tests/bench/queries.mjs");
-    let mut command = tools.command(tools.npm("node"))?;
+    let mut command = tools.command(tools.node())?;
     command.arg(script).args(arguments).env("BENCH_PAGE", page);
     command.env("BENCH_MANY", target()?.join("simulation/bench-many"));
     command.env(CHROMIUM.variable, CHROMIUM.find()?);
@@ -73,7 +73,7 @@ pub(crate) fn client(arguments: impl IntoIterator<Item = OsString>) -> Result<()
     let package = ["--package", "partysync-tests", "--bin", "bench-client"];
     run(cargo_command(&native)?.args(package))?;
     let script = root()?.join("tests/bench/client.mjs");
-    let mut command = tools.command(tools.npm("node"))?;
+    let mut command = tools.command(tools.node())?;
     command.arg(script).args(arguments).env("BENCH_PAGE", page);
     command.env(CHROMIUM.variable, CHROMIUM.find()?);
     run(command.env("BENCH_NATIVE", target()?.join("simulation/bench-client")))

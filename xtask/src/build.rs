@@ -1,65 +1,68 @@
-//! Building a fixture: its worker with `worker-build`, its web app with `wasm-bindgen`.
+//! Building a fixture, unless it is built already; its size.
 
 use crate::fixture::{Fixture, Web};
-use crate::process::{run, step};
-use crate::tools::{Tools, npm_packages, set_up};
+use crate::tools::set_up;
 use crate::{root, target};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use flate2::{Compression, write::GzEncoder};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use partysync_build::process::{run, step};
+use partysync_build::{App, Crate, Profile, Tools, build_worker, npm_packages, page_wasm};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::SystemTime;
 
-/// Builds the fixture, unless nothing has changed since it was built.
+/// Builds the fixture for its deployment, unless nothing has changed since it was built.
 pub(crate) fn build(fixture: &Fixture) -> Result<Tools> {
-    build_as(fixture, false)
+    build_as(fixture, Profile::Release)
 }
 
 /// Builds the fixture with the names of functions in its worker, for a profile; [`forget`] it
 /// afterwards.
 pub(crate) fn build_with_names(fixture: &Fixture) -> Result<Tools> {
+    let tools = build(fixture)?;
     forget(fixture)?;
-    build_as(fixture, true)
+    worker_with_names(fixture)?;
+    Ok(tools)
 }
 
 /// Builds only the worker, with the names of its functions. What is deployed has none: the next
 /// build makes it anew.
 pub(crate) fn worker_with_names(fixture: &Fixture) -> Result<()> {
     forget(fixture)?;
-    let tools = set_up()?;
+    let (tools, target) = (set_up()?, target()?);
     step(&format!("build the worker of {} with names", fixture.name), || {
-        worker(fixture, &tools, true)
+        build_worker(&fixture.worker, &tools, &target, Profile::Names)
     })
 }
 
 /// Builds only the page, with the names of its functions, beside the one that is deployed; returns
 /// its wasm.
 pub(crate) fn page_with_names(fixture: &Fixture) -> Result<PathBuf> {
-    let Some(Web::Rust(folder, package)) = &fixture.web else {
+    let Some(Web::Rust(page)) = &fixture.web else {
         bail!("{} has no page in Rust", fixture.name);
     };
-    let (tools, out) = (set_up()?, target()?.join("names/page"));
+    let (tools, target) = (set_up()?, target()?);
+    let out = target.join("names/page");
     step(&format!("build the page of {} with names", fixture.name), || {
-        page_wasm(folder, package, &tools, &out, true)
+        page_wasm(page, &tools, &target, &out, Profile::Names)
     })
 }
 
 /// Builds the page of `cargo xtask bench client`; returns the folder that it is in.
 pub(crate) fn lab_page(tools: &Tools) -> Result<PathBuf> {
-    let (source, out) = (root()?.join("tests/lab/page"), target()?.join("lab-page"));
+    let (page, out) = (Crate::open(root()?.join("tests/lab/page"))?, target()?.join("lab-page"));
     step("build the page of the lab", || {
-        page_wasm(&source, "lab-page", tools, &out, false).map(drop)
+        page_wasm(&page, tools, &target()?, &out, Profile::Release).map(drop)
     })?;
     Ok(out)
 }
 
 /// Builds what `cargo xtask bench queries` measures as wasm; returns the folder that it is in.
 pub(crate) fn queries_page(tools: &Tools) -> Result<PathBuf> {
-    let (source, out) = (root()?.join("tests/bench/queries"), target()?.join("queries-page"));
+    let page = Crate::open(root()?.join("tests/bench/queries"))?;
+    let out = target()?.join("queries-page");
     step("build the queries of the bench", || {
-        page_wasm(&source, "bench-queries", tools, &out, false)?;
+        page_wasm(&page, tools, &target()?, &out, Profile::Release)?;
         // Node reads it as a module.
         Ok(std::fs::write(out.join("package.json"), "{\"type\":\"module\"}\n")?)
     })?;
@@ -75,37 +78,67 @@ pub(crate) fn forget(fixture: &Fixture) -> Result<()> {
     Ok(())
 }
 
-fn build_as(fixture: &Fixture, names: bool) -> Result<Tools> {
-    let tools = set_up()?;
-    let stamp = target()?.join("stamps").join(&fixture.name);
-    let built = std::fs::metadata(&stamp).and_then(|meta| meta.modified()).ok();
+/// Builds the fixture, unless nothing has changed since it was built so.
+pub(crate) fn build_as(fixture: &Fixture, profile: Profile) -> Result<Tools> {
+    let (tools, target) = (set_up()?, target()?);
+    let stamp = target.join("stamps").join(&fixture.name);
+    let how = format!("{profile:?}");
+    let built = std::fs::read_to_string(&stamp).is_ok_and(|built| built == how);
+    let built = std::fs::metadata(&stamp).and_then(|meta| meta.modified()).ok().filter(|_| built);
     let page = match &fixture.web {
         Some(Web::Rust(..)) => "app.js",
         _ => "index.html",
     };
-    let outputs = [Some(fixture.worker.join("build/index.js")), fixture.web_output(page)];
+    let outputs = [Some(fixture.worker.folder.join("build/index.js")), fixture.web_output(page)];
     let complete = outputs.iter().flatten().all(|path| path.is_file());
     // What is read before the build began, so that an edit during it is not missed.
     let began = SystemTime::now();
     if complete && built.is_some_and(|built| newest(fixture).is_ok_and(|newest| newest < built)) {
         return Ok(tools);
     }
-    step(&format!("build the worker of {}", fixture.name), || worker(fixture, &tools, names))?;
-    let what = format!("build the web app of {}", fixture.name);
-    match &fixture.web {
-        Some(Web::Rust(folder, package)) => step(&what, || web(folder, package, &tools))?,
-        Some(Web::Npm(folder)) => step(&what, || npm_web(fixture, folder, &tools))?,
-        None => {}
+    forget(fixture)?;
+    fixture.app()?.build_with(&tools, profile)?;
+    if let Some(Web::Npm(folder)) = &fixture.web {
+        let what = format!("build the web app of {}", fixture.name);
+        step(&what, || npm_web(fixture, folder, &tools))?;
     }
-    std::fs::create_dir_all(target()?.join("stamps"))?;
-    std::fs::write(&stamp, "")?;
+    if profile == Profile::Release {
+        for (what, files) in fixture.weighed() {
+            eprintln!("    {what}: {} KiB gzipped", compressed(&files)?);
+        }
+    }
+    std::fs::create_dir_all(target.join("stamps"))?;
+    std::fs::write(&stamp, how)?;
     std::fs::File::open(&stamp)?.set_modified(began)?;
     Ok(tools)
 }
 
 impl Fixture {
+    fn app(&self) -> Result<App> {
+        let page = match &self.web {
+            Some(Web::Rust(page)) => Some(page.clone()),
+            Some(Web::Npm(_)) | None => None,
+        };
+        Ok(App { root: root()?, target: target()?, worker: self.worker.clone(), page })
+    }
+
     fn web_output(&self, name: &str) -> Option<PathBuf> {
         self.web.as_ref().map(|web| web.folder().join("dist").join(name))
+    }
+
+    /// What is sent to a server, and to a browser.
+    fn weighed(&self) -> Vec<(&'static str, Vec<PathBuf>)> {
+        let built = self.worker.folder.join("build");
+        let worker = ["index_bg.wasm", "index.js"].map(|name| built.join(name)).to_vec();
+        let page = match &self.web {
+            Some(Web::Rust(page)) => {
+                let dist = page.folder.join("dist");
+                ["app_bg.wasm", "app.js"].map(|name| dist.join(name)).to_vec()
+            }
+            // What LiveStore's client weighs is not ours.
+            _ => Vec::new(),
+        };
+        vec![("worker", worker), ("page", page)]
     }
 }
 
@@ -115,7 +148,8 @@ fn newest(fixture: &Fixture) -> Result<SystemTime> {
     let mut newest = SystemTime::UNIX_EPOCH;
     let mut folders = vec![fixture.folder.clone()];
     folders.extend(
-        ["partysync-rs", "partysync-macros", "partysync-client", "xtask"].map(|f| root.join(f)),
+        ["partysync-rs", "partysync-macros", "partysync-client", "partysync-build", "xtask"]
+            .map(|f| root.join(f)),
     );
     let mut files =
         vec![root.join("Cargo.toml"), root.join("Cargo.lock"), root.join("package-lock.json")];
@@ -135,127 +169,12 @@ fn newest(fixture: &Fixture) -> Result<SystemTime> {
     Ok(newest)
 }
 
-/// What wasm-bindgen writes and `wasm-opt` has to be told of.
-const WASM_FEATURES: [&str; 6] = [
-    "--enable-bulk-memory",
-    "--enable-reference-types",
-    "--enable-mutable-globals",
-    "--enable-nontrapping-float-to-int",
-    "--enable-sign-ext",
-    "--enable-multivalue",
-];
-
-/// Names that say which types a generic function is for. Other flags build everything anew.
-const NAMES: &str = "-Csymbol-mangling-version=v0";
-
-fn worker(fixture: &Fixture, tools: &Tools, names: bool) -> Result<()> {
-    let mut command = tools.command(&tools.worker_build)?;
-    command.arg("--release").current_dir(&fixture.worker).env("CARGO_TARGET_DIR", target()?);
-    if names {
-        command.env("RUSTFLAGS", NAMES).env("CARGO_TARGET_DIR", target()?.join("names"));
-    }
-    run(&mut command)?;
-    let wasm = fixture.worker.join("build/index_bg.wasm");
-    // `worker-build` keeps the names of functions, which are a ninth of what is deployed.
-    let kept = if names { "--debuginfo" } else { "--strip-debug" };
-    run(tools
-        .command(tools.npm("wasm-opt"))?
-        .args(["-O3", "--strip-producers", kept])
-        .args(WASM_FEATURES)
-        .arg(&wasm)
-        .arg("-o")
-        .arg(&wasm))?;
-    if !names {
-        report("worker", &[wasm, fixture.worker.join("build/index.js")])?;
-    }
-    Ok(())
-}
-
-fn web(folder: &Path, package: &str, tools: &Tools) -> Result<()> {
-    let dist = folder.join("dist");
-    let wasm = page_wasm(folder, package, tools, &dist, false)?;
-    for entry in std::fs::read_dir(folder.join("static"))? {
-        let path = entry?.path();
-        std::fs::copy(&path, dist.join(path.file_name().context("a file has a name")?))?;
-    }
-    name_build(&dist)?;
-    report("web app", &[wasm, dist.join("app.js")])
-}
-
-/// Puts a name, which is another when any file is, for `__BUILD__` into the page and its service
-/// worker: so that a browser never shows files of two builds together.
-fn name_build(dist: &Path) -> Result<()> {
-    let entries = std::fs::read_dir(dist)?.map(|entry| Ok(entry?.path()));
-    let mut files = entries.collect::<Result<Vec<_>>>()?;
-    files.sort();
-    let mut hasher = DefaultHasher::new();
-    for file in files {
-        std::fs::read(file)?.hash(&mut hasher);
-    }
-    let name = format!("{:016x}", hasher.finish());
-    // A page that its Worker renders has neither.
-    let paths = ["index.html", "sw.js"].map(|file| dist.join(file));
-    for path in paths.into_iter().filter(|path| path.is_file()) {
-        let text = std::fs::read_to_string(&path)?;
-        std::fs::write(path, text.replace("__BUILD__", &name))?;
-    }
-    Ok(())
-}
-
 /// Builds a page with what its `package.json` names: vite.
 fn npm_web(fixture: &Fixture, folder: &Path, tools: &Tools) -> Result<()> {
-    let place = format!("fixtures/{}/web", fixture.name);
-    npm_packages(&place, &format!("{}-package-lock.json", fixture.name))?;
+    let stamp = format!("tools/{}-package-lock.json", fixture.name);
+    npm_packages(folder, &target()?.join(stamp))?;
     let vite = folder.join("node_modules/vite/bin/vite.js");
-    let mut command = tools.command(tools.npm("node"))?;
-    run(command.arg(vite).arg("build").current_dir(folder))
-}
-
-/// Builds a page's wasm, and what loads it, in `out`.
-fn page_wasm(
-    folder: &Path,
-    package: &str,
-    tools: &Tools,
-    out: &Path,
-    names: bool,
-) -> Result<PathBuf> {
-    let (wasm, target) = ("wasm32-unknown-unknown", target()?);
-    let target = if names { target.join("names") } else { target };
-    let mut command = Command::new(env!("CARGO"));
-    command
-        .args(["build", "--quiet", "--release", "--target", wasm, "--package", package])
-        .env("CARGO_TARGET_DIR", &target)
-        .current_dir(folder);
-    if names {
-        command.env("RUSTFLAGS", NAMES);
-    }
-    run(&mut command)?;
-    if out.is_dir() {
-        std::fs::remove_dir_all(out)?;
-    }
-    std::fs::create_dir_all(out)?;
-    let module =
-        target.join(wasm).join("release").join(package.replace('-', "_")).with_extension("wasm");
-    run(Command::new(&tools.wasm_bindgen)
-        .args(["--target", "web", "--no-typescript", "--out-name", "app", "--out-dir"])
-        .arg(out)
-        .arg(&module))?;
-    let wasm = out.join("app_bg.wasm");
-    let kept = if names { "--debuginfo" } else { "--strip-debug" };
-    run(tools
-        .command(tools.npm("wasm-opt"))?
-        .args(["-Oz", "--strip-producers", kept])
-        .args(WASM_FEATURES)
-        .arg(&wasm)
-        .arg("-o")
-        .arg(&wasm))?;
-    Ok(wasm)
-}
-
-/// Says how large these files are when they are compressed.
-fn report(what: &str, files: &[PathBuf]) -> Result<()> {
-    eprintln!("    {what}: {} KiB gzipped", compressed(files)?);
-    Ok(())
+    run(tools.command(tools.node())?.arg(vite).arg("build").current_dir(folder))
 }
 
 /// The size of these files when they are compressed, in KiB.
@@ -266,18 +185,8 @@ fn compressed(files: &[PathBuf]) -> Result<u64> {
 
 /// Looks whether the fixture's worker and page are as small as they are to be, in KiB.
 pub(crate) fn within_budget(fixture: &Fixture, worker: u64, page: u64) -> Result<()> {
-    let built = fixture.worker.join("build");
-    let of_worker = [built.join("index_bg.wasm"), built.join("index.js")];
-    let of_page: Vec<_> = match &fixture.web {
-        Some(Web::Rust(folder, _)) => {
-            ["app_bg.wasm", "app.js"].map(|name| folder.join("dist").join(name)).to_vec()
-        }
-        // What LiveStore's client weighs is not ours.
-        _ => Vec::new(),
-    };
-    let sizes =
-        [("worker", compressed(&of_worker)?, worker), ("page", compressed(&of_page)?, page)];
-    for (what, size, budget) in sizes {
+    for ((what, files), budget) in fixture.weighed().iter().zip([worker, page]) {
+        let size = compressed(files)?;
         ensure!(
             size <= budget,
             "the {what} of {} is {size} KiB gzipped, and {budget} are its budget: \

@@ -1,10 +1,10 @@
 //! Serving a fixture under workerd until it is told to stop.
 
 use crate::fixture::Fixture;
-use crate::process::{Server, is_stopped, step};
-use crate::tools::Tools;
 use crate::{build, target};
 use anyhow::{Context, Result, bail};
+use partysync_build::process::{Server, is_stopped, step};
+use partysync_build::{Profile, Tools};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -17,8 +17,9 @@ pub(crate) fn dev(
     port: u16,
     data: Option<PathBuf>,
     vars: &[String],
+    profile: Profile,
 ) -> Result<()> {
-    let tools = build::build(fixture)?;
+    let tools = build::build_as(fixture, profile)?;
     // Wrangler would take another port, and that is not the one that was asked for.
     drop(
         TcpListener::bind((Ipv4Addr::LOCALHOST, port))
@@ -32,6 +33,10 @@ pub(crate) fn dev(
     for var in vars {
         command.args(["--var", var]);
     }
+    match profile {
+        Profile::Dev => command.arg("--live-reload"),
+        Profile::Release | Profile::Names => command.env("PARTYSYNC_PROFILE", "release"),
+    };
     let mut server = step("start workerd", || {
         let mut server = Server::start(&mut command)?;
         while !is_ready(port) {
@@ -64,7 +69,7 @@ pub(crate) fn wrangler(
     port: u16,
     data: &Path,
 ) -> Result<Command> {
-    let mut command = tools.command(tools.npm("wrangler"))?;
+    let mut command = tools.script("wrangler/bin/wrangler.js")?;
     command
         .args(["dev", "--ip", "127.0.0.1", "--show-interactive-dev-session=false"])
         .args(["--port", &port.to_string(), "--inspector-port", "0", "--log-level", "warn"])

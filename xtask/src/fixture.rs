@@ -2,6 +2,7 @@
 
 use crate::root;
 use anyhow::{Result, bail};
+use partysync_build::Crate;
 use std::path::PathBuf;
 
 /// A runnable app: a worker, maybe with a web app.
@@ -9,24 +10,26 @@ pub(crate) struct Fixture {
     pub(crate) name: String,
     /// The folder of `wrangler.toml`.
     pub(crate) folder: PathBuf,
-    /// The folder of the worker's crate.
-    pub(crate) worker: PathBuf,
+    /// The worker's crate.
+    pub(crate) worker: Crate,
     /// The web app.
     pub(crate) web: Option<Web>,
 }
 
 /// A web app, in its folder.
 pub(crate) enum Web {
-    /// In Rust: its package.
-    Rust(PathBuf, String),
+    /// In Rust.
+    Rust(Crate),
     /// In JavaScript, which its own packages of npm build.
     Npm(PathBuf),
 }
 
 impl Web {
     pub(crate) fn folder(&self) -> &PathBuf {
-        let (Self::Rust(folder, _) | Self::Npm(folder)) = self;
-        folder
+        match self {
+            Self::Rust(page) => &page.folder,
+            Self::Npm(folder) => folder,
+        }
     }
 }
 
@@ -44,11 +47,10 @@ pub(crate) fn find(name: &str) -> Result<Fixture> {
             .collect();
         bail!("there is no fixture `{name}`; there are: {}", names.join(", "));
     }
-    let worker = folder.join("worker");
+    let worker = Crate::open(folder.join("worker"))?;
     let web = folder.join("web");
-    let package = format!("{}-web", name.trim_end_matches("-sync"));
     let web = match () {
-        () if web.join("Cargo.toml").is_file() => Some(Web::Rust(web, package)),
+        () if web.join("Cargo.toml").is_file() => Some(Web::Rust(Crate::open(web)?)),
         () if web.join("package.json").is_file() => Some(Web::Npm(web)),
         () => None,
     };

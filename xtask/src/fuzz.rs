@@ -1,8 +1,8 @@
 //! Fuzzing of everything that reads bytes from outside: `tests/fuzz`, with cargo-fuzz on nightly.
 
-use crate::process::{output, run, step};
 use crate::{root, target};
 use anyhow::{Context, Result, bail};
+use partysync_build::process::{output, run, step};
 use std::process::Command;
 
 /// Runs one target, or each in turn, for so many seconds each. New inputs are kept under

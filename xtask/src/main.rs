@@ -5,18 +5,19 @@ mod build;
 mod dev;
 mod fixture;
 mod fuzz;
-mod process;
 mod size;
 mod test;
 mod tools;
 
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
+use partysync_build::Profile;
 use std::path::PathBuf;
 
 const HELP: &str = "\
-cargo xtask dev [FIXTURE] [--port N] [--data DIR] [--store STORE]
-    Serves a fixture under workerd: todo-sync on http://127.0.0.1:8787 unless told otherwise.
+cargo xtask dev [FIXTURE] [--port N] [--data DIR] [--store STORE] [--release]
+    Serves a fixture under workerd: todo-sync on http://127.0.0.1:8787 unless told otherwise. What
+    is edited is built anew, and the page is loaded again; --release serves what is deployed.
     Its data stays in DIR, a folder under target/ by default. The fixture `streams` keeps its
     streams in STORE: memory, sqlite (as it is), d1, kv or r2.
 cargo xtask test [STEP ...]
@@ -59,7 +60,7 @@ fn main() {
 }
 
 fn run() -> Result<()> {
-    process::watch_for_stop()?;
+    partysync_build::process::watch_for_stop()?;
     let mut arguments = lexopt::Parser::from_env();
     let command = match arguments.next()? {
         Some(Value(command)) => command.string()?,
@@ -70,10 +71,11 @@ fn run() -> Result<()> {
         "help" => print!("{HELP}"),
         "dev" => {
             let (mut name, mut port, mut data) = ("todo-sync".to_owned(), 8787, None);
-            let mut vars = Vec::new();
+            let (mut vars, mut profile) = (Vec::new(), Profile::Dev);
             while let Some(argument) = arguments.next()? {
                 match argument {
                     Long("port") => port = arguments.value()?.parse()?,
+                    Long("release") => profile = Profile::Release,
                     Long("data") => data = Some(PathBuf::from(arguments.value()?)),
                     Long("store") => vars.push(store(&arguments.value()?.string()?)?),
                     Value(value) => name = value.string()?,
@@ -86,7 +88,7 @@ fn run() -> Result<()> {
             } else if !vars.is_empty() {
                 bail!("only the fixture `streams` has stores to choose from");
             }
-            dev::dev(&fixture::find(&name)?, port, data, &vars)?;
+            dev::dev(&fixture::find(&name)?, port, data, &vars, profile)?;
         }
         "bench" => match arguments.next()? {
             Some(Value(what)) if what == "streams" => bench::streams(&rest(&mut arguments)?)?,
@@ -101,7 +103,7 @@ fn run() -> Result<()> {
         },
         "build" => {
             let name = rest(&mut arguments)?.into_iter().next().unwrap_or("todo-sync".to_owned());
-            build::build(&fixture::find(&name)?)?;
+            build::build_as(&fixture::find(&name)?, Profile::of_wrangler())?;
         }
         "size" => {
             let (mut name, mut page, mut rows) = ("todo-sync".to_owned(), false, 30);

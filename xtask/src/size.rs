@@ -36,7 +36,7 @@ pub(crate) fn size(fixture: &Fixture, page: bool, rows: usize) -> Result<()> {
         page_with_names(fixture)?
     } else {
         worker_with_names(fixture)?;
-        fixture.worker.join("build/index_bg.wasm")
+        fixture.worker.folder.join("build/index_bg.wasm")
     };
     let parts = read(&wasm)?;
     print!("{}", report(&parts, rows));

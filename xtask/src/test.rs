@@ -1,9 +1,10 @@
 //! Every check there is, in steps.
 
-use crate::process::{output, run, step};
-use crate::tools::{CHROMIUM, FIREFOX, Tools, livestore_packages, set_up};
+use crate::tools::{CHROMIUM, FIREFOX, livestore_packages, set_up};
 use crate::{build, fixture, root};
 use anyhow::{Context, Result, bail};
+use partysync_build::Tools;
+use partysync_build::process::{output, run, step};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
@@ -221,6 +222,7 @@ fn natively(command: &str) -> Result<Command> {
         "partysync-macros",
         "partysync-rs",
         "partysync-client",
+        "partysync-build",
         "partysync-simulation",
         "todo-terminal",
         "todo-worker",
@@ -349,7 +351,7 @@ fn mutations() -> Result<()> {
 fn streams(tools: &Tools) -> Result<()> {
     native_examples()?;
     let script = root()?.join("tests/e2e/conformance/run.mjs");
-    run(tools.command(tools.npm("node"))?.arg(script).current_dir(root()?))
+    run(tools.command(tools.node())?.arg(script).current_dir(root()?))
 }
 
 /// Builds the native server of streams, and the codec, that tests start.
@@ -368,7 +370,7 @@ fn e2e(tools: &Tools) -> Result<()> {
     files.retain(|path| path.to_string_lossy().ends_with(".test.mjs"));
     files.sort();
     run(tools
-        .command(tools.npm("node"))?
+        .command(tools.node())?
         // The files share fixtures and a machine: one at a time.
         .args(["--test", "--test-concurrency=1", "--test-reporter=spec"])
         .args(files)

@@ -1,0 +1,114 @@
+//! An application's folders, and its build as a whole.
+
+use crate::process::{Failed, step};
+use crate::{Profile, Tools, WASM, build_page, build_worker, page};
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A crate that is built for wasm.
+#[derive(Clone, Debug)]
+pub struct Crate {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The name of its package.
+    pub package: String,
+}
+
+impl Crate {
+    /// The crate in this folder.
+    ///
+    /// # Errors
+    /// There is no `Cargo.toml` that names a package.
+    pub fn open(folder: PathBuf) -> Result<Self> {
+        let path = folder.join("Cargo.toml");
+        let manifest =
+            std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let names = manifest.lines().filter_map(|line| line.strip_prefix("name = \""));
+        let package = names.filter_map(|name| name.strip_suffix('"')).next();
+        let package = package.with_context(|| format!("{} names no package", path.display()))?;
+        Ok(Self { package: package.to_owned(), folder })
+    }
+
+    /// Has cargo build it.
+    pub(crate) fn cargo(&self, target: &Path, profile: Profile) -> Result<()> {
+        let mut command = Command::new(env!("CARGO"));
+        command.args(["build", "--quiet", "--lib", "--target", WASM]);
+        command.env("CARGO_TARGET_DIR", target).current_dir(&self.folder);
+        command.args((profile != Profile::Dev).then_some("--release"));
+        if profile == Profile::Names {
+            command.env("RUSTFLAGS", NAMES);
+        }
+        crate::process::run_and_listen(&mut command)
+    }
+
+    /// What cargo builds.
+    pub(crate) fn wasm(&self, target: &Path, profile: Profile) -> PathBuf {
+        let name = self.package.replace('-', "_");
+        target.join(WASM).join(profile.folder()).join(name).with_extension("wasm")
+    }
+}
+
+/// Names that say which types a generic function is for. Other flags build everything anew.
+pub(crate) const NAMES: &str = "-Csymbol-mangling-version=v0";
+
+/// An application: a worker, maybe with a page.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// The folder of `Cargo.lock` and `package.json`.
+    pub root: PathBuf,
+    /// The folder that cargo builds into.
+    pub target: PathBuf,
+    /// The worker; what is built is in its folder `build`.
+    pub worker: Crate,
+    /// The page; what is built is in its folder `dist`.
+    pub page: Option<Crate>,
+}
+
+impl App {
+    /// The application in this folder: the crates in its `worker` and `web`.
+    ///
+    /// # Errors
+    /// There is no crate in `worker`.
+    pub fn open(root: PathBuf) -> Result<Self> {
+        let target = match std::env::var_os("CARGO_TARGET_DIR") {
+            Some(target) => std::path::absolute(target)?,
+            None => root.join("target"),
+        };
+        let worker = Crate::open(root.join("worker"))?;
+        let web = root.join("web");
+        let page = web.join("Cargo.toml").is_file().then(|| Crate::open(web)).transpose()?;
+        Ok(Self { root, target, worker, page })
+    }
+
+    /// Builds worker and page, with the tools that it installs where they are missing.
+    ///
+    /// # Errors
+    /// A tool cannot be installed, or as for [`build_with`](Self::build_with).
+    pub fn build(&self, profile: Profile) -> Result<()> {
+        self.build_with(&Tools::set_up(&self.root, &self.target)?, profile)
+    }
+
+    /// Builds worker and page. In the profile [`Dev`](Profile::Dev) what has not changed is left
+    /// as it is, and an error of the compiler takes the page's place until it is mended.
+    ///
+    /// # Errors
+    /// A crate does not compile, or a tool fails.
+    pub fn build_with(&self, tools: &Tools, profile: Profile) -> Result<()> {
+        let Self { target, worker, page, .. } = self;
+        let worker_is_built = step(&format!("build {}", worker.package), || {
+            build_worker(worker, tools, target, profile)
+        });
+        let Some(page) = page else { return worker_is_built };
+        // Both, or what runs is of two versions of the types that they share.
+        let built = worker_is_built.and_then(|()| {
+            step(&format!("build {}", page.package), || build_page(page, tools, target, profile))
+        });
+        if let (Err(error), Profile::Dev) = (&built, profile)
+            && let Some(failed) = error.downcast_ref::<Failed>()
+        {
+            page::show_failure(page, &failed.output)?;
+        }
+        built
+    }
+}

@@ -1,0 +1,141 @@
+//! A page: a wasm module, what loads it, and its static files.
+
+use crate::process::run;
+use crate::{Crate, Profile, Tools};
+use anyhow::{Context, Result};
+use std::collections::{BTreeMap, hash_map::DefaultHasher};
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Builds a page into its folder `dist`: `app.js`, `app_bg.wasm`, and the files of `static`.
+///
+/// # Errors
+/// It does not compile, or a tool fails.
+pub fn build_page(page: &Crate, tools: &Tools, target: &Path, profile: Profile) -> Result<()> {
+    let made = target.join("pages").join(&page.package);
+    page_wasm(page, tools, target, &made, profile)?;
+    let mut files = BTreeMap::new();
+    for folder in [made, page.folder.join("static")] {
+        for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = entry?.path();
+            let name = path.file_name().context("a file has a name")?.to_owned();
+            if path.is_file() {
+                files.insert(name, std::fs::read(&path)?);
+            }
+        }
+    }
+    // A name that is another when any file is, so that a browser never shows files of two builds
+    // together. A page that its worker renders has neither file.
+    let mut hasher = DefaultHasher::new();
+    files.hash(&mut hasher);
+    let build = format!("{:016x}", hasher.finish());
+    for name in ["index.html", "sw.js"] {
+        if let Some(file) = files.get_mut(std::ffi::OsStr::new(name)) {
+            *file = String::from_utf8_lossy(file).replace("__BUILD__", &build).into_bytes();
+        }
+    }
+    put(&page.folder.join("dist"), &files)
+}
+
+/// Has a folder hold these files and no others. Files that are as they were are not written: who
+/// watches the folder hears of what changed. What names the others is written last.
+fn put(folder: &Path, files: &BTreeMap<std::ffi::OsString, Vec<u8>>) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let mut ordered: Vec<_> = files.iter().collect();
+    ordered.sort_by_key(|(name, _)| *name == "index.html");
+    for (name, file) in ordered {
+        let path = folder.join(name);
+        if std::fs::read(&path).ok().as_ref() != Some(file) {
+            std::fs::write(&path, file)?;
+        }
+    }
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| !files.contains_key(name)) {
+            if path.is_dir() {
+                std::fs::remove_dir_all(&path)?
+            } else {
+                std::fs::remove_file(&path)?
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Builds a page's wasm, and what loads it, in the folder `out`; returns the wasm's path.
+///
+/// # Errors
+/// It does not compile, or a tool fails.
+pub fn page_wasm(
+    page: &Crate,
+    tools: &Tools,
+    target: &Path,
+    out: &Path,
+    profile: Profile,
+) -> Result<PathBuf> {
+    let names = target.join("names");
+    let target = if profile == Profile::Names { &names } else { target };
+    page.cargo(target, profile)?;
+    let (compiled, wasm) = (page.wasm(target, profile), out.join("app_bg.wasm"));
+    // What it was made of lies beside what was made: this takes a second or more.
+    let (source, stamp) = (std::fs::read(&compiled)?, out.with_extension("wasm"));
+    if profile == Profile::Dev
+        && wasm.is_file()
+        && std::fs::read(&stamp).is_ok_and(|built| built == source)
+    {
+        return Ok(wasm);
+    }
+    if out.is_dir() {
+        std::fs::remove_dir_all(out)?;
+    }
+    std::fs::create_dir_all(out)?;
+    run(Command::new(&tools.wasm_bindgen)
+        .args(["--target", "web", "--no-typescript", "--out-name", "app", "--out-dir"])
+        .arg(out)
+        .arg(&compiled))?;
+    match profile {
+        Profile::Dev => {}
+        Profile::Release | Profile::Names => {
+            tools.wasm_opt(&wasm, &["-Oz", profile.names()])?;
+        }
+    }
+    std::fs::write(stamp, source)?;
+    Ok(wasm)
+}
+
+/// Puts what the compiler said where the page is.
+pub(crate) fn show_failure(page: &Crate, output: &str) -> Result<()> {
+    let text = output.replace('&', "&amp;").replace('<', "&lt;");
+    let dist = page.folder.join("dist");
+    std::fs::create_dir_all(&dist)?;
+    Ok(std::fs::write(dist.join("index.html"), FAILURE.replace("__OUTPUT__", &text))?)
+}
+
+/// Has a `head` and a `body`, so that wrangler reloads it.
+const FAILURE: &str = r#"<!doctype html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8" />
+    <meta name="viewport" content="width=device-width, initial-scale=1" />
+    <title>It does not compile</title>
+    <style>
+      :root { color-scheme: light dark; }
+      body { margin: 0; padding: 2rem; font: 16px/1.5 system-ui, sans-serif; }
+      h1 { margin: 0 0 1rem; font-size: 1.25rem; }
+      pre {
+        margin: 0;
+        padding: 1rem;
+        overflow-x: auto;
+        border-radius: 8px;
+        background: light-dark(#f4f4f5, #1c1c20);
+        font: 13px/1.5 ui-monospace, monospace;
+      }
+    </style>
+  </head>
+  <body>
+    <h1>It does not compile</h1>
+    <pre>__OUTPUT__</pre>
+  </body>
+</html>
+"#;

@@ -1,0 +1,42 @@
+//! A worker: a wasm module, and what loads it, made by `worker-build`.
+
+use crate::app::NAMES;
+use crate::process::{run, run_and_listen};
+use crate::{Crate, Profile, Tools};
+use anyhow::Result;
+use std::path::Path;
+
+/// Builds a worker into its folder `build`.
+///
+/// # Errors
+/// It does not compile, or a tool fails.
+pub fn build_worker(worker: &Crate, tools: &Tools, target: &Path, profile: Profile) -> Result<()> {
+    let names = target.join("names");
+    let target = if profile == Profile::Names { &names } else { target };
+    let (script, wasm) =
+        (worker.folder.join("build/index.js"), worker.folder.join("build/index_bg.wasm"));
+    let mut command = tools.command(&tools.worker_build)?;
+    command.current_dir(&worker.folder).env("CARGO_TARGET_DIR", target);
+    match profile {
+        Profile::Dev => {
+            worker.cargo(target, profile)?;
+            // workerd is not started anew for what is as it was.
+            let compiled = std::fs::read(worker.wasm(target, profile))?;
+            let stamp = target.join("stamps").join(format!("{}.wasm", worker.package));
+            if script.is_file() && std::fs::read(&stamp).is_ok_and(|built| built == compiled) {
+                return Ok(());
+            }
+            run(command.args(["--dev", "--no-opt"]).env("NO_MINIFY", "1"))?;
+            std::fs::create_dir_all(target.join("stamps"))?;
+            Ok(std::fs::write(stamp, compiled)?)
+        }
+        Profile::Release | Profile::Names => {
+            if profile == Profile::Names {
+                command.env("RUSTFLAGS", NAMES);
+            }
+            run_and_listen(command.args(["--release", "--no-opt"]))?;
+            // `worker-build` keeps the names of functions, which are a ninth of what is deployed.
+            tools.wasm_opt(&wasm, &["-O3", profile.names()])
+        }
+    }
+}
