@@ -89,6 +89,24 @@ impl App {
         self.build_with(&Tools::set_up(&self.root, &self.target)?, profile)
     }
 
+    /// Builds for `wrangler`, which has asked for it: under `wrangler dev` an error of the compiler
+    /// is shown in the page, and is none for wrangler, which would not load the page again.
+    ///
+    /// # Errors
+    /// As for [`build`](Self::build); with an error of the compiler only where nothing runs yet.
+    pub fn build_for_wrangler(&self) -> Result<()> {
+        let profile = Profile::of_wrangler();
+        let built = self.build(profile);
+        let runs = self.page.is_some() && self.worker.folder.join("build/index.js").is_file();
+        match built {
+            Err(error) if profile == Profile::Dev && runs && error.is::<Failed>() => {
+                eprintln!("    what was built before goes on: {error:#}");
+                Ok(())
+            }
+            built => built,
+        }
+    }
+
     /// Builds worker and page. In the profile [`Dev`](Profile::Dev) what has not changed is left
     /// as it is, and an error of the compiler takes the page's place until it is mended.
     ///

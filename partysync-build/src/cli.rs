@@ -37,7 +37,7 @@ fn run() -> Result<()> {
     let rest: Vec<_> = rest.iter().map(|argument| &**argument).collect();
     match (&*command, &*rest) {
         ("help" | "--help" | "-h", _) => print!("{HELP}"),
-        ("build", []) => here()?.build(Profile::of_wrangler())?,
+        ("build", []) => here()?.build_for_wrangler()?,
         ("build", ["--dev"]) => here()?.build(Profile::Dev)?,
         ("build", ["--release"]) => here()?.build(Profile::Release)?,
         ("setup", []) => set_up(&here()?).map(drop)?,

@@ -57,6 +57,21 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command to its end, and shows what it printed only if it does not succeed.
+///
+/// # Errors
+/// It could not start, or did not succeed.
+pub fn run_quietly(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("{command:?} could not start"))?;
+    if !output.status.success() {
+        for said in [&output.stdout, &output.stderr] {
+            std::io::stderr().write_all(said)?;
+        }
+        bail!("{command:?} ended with {}", output.status);
+    }
+    Ok(())
+}
+
 /// What a compiler said before it failed.
 #[derive(Debug)]
 pub struct Failed {

@@ -32,7 +32,7 @@ impl Tools {
         wasm_target()?;
         node()?;
         let tools = target.join("tools");
-        let modules = npm_packages(root, &tools.join("package-lock.json"))?;
+        let modules = npm_packages(root)?;
         let bindgen = locked_version(root, "wasm-bindgen")?;
         let build = locked_version(root, "worker")?;
         Ok(Self {
@@ -134,16 +134,16 @@ fn node() -> Result<()> {
 }
 
 /// Installs npm's packages into a folder's `node_modules`, which is returned, as its
-/// `package-lock.json` says, unless `stamp` is a copy of what is installed. Without a lock file
-/// one is made.
+/// `package-lock.json` says; a lock file that is missing is made. What is installed is left.
 ///
 /// # Errors
 /// npm fails, or a file cannot be written.
-pub fn npm_packages(folder: &Path, stamp: &Path) -> Result<PathBuf> {
+pub fn npm_packages(folder: &Path) -> Result<PathBuf> {
     let (lock, modules) = (folder.join("package-lock.json"), folder.join("node_modules"));
+    // npm removes it with all else.
+    let stamp = modules.join(".installed-package-lock.json");
     let locked = lock.is_file();
-    let current = locked && std::fs::read(stamp).ok() == Some(std::fs::read(&lock)?);
-    if !current || !modules.is_dir() {
+    if !locked || std::fs::read(&stamp).ok() != Some(std::fs::read(&lock)?) {
         step("install npm's packages", || {
             let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
             let how = if locked { "ci" } else { "install" };
@@ -151,9 +151,6 @@ pub fn npm_packages(folder: &Path, stamp: &Path) -> Result<PathBuf> {
                 .args([how, "--no-audit", "--no-fund", "--loglevel=error"])
                 .current_dir(folder))
         })?;
-        if let Some(parent) = stamp.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
         std::fs::copy(&lock, stamp)?;
     }
     Ok(modules)

@@ -1,9 +1,10 @@
 //! A worker: a wasm module, and what loads it, made by `worker-build`.
 
 use crate::app::NAMES;
-use crate::process::{run, run_and_listen};
+use crate::process::{run_and_listen, run_quietly};
 use crate::{Crate, Profile, Tools};
 use anyhow::Result;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 /// Builds a worker into its folder `build`.
@@ -15,22 +16,25 @@ pub fn build_worker(worker: &Crate, tools: &Tools, target: &Path, profile: Profi
     let target = if profile == Profile::Names { &names } else { target };
     let (script, wasm) =
         (worker.folder.join("build/index.js"), worker.folder.join("build/index_bg.wasm"));
+    let stamp = worker.folder.join("build/.made-of");
     let mut command = tools.command(&tools.worker_build)?;
     command.current_dir(&worker.folder).env("CARGO_TARGET_DIR", target);
     match profile {
         Profile::Dev => {
             worker.cargo(target, profile)?;
             // workerd is not started anew for what is as it was.
-            let compiled = std::fs::read(worker.wasm(target, profile))?;
-            let stamp = target.join("stamps").join(format!("{}.wasm", worker.package));
-            if script.is_file() && std::fs::read(&stamp).is_ok_and(|built| built == compiled) {
+            let mut hasher = DefaultHasher::new();
+            std::fs::read(worker.wasm(target, profile))?.hash(&mut hasher);
+            let made_of = hasher.finish().to_string();
+            if script.is_file() && std::fs::read_to_string(&stamp).is_ok_and(|was| was == made_of) {
                 return Ok(());
             }
-            run(command.args(["--dev", "--no-opt"]).env("NO_MINIFY", "1"))?;
-            std::fs::create_dir_all(target.join("stamps"))?;
-            Ok(std::fs::write(stamp, compiled)?)
+            run_quietly(command.args(["--dev", "--no-opt"]).env("NO_MINIFY", "1"))?;
+            Ok(std::fs::write(stamp, made_of)?)
         }
         Profile::Release | Profile::Names => {
+            // It may be there no more.
+            let _ = std::fs::remove_file(stamp);
             if profile == Profile::Names {
                 command.env("RUSTFLAGS", NAMES);
             }

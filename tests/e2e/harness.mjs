@@ -4,10 +4,10 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import http from "node:http";
 import https from "node:https";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { fileURLToPath } from "node:url";
 import WebSocket from "ws";
@@ -61,13 +61,15 @@ export function onExit(end) {
 
 /** A fixture under `wrangler dev`, on a port and a data folder of its own. */
 export class Server {
-  static async start(fixture, { port, data, vars = {}, env = {}, inspector = 0, https = false } = {}) {
+  static async start(fixture, { port, data, vars = {}, env = {}, args = [], patience = 120_000, inspector = 0, https = false } = {}) {
     const server = new Server();
     server.vars = vars;
     server.env = env;
+    server.args = args;
+    server.patience = patience;
     server.inspector = inspector;
     server.https = https;
-    server.folder = join(root, fixture);
+    server.folder = resolve(root, fixture);
     server.port = port ?? (await freePort());
     server.ownData = !data;
     server.data = data ?? mkdtempSync(join(tmpdir(), "partysync-"));
@@ -87,8 +89,11 @@ export class Server {
     const args = ["dev", "--ip", "127.0.0.1", "--port", String(this.port), "--inspector-port", String(this.inspector)];
     args.push("--persist-to", this.data, "--log-level", "error", "--show-interactive-dev-session=false");
     if (this.https) args.push("--local-protocol", "https");
+    args.push(...this.args);
     for (const [name, value] of Object.entries(this.vars)) args.push("--var", `${name}:${value}`);
-    this.child = spawn(join(root, "node_modules/.bin/wrangler"), args, {
+    const own = join(this.folder, "node_modules");
+    const modules = existsSync(join(own, ".bin/wrangler")) ? own : join(root, "node_modules");
+    this.child = spawn(join(modules, ".bin/wrangler"), args, {
       cwd: this.folder,
       detached: true,
       stdio: ["ignore", "pipe", "pipe"],
@@ -116,7 +121,7 @@ export class Server {
     await until("the server answers", async () => {
       if (this.child.exitCode !== null) throw new Error(`wrangler ended:\n${this.output}`);
       return (await status(`${this.url}/`)) === 200;
-    }, 120_000).catch((error) => {
+    }, this.patience).catch((error) => {
       throw new Error(`${error.message}\n${this.output}`);
     });
   }

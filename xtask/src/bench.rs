@@ -2,9 +2,10 @@
 //! client.
 
 use crate::test::cargo_command;
-use crate::tools::{CHROMIUM, livestore_packages, packages_of, set_up};
+use crate::tools::{CHROMIUM, livestore_packages, set_up};
 use crate::{build, fixture, root, target};
 use anyhow::Result;
+use partysync_build::npm_packages;
 use partysync_build::process::run;
 use std::ffi::OsString;
 
@@ -51,7 +52,7 @@ pub(crate) fn livestore(arguments: impl IntoIterator<Item = OsString>) -> Result
 /// Measures live queries beside those of other libraries.
 pub(crate) fn queries(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
     let tools = set_up()?;
-    packages_of("tests/bench/queries", "bench-queries")?;
+    npm_packages(&root()?.join("tests/bench/queries"))?;
     let page = build::queries_page(&tools)?;
     // What is run a million times is built to be fast; the page is built as pages are.
     let native = ["build", "--quiet", "--profile", "simulation", "--package", "bench-queries"];

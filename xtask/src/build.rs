@@ -100,7 +100,7 @@ pub(crate) fn build_as(fixture: &Fixture, profile: Profile) -> Result<Tools> {
     fixture.app()?.build_with(&tools, profile)?;
     if let Some(Web::Npm(folder)) = &fixture.web {
         let what = format!("build the web app of {}", fixture.name);
-        step(&what, || npm_web(fixture, folder, &tools))?;
+        step(&what, || npm_web(folder, &tools))?;
     }
     if profile == Profile::Release {
         for (what, files) in fixture.weighed() {
@@ -170,9 +170,8 @@ fn newest(fixture: &Fixture) -> Result<SystemTime> {
 }
 
 /// Builds a page with what its `package.json` names: vite.
-fn npm_web(fixture: &Fixture, folder: &Path, tools: &Tools) -> Result<()> {
-    let stamp = format!("tools/{}-package-lock.json", fixture.name);
-    npm_packages(folder, &target()?.join(stamp))?;
+fn npm_web(folder: &Path, tools: &Tools) -> Result<()> {
+    npm_packages(folder)?;
     let vite = folder.join("node_modules/vite/bin/vite.js");
     run(tools.command(tools.node())?.arg(vite).arg("build").current_dir(folder))
 }

@@ -5,6 +5,7 @@ mod build;
 mod dev;
 mod fixture;
 mod fuzz;
+mod new;
 mod size;
 mod test;
 mod tools;
@@ -20,6 +21,8 @@ cargo xtask dev [FIXTURE] [--port N] [--data DIR] [--store STORE] [--release]
     is edited is built anew, and the page is loaded again; --release serves what is deployed.
     Its data stays in DIR, a folder under target/ by default. The fixture `streams` keeps its
     streams in STORE: memory, sqlite (as it is), d1, kv or r2.
+cargo xtask new NAME --at DIR
+    Writes a new application into DIR, which builds on this checkout.
 cargo xtask test [STEP ...]
     Runs every check there is, or only the named steps; `cargo xtask test list` names them.
 cargo xtask simulate [--seeds N] [--seed FIRST] [--livestore | --queries]
@@ -89,6 +92,20 @@ fn run() -> Result<()> {
                 bail!("only the fixture `streams` has stores to choose from");
             }
             dev::dev(&fixture::find(&name)?, port, data, &vars, profile)?;
+        }
+        "new" => {
+            let (mut name, mut folder) = (None, None);
+            while let Some(argument) = arguments.next()? {
+                match argument {
+                    Long("at") => folder = Some(PathBuf::from(arguments.value()?)),
+                    Value(value) if name.is_none() => name = Some(value.string()?),
+                    other => return Err(other.unexpected().into()),
+                }
+            }
+            let (Some(name), Some(folder)) = (name, folder) else {
+                bail!("what is it called, and where is it to be? `cargo xtask new NAME --at DIR`");
+            };
+            new::new(&name, &std::path::absolute(folder)?)?;
         }
         "bench" => match arguments.next()? {
             Some(Value(what)) if what == "streams" => bench::streams(&rest(&mut arguments)?)?,

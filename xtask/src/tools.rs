@@ -13,15 +13,9 @@ pub(crate) fn set_up() -> Result<Tools> {
     Tools::set_up(&root()?, &target()?)
 }
 
-/// Installs the packages of one of the tests' own folders, for which there is a stamp of this name.
-pub(crate) fn packages_of(folder: &str, name: &str) -> Result<()> {
-    let stamp = target()?.join("tools").join(format!("{name}-package-lock.json"));
-    npm_packages(&root()?.join(folder), &stamp).map(drop)
-}
-
 /// The packages of LiveStore's clients, which only their tests need.
 pub(crate) fn livestore_packages() -> Result<()> {
-    packages_of("tests/livestore", "livestore")
+    npm_packages(&root()?.join("tests/livestore")).map(drop)
 }
 
 /// A browser to test with: what the variable of its name says, one on the PATH, or Debian's

@@ -1,0 +1,5 @@
+//! The application's commands: `cargo xtask` lists them.
+
+fn main() -> std::process::ExitCode {
+    partysync_build::main()
+}
