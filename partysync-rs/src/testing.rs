@@ -234,9 +234,9 @@ impl<S: SyncServer> TestRoom<S> {
         std::mem::take(&mut self.logged)
     }
 
-    /// What [`act`](Self::act) and [`act_as`](Self::act_as) have had sent to other connections since
-    /// the last call: id and frame, or
-    /// `close` with its code and reason.
+    /// What was sent since the last call by those that do not return it: by [`act`](Self::act) and
+    /// [`act_as`](Self::act_as) to other connections, and by what connects, disconnects or makes a
+    /// request. Id and frame, or `close` with its code and reason.
     pub fn take_sent(&mut self) -> Vec<(String, String)> {
         std::mem::take(&mut self.unheard)
     }
@@ -342,7 +342,7 @@ impl<S: SyncServer> TestRoom<S> {
         request: &http::Request<()>,
     ) -> Result<()> {
         let (wanted, fresh_id) = (Some(id.to_owned()), format!("{id}'"));
-        self.turn([Event::Connect { wanted, fresh_id, protocol, request }]).map(drop)
+        self.turn_aside(Event::Connect { wanted, fresh_id, protocol, request }).map(drop)
     }
 
     /// Closes a connection.
@@ -352,7 +352,7 @@ impl<S: SyncServer> TestRoom<S> {
     pub fn disconnect(&mut self, id: &str) -> Result<()> {
         let Some(slot) = self.slot(id) else { return Ok(()) };
         self.ids.remove(&slot);
-        self.turn([Event::Closed(slot)]).map(drop)
+        self.turn_aside(Event::Closed(slot)).map(drop)
     }
 
     /// Hands the room a text frame and returns what it sent, as connection and text; a close is
@@ -400,7 +400,7 @@ impl<S: SyncServer> TestRoom<S> {
     /// # Errors
     /// What SQLite says. What `on_request` returns is a response of 500.
     pub fn request(&mut self, request: http::Request<Vec<u8>>) -> Result<http::Response<Vec<u8>>> {
-        let response = self.turn([Event::Request(request)])?;
+        let response = self.turn_aside(Event::Request(request))?;
         response.ok_or_else(|| Error::new(Code::Internal, "the request got no answer"))
     }
 
@@ -422,6 +422,16 @@ impl<S: SyncServer> TestRoom<S> {
 
     fn slot(&self, id: &str) -> Option<Slot> {
         self.ids.iter().find(|(_, known)| *known == id).map(|(slot, _)| *slot)
+    }
+
+    /// A turn of a call that does not return what it sends.
+    fn turn_aside(
+        &mut self,
+        event: Event<'_, S::Action>,
+    ) -> Result<Option<http::Response<Vec<u8>>>> {
+        let answer = self.turn([event]);
+        self.unheard.append(&mut self.sent);
+        answer
     }
 
     fn turn<'e>(

@@ -2,6 +2,8 @@
 //! and frames are moved by hand, and [`Served`] for clients of the kind that an application makes.
 
 mod served;
+#[cfg(test)]
+mod tests;
 
 pub use served::{Served, ServedTransport};
 
@@ -12,6 +14,7 @@ use futures::{FutureExt, StreamExt};
 use partysync::query::{Group, Query, Totals, Tuple};
 use partysync::testing::TestRoom;
 use partysync::{Code, Error, Key, Protocol, Record, Result, SyncServer, Timestamp};
+use serde_json::Value as Json;
 use std::collections::{BTreeMap, VecDeque};
 
 /// A room and its clients. Nothing moves by itself: frames arrive when they are
@@ -75,6 +78,7 @@ struct Client<S: SyncServer> {
     down: VecDeque<String>,
     answers: BTreeMap<u64, Result<()>>,
     errors: Vec<Error>,
+    messages: Vec<Json>,
 }
 
 impl<S: SyncServer> std::fmt::Debug for World<S> {
@@ -102,8 +106,8 @@ impl<S: SyncServer> World<S> {
         Ok(Self { room: TestRoom::new(server)?, clients: Vec::new(), now, timing, lives, sockets })
     }
 
-    /// The room. What [`TestRoom::act`] does in it reaches the clients when frames are
-    /// [delivered](Self::deliver); what other calls return is not delivered.
+    /// The room. What [`TestRoom::act`] or [`TestRoom::request`] does in it reaches the clients when
+    /// frames are [delivered](Self::deliver); frames that other calls return are not delivered.
     pub fn room(&mut self) -> &mut TestRoom<S> {
         &mut self.room
     }
@@ -158,6 +162,7 @@ impl<S: SyncServer> World<S> {
             down: VecDeque::new(),
             answers: BTreeMap::new(),
             errors: Vec::new(),
+            messages: Vec::new(),
         }
     }
 
@@ -204,6 +209,25 @@ impl<S: SyncServer> World<S> {
         let seq = peer.peer.act(action, now)?;
         self.outputs(client.0);
         Ok(seq)
+    }
+
+    /// Sends a message of the application's own; `false` when the client is not live. See
+    /// [`SyncClient::message`](crate::SyncClient::message).
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when it has no JSON form.
+    pub fn message<T: serde::Serialize>(&mut self, client: ClientId, message: &T) -> Result<bool> {
+        let json = serde_json::to_value(message)
+            .map_err(|e| Error::new(Code::InvalidValue, format!("message: {e}")))?;
+        let peer = self.clients.get_mut(client.0).ok_or_else(nobody)?;
+        let sent = peer.peer.message(json);
+        self.outputs(client.0);
+        Ok(sent)
+    }
+
+    /// The messages of the application's own that a client was sent, since the last call.
+    pub fn messages(&mut self, client: ClientId) -> Vec<Json> {
+        self.clients.get_mut(client.0).map(|c| std::mem::take(&mut c.messages)).unwrap_or_default()
     }
 
     /// Tries again at once, after a refusal, too; see
@@ -486,7 +510,8 @@ impl<S: SyncServer> World<S> {
                 Output::Answer(seq, answer) => drop(client.answers.insert(seq, answer)),
                 Output::Error(error) => client.errors.push(error),
                 Output::Wake(wakers) => wakers.wake(),
-                Output::Changed(_) | Output::Message(_) => {}
+                Output::Message(message) => client.messages.push(message),
+                Output::Changed(_) => {}
             }
         }
     }
@@ -514,66 +539,4 @@ fn nobody() -> Error {
 fn closing(text: &str) -> Option<Cause> {
     let (code, reason) = text.strip_prefix("close ")?.split_once(' ')?;
     Some(Cause::Code { code: code.parse().ok()?, reason: reason.to_owned() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use partysync::{Action, Room};
-
-    #[derive(Record, Clone, Debug, PartialEq)]
-    #[record(table = "notes")]
-    struct Note {
-        #[record(key)]
-        id: String,
-    }
-
-    #[derive(Action, Clone, Debug)]
-    #[action(record = Note)]
-    enum NoteAction {
-        #[action(upsert)]
-        Put { id: String },
-    }
-
-    struct Notes;
-
-    impl SyncServer for Notes {
-        type Action = NoteAction;
-        fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
-            action.apply(room.sql())
-        }
-    }
-
-    fn put(id: &str) -> NoteAction {
-        NoteAction::Put { id: id.into() }
-    }
-
-    #[test]
-    fn a_client_that_begins_anew_offline_shows_what_its_store_holds() -> Result<()> {
-        let mut world = World::new(Notes)?;
-        let (ada, bob) = (world.client(), world.client());
-        world.deliver()?;
-        world.set_offline(ada, true)?;
-        world.act(ada, put("hers"))?;
-        world.restart(ada)?;
-        assert_eq!((world.rows::<Note>(ada)?.len(), world.status(ada)?.pending), (1, 1));
-        world.advance(60 * 60 * 1000)?;
-        world.deliver()?;
-        assert_eq!(world.rows::<Note>(bob)?, []);
-        world.set_offline(ada, false)?;
-        for _ in 0..3 {
-            world.advance(20_000)?;
-            world.deliver()?;
-        }
-        assert_eq!(world.rows::<Note>(bob)?.len(), 1);
-        // What the room does by itself reaches both.
-        world.room().act(put("the room's"))?;
-        world.deliver()?;
-        assert_eq!((world.rows::<Note>(ada)?.len(), world.rows::<Note>(bob)?.len()), (2, 2));
-        // A store that fails goes on failing.
-        world.store_fails(ada, true);
-        world.restart(ada)?;
-        assert!(world.status(ada)?.warning.is_some());
-        Ok(())
-    }
 }
