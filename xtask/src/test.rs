@@ -227,6 +227,7 @@ fn natively(command: &str) -> Result<Command> {
         "todo-terminal",
         "todo-worker",
         "partysync-tests",
+        "guide-tests",
         "xtask",
     ];
     let features = [
