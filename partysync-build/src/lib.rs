@@ -24,7 +24,7 @@ mod worker;
 pub use app::{App, Crate};
 pub use cli::main;
 pub use page::{build_page, page_wasm};
-pub use tools::{Tools, WASM, npm_packages};
+pub use tools::{Tools, WASM, add_target, npm_packages};
 pub use worker::build_worker;
 
 /// What a build is for.

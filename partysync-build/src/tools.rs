@@ -29,7 +29,7 @@ impl Tools {
     /// # Errors
     /// Node is missing or too old, or something cannot be installed.
     pub fn set_up(root: &Path, target: &Path) -> Result<Self> {
-        wasm_target()?;
+        add_target(WASM)?;
         node()?;
         let tools = target.join("tools");
         let modules = npm_packages(root)?;
@@ -112,13 +112,17 @@ impl Tools {
     }
 }
 
-fn wasm_target() -> Result<()> {
+/// Adds a target to the toolchain, unless it is there.
+///
+/// # Errors
+/// `rustup` cannot add it.
+pub fn add_target(target: &str) -> Result<()> {
     let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
-    if Path::new(sysroot.trim()).join("lib/rustlib").join(WASM).is_dir() {
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(target).is_dir() {
         return Ok(());
     }
-    step("add the wasm target to the toolchain", || {
-        run(Command::new("rustup").args(["target", "add", WASM]))
+    step(&format!("add the target {target} to the toolchain"), || {
+        run(Command::new("rustup").args(["target", "add", target]))
     })
 }
 

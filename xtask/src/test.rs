@@ -2,14 +2,14 @@
 
 use crate::tools::{CHROMIUM, FIREFOX, livestore_packages, set_up};
 use crate::{build, fixture, root};
-use anyhow::{Context, Result, bail};
-use partysync_build::Tools;
-use partysync_build::process::{output, run, step};
+use anyhow::{Context, Result, bail, ensure};
+use partysync_build::process::{Server, output, run, step};
+use partysync_build::{Tools, WASM, add_target};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-const WASM: &str = "wasm32-unknown-unknown";
+const WINDOWS: &str = "x86_64-pc-windows-gnu";
 
 type Step = (&'static str, &'static str, fn(&Tools) -> Result<()>);
 
@@ -31,6 +31,42 @@ const STEPS: [Step; 10] = [
     ("streams", "the conformance suite of Durable Streams on every store", streams),
 ];
 
+/// The steps that compute and nothing else: what waits for servers and browsers leaves them a
+/// processor.
+const ASIDE: [&str; 2] = ["simulate", "mutations"];
+
+/// These steps, in a program of their own that gives way to others.
+struct Aside {
+    program: Server,
+    printed: PathBuf,
+}
+
+impl Aside {
+    fn start() -> Result<Self> {
+        let printed = crate::target()?.join("aside.log");
+        let file = std::fs::File::create(&printed)?;
+        let this = std::env::current_exe()?;
+        let mut command = if cfg!(unix) {
+            let mut nice = Command::new("nice");
+            nice.args(["-n", "19"]).arg(this);
+            nice
+        } else {
+            Command::new(this)
+        };
+        command.arg("test").args(ASIDE).stdout(file.try_clone()?).stderr(file);
+        eprintln!("==> beside what follows: {}", ASIDE.join(", "));
+        Ok(Self { program: Server::start(&mut command)?, printed })
+    }
+
+    /// Waits for their end, and prints what they did.
+    fn finish(mut self) -> Result<()> {
+        let status = self.program.wait()?;
+        eprint!("{}", std::fs::read_to_string(&self.printed)?);
+        ensure!(status.success(), "{} ended with {status}", ASIDE.join(", "));
+        Ok(())
+    }
+}
+
 /// Runs the named steps; all of them without a name.
 pub(crate) fn test(names: &[String]) -> Result<()> {
     if names.iter().any(|name| name == "list") {
@@ -44,19 +80,31 @@ pub(crate) fn test(names: &[String]) -> Result<()> {
     }
     let start = Instant::now();
     let tools = set_up()?;
-    let (mut count, mut compiled) = (0, None);
+    let (mut count, mut compiled, mut aside) = (0, None, None);
     for (name, what, body) in STEPS {
-        if names.is_empty() || names.iter().any(|wanted| wanted == name) {
-            if names.is_empty() && name == "build" {
-                // What is linked for wasm leaves a processor to compile the tests.
-                compiled = Some(std::thread::spawn(|| run(natively("test")?.arg("--no-run"))));
-            }
-            step(&format!("{name}: {what}"), || body(&tools))?;
-            if let Some(tests) = compiled.take() {
-                tests.join().unwrap_or_else(|_| bail!("the thread that compiles has panicked"))?;
-            }
-            count += 1;
+        let all = names.is_empty();
+        if all && ASIDE.contains(&name) {
+            continue;
         }
+        if !all && !names.iter().any(|wanted| wanted == name) {
+            continue;
+        }
+        if all && name == "build" {
+            // What is linked for wasm leaves a processor to compile the tests.
+            compiled = Some(std::thread::spawn(|| run(natively("test")?.arg("--no-run"))));
+        }
+        if all && name == "e2e" {
+            aside = Some(Aside::start()?);
+        }
+        step(&format!("{name}: {what}"), || body(&tools))?;
+        if let Some(tests) = compiled.take() {
+            tests.join().unwrap_or_else(|_| bail!("the thread that compiles has panicked"))?;
+        }
+        count += 1;
+    }
+    if let Some(aside) = aside {
+        aside.finish()?;
+        count += ASIDE.len();
     }
     eprintln!("all {count} steps passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
@@ -105,7 +153,10 @@ fn lint_native() -> Result<()> {
             clippy(&library(package, &feature), &[])?;
         }
     }
-    clippy(&library("partysync-rs", TOGETHER), &[])
+    clippy(&library("partysync-rs", TOGETHER), &[])?;
+    // What builds applications does so on Windows, too.
+    add_target(WINDOWS)?;
+    clippy(&["--target", WINDOWS, "--package", "partysync-build", "--package", "xtask"], &[])
 }
 
 /// What a Durable Object or a page is made of.
