@@ -20,7 +20,7 @@ mod place;
 pub mod query;
 mod replica;
 pub mod store;
-#[cfg(feature = "testing")]
+#[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
 pub mod testing;
 pub mod transport;
 mod updates;

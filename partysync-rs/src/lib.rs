@@ -36,7 +36,7 @@ pub mod sql;
 mod store;
 #[cfg(feature = "streams")]
 pub mod streams;
-#[cfg(feature = "testing")]
+#[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
 pub mod testing;
 pub mod wire;
 #[cfg(feature = "worker")]

@@ -210,20 +210,19 @@ fn features(package: &str) -> Result<Vec<String>> {
     Ok(features.with_context(|| format!("no package `{package}`"))?.keys().cloned().collect())
 }
 
+/// As docs.rs builds it: every feature, and what is for browsers.
 fn doc(_: &Tools) -> Result<()> {
-    for arguments in [
-        ["--package", "partysync-rs", "--features", "worker,testing,axum,livestore"],
-        ["--package", "partysync-client", "--features", "native,sqlite"],
-        ["--package", "partysync-macros", "--features", ""],
-    ] {
-        let mut command = cargo_command(&["doc", "--quiet", "--no-deps"])?;
-        run(command.args(arguments).env("RUSTDOCFLAGS", "-D warnings"))?;
-    }
-    let mut command = cargo_command(&["doc", "--quiet", "--no-deps", "--target", WASM])?;
-    let client = ["--package", "partysync-client", "--features", "leptos,web"];
+    let doc = |arguments: &[&str]| -> Result<Command> {
+        let mut command = cargo_command(&["doc", "--quiet", "--no-deps", "--all-features"])?;
+        command.args(arguments).env("RUSTDOCFLAGS", "-D warnings");
+        Ok(command)
+    };
+    let build = ["--package", "partysync-build"];
+    let packages = LIBRARIES.map(|package| ["--package", package]).concat();
+    run(&mut doc(&[&packages[..], &build].concat())?)?;
+    let mut command = doc(&["--package", "partysync-client", "--target", WASM])?;
     // What the lints have checked is there already.
-    command.env("CARGO_TARGET_DIR", crate::target()?.join("lint-wasm"));
-    run(command.args(client).env("RUSTDOCFLAGS", "-D warnings"))
+    run(command.env("CARGO_TARGET_DIR", crate::target()?.join("lint-wasm")))
 }
 
 /// What a fixture's worker and page may weigh, KiB gzipped: a few percent above what they do.

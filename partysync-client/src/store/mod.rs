@@ -4,7 +4,7 @@
 mod indexed_db;
 mod memory;
 mod saved;
-#[cfg(feature = "sqlite")]
+#[cfg(all(feature = "sqlite", not(target_arch = "wasm32")))]
 mod sqlite;
 
 #[cfg(all(feature = "web", target_arch = "wasm32"))]
@@ -13,7 +13,7 @@ pub use memory::MemoryStore;
 pub use saved::{
     Abandoned, Fit, Kept, Outbox, RowsWrite, Saved, SavedAction, SavedChannel, Suspicion, Write,
 };
-#[cfg(feature = "sqlite")]
+#[cfg(all(feature = "sqlite", not(target_arch = "wasm32")))]
 pub use sqlite::SqliteStore;
 
 use crate::peer::Note;

@@ -1,6 +1,6 @@
 //! What carries frames, tells the time and waits: one for browsers, one for native programs.
 
-#[cfg(feature = "native")]
+#[cfg(all(feature = "native", not(target_arch = "wasm32")))]
 mod native;
 #[cfg(any(
     all(feature = "web", not(target_arch = "wasm32")),
@@ -10,7 +10,7 @@ mod nowhere;
 #[cfg(all(feature = "web", target_arch = "wasm32"))]
 mod web;
 
-#[cfg(feature = "native")]
+#[cfg(all(feature = "native", not(target_arch = "wasm32")))]
 pub use native::NativeTransport;
 #[cfg(any(
     all(feature = "web", not(target_arch = "wasm32")),

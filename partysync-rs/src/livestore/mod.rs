@@ -26,7 +26,7 @@ mod server;
 mod span;
 mod subscriber;
 mod table;
-#[cfg(feature = "testing")]
+#[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
 pub(crate) mod testing;
 mod turn;
 

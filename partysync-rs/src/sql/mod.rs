@@ -4,14 +4,14 @@
 //! `sqlite`). Everything above sees only [`Sql`].
 
 pub(crate) mod select;
-#[cfg(feature = "sqlite")]
+#[cfg(all(feature = "sqlite", not(target_arch = "wasm32")))]
 mod sqlite;
 mod value;
 
 pub(crate) use value::check_text;
 pub use value::{SqlType, Value};
 
-#[cfg(feature = "sqlite")]
+#[cfg(all(feature = "sqlite", not(target_arch = "wasm32")))]
 pub use sqlite::Sqlite;
 
 use crate::{Code, Column, Error, Record, Result, Timestamp};
@@ -21,7 +21,7 @@ use std::ops::ControlFlow;
 ///
 /// ```
 /// # fn main() -> partysync::Result<()> {
-/// # #[cfg(feature = "sqlite")] {
+/// # #[cfg(all(feature = "sqlite", not(target_arch = "wasm32")))] {
 /// use partysync::{params, sql::{Sql, Sqlite}};
 ///
 /// let db = Sqlite::in_memory()?;

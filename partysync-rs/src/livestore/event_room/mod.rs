@@ -70,7 +70,7 @@ pub struct Identity {
 /// #     }
 /// # }
 /// # fn main() -> Result<()> {
-/// # #[cfg(feature = "testing")] {
+/// # #[cfg(all(feature = "testing", not(target_arch = "wasm32")))] {
 /// use partysync::livestore::{EventRoom, EventInput, EventOutput};
 /// use partysync::testing::TestRoom;
 ///
@@ -123,20 +123,20 @@ impl<S: EventServer> EventRoom<S> {
     }
 
     /// The room's object, as its backend knows it.
-    #[cfg(feature = "testing")]
+    #[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
     pub(super) fn object(&self) -> String {
         self.link.borrow().identity().object.clone()
     }
 
     /// The last event that the backend has, and how many it does not have.
-    #[cfg(feature = "testing")]
+    #[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
     pub(super) fn state(&self, sql: &dyn crate::sql::Sql) -> Result<(u64, u64)> {
         let head = log::state(sql)?.head;
         Ok((head, log::last(sql, head)? - head))
     }
 
     /// Whether it may lack something, or waits for an answer.
-    #[cfg(feature = "testing")]
+    #[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
     pub(super) fn is_behind(&self) -> bool {
         self.link.borrow().is_busy(false)
     }
