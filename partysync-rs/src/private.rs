@@ -105,6 +105,62 @@ pub const fn has_key(schema: &Schema, names: &[&str]) -> bool {
     false
 }
 
+/// The column that an insert of these names leaves without a value; checked when a derive is
+/// compiled.
+#[allow(clippy::indexing_slicing)]
+pub const fn left_out(schema: &Schema, names: &[&str]) -> Option<&'static str> {
+    let mut i = 0;
+    while i < schema.columns.len() {
+        let column = &schema.columns[i];
+        let own = matches!(column.role, Role::Plain) && !column.nullable;
+        if own && column.default.is_none() {
+            let (mut at, mut named) = (0, false);
+            while at < names.len() {
+                named = named || same(column.name.as_bytes(), names[at].as_bytes());
+                at += 1;
+            }
+            if !named {
+                return Some(column.name);
+            }
+        }
+        i += 1;
+    }
+    None
+}
+
+/// A text that is put together when it is compiled, cut where it is too long.
+#[derive(Clone, Copy)]
+pub struct Message {
+    bytes: [u8; 256],
+    length: usize,
+}
+
+impl Message {
+    /// These parts, one after the other.
+    #[allow(clippy::indexing_slicing)]
+    pub const fn of(parts: &[&str]) -> Self {
+        let (mut message, mut part) = (Self { bytes: [0; 256], length: 0 }, 0);
+        while part < parts.len() {
+            let (bytes, mut at) = (parts[part].as_bytes(), 0);
+            while at < bytes.len() && message.length < message.bytes.len() {
+                message.bytes[message.length] = bytes[at];
+                message.length += 1;
+                at += 1;
+            }
+            part += 1;
+        }
+        message
+    }
+
+    /// The text.
+    pub const fn as_str(&self) -> &str {
+        match std::str::from_utf8(self.bytes.split_at(self.length).0) {
+            Ok(text) => text,
+            Err(_) => "",
+        }
+    }
+}
+
 #[allow(clippy::indexing_slicing)]
 const fn same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {

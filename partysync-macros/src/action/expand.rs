@@ -18,7 +18,7 @@ pub(super) fn expand(action: &Checked) -> TokenStream {
     let encode = variants.iter().map(|variant| encode(variant, &payload));
     let decode = variants.iter().map(|variant| decode(variant, record));
     let operations = variants.iter().map(|v| operation(ident, v, record));
-    let checks = variants.iter().map(|v| key_check(v, record));
+    let checks = variants.iter().flat_map(|v| [key_check(v, record), insert_check(v, record)]);
     let customs: Vec<_> = variants.iter().filter(|v| v.kind == Kind::Custom).collect();
     let custom_idents: Vec<_> = customs.iter().map(|v| &v.ident).collect();
     let custom_names: Vec<_> = customs.iter().map(|v| &v.name).collect();
@@ -193,6 +193,27 @@ fn operation(action: &Ident, variant: &CheckedVariant, record: &syn::Path) -> To
             #(#pushes)*
             ::std::result::Result::Ok(#make)
         }
+    }
+}
+
+/// A row that is inserted has a value in each column: of a field, or a default.
+fn insert_check(variant: &CheckedVariant, record: &syn::Path) -> TokenStream {
+    if !matches!(variant.kind, Kind::Insert | Kind::Upsert) {
+        return TokenStream::new();
+    }
+    let names = variant.fields.iter().map(|f| &f.name);
+    let before = format!("`{}` leaves out `", variant.ident);
+    let after = "`: make it a field, or give the column a `default`, or make it an `Option`";
+    quote_spanned! {variant.ident.span()=>
+        const _: () = {
+            const SCHEMA: &__partysync::Schema = <#record as __partysync::Record>::SCHEMA;
+            if let ::std::option::Option::Some(column) =
+                __partysync::__private::left_out(SCHEMA, &[#(#names),*])
+            {
+                let message = __partysync::__private::Message::of(&[#before, column, #after]);
+                ::std::panic!("{}", message.as_str());
+            }
+        };
     }
 }
 
