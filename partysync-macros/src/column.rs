@@ -62,6 +62,10 @@ fn newtype(input: &DeriveInput, fields: &Fields, errors: &mut Errors) -> TokenSt
             fn from_value(value: __partysync::sql::Value) -> __partysync::Result<Self> {
                 __partysync::Column::from_value(value).map(Self)
             }
+
+            fn check(value: &__partysync::sql::Value) -> __partysync::Result<()> {
+                <#ty as __partysync::Column>::check(value)
+            }
         }
     }
 }

@@ -61,6 +61,14 @@ pub trait Column: Sized {
     /// [`Code::InvalidValue`] when the cell does not fit the type.
     fn from_value(value: Value) -> Result<Self>;
 
+    /// Whether [`from_value`](Self::from_value) takes this.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when the cell does not fit the type.
+    fn check(value: &Value) -> Result<()> {
+        Self::from_value(value.clone()).map(drop)
+    }
+
     /// The value as a row carries it in JSON.
     ///
     /// # Errors
@@ -216,6 +224,13 @@ impl Column for String {
         }
     }
 
+    fn check(value: &Value) -> Result<()> {
+        match value {
+            Value::Text(_) => Ok(()),
+            other => Err(unexpected(other, "text")),
+        }
+    }
+
     fn from_json(json: &Json) -> Result<Self> {
         if let Json::String(text) = json {
             check_text(text)?;
@@ -237,6 +252,13 @@ impl Column for Vec<u8> {
             other => Err(unexpected(&other, "bytes")),
         }
     }
+
+    fn check(value: &Value) -> Result<()> {
+        match value {
+            Value::Blob(_) => Ok(()),
+            other => Err(unexpected(other, "bytes")),
+        }
+    }
 }
 
 impl Column for Cow<'static, str> {
@@ -248,6 +270,10 @@ impl Column for Cow<'static, str> {
 
     fn from_value(value: Value) -> Result<Self> {
         String::from_value(value).map(Cow::Owned)
+    }
+
+    fn check(value: &Value) -> Result<()> {
+        String::check(value)
     }
 }
 
@@ -296,6 +322,13 @@ impl<T: Column> Column for Option<T> {
         match value {
             Value::Null => Ok(None),
             value => T::from_value(value).map(Some),
+        }
+    }
+
+    fn check(value: &Value) -> Result<()> {
+        match value {
+            Value::Null => Ok(()),
+            value => T::check(value),
         }
     }
 }

@@ -27,6 +27,7 @@ mod error;
 mod identity;
 #[cfg(feature = "livestore")]
 pub mod livestore;
+mod migration;
 mod position;
 pub mod query;
 mod record;
@@ -62,6 +63,7 @@ pub use error::{Code, Error, Result};
 pub use identity::Identity;
 #[cfg(feature = "livestore")]
 pub use livestore::event_room::Event;
+pub use migration::{Migrated, Migration};
 #[cfg(feature = "livestore")]
 pub use partysync_macros::Event;
 pub use partysync_macros::{Action, Column, Record};

@@ -1,7 +1,7 @@
 //! What derived code calls. Not for people, and free to change.
 
 use crate::action::Operation;
-use crate::record::{ColumnDef, Schema};
+use crate::record::{ColumnDef, RowCheck, Schema};
 use crate::sql::{Sql, SqlType, Value};
 use crate::{Action, Code, Column, Error, Record, RecordAction, Result};
 use serde::Serialize;
@@ -20,9 +20,11 @@ pub const fn schema(
     table: &'static str,
     renamed_from: &'static [&'static str],
     dropped: &'static [&'static str],
+    (version, compatible): (u32, u32),
     columns: &'static [ColumnDef],
+    check: fn(&[Value]) -> Result<()>,
 ) -> Schema {
-    Schema { table, renamed_from, dropped, columns }
+    Schema { table, renamed_from, dropped, version, compatible, columns, check: RowCheck(check) }
 }
 
 /// A column of a record's table; its fields may become more.
@@ -65,6 +67,17 @@ impl<T> IntoColumn<Option<T>> for T {
 /// A field of a record out of its row.
 pub fn cell(row: &mut [Value], index: usize) -> Value {
     row.get_mut(index).map_or(Value::Null, |cell| std::mem::replace(cell, Value::Null))
+}
+
+/// Whether a cell fits the field that it is read as.
+pub fn check_cell<T: Column>(row: &[Value], index: usize, column: &str) -> Result<()> {
+    T::check(row.get(index).unwrap_or(&Value::Null)).map_err(|e| in_column(e, column))
+}
+
+/// Whether a cell fits the `json` field that it is read as.
+pub fn check_json<T: DeserializeOwned>(row: &[Value], index: usize, column: &str) -> Result<()> {
+    let read = json_from_value::<T>(row.get(index).unwrap_or(&Value::Null));
+    read.map(drop).map_err(|e| in_column(e, column))
 }
 
 /// A `json` field as SQL stores it.

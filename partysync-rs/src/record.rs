@@ -20,6 +20,8 @@ use std::sync::Arc;
 /// | `table = "todos"` | the table's name, which is the channel's |
 /// | `renamed_from = "name"` | a name that the table had before: its rows move over; repeatable |
 /// | `dropped = "column"` | a column that goes, with its values; repeatable |
+/// | `version = 2` | the version of what rows mean, from 1: see [data migrations](#data-migrations) |
+/// | `compatible = 1` | the oldest version whose code can work with these rows; if it is not said, none but this one |
 /// | `crate = "path"` | where this crate is, if not at `::partysync` |
 ///
 /// On a field, in `#[record(...)]`:
@@ -122,6 +124,14 @@ pub trait Record: Clone + 'static {
     /// # Errors
     /// [`Code::InvalidValue`] when a cell does not fit its field.
     fn from_row(row: Vec<Value>) -> Result<Self>;
+
+    /// Whether [`from_row`](Self::from_row) takes these cells.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when a cell does not fit its field.
+    fn check_row(row: &[Value]) -> Result<()> {
+        Self::from_row(row.to_vec()).map(drop)
+    }
 
     /// A query for all rows, to be narrowed down: see [`query`](crate::query).
     #[must_use]
@@ -226,8 +236,24 @@ pub struct Schema {
     pub renamed_from: &'static [&'static str],
     /// Columns that are dropped from tables which have them.
     pub dropped: &'static [&'static str],
+    /// The version of the rows' meaning, from 1: see [`SyncServer::migrate`](crate::SyncServer::migrate).
+    pub version: u32,
+    /// The oldest version whose code can work with these rows.
+    pub compatible: u32,
     /// The columns, in the order of the struct's fields.
     pub columns: &'static [ColumnDef],
+    pub(crate) check: RowCheck,
+}
+
+/// Whether a row's cells are what the record's fields hold. All are equal: the columns tell two
+/// schemas apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowCheck(pub(crate) fn(&[Value]) -> Result<()>);
+
+impl PartialEq for RowCheck {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// One column of a table.
@@ -360,6 +386,15 @@ impl Schema {
             .is_some_and(|(index, _)| row.get(index).is_some_and(|cell| *cell != Value::Null))
     }
 
+    /// Whether a row's cells fit the record: a row of another version of the application may hold
+    /// a variant of an enum, or a shape of JSON, that this one does not know.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`], with the column.
+    pub fn check_row(&self, row: &[Value]) -> Result<()> {
+        (self.check.0)(row)
+    }
+
     /// The key of a row's cells.
     ///
     /// # Errors
@@ -425,7 +460,7 @@ impl Schema {
     }
 
     /// A number that changes when what travels changes: the columns' names, types, order and
-    /// roles. Client and server compare it in `hello` (FNV-1a, 64 bits, as hexadecimal digits).
+    /// roles, and the record's version. Client and server compare it in `hello` (FNV-1a, 64 bits, as hexadecimal digits).
     ///
     /// ```
     /// # use partysync::Record;
@@ -443,6 +478,10 @@ impl Schema {
             feed(column.sql_type.name());
             feed(if column.nullable { "?" } else { "" });
             feed(column.role.name());
+        }
+        // What was hashed before there were versions is the same still.
+        if self.version > 1 {
+            feed(&self.version.to_string());
         }
         format!("{hash:016x}")
     }

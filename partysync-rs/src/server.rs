@@ -3,7 +3,7 @@
 use crate::room::{Caller, Connection, Fault, HookOutput, Limits, Slots};
 use crate::sql::Sql;
 use crate::store::Plan;
-use crate::{Action, Code, Error, Result, Timestamp};
+use crate::{Action, Code, Error, Migrated, Migration, Result, Timestamp};
 use serde_json::Value as Json;
 use std::future::{Future, ready};
 use std::marker::PhantomData;
@@ -88,6 +88,62 @@ pub trait SyncServer: Sized + 'static {
     /// What the room takes from clients, and how long it remembers.
     fn limits(&self) -> Limits {
         Limits::default()
+    }
+
+    /// The rows of a record are of an older version than its `#[record(version = N)]`: one batch of
+    /// them is to become those of the next one.
+    ///
+    /// It is called when a room opens, after its tables have their columns and before
+    /// [`on_start`](Self::on_start): for one version of one table after the other, and for each
+    /// again until it says [`Migrated::Done`]. Each call is a transaction, which keeps the
+    /// [cursor](Migration::cursor) too: a room that is stopped between two goes on there. After a
+    /// thousand rows a room ends its turn and goes on in the next event, by its alarm; a batch itself
+    /// has to be done in much less than the 30 s of CPU that a Durable Object has for an event.
+    /// Meanwhile clients are told to come again, and see so in their status.
+    ///
+    /// ```
+    /// # use partysync::{Action, Migrated, Migration, Record, Result, Room, SyncServer, params};
+    /// # #[derive(Action, Clone, Debug)] #[action(record = Price)]
+    /// # enum PriceAction { #[action(insert)] Set { id: String, cents: i64 } }
+    /// # struct Shop;
+    /// #[derive(Record, Clone)]
+    /// #[record(table = "prices", version = 2, dropped = "euros")] // it was in euros
+    /// struct Price {
+    ///     #[record(key)]
+    ///     id: String,
+    ///     #[record(default = 0)]
+    ///     cents: i64,
+    /// }
+    ///
+    /// impl SyncServer for Shop {
+    ///     // ...
+    /// #     type Action = PriceAction;
+    /// #     fn on_action(&self, room: &mut Room<'_, Self>, action: PriceAction) -> Result<()> {
+    /// #         action.apply(room.sql())
+    /// #     }
+    ///     fn migrate(&self, room: &mut Room<'_, Self>, step: &Migration) -> Result<Migrated> {
+    ///         let sql = room.sql();
+    ///         match (step.table(), step.to()) {
+    ///             ("prices", 2) => step.each(sql, 500, |id| {
+    ///                 let cents = "UPDATE prices SET cents = round(euros * 100) WHERE id = ?";
+    ///                 sql.execute(cents, params![id]).map(drop)
+    ///             }),
+    ///             _ => Err(step.unknown()),
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// Columns are those of the running code, whatever the step; those that are `dropped` are there
+    /// until all rows of the room are migrated, and so are columns and tables that are in no type any
+    /// more. What a batch changes is sent to clients as any change is.
+    ///
+    /// # Errors
+    /// Nothing of the batch is written, and the room refuses connections until it succeeds: it begins
+    /// with this batch each time that something happens to it.
+    fn migrate(&self, room: &mut Room<'_, Self>, step: &Migration) -> Result<Migrated> {
+        let _ = room;
+        Err(step.unknown())
     }
 
     /// The room has started, for the first time or again. Tables are there.

@@ -210,6 +210,7 @@ impl<A: Action> Replica<A> {
             channel: table.schema.table.to_owned(),
             since: table.version,
             schema: table.schema.hash(),
+            record: table.schema.version,
             columns: table.schema.signature(),
         };
         self.tables.values().map(subscription).collect()

@@ -4,7 +4,7 @@ use super::parse::{Field, Parsed};
 use crate::syntax::{Errors, is_bytes, last_name, option_of};
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
-use syn::{Expr, ExprLit, ExprUnary, Ident, Lit, LitStr, Path, Type, UnOp, Visibility};
+use syn::{Expr, ExprLit, ExprUnary, Ident, Lit, LitInt, LitStr, Path, Type, UnOp, Visibility};
 
 /// What a table in a Durable Object has at most.
 const MAX_COLUMNS: usize = 100;
@@ -15,6 +15,9 @@ pub(super) struct Checked {
     pub(super) table: String,
     pub(super) renamed_from: Vec<String>,
     pub(super) dropped: Vec<String>,
+    pub(super) version: u32,
+    /// The oldest version whose code can work with the rows.
+    pub(super) compatible: u32,
     pub(super) krate: Option<Path>,
     pub(super) columns: Vec<Column>,
 }
@@ -77,6 +80,7 @@ pub(super) fn check(parsed: Parsed) -> syn::Result<Checked> {
         errors.at(column.ident.span(), message);
     }
     former_names(&parsed, &table, &columns, &mut errors);
+    let (version, compatible) = versions(&parsed, &mut errors);
     errors.finish()?;
     let value = |names: &[LitStr]| names.iter().map(LitStr::value).collect();
     Ok(Checked {
@@ -84,6 +88,8 @@ pub(super) fn check(parsed: Parsed) -> syn::Result<Checked> {
         columns,
         renamed_from: value(&parsed.renamed_from),
         dropped: value(&parsed.dropped),
+        version,
+        compatible,
         ident: parsed.ident,
         vis: parsed.vis,
         krate: parsed.krate,
@@ -103,6 +109,27 @@ fn constants(columns: &[Column], errors: &mut Errors) {
         }
         seen.push(column);
     }
+}
+
+/// The record's version, and the oldest one whose code can work with its rows.
+fn versions(parsed: &Parsed, errors: &mut Errors) -> (u32, u32) {
+    let number = |literal: &LitInt| match literal.base10_parse::<u32>() {
+        Ok(0) => Err(syn::Error::new(literal.span(), "versions count from 1")),
+        parsed => parsed,
+    };
+    let mut read = |literal: &Option<LitInt>| {
+        literal.as_ref().and_then(|literal| errors.keep(number(literal)))
+    };
+    let version = read(&parsed.version).unwrap_or(1);
+    let compatible = read(&parsed.compatible).unwrap_or(version);
+    if let Some(literal) = parsed.compatible.as_ref().filter(|_| compatible > version) {
+        let message = format!(
+            "`compatible` is the oldest version whose code can work with the rows, and the \
+             record's own is {version}"
+        );
+        errors.at(literal.span(), message);
+    }
+    (version, compatible)
 }
 
 /// What `renamed_from` and `dropped` name: nothing that is there, and each once.

@@ -7,13 +7,15 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 
 pub(super) fn expand(record: &Checked) -> TokenStream {
-    let Checked { ident, vis, table, renamed_from, dropped, krate, columns } = record;
+    let Checked { ident, vis, table, renamed_from, dropped, krate, columns, .. } = record;
+    let Checked { version, compatible, .. } = record;
     let definitions = columns.iter().map(definition);
     let encode = columns.iter().map(|column| {
         let field = &column.ident;
         to_value(column, &quote!(&self.#field))
     });
     let decode = columns.iter().enumerate().map(|(index, column)| from_value(index, column));
+    let check = columns.iter().enumerate().map(|(index, column)| check_cell(index, column));
     let setters = columns.iter().enumerate().map(|(index, column)| setter(index, column, vis));
     let fields = columns.iter().enumerate();
     let fields = fields.filter_map(|(index, column)| field(index, column, ident, vis));
@@ -28,7 +30,9 @@ pub(super) fn expand(record: &Checked) -> TokenStream {
                 #table,
                 &[#(#renamed_from),*],
                 &[#(#dropped),*],
+                (#version, #compatible),
                 const { &[#(#definitions),*] },
+                <Self as __partysync::Record>::check_row,
             );
 
             fn key(&self) -> __partysync::Key {
@@ -45,6 +49,11 @@ pub(super) fn expand(record: &Checked) -> TokenStream {
                 mut row: ::std::vec::Vec<__partysync::sql::Value>,
             ) -> __partysync::Result<Self> {
                 ::std::result::Result::Ok(Self { #(#decode),* })
+            }
+
+            fn check_row(row: &[__partysync::sql::Value]) -> __partysync::Result<()> {
+                #(#check)*
+                ::std::result::Result::Ok(())
             }
         }
 
@@ -122,6 +131,13 @@ fn from_value(index: usize, column: &Column) -> TokenStream {
         quote!(__partysync::Column::from_value(#cell))
     };
     quote!(#field: #read.map_err(|e| __partysync::__private::in_column(e, #name))?)
+}
+
+/// Whether a cell fits its field.
+fn check_cell(index: usize, column: &Column) -> TokenStream {
+    let Column { ty, name, .. } = column;
+    let check = if column.json { quote!(check_json) } else { quote!(check_cell) };
+    quote!(__partysync::__private::#check::<#ty>(row, #index, #name)?;)
 }
 
 /// What a derived action calls to set this column: a column that is not there is an error on the

@@ -3,7 +3,7 @@
 use crate::syntax::{Errors, crate_path, each_meta, once, refuse_generics, string, unknown};
 use proc_macro2::Span;
 use syn::spanned::Spanned;
-use syn::{Data, DeriveInput, Expr, Fields, Ident, LitStr, Path, Type, Visibility};
+use syn::{Data, DeriveInput, Expr, Fields, Ident, LitInt, LitStr, Path, Type, Visibility};
 
 pub(super) struct Parsed {
     pub(super) ident: Ident,
@@ -11,6 +11,8 @@ pub(super) struct Parsed {
     pub(super) table: Option<LitStr>,
     pub(super) renamed_from: Vec<LitStr>,
     pub(super) dropped: Vec<LitStr>,
+    pub(super) version: Option<LitInt>,
+    pub(super) compatible: Option<LitInt>,
     /// Where the library is, if not at `::partysync`.
     pub(super) krate: Option<Path>,
     pub(super) fields: Vec<Field>,
@@ -33,7 +35,7 @@ pub(super) struct Field {
     pub(super) renamed_from: Vec<LitStr>,
 }
 
-const ON_STRUCT: [&str; 4] = ["table", "renamed_from", "dropped", "crate"];
+const ON_STRUCT: [&str; 6] = ["table", "version", "compatible", "renamed_from", "dropped", "crate"];
 
 const ON_FIELDS: [&str; 11] = [
     "key",
@@ -54,9 +56,14 @@ pub(super) fn parse(input: &DeriveInput) -> syn::Result<Parsed> {
     refuse_generics(input, &mut errors);
     let (mut table, mut krate) = (None, None);
     let (mut renamed_from, mut dropped) = (Vec::new(), Vec::new());
+    let (mut version, mut compatible) = (None, None);
     each_meta(&input.attrs, "record", &mut errors, |meta| {
         if meta.path.is_ident("table") {
             return once(&mut table, string(meta)?, meta);
+        } else if meta.path.is_ident("version") {
+            return once(&mut version, meta.value()?.parse()?, meta);
+        } else if meta.path.is_ident("compatible") {
+            return once(&mut compatible, meta.value()?.parse()?, meta);
         } else if meta.path.is_ident("crate") {
             return once(&mut krate, crate_path(meta)?, meta);
         } else if meta.path.is_ident("renamed_from") {
@@ -80,7 +87,7 @@ pub(super) fn parse(input: &DeriveInput) -> syn::Result<Parsed> {
     }
     errors.finish()?;
     let (ident, vis) = (input.ident.clone(), input.vis.clone());
-    Ok(Parsed { ident, vis, table, renamed_from, dropped, krate, fields })
+    Ok(Parsed { ident, vis, table, renamed_from, dropped, version, compatible, krate, fields })
 }
 
 fn field(field: &syn::Field, errors: &mut Errors) -> Option<Field> {

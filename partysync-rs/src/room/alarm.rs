@@ -114,7 +114,8 @@ impl<S: SyncServer> Machine<S> {
             store::set_forgetting(sql, wanted.trim_at, wanted.compact_at)?;
         }
         self.stored = wanted;
-        let next = if self.has_to_publish() { Some(self.meta.now) } else { wanted.next() };
+        let at_once = self.migrating || self.has_to_publish();
+        let next = if at_once { Some(self.meta.now) } else { wanted.next() };
         if next != self.alarm_set {
             self.alarm_set = next;
             self.effect(Effect::SetAlarm(next));

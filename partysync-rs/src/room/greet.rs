@@ -23,7 +23,10 @@ impl<S: SyncServer> Machine<S> {
             let place = match Self::place(&subscription.channel) {
                 Ok(place) => place,
                 Err(error) => {
-                    self.tell_and_close(slot, wire::CLOSE_PROTOCOL, &error);
+                    // A table that is in no type any more: the client is of another version.
+                    let error =
+                        Error::new(Code::SchemaMismatch, format!("{error}: reload the app"));
+                    self.tell_and_close(slot, wire::CLOSE_SCHEMA, &error);
                     return Ok(());
                 }
             };

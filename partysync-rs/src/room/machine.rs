@@ -58,6 +58,8 @@ pub struct Machine<S: SyncServer> {
     pub(super) reset_for: u64,
     fresh_epoch: String,
     pub(super) faults: u64,
+    /// Whether there are rows of an older version of the application.
+    pub(super) migrating: bool,
     broken: bool,
     effects: VecDeque<Effect<S::Action>>,
 }
@@ -113,7 +115,9 @@ impl<S: SyncServer> Machine<S> {
     /// The record types.
     pub(super) const SCHEMAS: &'static [&'static Schema] = S::Action::CHANNELS;
 
-    /// Opens the room on its database and calls `on_start`. It is the first thing of a turn.
+    /// Opens the room on its database and calls `on_start`. It is the first thing of a turn. Where
+    /// rows are of an older version of the application, some are migrated first; if not all are then,
+    /// the room [`is_migrating`](Self::is_migrating).
     ///
     /// # Errors
     /// [`Code::Migration`](crate::Code::Migration), or what `on_start` returned: the room refuses
@@ -164,12 +168,25 @@ impl<S: SyncServer> Machine<S> {
             reset_for: 0,
             fresh_epoch: opening.fresh_epoch,
             faults: 0,
+            migrating: meta.migrates,
             broken: false,
             effects: VecDeque::new(),
             meta,
         };
+        for note in std::mem::take(&mut machine.meta.notes) {
+            machine.warn(&note);
+        }
+        let migrates = machine.migrating;
+        if migrates {
+            machine.migrating = !machine.migrate(server, sql)?;
+        }
         machine.wake(opening.sockets);
-        machine.hook(sql, Caller::Room, |room| server.on_start(room))??;
+        if migrates {
+            machine.send_away();
+        }
+        if !machine.migrating {
+            machine.hook(sql, Caller::Room, |room| server.on_start(room))??;
+        }
         Ok(machine)
     }
 
@@ -253,6 +270,9 @@ impl<S: SyncServer> Machine<S> {
             return;
         }
         self.meta.now = self.meta.now.max(now);
+        if self.migrating {
+            return self.put_off(event);
+        }
         let result = match event {
             Event::Connect { wanted, fresh_id, protocol, request } => {
                 self.connect(server, sql, (wanted, fresh_id), protocol, request)
@@ -279,6 +299,9 @@ impl<S: SyncServer> Machine<S> {
     }
 
     fn finish(&mut self, sql: &dyn Sql) -> Result<()> {
+        if self.migrating {
+            return self.set_alarms(sql);
+        }
         self.flush(sql, None)?;
         self.save_clients(sql)?;
         for slot in std::mem::take(&mut self.hungry) {

@@ -24,6 +24,7 @@ mod history;
 mod hooks;
 mod limits;
 mod machine;
+mod migrate;
 mod project;
 mod push;
 pub(crate) mod rate;

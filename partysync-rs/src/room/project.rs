@@ -28,9 +28,17 @@ impl Followed {
             return Ok(Self { channel, columns: None });
         }
         let mismatch = |what: &str| {
-            let message = format!("`{}` has other columns here ({what}): reload the app", channel);
+            let message = format!("`{channel}` has other columns here ({what}): reload the app");
             Error::new(Code::SchemaMismatch, message)
         };
+        let (of, here) = (subscription.record, schema.version);
+        if !(schema.compatible..=here).contains(&of) && !crate::__mutated("record_version") {
+            let message = format!(
+                "`{channel}` has rows of version {here} here, and the client is of version {of}: \
+                 reload the app"
+            );
+            return Err(Error::new(Code::SchemaMismatch, message));
+        }
         if subscription.columns.is_empty() {
             return Err(mismatch("the client did not say which it has"));
         }

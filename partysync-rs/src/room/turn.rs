@@ -21,6 +21,9 @@ pub struct Turn<S: SyncServer> {
     pub after: Vec<LocalBoxFuture<'static, ()>>,
     /// Whether the storage failed: the machine is of no use any more, and neither are sockets.
     pub aborted: Option<Error>,
+    /// Whether the machine is to be dropped, with its sockets kept, and opened anew by what happens
+    /// next: it [migrates](Machine::is_migrating) rows.
+    pub reopens: bool,
 }
 
 impl<S: SyncServer> std::fmt::Debug for Turn<S> {
@@ -30,13 +33,20 @@ impl<S: SyncServer> std::fmt::Debug for Turn<S> {
             .field("hooks", &self.hooks.len())
             .field("after", &self.after.len())
             .field("aborted", &self.aborted)
+            .field("reopens", &self.reopens)
             .finish()
     }
 }
 
 impl<S: SyncServer> Turn<S> {
     fn aborted(error: Option<Error>) -> Self {
-        Self { effects: Vec::new(), hooks: Vec::new(), after: Vec::new(), aborted: error }
+        Self {
+            effects: Vec::new(),
+            hooks: Vec::new(),
+            after: Vec::new(),
+            aborted: error,
+            reopens: false,
+        }
     }
 }
 
@@ -55,6 +65,7 @@ pub fn turn<'e, S: SyncServer>(
     }
     machine.end_turn(sql);
     drain(machine, server, sql, now, &mut turn);
+    turn.reopens = machine.is_migrating();
     turn
 }
 
@@ -175,7 +186,12 @@ impl<S: SyncServer> Local<S> {
         });
         match turn {
             Ok(turn) if turn.aborted.is_none() || crate::__mutated("abort") => match db.commit() {
-                Ok(()) => Ok(turn),
+                Ok(()) => {
+                    if turn.reopens {
+                        self.machine = None;
+                    }
+                    Ok(turn)
+                }
                 Err(error) => {
                     let _ = db.roll_back();
                     Ok(self.abort(error))

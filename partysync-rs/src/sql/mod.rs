@@ -14,7 +14,7 @@ pub use value::{SqlType, Value};
 #[cfg(all(feature = "sqlite", not(target_arch = "wasm32")))]
 pub use sqlite::Sqlite;
 
-use crate::{Code, Column, Error, Record, Result, Timestamp};
+use crate::{Code, Column, Error, Key, Record, Result, Timestamp};
 use std::ops::ControlFlow;
 
 /// A SQLite database. Adapters implement it; users call the methods of `dyn Sql`.
@@ -237,7 +237,7 @@ impl<'a> Row<'a> {
 }
 
 /// What can be a parameter of a statement: any [`Column`] type, a reference to one of the built-in
-/// ones, `&str`, and [`Value`] itself.
+/// ones, `&str`, a [`Key`], and [`Value`] itself.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a parameter of a statement",
     label = "not a column type"
@@ -274,6 +274,18 @@ macro_rules! by_reference {
             }
         }
     )*};
+}
+
+impl ToSql for Key {
+    fn to_sql(&self) -> Value {
+        self.to_value()
+    }
+}
+
+impl ToSql for &Key {
+    fn to_sql(&self) -> Value {
+        self.to_value()
+    }
 }
 
 by_reference!(String, Vec<u8>, bool, i8, i16, i32, i64, u8, u16, u32, u64, f32, f64, Timestamp);

@@ -21,6 +21,7 @@ pub(crate) use clients::{add_reject, client_seq, forget_rejects, outcome, set_cl
 pub(crate) use log::{
     changed_after, last_before, last_of, next_versions, set_alarm, set_forgetting, set_now, unsent,
 };
+pub(crate) use migrate::{Step, finish, next_step};
 pub(crate) use rows::{Change, Plan};
 pub(crate) use triggers::ROW_TOO_LARGE;
 pub(crate) use trim::{compact, compaction_is_due, trim};
@@ -80,6 +81,10 @@ pub(crate) struct Meta {
     pub(crate) alarm_at: Option<Timestamp>,
     /// How often `on_alarm` has failed since it last worked.
     pub(crate) alarm_failures: u32,
+    /// Whether there are rows of an older version of the application.
+    pub(crate) migrates: bool,
+    /// What whoever runs the room should know of the migration of its tables.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Meta {
@@ -139,12 +144,16 @@ pub(crate) fn open(
             alarm_at: row.get(12)?,
             alarm_failures: row.get::<u32>(13)?,
             version: unsigned(14)?,
+            migrates: false,
+            notes: Vec::new(),
         })
     };
     let mut meta = sql.query_one(meta, [], read)?;
-    if !migrate::migrate(schemas, sql)?.rewritten.is_empty() {
+    let migrated = migrate::migrate(schemas, sql)?;
+    if !migrated.rewritten.is_empty() {
         start_over(sql, &mut meta)?;
     }
+    (meta.migrates, meta.notes) = (migrated.due, migrated.notes);
     Ok(meta)
 }
 

@@ -43,10 +43,22 @@ pub struct Subscription {
     pub since: Option<u64>,
     /// [`Schema::hash`](crate::Schema::hash) of the client's record.
     pub schema: String,
+    /// The version of the client's record, where it is not 1.
+    #[serde(default = "first", skip_serializing_if = "is_first")]
+    pub record: u32,
     /// [`Schema::signature`](crate::Schema::signature) of the client's record: a room with more
     /// columns sends rows with these. Without them the room's have to be the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<String>,
+}
+
+fn first() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_first(version: &u32) -> bool {
+    *version == 1
 }
 
 /// Actions of one client: the one that said `hello`, or one that is gone and left them behind.

@@ -169,7 +169,12 @@ impl<S: SyncServer> Inner<S> {
             Some(error) => open.carry_out(self, effects).and(Err(error)),
         };
         match carried_out {
-            Ok(answer) => Ok(Some((answer, turn))),
+            Ok(answer) => {
+                if turn.reopens {
+                    *room = None;
+                }
+                Ok(Some((answer, turn)))
+            }
             Err(error) => {
                 *room = None;
                 Err(self.abort(&error, told))

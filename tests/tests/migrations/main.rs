@@ -54,6 +54,7 @@ macro_rules! server {
     };
 }
 
+mod data;
 mod kept;
 mod renamed;
 mod replaced;

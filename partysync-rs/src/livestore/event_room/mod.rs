@@ -20,7 +20,7 @@ pub use server::EventServer;
 
 use crate::room::alarm::retry_after;
 use crate::room::{Connection, Level, Limits};
-use crate::{Code, Error, Result, Room, SyncServer};
+use crate::{Code, Error, Migrated, Migration, Result, Room, SyncServer};
 use link::Link;
 use serde_json::Value as Json;
 use std::cell::{Cell, RefCell};
@@ -166,19 +166,7 @@ impl<S: EventServer> EventRoom<S> {
         room: &mut Room<'_, Self>,
         hook: impl FnOnce(&mut Room<'_, S>) -> Result<T>,
     ) -> Result<T> {
-        let mut inner = Room {
-            sql: room.sql,
-            name: room.name,
-            now: room.now,
-            version: room.version,
-            epoch: room.epoch,
-            plans: room.plans,
-            caller: room.caller,
-            slots: room.slots,
-            output: &mut *room.output,
-            server: PhantomData,
-        };
-        let value = hook(&mut inner)?;
+        let value = hook(&mut inner(room))?;
         let open = self.settle(room)?;
         if self.link.borrow().wants(open, room.now)
             && let Some(call) = &*self.on_commit.borrow()
@@ -238,6 +226,22 @@ impl<S: EventServer> EventRoom<S> {
     }
 }
 
+/// The room as the application's hooks see it.
+fn inner<'r, S>(room: &'r mut Room<'_, EventRoom<S>>) -> Room<'r, S> {
+    Room {
+        sql: room.sql,
+        name: room.name,
+        now: room.now,
+        version: room.version,
+        epoch: room.epoch,
+        plans: room.plans,
+        caller: room.caller,
+        slots: room.slots,
+        output: &mut *room.output,
+        server: PhantomData,
+    }
+}
+
 /// The outputs in an answer.
 #[derive(Clone, Debug)]
 struct Outputs(Vec<EventOutput>);
@@ -264,6 +268,10 @@ impl<S: EventServer> SyncServer for EventRoom<S> {
 
     fn limits(&self) -> Limits {
         self.server.limits()
+    }
+
+    fn migrate(&self, room: &mut Room<'_, Self>, step: &Migration) -> Result<Migrated> {
+        self.server.migrate(&mut inner(room), step)
     }
 
     fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {

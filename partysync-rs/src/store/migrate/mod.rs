@@ -1,6 +1,8 @@
 //! From the schema that is stored to the schema of the type, with the rows kept - or a refusal
 //! that names the column and the remedy, before anything is altered.
 //!
+//! What rows mean is for the application to migrate, in batches: [`step`] knows how far it is.
+//!
 //! [`stored`] is what a table looked like when it was last migrated, [`plan`] compares that with
 //! the type and reads no database, [`ddl`] writes the statements, [`run`] carries a plan out.
 //!
@@ -11,9 +13,12 @@
 mod ddl;
 mod plan;
 mod run;
+mod step;
 mod stored;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use step::{Step, finish, next_step};
 
 use super::channel_id;
 use crate::record::Schema;
@@ -29,35 +34,47 @@ pub(crate) struct Migrated {
     /// The tables in which values of rows changed without a version: a client that holds such
     /// rows holds what is no longer there, whatever its `since` says.
     pub(crate) rewritten: Vec<&'static str>,
+    /// Whether there are rows of an older version.
+    pub(crate) due: bool,
+    /// What whoever runs the room should know.
+    pub(crate) notes: Vec<String>,
 }
 
 /// Makes every channel's table what its schema says. Runs inside the caller's transaction; all
 /// that can be checked is checked before the first change.
 pub(crate) fn migrate(schemas: &[&Schema], sql: &dyn Sql) -> Result<Migrated> {
     let stored = load(sql)?;
-    let mut plans = Vec::new();
+    let mut tables = Vec::new();
     let mut found: Vec<(&str, &Schema)> = Vec::new();
     for schema in schemas {
         if schema.table.starts_with("_partysync") || schema.table.starts_with("sqlite") {
             return Err(refuse(schema, "names that begin so are reserved: rename the table"));
         }
-        let plan = match find(schema, schemas, &stored, &found)? {
+        let table = find(schema, schemas, &stored, &found)?;
+        found.extend(table.as_ref().map(|(table, _)| (*table, *schema)));
+        tables.push((schema, table));
+    }
+    let is_older = |(schema, table): &(&&Schema, Option<(&str, Stored)>)| {
+        table.as_ref().is_some_and(|(_, before)| before.version < schema.version)
+    };
+    let due = tables.iter().any(is_older);
+    let mut plans = Vec::new();
+    for (schema, table) in &tables {
+        let plan = match table {
             None => Plan::create(schema),
-            Some((table, before)) => {
-                found.push((table, schema));
-                Plan::alter(schema, table, &before)?
-            }
+            Some((table, before)) => Plan::alter(schema, table, before, due)?,
         };
         if plan.changes() {
             run::check(&plan, sql)?;
             plans.push(plan);
         }
     }
-    let mut migrated = Migrated::default();
+    let mut migrated = Migrated { due, ..Migrated::default() };
     for plan in &plans {
         if run::run(plan, sql)? {
             migrated.rewritten.push(plan.schema.table);
         }
+        migrated.notes.extend(plan.note());
         let json = serde_json::to_string(&plan.next).map_err(corrupt)?;
         sql.run(
             "INSERT INTO _partysync_schema (channel, columns) VALUES (?, ?)

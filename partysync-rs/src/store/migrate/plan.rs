@@ -63,11 +63,23 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// From what the table `table` looked like to what the schema says.
-    pub(super) fn alter(schema: &'a Schema, table: &'a str, before: &Stored) -> Result<Self> {
+    /// From what the table `table` looked like to what the schema says. As long as rows of any table
+    /// are to be migrated, columns that are dropped stay: what was in them may go elsewhere.
+    pub(super) fn alter(
+        schema: &'a Schema,
+        table: &'a str,
+        before: &Stored,
+        migrates: bool,
+    ) -> Result<Self> {
+        check_version(schema, before)?;
         let mut plan = Self::create(schema);
         plan.table = Some(table);
         plan.before = Some(before.clone());
+        plan.next.version = before.version;
+        if before.version != schema.version {
+            plan.next.compatible = before.compatible;
+        }
+        plan.next.cursor.clone_from(&before.cursor);
         plan.next.names.clone_from(&before.names);
         if table != schema.table {
             plan.next.names.push(table.to_owned());
@@ -83,7 +95,11 @@ impl<'a> Plan<'a> {
             if old.column.key {
                 return Err(refuse(schema, "its key cannot be dropped: use a new table"));
             }
-            plan.drops.push(old.column.name.clone());
+            if migrates {
+                plan.set_aside(old.column);
+            } else {
+                plan.drops.push(old.column.name.clone());
+            }
         }
         old.retain(|old| !is_dropped(old));
         let gone = before.gone.iter().filter(|gone| !plan.drops.contains(gone));
@@ -102,6 +118,25 @@ impl<'a> Plan<'a> {
             plan.set_aside(old.column);
         }
         Ok(plan)
+    }
+
+    /// A column that is not in the type any more while another one is new: that may be a rename which
+    /// nobody wrote down.
+    pub(super) fn note(&self) -> Option<String> {
+        let before = self.before.as_ref()?;
+        let dropped = |kept: &StoredColumn| self.schema.dropped.iter().any(|n| same(n, &kept.name));
+        let is_now_kept = |kept: &&StoredColumn| {
+            before.columns.iter().any(|c| c.name == kept.name) && !dropped(kept)
+        };
+        let (new, kept) = self.adds.iter().find_map(|new| {
+            let mut kept = self.next.kept.iter().filter(is_now_kept);
+            Some((new, kept.find(|kept| kept.r#type == new.r#type)?))
+        })?;
+        let (table, new, kept) = (self.schema.table, &new.name, &kept.name);
+        Some(format!(
+            "column `{new}` of `{table}` is new, and `{kept}` is no field any more: it is kept, with \
+             its values. If `{new}` is its name now, say `renamed_from = \"{kept}\"`"
+        ))
     }
 
     /// Whether there is anything to do.
@@ -197,6 +232,28 @@ impl<'a> Plan<'a> {
         }
         self.next.kept.push(kept);
     }
+}
+
+/// Whether this code may work with rows of the version that is stored.
+fn check_version(schema: &Schema, before: &Stored) -> Result<()> {
+    let (own, stored) = (schema.version, before.version);
+    if before.cursor.is_some() && own <= stored {
+        let why = format!(
+            "some of its rows are of version {} already, and this code is of version {own}: deploy \
+             one that knows the later version, which migrates the others",
+            stored.saturating_add(1)
+        );
+        return Err(refuse(schema, &why));
+    }
+    if own < stored && own < before.compatible {
+        let why = format!(
+            "its rows are of version {stored}, and this code is of version {own}: deploy one that \
+             knows that version (which may say `compatible = {own}` if this one can work with \
+             its rows)"
+        );
+        return Err(refuse(schema, &why));
+    }
+    Ok(())
 }
 
 /// For each column of the type the place of the old one that it is.

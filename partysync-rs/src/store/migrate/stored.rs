@@ -1,6 +1,7 @@
 //! What a table looked like when it was last migrated, as JSON in `_partysync_schema`.
 
 use super::super::triggers::TRIGGERS;
+use crate::Key;
 use crate::record::{ColumnDef, Role, Schema};
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +9,15 @@ use serde::{Deserialize, Serialize};
 pub(super) struct Stored {
     /// Rises when the triggers' text changes.
     pub(super) triggers: u32,
+    /// The version that the rows are of.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub(super) version: u32,
+    /// The oldest version whose code can work with them.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub(super) compatible: u32,
+    /// How far they are on the way to the next version, if that has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cursor: Option<Cursor>,
     /// The columns of the type.
     pub(super) columns: Vec<StoredColumn>,
     /// Columns that another version of the application has and this one does not.
@@ -19,6 +29,44 @@ pub(super) struct Stored {
     /// Other names that the table had.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) names: Vec<String>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_one(n: &u32) -> bool {
+    *n == 1
+}
+
+/// A [`Key`] in JSON.
+#[derive(Serialize, Deserialize, PartialEq, Debug, Clone)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Cursor {
+    Integer(i64),
+    Text(String),
+    Blob(Vec<u8>),
+}
+
+impl From<&Key> for Cursor {
+    fn from(key: &Key) -> Self {
+        match key {
+            Key::Integer(n) => Self::Integer(*n),
+            Key::Text(text) => Self::Text(text.as_ref().to_owned()),
+            Key::Blob(bytes) => Self::Blob(bytes.to_vec()),
+        }
+    }
+}
+
+impl From<&Cursor> for Key {
+    fn from(cursor: &Cursor) -> Self {
+        match cursor {
+            Cursor::Integer(n) => Self::Integer(*n),
+            Cursor::Text(text) => Self::Text(text.as_str().into()),
+            Cursor::Blob(bytes) => Self::Blob(bytes.as_slice().into()),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize, PartialEq, Debug, Clone)]
@@ -49,6 +97,9 @@ impl Stored {
     pub(super) fn of(schema: &Schema) -> Self {
         Self {
             triggers: TRIGGERS,
+            version: schema.version,
+            compatible: schema.compatible,
+            cursor: None,
             columns: schema.columns.iter().map(StoredColumn::of).collect(),
             kept: Vec::new(),
             gone: Vec::new(),

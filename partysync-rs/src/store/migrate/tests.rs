@@ -4,7 +4,7 @@
 #![cfg(feature = "sqlite")]
 
 use super::migrate;
-use crate::record::{ColumnDef, Literal, Role, Schema};
+use crate::record::{ColumnDef, Literal, Role, RowCheck, Schema};
 use crate::sql::{Sql, SqlType, Sqlite, Value};
 use crate::{Code, Record, Timestamp, params};
 use proptest::prelude::*;
@@ -186,7 +186,10 @@ fn any_schema() -> impl Strategy<Value = Schema> {
             table: "things",
             renamed_from: &[],
             dropped: dropped.leak(),
+            version: 1,
+            compatible: 1,
             columns: columns.leak(),
+            check: RowCheck(|_| Ok(())),
         }
     })
 }

@@ -1,0 +1,107 @@
+//! What a room does before it opens: its rows become those of the running code's version, some in
+//! each turn. Until then nobody is let in, and the alarm leads from turn to turn.
+
+use super::{Caller, Effect, Event, Machine, Slot, refusal};
+use crate::migration::{Migrated, Migration};
+use crate::sql::Sql;
+use crate::wire::v2::ServerFrame;
+use crate::{Code, Error, Protocol, Result, SyncServer, store, wire};
+
+/// A turn ends when it has changed so many rows, so that one event does not take too long.
+const ROWS: u64 = 1_000;
+/// A turn has so many batches at most.
+const BATCHES: u32 = 16;
+
+impl<S: SyncServer> Machine<S> {
+    /// Migrates rows, as many as a turn may. Whether all are.
+    ///
+    /// # Errors
+    /// Why the first batch of the turn failed: what was done before is kept, and the next turn begins
+    /// with that batch.
+    pub(super) fn migrate(&mut self, server: &S, sql: &dyn Sql) -> Result<bool> {
+        let begun = self.meta.version;
+        let mut batches = 0;
+        while let Some(step) = store::next_step(sql, Self::SCHEMAS)? {
+            let much = self.meta.version.saturating_sub(begun) >= ROWS || batches >= BATCHES;
+            if much && !crate::__mutated("migration_turns") {
+                return Ok(false);
+            }
+            let migration = Migration::new(&step);
+            // The cursor is kept in the batch's own transaction.
+            let done = self.hook(sql, Caller::Room, |room| {
+                let migrated = server.migrate(room, &migration)?;
+                let cursor = match &migrated {
+                    Migrated::Done => None,
+                    Migrated::More(cursor) => Some(cursor),
+                };
+                step.keep(room.sql, cursor)
+            })?;
+            match done {
+                Ok(()) => batches += 1,
+                Err(_) if batches > 0 => return Ok(false),
+                Err(error) => {
+                    let (table, from, to) = (migration.table(), migration.from(), migration.to());
+                    let message = format!(
+                        "table `{table}`: its rows could not be migrated from version {from} to \
+                         {to}: {error}"
+                    );
+                    return Err(Error::new(Code::Migration, message));
+                }
+            }
+            self.flush(sql, None)?;
+        }
+        sql.transaction(&mut || store::finish(sql, Self::SCHEMAS))?;
+        Ok(true)
+    }
+
+    /// Whether rows are still to be migrated: the room does nothing else, and is to be opened anew
+    /// after the turn.
+    #[must_use]
+    pub fn is_migrating(&self) -> bool {
+        self.migrating
+    }
+
+    /// Sockets that an earlier life of the room left open come again.
+    pub(super) fn send_away(&mut self) {
+        let slots: Vec<Slot> = self.slots.iter().map(|(slot, _)| slot).collect();
+        let (code, reason) = match self.migrating {
+            true => (wire::CLOSE_BUSY, MIGRATING),
+            // What they have was not sent what the migration has changed.
+            false => (wire::CLOSE_RESTART, "restart"),
+        };
+        for slot in slots {
+            self.close(slot, code, reason);
+        }
+    }
+
+    /// Something happens while rows are migrated: it is to come again.
+    pub(super) fn put_off(&mut self, event: Event<'_, S::Action>) {
+        let error = Error::retry(MIGRATING);
+        match event {
+            Event::Connect { protocol, .. } => {
+                let (code, reason) = refusal(&error);
+                let v2 = protocol == Protocol::V2;
+                let frame = v2.then(|| ServerFrame::error(&error).to_text());
+                self.effect(Effect::Refuse { error, code, reason, frame });
+            }
+            Event::Request(_) => {
+                let text = format!("{}: {error}", error.code());
+                let mut response = http::Response::new(text.into_bytes());
+                *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+                let soon = http::HeaderValue::from_static("1");
+                response.headers_mut().insert(http::header::RETRY_AFTER, soon);
+                self.effect(Effect::Respond(response));
+            }
+            Event::Closed(slot) => {
+                self.slots.remove(slot);
+                self.dirty.remove(&slot);
+                self.unknown.remove(&slot);
+            }
+            // The turn itself goes on with the migration.
+            Event::Alarm | Event::Frame(..) | Event::HookDone(_) => {}
+        }
+    }
+}
+
+/// What clients are told meanwhile.
+const MIGRATING: &str = "the room's data is being brought up to date";
