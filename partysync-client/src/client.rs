@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// let client = SyncClient::<NoteAction>::connect("ws://127.0.0.1:8787/parties/notes/mine").await?;
 /// client.ready().await?;
 /// client.send(NoteAction::Create { id: "a".into(), text: "hi".into() }).await?;
-/// let notes: Vec<Note> = client.rows()?;
+/// let notes: Vec<Note> = client.rows();
 /// # let _ = notes; Ok(()) }
 /// ```
 pub struct SyncClient<A: Action> {
@@ -329,12 +329,12 @@ impl<A: Action> SyncClient<A> {
     /// use futures::StreamExt;
     ///
     /// let newest = client.query(&Note::query().order_by(Note::created_at.desc()).limit(10))?;
-    /// for note in newest.rows()? {
+    /// for note in newest.rows() {
     ///     println!("{}", note.text);
     /// }
     /// let mut changes = newest.changes();
     /// while let Some(differences) = changes.next().await {
-    ///     println!("{:?}", differences?);
+    ///     println!("{differences:?}");
     /// }
     /// # Ok(()) }
     /// ```
@@ -354,12 +354,22 @@ impl<A: Action> SyncClient<A> {
         self.inner().peer.totals(totals)
     }
 
-    /// All rows as they are shown, by key.
-    ///
-    /// # Errors
-    /// [`Code::InvalidValue`] when a row does not fit the type.
-    pub fn rows<R: Record>(&self) -> Result<Vec<R>> {
-        self.inner().peer.replica().rows()
+    /// All rows as they are shown, by key, without those that are
+    /// [unreadable](Self::unreadable).
+    #[must_use]
+    pub fn rows<R: Record>(&self) -> Vec<R> {
+        self.inner().peer.replica().readable()
+    }
+
+    /// The rows of a record that this version of the application cannot read, and why: of a newer
+    /// one, say, whose enum has another variant. They are not among [`rows`](Self::rows), nor in the
+    /// results of queries; the status [counts](Status::unreadable) them, and an error of
+    /// [`Code::Outdated`] tells once that there are some.
+    #[must_use]
+    pub fn unreadable<R: Record>(&self) -> Vec<(Key, Error)> {
+        let inner = self.inner();
+        let unreadable = inner.peer.replica().unreadable(R::SCHEMA.table);
+        unreadable.map(|(key, error)| (key.clone(), error.clone())).collect()
     }
 
     /// A row as it is shown.

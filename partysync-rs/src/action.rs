@@ -247,15 +247,16 @@ impl<'a, R: Record> Draft<'a, R> {
         self.tables.get(R::SCHEMA.table, &key.into()).map(R::from_row).transpose()
     }
 
-    /// All rows, by key. Costs the whole table, and again when any of its rows changes while the action
-    /// has no answer.
+    /// All rows, by key, without those that do not fit the type, as of a newer version of the
+    /// application. Costs the whole table, and again when any of its rows changes while the action has
+    /// no answer.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`] when a stored row does not fit the type.
+    /// None: what cannot be read is left out.
     pub fn rows(&self) -> Result<Vec<R>> {
         let mut rows = Vec::new();
-        self.tables.each(R::SCHEMA.table, &mut |row| rows.push(R::from_row(row.to_vec())));
-        rows.into_iter().collect()
+        self.tables.each(R::SCHEMA.table, &mut |row| rows.extend(R::from_row(row.to_vec())));
+        Ok(rows)
     }
 
     /// Puts a row in, over one with its key if there is one.
@@ -306,7 +307,7 @@ impl<'a, R: Record> Draft<'a, R> {
     /// # Errors
     /// As [`rows`](Self::rows).
     pub fn delete_where(&mut self, fits: impl Fn(&R) -> bool) -> Result<()> {
-        let mut fits = |row: &[Value]| Ok(fits(&R::from_row(row.to_vec())?));
+        let mut fits = |row: &[Value]| Ok(R::from_row(row.to_vec()).is_ok_and(|row| fits(&row)));
         self.tables.delete_where(R::SCHEMA.table, &mut fits)
     }
 }

@@ -82,11 +82,12 @@ codes! {
     ClientForgotten = "client_forgotten",
     /// The action was given up by its client: for an hour and many attempts it had no answer.
     Abandoned = "abandoned",
-    /// The action has other fields than the server knows, or lacks some: it is of another version of
-    /// the application.
+    /// The action has other fields than the server knows, or lacks some, or a value that the field's
+    /// type does not know: it is of another version of the application.
     ActionMismatch = "action_mismatch",
-    /// The server has another version of the application, which does not know the action: nothing
-    /// was done. The client keeps the action; it may be done after a reload.
+    /// The server has another version of the application: it does not know the action, and nothing was
+    /// done (the client keeps it, and it may be done after a reload); or it has rows that this
+    /// client cannot read.
     Outdated = "outdated",
     /// The client's store cannot be read or written: what it holds ends with the process.
     Store = "store",

@@ -361,7 +361,13 @@ fn missing(action: &str, field: &str) -> Error {
 pub fn take<T: Column>(payload: &Fields<'_>, action: &str, field: &str) -> Result<T> {
     match payload.value(action, field)? {
         Json::Null if !T::NULLABLE => Err(missing(action, field)),
-        json => T::from_json(&json).map_err(|e| invalid(action, field, e)),
+        json => T::from_json(&json).map_err(|error| {
+            match crate::sql::Value::from_json(&json, T::TYPE) {
+                // What the column's type does not know, another version of the application does.
+                Ok(_) => mismatch(action, field, error.message()),
+                Err(_) => invalid(action, field, error),
+            }
+        }),
     }
 }
 
@@ -388,7 +394,7 @@ pub fn take_json<T: DeserializeOwned>(
     if let Some(text) = find_nul(&json) {
         crate::sql::check_text(text).map_err(|e| invalid(action, field, e))?;
     }
-    serde_json::from_value(json).map_err(|e| invalid(action, field, e))
+    serde_json::from_value(json).map_err(|e| mismatch(action, field, &e.to_string()))
 }
 
 /// An `Option` of any serde type in an update.

@@ -166,7 +166,7 @@ async fn watch(client: Client) {
     let mut updates = client.updates();
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
     while futures::StreamExt::next(&mut updates).await.is_some() {
-        for todo in client.rows::<Todo>().unwrap() {
+        for todo in client.rows::<Todo>() {
             if let Ok(number) = todo.text.parse::<u64>() {
                 let before = seen.insert(todo.id.clone(), number).unwrap_or(0);
                 assert!(before <= number, "{} went from {before} to {number}", todo.id);
@@ -249,7 +249,7 @@ async fn workerd_is_killed_fifty_times_and_nothing_is_lost_or_done_twice() -> Re
     let agreed = watcher.rows::<Todo>()?;
     for (name, made, count, client) in &rows {
         assert_eq!(client.version::<Todo>(), Some(done), "{name}");
-        assert_eq!(client.rows::<Todo>()?, agreed, "{name}");
+        assert_eq!(client.rows::<Todo>(), agreed, "{name}");
         for n in 1..=*made {
             let id = format!("{name} {n}");
             let told = refused.iter().any(|(what, _)| *what == id);

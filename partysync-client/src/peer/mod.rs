@@ -133,6 +133,7 @@ impl<A: Action> Peer<A> {
             phase: self.connection.phase(),
             pending: self.replica.pending(),
             abandoned: self.abandoned.len(),
+            unreadable: self.replica.count_unreadable(),
             warning: self.storage.warning().cloned(),
         }
     }
@@ -328,6 +329,9 @@ impl<A: Action> Peer<A> {
 
     /// What comes after everything: what was written is stored, what waited for that is sent.
     fn go_on(&mut self, now: Now) {
+        for error in self.replica.tell_unreadable() {
+            self.report(error);
+        }
         self.storage_goes_on(now);
         let held =
             self.held.take_if(|held| self.storage.has(held.mark) || partysync::__mutated("stored"));

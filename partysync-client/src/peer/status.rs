@@ -45,6 +45,9 @@ pub struct Status {
     pub pending: usize,
     /// Actions that were given up; see [`abandoned`](crate::SyncClient::abandoned).
     pub abandoned: usize,
+    /// Rows that are not shown, as this version of the application cannot read them; see
+    /// [`unreadable`](crate::SyncClient::unreadable). A reload brings one that can.
+    pub unreadable: usize,
     /// Why what is pending would not outlive the page or program
     /// ([`Code::Store`](partysync::Code::Store)); `None` as long as the store works.
     pub warning: Option<Error>,

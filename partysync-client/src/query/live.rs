@@ -1,6 +1,7 @@
 //! [`Live`] and [`LiveTotals`]: results that users hold, and the streams of what happens to them.
 
 use super::difference::Difference;
+use super::readable::Readable;
 use super::source::Source;
 use super::totals::{Total, TotalsView};
 use super::turn::Batch;
@@ -249,13 +250,13 @@ impl<R: Record, W: Tuple> Live<R, W> {
         Self { shared, of: PhantomData }
     }
 
-    /// The rows, in the query's order.
-    ///
-    /// # Errors
-    /// [`Code::InvalidValue`](partysync::Code::InvalidValue) when a row does not fit its type.
-    pub fn rows(&self) -> Result<Vec<Found<R, W>>> {
+    /// The rows, in the query's order. One that does not fit its type, as of a newer version of the
+    /// application, is left out: [`Status::unreadable`](crate::Status::unreadable) counts it, and an
+    /// error tells of it.
+    #[must_use]
+    pub fn rows(&self) -> Vec<Found<R, W>> {
         let rows = self.shared.state().rows();
-        rows.iter().map(Found::read).collect()
+        rows.iter().filter_map(|row| Found::read(row).ok()).collect()
     }
 
     /// The same, untyped.
@@ -264,7 +265,7 @@ impl<R: Record, W: Tuple> Live<R, W> {
         self.shared.state().rows()
     }
 
-    /// How many rows there are.
+    /// How many rows there are, whether or not they fit their type.
     #[must_use]
     pub fn len(&self) -> usize {
         self.shared.state().result.len()
@@ -288,10 +289,12 @@ impl<R: Record, W: Tuple> Live<R, W> {
         NodeChanges { listening: Listening::new(&self.shared) }
     }
 
-    /// What happens to the result: first all of it, then what changes. It ends with the client.
+    /// What happens to the result: first all of it, then what changes. It ends with the client. What
+    /// [`rows`](Self::rows) leaves out is not told of, and not counted in places.
     #[must_use]
     pub fn changes(&self) -> LiveChanges<R, W> {
-        LiveChanges { nodes: self.node_changes(), of: PhantomData }
+        let readable = Readable::default();
+        LiveChanges { nodes: self.node_changes(), readable, of: PhantomData }
     }
 }
 
@@ -320,6 +323,7 @@ impl Stream for NodeChanges {
 /// reads slowly is given a [`Difference::Reset`].
 pub struct LiveChanges<R, W = ()> {
     nodes: NodeChanges,
+    readable: Readable,
     of: PhantomData<fn() -> (R, W)>,
 }
 
@@ -330,13 +334,21 @@ impl<R, W> std::fmt::Debug for LiveChanges<R, W> {
 }
 
 impl<R: Record, W: Tuple> Stream for LiveChanges<R, W> {
-    type Item = Result<Vec<Difference<Found<R, W>>>>;
+    type Item = Vec<Difference<Found<R, W>>>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let read = |differences: Vec<Difference<Node>>| {
-            differences.iter().map(|difference| difference.try_map(Found::read)).collect()
-        };
-        Pin::new(&mut self.nodes).poll_next(context).map(|next| next.map(read))
+        let Self { nodes, readable, .. } = &mut *self;
+        loop {
+            let Poll::Ready(next) = Pin::new(&mut *nodes).poll_next(context) else {
+                return Poll::Pending;
+            };
+            let Some(changes) = next else { return Poll::Ready(None) };
+            let read = |change| readable.take(change, |node| Found::read(node).ok());
+            let told: Vec<_> = changes.iter().filter_map(read).collect();
+            if !told.is_empty() {
+                return Poll::Ready(Some(told));
+            }
+        }
     }
 }
 

@@ -11,11 +11,13 @@
 //! - `difference.rs`: what is told of that
 //! - `totals.rs`: counts and sums
 //! - `live.rs`: what users hold
+//! - `readable.rs`: what is told of rows that do not fit their type
 //! - `wakers.rs`: who is to be woken
 
 mod compile;
 mod difference;
 mod live;
+mod readable;
 mod sort;
 mod source;
 mod totals;

@@ -65,7 +65,8 @@ impl<A: Action> Replica<A> {
             if let Ok(rows) = rows
                 && channel.schema == table.schema.hash()
             {
-                (table.confirmed, table.version) = (rows, Some(channel.version));
+                table.put_all(rows);
+                table.version = Some(channel.version);
                 table.complete = true;
                 changes.insert(table.schema.table, Changed::All);
             }
@@ -107,7 +108,7 @@ impl<A: Action> Replica<A> {
             let name = table.schema.table;
             let Some(stored) = loading.channels.remove(name) else { continue };
             let had = !table.confirmed.is_empty();
-            table.confirmed = loading.rows.remove(name).unwrap_or_default();
+            table.put_all(loading.rows.remove(name).unwrap_or_default());
             // Rows of another epoch are shown until those of the room's are here.
             let epoch = self.epoch.get_or_insert_with(|| stored.epoch.clone());
             table.version = stored.version.filter(|_| *epoch == stored.epoch);

@@ -30,7 +30,7 @@ use index::Index;
 use layers::{Layers, Order};
 use partysync::sql::Value;
 use partysync::wire::v2::{Change, Subscription};
-use partysync::{Action, Identity, Key, Record, Result, Schema};
+use partysync::{Action, Code, Error, Identity, Key, Record, Result, Schema};
 use pending::{Pending, Queue, Whose};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,6 +76,10 @@ struct Table {
     /// Whether all rows of some version have been here.
     complete: bool,
     confirmed: BTreeMap<Key, Row>,
+    /// Confirmed rows that do not fit the record, and why.
+    unreadable: BTreeMap<Key, Error>,
+    /// Whether that there are some was told.
+    told: bool,
     /// Rows that pending actions wrote.
     overlay: BTreeMap<Key, Layers>,
     /// What came of a catch-up that is not complete.
@@ -103,6 +107,8 @@ impl<A: Action> Replica<A> {
                 version: None,
                 complete: false,
                 confirmed: BTreeMap::new(),
+                unreadable: BTreeMap::new(),
+                told: false,
                 overlay: BTreeMap::new(),
                 staged: Staged::default(),
             };
@@ -154,7 +160,7 @@ impl<A: Action> Replica<A> {
     /// A row as it is shown.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`](partysync::Code::InvalidValue) when the row does not fit the type.
+    /// [`Code::InvalidValue`] when the row does not fit the type.
     pub fn get<R: Record>(&self, key: &Key) -> Result<Option<R>> {
         self.row(R::SCHEMA.table, key).map(|row| R::from_row(row.to_vec())).transpose()
     }
@@ -162,11 +168,45 @@ impl<A: Action> Replica<A> {
     /// All rows as they are shown, by key.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`](partysync::Code::InvalidValue) when a row does not fit the type.
+    /// [`Code::InvalidValue`] when a row does not fit the type.
     pub fn rows<R: Record>(&self) -> Result<Vec<R>> {
         let mut rows = Vec::new();
         self.tables.each(R::SCHEMA.table, &mut |row| rows.push(R::from_row(row.to_vec())));
         rows.into_iter().collect()
+    }
+
+    /// The rows as they are shown that fit the type, by key.
+    pub(crate) fn readable<R: Record>(&self) -> Vec<R> {
+        let mut rows = Vec::new();
+        self.tables.each(R::SCHEMA.table, &mut |row| rows.extend(R::from_row(row.to_vec())));
+        rows
+    }
+
+    /// The rows of a channel that the client has and cannot read, as they are of another version of
+    /// the application, and why.
+    pub fn unreadable(&self, channel: &str) -> impl Iterator<Item = (&Key, &Error)> {
+        self.tables.get(channel).into_iter().flat_map(|table| &table.unreadable)
+    }
+
+    /// How many rows there are that cannot be read.
+    pub(crate) fn count_unreadable(&self) -> usize {
+        self.tables.values().map(|table| table.unreadable.len()).sum()
+    }
+
+    /// What is to be told of rows that cannot be read: once for a table, as long as it has some.
+    pub(crate) fn tell_unreadable(&mut self) -> Vec<Error> {
+        let mut errors = Vec::new();
+        for (channel, table) in &mut self.tables {
+            let told = std::mem::replace(&mut table.told, !table.unreadable.is_empty());
+            if let Some((key, error)) = table.unreadable.iter().next().filter(|_| !told) {
+                let message = format!(
+                    "rows of `{channel}` are of another version of the application, and not shown: \
+                     reload it (`{key}`: {error})"
+                );
+                errors.push(Error::new(Code::Outdated, message));
+            }
+        }
+        errors
     }
 
     /// The keys of all rows as they are shown, in order.
@@ -271,7 +311,7 @@ impl<A: Action> Replica<A> {
             if !table.confirmed.is_empty() || !table.overlay.is_empty() {
                 changes.insert(*channel, Changed::All);
             }
-            table.confirmed.clear();
+            table.put_all(BTreeMap::new());
             table.overlay.clear();
             (table.version, table.complete) = (None, false);
         }
@@ -355,6 +395,25 @@ impl Table {
         let rows = self.confirmed.iter().map(row).collect();
         let (channel, schema) = (schema.table, schema.hash());
         Some(Write::Rows(RowsWrite { channel, schema, epoch, from: None, to, rows }))
+    }
+
+    /// Looks whether a confirmed row can be read.
+    fn judge(&mut self, key: &Key, row: Option<&Row>) {
+        match row.and_then(|row| self.schema.check_row(row).err()) {
+            Some(error) => drop(self.unreadable.insert(key.clone(), error)),
+            None if self.unreadable.is_empty() => {}
+            None => drop(self.unreadable.remove(key)),
+        }
+    }
+
+    /// Puts these rows in place of all that are confirmed.
+    fn put_all(&mut self, rows: BTreeMap<Key, Row>) {
+        let schema = self.schema;
+        let judged = rows
+            .iter()
+            .filter_map(|(key, row)| schema.check_row(row).err().map(|error| (key.clone(), error)));
+        self.unreadable = gathered(judged);
+        self.confirmed = rows;
     }
 
     /// A row as it is shown.

@@ -63,6 +63,9 @@ impl<'a> Step<'a> {
         let Some(table) = self.tables.get_mut(at.0) else { return };
         let key = &at.1;
         let same = table.confirmed.get(key) == row.as_ref();
+        if !same {
+            table.judge(key, row.as_ref());
+        }
         match row {
             Some(row) => table.confirmed.insert(key.clone(), row),
             None => table.confirmed.remove(key),
@@ -268,7 +271,7 @@ impl<A: Action> Replica<A> {
         let Some(table) = self.tables.get_mut(channel).filter(|_| !rows.is_empty()) else {
             return Changes::new();
         };
-        table.confirmed = rows;
+        table.put_all(rows);
         let changes = gathered([(channel, Changed::All)]);
         self.reset_views(&changes);
         changes

@@ -51,10 +51,11 @@ impl<R, W> Deref for Found<R, W> {
 }
 
 impl<R: Record, W: Tuple> Found<R, W> {
-    /// What was found, as the types that were asked with.
+    /// What was found, as the types that were asked with. Related rows that do not fit theirs are left
+    /// out.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`] when a row does not fit its type.
+    /// [`Code::InvalidValue`] when the row does not fit its type.
     pub fn read(node: &Node) -> Result<Self> {
         Ok(Self { row: R::from_row(node.row.to_vec())?, related: W::read(&node.related)? })
     }
@@ -68,13 +69,13 @@ pub trait Part: Sized {
 
 impl<R: Record, W: Tuple> Part for Vec<Found<R, W>> {
     fn read(branch: &Branch) -> Result<Self> {
-        rows(branch)?.iter().map(Found::read).collect()
+        Ok(rows(branch)?.iter().filter_map(|row| Found::read(row).ok()).collect())
     }
 }
 
 impl<R: Record, W: Tuple> Part for Option<Found<R, W>> {
     fn read(branch: &Branch) -> Result<Self> {
-        rows(branch)?.first().map(Found::read).transpose()
+        Ok(rows(branch)?.first().and_then(|row| Found::read(row).ok()))
     }
 }
 

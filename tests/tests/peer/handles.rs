@@ -65,7 +65,7 @@ fn what_an_action_changes_is_there_before_it_is_stored_and_a_page_may_show_it_fi
         while nowhere.turn.lock().unwrap().is_some() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(client.rows::<Row>().unwrap().len(), 1);
+        assert_eq!(client.rows::<Row>().len(), 1);
         assert_eq!(kept(&store), 0);
         client.close();
         turn.send(()).unwrap();
@@ -167,7 +167,7 @@ struct Uses {
 }
 impl std::task::Wake for Uses {
     fn wake(self: std::sync::Arc<Self>) {
-        let (rows, live) = (self.client.rows::<Row>().unwrap(), self.live.rows().unwrap());
+        let (rows, live) = (self.client.rows::<Row>(), self.live.rows());
         assert!(live.iter().map(|found| &found.row).eq(&rows));
         self.rows.lock().unwrap().push(rows.len());
     }

@@ -19,7 +19,7 @@ async fn a_client_that_has_closed_lets_go_of_its_file() {
     let path = folder.path().join("replica.sqlite");
     for seen in 0..2 {
         let client = client(&path).await;
-        assert_eq!(client.rows::<Row>().unwrap().len(), seen);
+        assert_eq!(client.rows::<Row>().len(), seen);
         drop(client.send(put(&format!("{seen}"), "x")));
         client.close();
         client.closed().await;
@@ -45,7 +45,7 @@ async fn what_was_forgotten_is_neither_shown_nor_in_the_file() {
     let mut updates = client.updates();
     client.forget().await.unwrap();
     assert!(!holds("a secret of Ada's"));
-    assert_eq!(client.rows::<Row>().unwrap(), []);
+    assert_eq!(client.rows::<Row>(), []);
     assert_eq!(client.status().pending, 0);
     let mut changed = false;
     while let Some(update) = updates.try_recv() {

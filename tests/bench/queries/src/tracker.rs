@@ -156,7 +156,7 @@ impl Tracker {
             }
             _ => {
                 // Behind the fiftieth, as the first page says it.
-                let first = self.peer.query(&newest()).expect("a query").rows().expect("rows");
+                let first = self.peer.query(&newest()).expect("a query").rows();
                 let last = first.last().expect("a row");
                 self.ask(&newest().start_after(last));
             }

@@ -71,7 +71,7 @@ impl<R: Record + PartialEq + Debug> Watch for Watched<R> {
             return Err(format!("{:#?}\nis    {nodes:?}\nisn't {expected:?}", self.plan));
         }
         while let Some(differences) = now(&mut self.changes) {
-            for difference in differences.map_err(error)? {
+            for difference in differences {
                 self.heard.push(format!("{difference:?}"));
                 let difference = difference.try_map(|found| Ok::<_, String>(found.row.clone()))?;
                 if !self.fits(&difference) {
@@ -80,7 +80,7 @@ impl<R: Record + PartialEq + Debug> Watch for Watched<R> {
                 difference.apply(&mut self.told);
             }
         }
-        let rows = self.live.rows().map_err(error)?;
+        let rows = self.live.rows();
         if !self.told.iter().eq(rows.iter().map(|found| &found.row)) {
             let Self { plan, told, heard, .. } = self;
             return Err(format!("{plan:#?}\nis    {rows:?}\nwas told as {told:?} by {heard:#?}"));
