@@ -37,7 +37,7 @@ impl Web {
 pub(crate) fn find(name: &str) -> Result<Fixture> {
     let root = root()?;
     let folder = match name {
-        "lab" | "rendered" => root.join("tests").join(name),
+        "lab" | "rendered" | "versions" => root.join("tests").join(name),
         "bench-livestore" => root.join("tests/bench/livestore"),
         _ => root.join("fixtures").join(name),
     };

@@ -171,6 +171,8 @@ fn lint_wasm() -> Result<()> {
         "streams-worker",
         "livestore-sync-worker",
         "rendered-worker",
+        "versions-web",
+        "versions-worker",
         "bench-livestore-worker",
         "bench-queries",
     ];
@@ -234,6 +236,7 @@ const FIXTURES: [&str; 3] = ["todo-sync", "streams", "livestore-sync"];
 fn build(_: &Tools) -> Result<()> {
     build::build(&fixture::find("lab")?)?;
     build::build(&fixture::find("rendered")?)?;
+    build::build(&fixture::find("versions")?)?;
     for name in FIXTURES {
         let fixture = fixture::find(name)?;
         build::build(&fixture)?;
