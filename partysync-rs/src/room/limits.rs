@@ -35,6 +35,9 @@ pub struct Limits {
     /// forgotten, and when the log is compacted, which is when it has doubled: it is read as a
     /// whole as often as it has times this many entries, and the room waits for each time.
     pub log_entries: u32,
+    /// When [`migrate`](crate::SyncServer::migrate) has changed so many rows in a turn, the room goes on
+    /// in the next event: how long one event may take is limited, and the room waits for it.
+    pub migration_rows: u32,
     /// The most bytes that one connection may leave unread; eight pages at least. One that reads too
     /// slowly is sent no more patches until it has read, and then what changed meanwhile; if even
     /// the application's own messages pile up, it is closed with 4429. A v1 connection cannot say
@@ -67,6 +70,7 @@ impl Default for Limits {
             actions_burst: 10_000,
             page_bytes: 128 * 1024,
             log_entries: 500_000,
+            migration_rows: 1_000,
             pending_bytes: 8 * 1024 * 1024,
             retention_ms: 7 * DAY,
             client_retention_ms: 90 * DAY,

@@ -7,9 +7,7 @@ use crate::sql::Sql;
 use crate::wire::v2::ServerFrame;
 use crate::{Code, Error, Protocol, Result, SyncServer, store, wire};
 
-/// A turn ends when it has changed so many rows, so that one event does not take too long.
-const ROWS: u64 = 1_000;
-/// A turn has so many batches at most.
+/// A turn has so many batches at most: some change nothing.
 const BATCHES: u32 = 16;
 
 impl<S: SyncServer> Machine<S> {
@@ -19,11 +17,11 @@ impl<S: SyncServer> Machine<S> {
     /// Why the first batch of the turn failed: what was done before is kept, and the next turn begins
     /// with that batch.
     pub(super) fn migrate(&mut self, server: &S, sql: &dyn Sql) -> Result<bool> {
-        let begun = self.meta.version;
+        let (begun, most) = (self.meta.version, u64::from(self.limits.migration_rows));
         let mut batches = 0;
         while let Some(step) = store::next_step(sql, Self::SCHEMAS)? {
-            let much = self.meta.version.saturating_sub(begun) >= ROWS || batches >= BATCHES;
-            if much && !crate::__mutated("migration_turns") {
+            let changed = self.meta.version.saturating_sub(begun);
+            if batches > 0 && (changed >= most || batches >= BATCHES) {
                 return Ok(false);
             }
             let migration = Migration::new(&step);

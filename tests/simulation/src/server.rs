@@ -106,6 +106,8 @@ pub struct Server {
     alarm: Option<Timestamp>,
     /// Whether the room has more to send.
     again: bool,
+    /// What the last connection is told that was not let in.
+    refused: Option<(u16, String, Option<String>)>,
 }
 
 impl Server {
@@ -121,6 +123,7 @@ impl Server {
             backup: None,
             alarm: None,
             again: false,
+            refused: None,
         })
     }
 
@@ -208,6 +211,9 @@ impl Server {
                     known.insert(id.clone(), slot);
                     ids.insert(slot, id);
                 }
+                Effect::Refuse { code, reason, frame, .. } => {
+                    self.refused = Some((code, reason, frame));
+                }
                 Effect::SetAlarm(at) => self.alarm = at,
                 Effect::Again => self.again = true,
                 Effect::Send { slots, frame } => {
@@ -243,10 +249,17 @@ impl Server {
         self.sockets = Sockets::default();
     }
 
-    /// The application's next version is deployed, or the first one again: a rollback.
+    /// The application's next version is deployed, or the first one again: a rollback, unless its
+    /// migration is under way.
     pub fn upgrade(&mut self) {
         self.kill();
-        self.next = !self.next;
+        self.next = !self.next || self.is_migrating();
+    }
+
+    /// Whether rows are on their way to the next version.
+    fn is_migrating(&self) -> bool {
+        let begun = "SELECT 1 FROM _partysync_schema WHERE columns LIKE '%\"cursor\":%'";
+        self.sql().query_opt(begun, [], |_| Ok(())).is_ok_and(|found| found.is_some())
     }
 
     /// The process will die after this many more statements.
@@ -289,6 +302,15 @@ impl Server {
         let backup = backup.copy()?;
         self.kill();
         self.disk.inner = backup;
+        // It may have to be migrated once more, by the version that knows how.
+        self.next |= self.is_migrating();
+        while self
+            .process
+            .as_ref()
+            .is_none_or(|p| with!(p, process => process.room.machine().is_none()))
+        {
+            self.turn(now, vec![Happens::Alarm])?;
+        }
         self.turn(now, vec![Happens::Restored])?;
         Ok(true)
     }
@@ -300,7 +322,13 @@ impl Server {
         protocol: Protocol,
         now: Timestamp,
     ) -> Result<Option<Vec<FromServer>>> {
-        self.turn(now, vec![Happens::Connect(id.to_owned(), protocol)])
+        self.refused = None;
+        let mut out = self.turn(now, vec![Happens::Connect(id.to_owned(), protocol)])?;
+        if let (Some(out), Some((code, reason, frame))) = (&mut out, self.refused.take()) {
+            out.extend(frame.map(|text| FromServer::Send { to: id.to_owned(), text }));
+            out.push(FromServer::Close { to: id.to_owned(), code, reason });
+        }
+        Ok(out)
     }
 
     /// Whether the room has more to send.

@@ -46,7 +46,7 @@ impl Step {
         let find = "SELECT columns FROM _partysync_schema WHERE channel = ?";
         let json = sql.query_one(find, params![table], |row| row.get::<String>(0))?;
         let mut stored: Stored = serde_json::from_str(&json).map_err(corrupt)?;
-        stored.cursor = cursor.map(Cursor::from);
+        stored.cursor = cursor.filter(|_| !crate::__mutated("migration")).map(Cursor::from);
         if cursor.is_none() {
             stored.version = self.from.saturating_add(1);
             // Only of the last version is it known who can work with it.

@@ -3,7 +3,8 @@
 use super::{Account, AccountAction, AppAction, Cell, Op, ThingAction};
 use partysync::sql::Sql;
 use partysync::{
-    Action, Connection, Error, Limits, Record, Result, Room, SyncServer, Timestamp, params,
+    Action, Connection, Error, Limits, Migrated, Migration, Record, Result, Room, SyncServer,
+    Timestamp, params,
 };
 use serde_json::Value as Json;
 use std::marker::PhantomData;
@@ -80,6 +81,7 @@ impl<A: Version> SyncServer for App<A> {
         let page_bytes = if self.config.small { 64 } else { Limits::default().page_bytes };
         let pending_bytes = page_bytes as u64 * 8;
         let log_entries = if self.config.small { 4 } else { 30 };
+        let migration_rows = if self.config.small { 1 } else { 1_000 };
         let clients = if self.config.forgets { 3 } else { 1_000_000 };
         let (retention_ms, client_retention_ms) = (RETENTION, clients * RETENTION);
         Limits {
@@ -88,8 +90,19 @@ impl<A: Version> SyncServer for App<A> {
             page_bytes,
             pending_bytes,
             log_entries,
+            migration_rows,
             ..Limits::default()
         }
+    }
+
+    fn migrate(&self, room: &mut Room<'_, Self>, step: &Migration) -> Result<Migrated> {
+        let sql = room.sql();
+        let once = "CREATE TABLE IF NOT EXISTS migrated (id TEXT PRIMARY KEY)";
+        sql.run(once, &[], &mut |_| Ok(()))?;
+        step.each(sql, 1, |id| {
+            sql.exec("INSERT INTO migrated (id) VALUES (?)", &params![id])?;
+            sql.exec("UPDATE things SET bumps = bumps + 100 WHERE id = ?", &params![id])
+        })
     }
 
     fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {
@@ -220,9 +233,10 @@ fn step(sql: &dyn Sql, now: Timestamp, op: &Op, token: i64) -> Result<()> {
     }
 }
 
-/// The thing of the application's next version: two columns more, in the middle.
+/// The thing of the application's next version: two columns more, in the middle; and each thing that
+/// was there is bumped, once.
 #[derive(Record, Clone, PartialEq, Debug)]
-#[record(table = "things")]
+#[record(table = "things", version = 2, compatible = 1)]
 pub struct NextThing {
     /// One of a few.
     #[record(key)]
