@@ -76,7 +76,7 @@ use std::sync::Arc;
 /// | `default` changes | new rows get the new one; rows that are there stay |
 /// | an `Option` is no longer one | rows with NULL get the `default`; without one it is refused |
 /// | a field becomes an `Option`, `index` or `unique` come or go | follows |
-/// | the type of a column, or the key | refused: use a new column or table, filled in `on_start` |
+/// | the type of a column, or the key | refused: use a new column or table, filled in a [data migration](#data-migrations) |
 /// | `table` changes, with `renamed_from` | is renamed |
 /// | the record is gone | stays, with its rows |
 ///
@@ -96,12 +96,34 @@ use std::sync::Arc;
 /// can tell which values are right: leave `renamed_from` out, and copy the values in `on_start`
 /// of rooms in which `PRAGMA table_info` still has the older column.
 ///
-/// **`dropped` loses values**, in each room when it next starts, before `on_start`: write it in a
-/// version after the last one that reads the column.
+/// **`dropped` loses values**, in each room when it next starts, before `on_start` and after all
+/// [data migrations](#data-migrations), which may read the column still: write it in a version after
+/// the last one that reads the column.
+///
+/// A table that is no record's any more stays, with its rows, for code that reads it by its name;
+/// `DROP TABLE` in `on_start` is how it goes.
 ///
 /// The application's own indexes, triggers and views on the table stay. A column whose `default`
 /// or `Option` changes is written anew for each row, without a call of the application's
 /// triggers. A column that a view or trigger names is not dropped.
+///
+/// # Data migrations
+///
+/// What the columns hold may change its meaning: amounts in another unit, JSON of another shape. Raise
+/// the record's `version` then, and say in [`SyncServer::migrate`](crate::SyncServer::migrate) how
+/// rows of the version before become those of the new one: the room calls it when it opens, in
+/// batches, one version after the other. A version that rises without code for it is refused.
+///
+/// The version is a part of what a page says that it knows. **A page of an older version** is told to
+/// reload, and keeps what is pending: it might read the rows wrongly. Actions come as they were made:
+/// let those take the older shape too (an untagged enum of serde's). **A rollback** to code of an
+/// older version is refused, as a column of the wrong type is, and so is one while rows are on their
+/// way. If the older code can work with the new rows, and the new code with those that the older code
+/// goes on writing, say `compatible = N`: pages and servers from version `N` on go on.
+///
+/// Where most rows stay what they are, the version need not rise: an enum that gets a variant, or a
+/// field of JSON that becomes an `Option`. A page that does not know the new ones leaves such rows
+/// out, and says so (`Status::unreadable` of the client).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a record",
     note = "derive it: #[derive(partysync::Record)]"

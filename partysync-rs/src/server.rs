@@ -96,8 +96,8 @@ pub trait SyncServer: Sized + 'static {
     /// It is called when a room opens, after its tables have their columns and before
     /// [`on_start`](Self::on_start): for one version of one table after the other, and for each
     /// again until it says [`Migrated::Done`]. Each call is a transaction, which keeps the
-    /// [cursor](Migration::cursor) too: a room that is stopped between two goes on there. After a
-    /// thousand rows a room ends its turn and goes on in the next event, by its alarm; a batch itself
+    /// [cursor](Migration::cursor) too: a room that is stopped between two goes on there. After
+    /// [a thousand rows](Limits::migration_rows) a room ends its turn and goes on in the next event, by its alarm; a batch itself
     /// has to be done in much less than the 30 s of CPU that a Durable Object has for an event.
     /// Meanwhile clients are told to come again, and see so in their status.
     ///

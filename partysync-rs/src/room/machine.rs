@@ -179,6 +179,8 @@ impl<S: SyncServer> Machine<S> {
         let migrates = machine.migrating;
         if migrates {
             machine.migrating = !machine.migrate(server, sql)?;
+            // It may have been set to lead through the migration.
+            machine.alarm_set = None;
         }
         machine.wake(opening.sockets);
         if migrates {

@@ -182,6 +182,38 @@ fn a_large_table_takes_several_turns_that_the_alarm_leads_through_and_nobody_is_
     assert_eq!(column(&path, "SELECT CAST(old AS TEXT) FROM starts"), ["0"]);
 }
 
+#[test]
+fn the_application_s_alarm_is_set_again_and_sockets_of_an_earlier_life_come_again() {
+    let (_folder, path) = with_prices(1_500);
+    // Somebody who followed the room, and an alarm in a minute.
+    let request = http::Request::new(());
+    let (wanted, fresh_id) = (None, "page".to_owned());
+    let connect = Event::Connect { wanted, fresh_id, protocol: Protocol::V2, request: &request };
+    let before = turn::<euros::Server>(&path, vec![connect]).unwrap();
+    let attachment = before.effects.into_iter().find_map(|effect| match effect {
+        Effect::StoreAttachment { attachment, .. } => Some(attachment),
+        _ => None,
+    });
+    let db = Sqlite::open(&path).unwrap();
+    let sql: &dyn Sql = &db;
+    sql.execute("UPDATE _partysync_meta SET alarm_at = 60000", params![]).unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let sockets = vec![attachment.clone()];
+        let opening = || Opening { fresh_epoch: "epoch".into(), sockets, ..Opening::default() };
+        let now = Timestamp::from_millis(5_000);
+        let turn = Local::new(cents::Server).turn(&db, now, opening, []).unwrap();
+        for effect in turn.effects {
+            match effect {
+                Effect::Close { code, .. } => seen.push(format!("close {code}")),
+                Effect::SetAlarm(at) => seen.push(format!("alarm {:?}", at.unwrap().as_millis())),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(seen, ["close 4429", "alarm 5000", "close 1012", "alarm 60000"]);
+}
+
 app!(third, [version = 4, dropped = "euros"] {
     #[record(key)] pub(super) id: i64,
     #[record(default = 0)] pub(super) cents: i64,

@@ -198,7 +198,11 @@ fn a_change_that_is_not_safe_is_refused_and_nothing_is_altered() {
     let before = dump(&path);
     let cases = [
         (refused(missing::open(&path)), "column `wanted` is new", "`default = ...`"),
-        (refused(retyped::open(&path)), "column `rank` changed from INTEGER to TEXT", "`on_start`"),
+        (
+            refused(retyped::open(&path)),
+            "column `rank` changed from INTEGER to TEXT",
+            "`SyncServer::migrate`",
+        ),
         (refused(tighter::open(&path)), "column `note` no longer takes NULL", "`default = ...`"),
         (refused(rekeyed::open(&path)), "key changed at column `title`", "new table"),
         (refused(torn::open(&path)), "`name` is renamed from `title`", "remove one"),

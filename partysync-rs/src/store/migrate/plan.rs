@@ -189,7 +189,8 @@ impl<'a> Plan<'a> {
                 if old.kept { ", as another version of the application made it" } else { "" };
             let why = format!(
                 "column `{name}` changed from {from} to {to}{kept}: \
-                 add a column of the new type under another name and fill it in `on_start`"
+                 add a column of the new type under another name, raise the record's `version`, and \
+                 fill the column in `SyncServer::migrate`"
             );
             return Err(refuse(schema, &why));
         }
