@@ -243,7 +243,7 @@ const badActions = {
   "a number beyond i64": ["notes", "write", { number: 1e19, text: "" }, "invalid_action"],
   "a NUL in text": ["notes", "write", { number: 5, text: "a\0b" }, "invalid_action"],
   "a NUL in JSON": ["items", "put", { id: "a", big: 0, ratio: 0, bytes: null, level: "low", tags: ["\0"] }, "invalid_action"],
-  "a variant that is none": ["items", "put", { id: "a", big: 0, ratio: 0, bytes: null, level: "mid", tags: [] }, "invalid_action"],
+  "a variant that is none": ["items", "put", { id: "a", big: 0, ratio: 0, bytes: null, level: "mid", tags: [] }, "action_mismatch"],
   "a key that exists": ["notes", "write", { number: 1, text: "" }, "key_exists"],
   "a row that is not there": ["items", "change", { id: "nobody", big: 1 }, "not_found"],
   "a value that has to be unique": ["items", "create", { id: "second", name: "taken" }, "constraint"],
@@ -305,8 +305,8 @@ for (const [what, [frame, code, reason]] of Object.entries(closing)) {
 }
 
 const badHellos = {
-  "an unknown channel": [[{ channel: "nope", since: null, schema: "" }], 4400, "unknown_channel"],
-  "a channel name with SQL in it": [[{ channel: "notes'--", since: null, schema: "" }], 4400, "unknown_channel"],
+  "an unknown channel": [[{ channel: "nope", since: null, schema: "" }], 4409, "schema_mismatch"],
+  "a channel name with SQL in it": [[{ channel: "notes'--", since: null, schema: "" }], 4409, "schema_mismatch"],
   "another schema": [[{ channel: "notes", since: null, schema: "0" }], 4409, "schema_mismatch"],
 };
 
