@@ -142,7 +142,7 @@ pub const fn left_out(schema: &Schema, names: &[&str]) -> Option<&'static str> {
 }
 
 /// A text that is put together when it is compiled, cut where it is too long.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Message {
     bytes: [u8; 256],
     length: usize,
