@@ -460,10 +460,7 @@ impl<S: SyncServer> TestRoom<S> {
             published: None,
         };
         let turn = self.room.turn(&self.db, self.now, opening, events)?;
-        if let Some(error) = turn.aborted {
-            self.ids.clear();
-            return Err(error);
-        }
+        let aborted = turn.aborted.inspect(|_| self.ids.clear());
         let (mut response, mut refused, mut again) = (None, None, false);
         for effect in turn.effects {
             match effect {
@@ -481,6 +478,8 @@ impl<S: SyncServer> TestRoom<S> {
                 Effect::Again => again = true,
                 Effect::SetAlarm(at) => self.alarm = at,
                 Effect::Fault(fault) => {
+                    // A test that fails shows it: who acts hears as little as users do.
+                    eprintln!("{fault}");
                     self.logged.push(fault.to_string());
                     self.room.server().on_error(&fault);
                 }
@@ -490,6 +489,9 @@ impl<S: SyncServer> TestRoom<S> {
                 | Effect::RunHook(_)
                 | Effect::Abort(_) => {}
             }
+        }
+        if let Some(error) = aborted {
+            return Err(error);
         }
         for hook in turn.hooks {
             self.turn([Event::HookDone(block_on(hook))])?;

@@ -159,3 +159,19 @@ test("who is behind a request is what the worker says, and nothing that a client
     assert.deepEqual(socket.closed, { code, reason });
   }
 });
+
+test("what fails in a hook of the router is in the log, and its client is told an id", async () => {
+  const path = "/known/lab/who?user=unknown";
+  const told = /^Something went wrong at the server \(error ([0-9a-f]{8})\)$/;
+  const answer = await get(path);
+  assert.equal(answer.status, 500);
+  const ids = [told.exec(await answer.text())[1]];
+  const socket = await Socket.open(server.ws + path, ["partysync.v2"]);
+  const { code, reason } = await until("it is closed", () => socket.closed);
+  assert.equal(code, 1011);
+  ids.push(told.exec(reason)[1]);
+  for (const id of ids) {
+    const line = `room \`who\`: \`identify\` of the router, for the party \`lab\`, failed (error ${id}): internal: the sessions do not answer`;
+    await until("the log says why", () => server.output.includes(line));
+  }
+});

@@ -278,12 +278,14 @@ fn an_action_that_cannot_be_decided_now_is_neither_done_nor_refused() {
 }
 
 #[test]
-fn a_client_hears_no_more_of_the_inside_than_a_number_that_is_in_the_log() {
+fn a_client_hears_no_more_of_the_inside_than_an_id_that_is_in_the_log() {
     let mut room = TestRoom::new(Notes::default()).unwrap();
     let error = room.act(create("a", "inside")).unwrap_err();
     assert_eq!(error.code(), Code::Sql);
     assert!(!error.message().contains("secret"), "{error}");
-    let id = error.message().split_once("(error ").unwrap().1.trim_end_matches(')').to_owned();
+    let (words, id) = error.message().split_once(" (error ").unwrap();
+    let id = id.trim_end_matches(')').to_owned();
+    assert_eq!(words, "Something went wrong at the server");
     let logged = room.take_logged();
     assert!(logged[0].contains("secret") && logged[0].contains(&id), "{logged:?}");
     // Whoever runs the room is told once, with all that is known.
@@ -295,6 +297,15 @@ fn a_client_hears_no_more_of_the_inside_than_a_number_that_is_in_the_log() {
     );
     assert_eq!(fault.error().code(), Code::Sql);
     assert_eq!([fault.to_string()], logged[..]);
+    assert_eq!(fault.told(), error);
+    // A client of v1 hears as much, under an id of its own.
+    room.connect("v1", Protocol::V1).unwrap();
+    let call = r#"{"id":"1","channel":"notes","rpc":true,"action":{"type":"create","payload":{"id":"b","text":"inside"}}}"#;
+    let sent = texts(room.frame("v1", call).unwrap());
+    let faults = room.server().faults.take();
+    let [other] = &faults[..] else { panic!("{faults:?}") };
+    assert!(other.id().is_some() && other.id() != fault.id());
+    assert!(sent[0].contains(&format!(r#""error":["{}"]"#, other.told())), "{sent:?}");
     // What a client has done wrong is nobody else's business.
     room.act(create("a", "later")).unwrap_err();
     assert!(room.server().faults.take().is_empty());

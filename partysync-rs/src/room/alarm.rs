@@ -47,7 +47,7 @@ impl<S: SyncServer> Machine<S> {
             self.meta.alarm_at = Some(self.meta.now.plus_millis(wait));
             self.meta.alarm_failures = failures.saturating_add(1);
             let error = error.context(format_args!("it is called again in {wait} ms"));
-            self.fault("on_alarm", None, error);
+            self.fault("on_alarm", error);
         } else {
             self.meta.alarm_failures = 0;
         }
@@ -75,7 +75,7 @@ impl<S: SyncServer> Machine<S> {
         }
         if let Err(error) = done {
             self.meta.trim_at = Some(self.meta.now.plus_millis(RETRY_LONGEST));
-            self.fault("forgetting old deletions", None, error);
+            self.fault("forgetting old deletions", error);
             return Ok(());
         }
         self.meta = meta;

@@ -133,6 +133,15 @@ impl<A> Effect<A> {
     pub(crate) fn is_told(&self) -> bool {
         matches!(self, Self::Fault(_) | Self::Warn(_))
     }
+
+    /// What clients are told of it, if it is a fault.
+    #[cfg(feature = "worker")]
+    pub(crate) fn told(&self) -> Option<Error> {
+        match self {
+            Self::Fault(fault) => Some(fault.told()),
+            _ => None,
+        }
+    }
 }
 
 /// How bad something is that is logged.

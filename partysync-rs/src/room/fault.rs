@@ -37,7 +37,8 @@ impl Fault {
         &self.what
     }
 
-    /// What users are told in place of the error, in brackets, where one was waiting for an answer.
+    /// What users are told in place of the error ([`told`](Self::told)), where one was waiting for an
+    /// answer.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
@@ -47,6 +48,14 @@ impl Fault {
     #[must_use]
     pub fn error(&self) -> &Error {
         &self.error
+    }
+
+    /// What users are told: that something went wrong, and the [`id`](Self::id) under which the log
+    /// says what.
+    #[must_use]
+    pub fn told(&self) -> Error {
+        let id = self.id.as_deref().map(|id| format!(" (error {id})")).unwrap_or_default();
+        Error::new(self.error.code(), format!("Something went wrong at the server{id}"))
     }
 }
 

@@ -280,7 +280,7 @@ impl<S: SyncServer> Machine<S> {
             server.on_close(room, &connection)
         })?;
         if let Err(error) = result {
-            self.fault("on_close", None, error);
+            self.fault("on_close", error);
         }
         Ok(())
     }

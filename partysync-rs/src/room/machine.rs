@@ -57,6 +57,7 @@ pub struct Machine<S: SyncServer> {
     #[cfg(feature = "streams")]
     pub(super) reset_for: u64,
     fresh_epoch: String,
+    /// How many of them users were told of.
     pub(super) faults: u64,
     /// Whether there are rows of an older version of the application.
     pub(super) migrating: bool,
@@ -329,7 +330,7 @@ impl<S: SyncServer> Machine<S> {
     fn abort(&mut self, error: Error) {
         self.broken = true;
         self.effects.retain(Effect::is_told);
-        self.fault("the storage", None, error.clone());
+        self.fault_told("the storage", error.clone());
         self.effects.push_back(Effect::Abort(error));
     }
 
@@ -347,9 +348,22 @@ impl<S: SyncServer> Machine<S> {
         self.effects.push_back(effect);
     }
 
-    pub(super) fn fault(&mut self, what: impl Into<String>, id: Option<String>, error: Error) {
+    /// Something failed that no client waits for.
+    pub(super) fn fault(&mut self, what: impl Into<String>, error: Error) {
         let room = self.meta.name.as_deref().unwrap_or_default();
-        self.effects.push_back(Effect::Fault(Fault::new(room, what, id, error)));
+        self.effects.push_back(Effect::Fault(Fault::new(room, what, None, error)));
+    }
+
+    /// Something failed; what a client is told that waits for it.
+    pub(super) fn fault_told(&mut self, what: impl Into<String>, error: Error) -> Error {
+        self.faults += 1;
+        // Each life of the room counts for itself.
+        let id = format!("{:08x}-{:x}", store::hash(&self.fresh_epoch), self.faults);
+        let room = self.meta.name.as_deref().unwrap_or_default();
+        let fault = Fault::new(room, what, Some(id), error);
+        let told = fault.told();
+        self.effects.push_back(Effect::Fault(fault));
+        told
     }
 
     pub(super) fn warn(&mut self, message: &str) {

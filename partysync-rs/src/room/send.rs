@@ -8,23 +8,17 @@ use std::rc::Rc;
 
 impl<S: SyncServer> Machine<S> {
     /// What a client is told of an error: its own faults and the application's words as they
-    /// are, the inside of the server as a number that the log has, too.
+    /// are, the inside of the server as an id that the log has, too.
     pub(super) fn public(&mut self, error: Error, what: &str) -> Error {
         use crate::Code::{Internal, InvalidValue, Migration, Sql, Storage, UnhandledAction};
         let error = error.clipped();
         match error.code() {
-            code @ (Internal | Sql | Storage | Migration | UnhandledAction) => {
-                self.faults += 1;
-                let id = format!("{:x}-{}", self.meta.now.as_millis(), self.faults);
-                self.fault(what, Some(id.clone()), error.clone());
-                if code == UnhandledAction {
-                    return error;
-                }
-                Error::new(code, format!("the server failed (error {id})"))
+            Internal | Sql | Storage | Migration | UnhandledAction => {
+                self.fault_told(what, error)
             }
             // It may be the client's value, or one that the server cannot read.
             InvalidValue => {
-                self.fault(what, None, error.clone());
+                self.fault(what, error.clone());
                 error
             }
             _ => error,

@@ -4,8 +4,8 @@
 use super::gather::{Gather, Gathered, Queued};
 use super::js;
 use super::now;
-use super::open::{Answer, Open};
-use crate::room::Event;
+use super::open::{Answer, Open, short_id};
+use crate::room::{Effect, Event};
 use crate::room::turn::Turn;
 use crate::wire::v2::ServerFrame;
 use crate::{Code, Error, Fault, SyncServer, wire};
@@ -30,8 +30,8 @@ pub(super) struct Inner<S: SyncServer> {
     pub(super) gathered: Gathered,
     /// The socket of the connection that the turn decides about.
     pub(super) arriving: RefCell<Option<WebSocket>>,
-    /// Why the room could not be opened when it was tried last.
-    unopened: RefCell<Option<Error>>,
+    /// What failed when it was last tried to open the room.
+    unopened: RefCell<Option<Fault>>,
 }
 
 impl<S: SyncServer> std::fmt::Debug for Object<S> {
@@ -155,7 +155,7 @@ impl<S: SyncServer> Inner<S> {
                     self.unopened.borrow_mut().take();
                 }
                 Err(error) if error.code() == Code::Storage => {
-                    return Err(self.abort(&error, false));
+                    return Err(self.abort(&error, None));
                 }
                 Err(error) => return Err(self.close_all(&error)),
             }
@@ -163,7 +163,8 @@ impl<S: SyncServer> Inner<S> {
         let Some(open) = room.as_mut() else { return Ok(None) };
         let mut turn = open.turn(&self.server, queue, event);
         let effects = std::mem::take(&mut turn.effects);
-        let told = turn.aborted.is_some();
+        // The room tells why it gives up as the last thing that it does.
+        let told = turn.aborted.as_ref().and_then(|_| effects.iter().rev().find_map(Effect::told));
         let carried_out = match turn.aborted.clone() {
             None => open.carry_out(self, effects),
             Some(error) => open.carry_out(self, effects).and(Err(error)),
@@ -188,32 +189,34 @@ impl<S: SyncServer> Inner<S> {
         self.server.on_error(fault);
     }
 
-    /// What this turn has written is taken back, and all sockets break. The error is for the log,
-    /// and what is returned for clients; the room may
-    /// have told of it.
-    fn abort(&self, error: &Error, told: bool) -> Error {
-        if !told {
-            let name = self.state.id().name().unwrap_or_default();
-            self.tell(&Fault::new(&name, "the object's turn", None, error.clone()));
-        }
+    /// What this turn has written is taken back, and all sockets break. Returns what clients are told:
+    /// the room may have said so already.
+    fn abort(&self, error: &Error, told: Option<Error>) -> Error {
+        let told = told.unwrap_or_else(|| self.fault("the object's turn", error).told());
         js::abort(self.js(), error.message());
-        Error::new(error.code(), "the storage failed, and the room starts anew: its log says why")
+        told
     }
 
-    /// Closes every socket of a room that cannot be opened. The error is for the log, and what
-    /// is returned for clients.
+    /// Something failed that the room itself knows nothing of.
+    fn fault(&self, what: &str, error: &Error) -> Fault {
+        let name = self.state.id().name().unwrap_or_default();
+        let fault = Fault::new(&name, what, Some(short_id()), error.clone());
+        self.tell(&fault);
+        fault
+    }
+
+    /// Closes every socket of a room that cannot be opened. Returns what clients are told.
     fn close_all(&self, error: &Error) -> Error {
         // Each client tries again and again: that is said once.
-        if self.unopened.borrow_mut().replace(error.clone()).as_ref() != Some(error) {
-            let name = self.state.id().name().unwrap_or_default();
-            self.tell(&Fault::new(&name, "opening the room", None, error.clone()));
-        }
-        let error = Error::new(error.code(), "the room cannot be opened: its log says why");
+        let known = self.unopened.borrow_mut().take().filter(|fault| fault.error() == error);
+        let fault = known.unwrap_or_else(|| self.fault("opening the room", error));
+        let told = fault.told();
+        *self.unopened.borrow_mut() = Some(fault);
         for socket in self.state.get_websockets() {
-            let _ = socket.send_with_str(ServerFrame::error(&error).to_text());
+            let _ = socket.send_with_str(ServerFrame::error(&told).to_text());
             let _ = socket.close(Some(wire::CLOSE_BROKEN), Some(error.code().as_str()));
         }
-        error
+        told
     }
 
     /// Waits for hooks beside whatever else happens.

@@ -38,6 +38,11 @@ pub(super) fn random_id() -> String {
     (0..4).map(|_| format!("{:08x}", (js_sys::Math::random() * 4_294_967_296.0) as u32)).collect()
 }
 
+/// 32 of them: the id of a fault.
+pub(super) fn short_id() -> String {
+    random_id().chars().take(8).collect()
+}
+
 impl<S: SyncServer> Open<S> {
     /// Opens a room for the object, with the sockets that an earlier life has left.
     pub(super) fn new(object: &Inner<S>, now: Timestamp) -> crate::Result<Self> {

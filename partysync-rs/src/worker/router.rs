@@ -1,8 +1,9 @@
 //! [`Router`]: from `/parties/{party}/{room}` to the room's object, and to that of streams.
 
 use super::http::url;
+use super::open::short_id;
 use crate::room::close_reason;
-use crate::{Code, Error, Identity, Result, wire};
+use crate::{Code, Error, Fault, Identity, Result, wire};
 use js_sys::{Function, Reflect};
 use std::future::Future;
 use std::pin::Pin;
@@ -35,6 +36,7 @@ struct Target<'r> {
     streams: bool,
 }
 
+type OnError = Box<dyn Fn(&Fault)>;
 type Hook = Box<dyn for<'a> Fn(&'a Request, &'a Route, &'a Env) -> HookFuture<'a>>;
 type HookFuture<'a, T = ()> = Pin<Box<dyn Future<Output = Result<T>> + 'a>>;
 type Identify = Box<dyn for<'a> Fn(&'a Request, &'a Route, &'a Env) -> HookFuture<'a, Identity>>;
@@ -104,6 +106,7 @@ pub struct Router {
     identify: Option<Identify>,
     before_connect: Option<Hook>,
     before_request: Option<Hook>,
+    error: Option<OnError>,
 }
 
 impl std::fmt::Debug for Router {
@@ -253,10 +256,11 @@ impl Router {
 
     /// Asked before a WebSocket: the place to check what is no question of who it is. An error refuses it, and the room's
     /// object is not woken: [`Code::Unauthorized`] is 401, [`Code::Forbidden`] (or
-    /// [`Error::reject`]) 403, [`Code::NotFound`] 404, any other 500.
+    /// [`Error::reject`]) 403, [`Code::NotFound`] 404, [`Error::retry`] 503. Any other is 500: what
+    /// failed is in the log, and told to [`on_error`](Self::on_error).
     ///
     /// A browser does not tell its page of such a status: a v2 client is let in and told by a close
-    /// code instead, 4401, 4403, 4404 or 1011, with the error's message.
+    /// code instead, 4401, 4403, 4404, 4429 or 1011, with the error's message.
     #[must_use]
     pub fn on_before_connect(
         mut self,
@@ -273,6 +277,16 @@ impl Router {
         hook: impl for<'a> Fn(&'a Request, &'a Route, &'a Env) -> HookFuture<'a> + 'static,
     ) -> Self {
         self.before_request = Some(Box::new(hook));
+        self
+    }
+
+    /// Called with what fails in a hook of the router's and is no client's fault, once for each: a
+    /// store of sessions that does not answer, say. It was logged already; the client is told no more
+    /// than its id, with 500 or the close code 1011. As
+    /// [`SyncServer::on_error`](crate::SyncServer::on_error), for what is in front of rooms.
+    #[must_use]
+    pub fn on_error(mut self, hook: impl Fn(&Fault) + 'static) -> Self {
+        self.error = Some(Box::new(hook));
         self
     }
 
@@ -337,8 +351,11 @@ impl Router {
                 Some(identity) => super::identity::put(&request, &identity)?,
                 None => request,
             },
-            Err(error) if connects && offers_v2(&request)? => return refuse(&error).map(Some),
-            Err(error) => {
+            Err((hook, error)) => {
+                let error = self.told(&route, hook, error);
+                if connects && offers_v2(&request)? {
+                    return refuse(&error).map(Some);
+                }
                 let response = Response::error(error.message().to_owned(), status(&error))?;
                 return Ok(Some(self.with_cors(response, asked)?));
             }
@@ -358,16 +375,36 @@ impl Router {
         route: &Route,
         env: &Env,
         connects: bool,
-    ) -> Result<Option<Identity>> {
+    ) -> Result<Option<Identity>, (&'static str, Error)> {
         let identity = match &self.identify {
-            Some(identify) => Some(identify(request, route, env).await?),
+            Some(identify) => {
+                let who = identify(request, route, env).await;
+                Some(who.map_err(|error| ("identify", error))?)
+            }
             None => None,
         };
-        let hook = if connects { &self.before_connect } else { &self.before_request };
+        let (name, hook) = match connects {
+            true => ("on_before_connect", &self.before_connect),
+            false => ("on_before_request", &self.before_request),
+        };
         if let Some(hook) = hook {
-            hook(request, route, env).await?;
+            hook(request, route, env).await.map_err(|error| (name, error))?;
         }
         Ok(identity)
+    }
+
+    /// What a client is told of a hook's error: a decision as it is, of all else an id.
+    fn told(&self, route: &Route, hook: &str, error: Error) -> Error {
+        if status(&error) != 500 {
+            return error;
+        }
+        let what = format!("`{hook}` of the router, for the party `{}`,", route.party);
+        let fault = Fault::new(&route.room, what, Some(short_id()), error);
+        worker::console_error!("{fault}");
+        if let Some(hook) = &self.error {
+            hook(&fault);
+        }
+        fault.told()
     }
 
     fn find(&self, path: &str) -> Option<Target<'_>> {
@@ -469,6 +506,7 @@ fn refuse(error: &Error) -> worker::Result<Response> {
         401 => wire::CLOSE_UNAUTHORIZED,
         403 => wire::CLOSE_REFUSED,
         404 => wire::CLOSE_NOT_FOUND,
+        503 => wire::CLOSE_BUSY,
         _ => wire::CLOSE_FAILED,
     };
     let pair = WebSocketPair::new()?;
@@ -484,6 +522,7 @@ fn status(error: &Error) -> u16 {
         Code::Unauthorized => 401,
         Code::Forbidden | Code::Rejected => 403,
         Code::NotFound => 404,
+        Code::Unavailable => 503,
         _ => 500,
     }
 }

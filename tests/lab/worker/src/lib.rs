@@ -219,6 +219,7 @@ async fn fetch(request: Request, env: Env, _: Context) -> worker::Result<Respons
     }
     let known = Router::new().prefix("known").party("lab", "LAB");
     let known = known.identify(|request, _, _| Box::pin(who(request)));
+    let known = known.on_error(|fault| worker::console_warn!("told of {:?}", fault.id()));
     if let Some(response) = known.try_route(request.clone()?, &env).await? {
         return Ok(response);
     }
@@ -243,6 +244,7 @@ async fn who(request: &Request) -> Result<Json> {
     let url = request.url()?;
     let user = url.query_pairs().find(|(name, _)| name == "user").map(|(_, user)| user);
     match user.as_deref() {
+        Some("unknown") => Err(Error::new(Code::Internal, "the sessions do not answer")),
         Some("nobody") => Err(Error::new(Code::Forbidden, "nobody may come in")),
         Some(user) => Ok(json!({ "name": user, "number": u64::MAX })),
         None => Err(Error::new(Code::Unauthorized, "who are you?")),
