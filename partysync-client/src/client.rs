@@ -1,6 +1,7 @@
 //! [`SyncClient`]: what users hold of a client.
 
 use crate::answer::{Answer, Unread, closed};
+use crate::devtools::Recorder;
 use crate::driver;
 use crate::endpoint::Endpoint;
 use crate::peer::{Now, Output, Peer, Status, Timing};
@@ -40,7 +41,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// # let _ = notes; Ok(()) }
 /// ```
 pub struct SyncClient<A: Action> {
-    shared: Arc<Shared<A>>,
+    pub(crate) shared: Arc<Shared<A>>,
     /// Wakes the driver, which ends when the last handle drops its own of these.
     wake: UnboundedSender<()>,
 }
@@ -58,6 +59,7 @@ pub(crate) struct Inner<A> {
     wakers: Wakers,
     answers: BTreeMap<u64, oneshot::Sender<Result<()>>>,
     pub(crate) unread: Arc<Unread>,
+    pub(crate) recorder: Recorder,
     listeners: Vec<Listener>,
     /// Told when what was done up to a mark is in the store.
     storing: Vec<(u64, oneshot::Sender<()>)>,
@@ -220,6 +222,7 @@ impl<A: Action> SyncClient<A> {
             wakers: Wakers::default(),
             answers: BTreeMap::new(),
             unread: Arc::default(),
+            recorder: Recorder::default(),
             listeners: Vec::new(),
             storing: Vec::new(),
             deletes: None,
@@ -581,7 +584,10 @@ impl<A: Action> Inner<A> {
                     _ => update.errors.extend(outcome.err()),
                 },
                 Output::Wake(wakers) => self.wakers.append(wakers),
-                output => self.outputs.push(output),
+                output => {
+                    self.recorder.wants(&output, &*self.now);
+                    self.outputs.push(output);
+                }
             }
         }
         update.errors.append(&mut self.unread.take());

@@ -70,6 +70,9 @@ pub(crate) async fn drive<A: Action, T: Transport>(
         // A user may have asked for another socket since this was heard.
         let late = matches!(happened, Happened::Socket(_)) && inner.peer.socket() != io.socket;
         if !late {
+            if let Happened::Socket(event) = &happened {
+                inner.recorder.hears(event, now);
+            }
             happened.tell(&mut inner.peer, now);
         }
     };

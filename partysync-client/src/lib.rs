@@ -4,12 +4,18 @@
 //! - [`SyncClient`]: connect, read rows, send actions (features `web`, `native`).
 //! - [`Peer`]: the machine behind it, without IO: rows, pending actions, connection, store.
 //! - `testing`: a room and its clients in one process, for tests (feature `testing`).
+//! - `devtools`: what a client is doing, and a panel in the page that shows it (feature `devtools`).
 //! - `leptos`: reactive rows for Leptos (feature `leptos`).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod answer;
 mod client;
+#[cfg(feature = "devtools")]
+pub mod devtools;
+#[cfg(not(feature = "devtools"))]
+#[path = "devtools/none.rs"]
+mod devtools;
 mod driver;
 mod endpoint;
 mod gathered;

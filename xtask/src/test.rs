@@ -288,6 +288,7 @@ fn natively(command: &str) -> Result<Command> {
         "partysync-rs/testing",
         "partysync-rs/axum",
         "partysync-rs/livestore",
+        "partysync-client/devtools",
         "partysync-client/native",
         "partysync-client/leptos",
     ];

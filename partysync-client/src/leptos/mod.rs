@@ -119,7 +119,8 @@ pub fn use_sync_over<A: Action + Send, T: Transport + Clone + Send>(
     transport: T,
 ) -> Synced<A> {
     let (client, driver) = SyncClient::make(endpoint.into(), options, transport);
-    Synced::new(Room::start(client, driver, &rooms::root()))
+    let tables = || A::CHANNELS.iter().map(|schema| schema.table).collect::<Vec<_>>().join(", ");
+    Synced::new(Room::start(tables, client, driver, &rooms::root()))
 }
 
 /// Runs this when the page is there, until the component is gone. Effects do not run where a server

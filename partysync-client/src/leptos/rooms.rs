@@ -37,10 +37,12 @@ impl<A: Action + Send> Drop for Room<A> {
 impl<A: Action + Send> Room<A> {
     /// A room whose client this drives.
     pub(super) fn start(
+        name: impl FnOnce() -> String,
         client: SyncClient<A>,
         driver: impl Future<Output = ()> + 'static,
         root: &Owner,
     ) -> Arc<Self> {
+        let watching = crate::devtools::watching(name, &client);
         let status = ArcRwSignal::new(client.status());
         let (leaving, left) = unbounded();
         let updates = client.updates();
@@ -48,9 +50,10 @@ impl<A: Action + Send> Room<A> {
         let room = Arc::new(Self { client, status, leaving });
         // The first component may be gone before the others are.
         root.with(|| {
-            let mut work = Some((driver, follow));
+            let mut work = Some((driver, follow, watching));
             Effect::new(move |_| {
-                if let Some((driver, follow)) = work.take() {
+                if let Some((driver, follow, watching)) = work.take() {
+                    watching();
                     spawn_local(driver);
                     spawn_local(follow);
                 }
@@ -121,7 +124,8 @@ pub(super) fn find<A: Action + Send, D: Future<Output = ()> + 'static>(
         return room;
     }
     let (client, driver) = make();
-    let room = Room::start(client, driver, &root);
+    let shown = || format!("{}/{}", place.party(), place.room());
+    let room = Room::start(shown, client, driver, &root);
     rooms.retain(|_, room| room.strong_count() > 0);
     let weak: Weak<Room<A>> = Arc::downgrade(&room);
     rooms.insert(name, weak);

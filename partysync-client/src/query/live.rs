@@ -177,6 +177,21 @@ impl State {
         self.listeners.values_mut().for_each(|listener| wakers.add(listener.waker.take()));
     }
 
+    #[cfg(feature = "devtools")]
+    pub(super) fn inspect(&self, asked: &super::Asked) -> crate::devtools::Query {
+        let (tables, rows) = (self.tables(), self.result.len());
+        match asked {
+            super::Asked::Rows(plan) => {
+                let (table, limit) = (plan.table.clone(), plan.limit);
+                crate::devtools::Query { table, tables, rows, limit, totals: false }
+            }
+            super::Asked::Totals(plan) => {
+                let (table, rows) = (plan.table.clone(), self.totals().len());
+                crate::devtools::Query { table, tables, rows, limit: None, totals: true }
+            }
+        }
+    }
+
     fn tables(&self) -> Vec<&'static str> {
         let tables = match &self.result {
             Kept::Rows(view) => &view.node.tables,

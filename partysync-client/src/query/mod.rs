@@ -66,6 +66,10 @@ pub(crate) trait Watching: std::fmt::Debug + Send + Sync {
     /// Any row of these tables may have changed.
     fn reset(&mut self, tables: &BTreeSet<&'static str>, rows: &dyn Rows);
 
+    /// What is kept up to date.
+    #[cfg(feature = "devtools")]
+    fn inspect(&self) -> Vec<crate::devtools::Query>;
+
     /// Nothing changes any more.
     fn end(&mut self);
 
@@ -167,6 +171,14 @@ impl Watching for Views {
         let (source, mut wakers) = (self.source(rows), Wakers::default());
         self.each(|state| state.reset(tables, source, self.batch, &mut wakers));
         self.wakers.append(wakers);
+    }
+
+    #[cfg(feature = "devtools")]
+    fn inspect(&self) -> Vec<crate::devtools::Query> {
+        let held = |(asked, shared): &(Asked, Weak<Shared>)| {
+            Some(shared.upgrade()?.state().inspect(asked))
+        };
+        self.results.iter().filter_map(held).collect()
     }
 
     fn end(&mut self) {

@@ -144,6 +144,18 @@ impl<A: Action> Replica<A> {
         self.tables.get(channel).and_then(|table| table.version)
     }
 
+    /// How many rows of a channel the room has confirmed.
+    #[cfg(feature = "devtools")]
+    pub(crate) fn confirmed(&self, channel: &str) -> usize {
+        self.tables.get(channel).map_or(0, |table| table.confirmed.len())
+    }
+
+    /// The queries that are kept up to date.
+    #[cfg(feature = "devtools")]
+    pub(crate) fn inspect_queries(&self) -> Vec<crate::devtools::Query> {
+        self.views.as_ref().map(|views| views.inspect()).unwrap_or_default()
+    }
+
     /// Whether the rows of a channel are here: as they are, or were at an earlier time. Until then
     /// nobody knows that there is none.
     #[must_use]

@@ -39,6 +39,16 @@ impl<A: Action> Replica<A> {
         others.map(|queue| queue.pending.len()).sum()
     }
 
+    /// The actions without an answer, whoever has made them.
+    #[cfg(feature = "devtools")]
+    pub(crate) fn inspect_pending(&self) -> Vec<crate::devtools::Pending> {
+        let of = |queue: &Queue<A>| {
+            let elsewhere = queue.whose == Whose::Other;
+            queue.pending.iter().map(|pending| pending.inspect(elsewhere)).collect::<Vec<_>>()
+        };
+        self.queues.iter().flat_map(of).collect()
+    }
+
     fn own(&self) -> Option<&Queue<A>> {
         self.queues.last()
     }

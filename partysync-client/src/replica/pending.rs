@@ -57,6 +57,13 @@ impl<A: Action> Pending<A> {
         }
     }
 
+    #[cfg(feature = "devtools")]
+    pub(super) fn inspect(&self, elsewhere: bool) -> crate::devtools::Pending {
+        let action = self.json.get("type").and_then(Json::as_str).unwrap_or("?").to_owned();
+        let (channel, made_at) = (self.channel.clone(), self.made_at);
+        crate::devtools::Pending { channel, action, made_at, elsewhere }
+    }
+
     fn to_push(&self, give_up: bool) -> Result<PushAction> {
         let json = if give_up { &Json::Null } else { &self.json };
         let action =
