@@ -143,7 +143,7 @@ const LIBRARIES: [&str; 3] = ["partysync-rs", "partysync-client", "partysync-mac
 const TOGETHER: &str = "livestore,streams,worker";
 
 /// What is for browsers only.
-const PAGES: [&str; 3] = ["todo-web", "todo-yew", "rendered-web"];
+const PAGES: [&str; 4] = ["todo-web", "todo-yew", "login-web", "rendered-web"];
 
 fn lint_native() -> Result<()> {
     let pages = PAGES.map(|page| ["--exclude", page]).concat();
@@ -168,6 +168,7 @@ fn lint_wasm() -> Result<()> {
     let workers = [
         "todo-worker",
         "lab-worker",
+        "login-worker",
         "streams-worker",
         "livestore-sync-worker",
         "rendered-worker",
@@ -235,6 +236,7 @@ const FIXTURES: [&str; 3] = ["todo-sync", "streams", "livestore-sync"];
 
 fn build(_: &Tools) -> Result<()> {
     build::build(&fixture::find("lab")?)?;
+    build::build(&fixture::find("login")?)?;
     build::build(&fixture::find("rendered")?)?;
     build::build(&fixture::find("versions")?)?;
     for name in FIXTURES {
@@ -277,6 +279,7 @@ fn natively(command: &str) -> Result<Command> {
         "partysync-client",
         "partysync-build",
         "partysync-simulation",
+        "login-worker",
         "todo-terminal",
         "todo-worker",
         "partysync-tests",

@@ -13,9 +13,7 @@ impl<S: SyncServer> Machine<S> {
         use crate::Code::{Internal, InvalidValue, Migration, Sql, Storage, UnhandledAction};
         let error = error.clipped();
         match error.code() {
-            Internal | Sql | Storage | Migration | UnhandledAction => {
-                self.fault_told(what, error)
-            }
+            Internal | Sql | Storage | Migration | UnhandledAction => self.fault_told(what, error),
             // It may be the client's value, or one that the server cannot read.
             InvalidValue => {
                 self.fault(what, error.clone());
