@@ -35,11 +35,21 @@ impl Crate {
         let mut command = Command::new(env!("CARGO"));
         command.args(["build", "--quiet", "--lib", "--target", WASM]);
         command.env("CARGO_TARGET_DIR", target).current_dir(&self.folder);
-        command.args((profile != Profile::Dev).then_some("--release"));
+        match profile {
+            Profile::Dev if self.has_devtools() => command.args(["--features", "devtools"]),
+            Profile::Dev => &mut command,
+            Profile::Release | Profile::Names => command.arg("--release"),
+        };
         if profile == Profile::Names {
             command.env("RUSTFLAGS", NAMES);
         }
         crate::process::run_and_listen(&mut command)
+    }
+
+    /// Whether it has a feature for what only its developers see.
+    fn has_devtools(&self) -> bool {
+        let manifest = std::fs::read_to_string(self.folder.join("Cargo.toml"));
+        manifest.is_ok_and(|text| text.lines().any(|line| line.starts_with("devtools = ")))
     }
 
     /// What cargo builds.

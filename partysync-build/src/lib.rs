@@ -10,9 +10,10 @@
 //!
 //! `cargo xtask build` builds the crate in `worker/` with `worker-build`, and the crate in `web/`
 //! with `wasm-bindgen`; it installs what of them is missing. Under `wrangler dev` it builds for
-//! development: fast, only what has changed, and an error of the compiler is shown in the page.
-//! For `wrangler deploy` it builds what is small and fast. Files in `web/static` are copied, and
-//! `__BUILD__` in its `index.html` and `sw.js` becomes the build's name.
+//! development: fast, only what has changed, with the page's feature `devtools` if it has one, and
+//! an error of the compiler is shown in the page. For `wrangler deploy` it builds what is small and
+//! fast. Files in `web/static` are copied, and `__BUILD__` in its `index.html` and `sw.js` becomes
+//! the build's name.
 
 mod app;
 mod cli;

@@ -12,4 +12,4 @@ macro_rules! pages {
     )*};
 }
 
-pages!(actions, deploying, files, presence, queries, records, start, time, typescript);
+pages!(actions, deploying, files, presence, queries, records, start, time, typescript, users);
