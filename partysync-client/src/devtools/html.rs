@@ -169,7 +169,7 @@ mod tests {
     fn inspection() -> Inspection {
         let phase = Phase::Refused(Error::new(Code::Forbidden, "<b>no</b>"));
         Inspection {
-            status: Status { phase, pending: 1, abandoned: 0, warning: None },
+            status: Status { phase, pending: 1, abandoned: 0, unreadable: 0, warning: None },
             identity: None,
             epoch: None,
             channels: Vec::new(),
