@@ -196,9 +196,10 @@ fn operation(action: &Ident, variant: &CheckedVariant, record: &syn::Path) -> To
     }
 }
 
-/// A row that is inserted has a value in each column: of a field, or a default.
+/// A row that is inserted has a value in each column: of a field, or a default. An upsert may be of a
+/// row that is there.
 fn insert_check(variant: &CheckedVariant, record: &syn::Path) -> TokenStream {
-    if !matches!(variant.kind, Kind::Insert | Kind::Upsert) {
+    if variant.kind != Kind::Insert {
         return TokenStream::new();
     }
     let names = variant.fields.iter().map(|f| &f.name);
