@@ -17,13 +17,7 @@ pub fn build_page(page: &Crate, tools: &Tools, target: &Path, profile: Profile) 
     page_wasm(page, tools, target, &made, profile)?;
     let mut files = BTreeMap::new();
     for folder in [made, page.folder.join("static")] {
-        for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
-            let path = entry?.path();
-            let name = path.file_name().context("a file has a name")?.to_owned();
-            if path.is_file() {
-                files.insert(name, std::fs::read(&path)?);
-            }
-        }
+        read(&folder, Path::new(""), &mut files)?;
     }
     // A name that is another when any file is, so that a browser never shows files of two builds
     // together. A page that its worker renders has neither file.
@@ -31,34 +25,49 @@ pub fn build_page(page: &Crate, tools: &Tools, target: &Path, profile: Profile) 
     files.hash(&mut hasher);
     let build = format!("{:016x}", hasher.finish());
     for name in ["index.html", "sw.js"] {
-        if let Some(file) = files.get_mut(std::ffi::OsStr::new(name)) {
+        if let Some(file) = files.get_mut(Path::new(name)) {
             *file = String::from_utf8_lossy(file).replace("__BUILD__", &build).into_bytes();
         }
     }
     put(&page.folder.join("dist"), &files)
 }
 
+/// Files, by their paths.
+type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+/// Reads a folder, which is to be at this path, with all that is in it.
+fn read(folder: &Path, at: &Path, files: &mut Files) -> Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        let at = at.join(path.file_name().context("a file has a name")?);
+        if path.is_dir() {
+            read(&path, &at, files)?;
+        } else {
+            files.insert(at, std::fs::read(&path)?);
+        }
+    }
+    Ok(())
+}
+
 /// Has a folder hold these files and no others. Files that are as they were are not written: who
 /// watches the folder hears of what changed. What names the others is written last.
-fn put(folder: &Path, files: &BTreeMap<std::ffi::OsString, Vec<u8>>) -> Result<()> {
+fn put(folder: &Path, files: &Files) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut ordered: Vec<_> = files.iter().collect();
-    ordered.sort_by_key(|(name, _)| *name == "index.html");
+    ordered.sort_by_key(|(name, _)| name.as_path() == Path::new("index.html"));
     for (name, file) in ordered {
         let path = folder.join(name);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
         if std::fs::read(&path).ok().as_ref() != Some(file) {
             std::fs::write(&path, file)?;
         }
     }
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.file_name().is_some_and(|name| !files.contains_key(name)) {
-            if path.is_dir() {
-                std::fs::remove_dir_all(&path)?
-            } else {
-                std::fs::remove_file(&path)?
-            }
-        }
+    let mut there = Files::new();
+    read(folder, Path::new(""), &mut there)?;
+    for name in there.keys().filter(|name| !files.contains_key(*name)) {
+        std::fs::remove_file(folder.join(name))?;
     }
     Ok(())
 }
@@ -86,6 +95,8 @@ pub fn page_wasm(
     {
         return Ok(wasm);
     }
+    // A build that is stopped half-way leaves nothing that could be taken for this.
+    let _ = std::fs::remove_file(&stamp);
     if out.is_dir() {
         std::fs::remove_dir_all(out)?;
     }
@@ -139,3 +150,25 @@ const FAILURE: &str = r#"<!doctype html>
   </body>
 </html>
 "#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_copied_and_what_is_there_no_more_is_removed() {
+        let folder = std::env::temp_dir().join(format!("partysync-page-{}", std::process::id()));
+        let file = |name: &str, text: &str| (PathBuf::from(name), text.as_bytes().to_vec());
+        let first = Files::from([file("index.html", "a"), file("snippets/x/inline.js", "b")]);
+        put(&folder, &first).unwrap();
+        let mut found = Files::new();
+        read(&folder, Path::new(""), &mut found).unwrap();
+        assert_eq!(found, first);
+        let second = Files::from([file("index.html", "c"), file("img/icon.svg", "d")]);
+        put(&folder, &second).unwrap();
+        let mut found = Files::new();
+        read(&folder, Path::new(""), &mut found).unwrap();
+        assert_eq!(found, second);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

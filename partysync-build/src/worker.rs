@@ -29,6 +29,8 @@ pub fn build_worker(worker: &Crate, tools: &Tools, target: &Path, profile: Profi
             if script.is_file() && std::fs::read_to_string(&stamp).is_ok_and(|was| was == made_of) {
                 return Ok(());
             }
+            // A build that is stopped half-way leaves nothing that could be taken for this.
+            let _ = std::fs::remove_file(&stamp);
             run_quietly(command.args(["--dev", "--no-opt"]).env("NO_MINIFY", "1"))?;
             Ok(std::fs::write(stamp, made_of)?)
         }

@@ -62,7 +62,8 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { room, what, id, error } = self;
-        write!(f, "partysync room `{room}`: {what} failed")?;
+        // A name comes from an address: it makes no lines of its own.
+        write!(f, "partysync room `{}`: {what} failed", room.escape_debug())?;
         if let Some(id) = id {
             write!(f, " (error {id})")?;
         }

@@ -17,6 +17,17 @@ impl<S: SyncServer> Machine<S> {
     /// Why the first batch of the turn failed: what was done before is kept, and the next turn begins
     /// with that batch.
     pub(super) fn migrate(&mut self, server: &S, sql: &dyn Sql) -> Result<bool> {
+        store::hold_times(sql, Self::SCHEMAS, true)?;
+        let migrated = self.migrate_batches(server, sql);
+        store::hold_times(sql, Self::SCHEMAS, false)?;
+        if migrated? {
+            sql.transaction(&mut || store::finish(sql, Self::SCHEMAS))?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn migrate_batches(&mut self, server: &S, sql: &dyn Sql) -> Result<bool> {
         let (begun, most) = (self.meta.version, u64::from(self.limits.migration_rows));
         let mut batches = 0;
         while let Some(step) = store::next_step(sql, Self::SCHEMAS)? {
@@ -48,7 +59,6 @@ impl<S: SyncServer> Machine<S> {
             }
             self.flush(sql, None)?;
         }
-        sql.transaction(&mut || store::finish(sql, Self::SCHEMAS))?;
         Ok(true)
     }
 

@@ -21,7 +21,7 @@ pub(crate) use clients::{add_reject, client_seq, forget_rejects, outcome, set_cl
 pub(crate) use log::{
     changed_after, last_before, last_of, next_versions, set_alarm, set_forgetting, set_now, unsent,
 };
-pub(crate) use migrate::{Step, finish, next_step};
+pub(crate) use migrate::{Step, finish, hold_times, next_step};
 pub(crate) use rows::{Change, Plan};
 pub(crate) use triggers::ROW_TOO_LARGE;
 pub(crate) use trim::{compact, compaction_is_due, trim};

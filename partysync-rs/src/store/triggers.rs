@@ -34,6 +34,19 @@ pub(super) fn drop_triggers(schema: &Schema) -> Vec<String> {
 /// The triggers that note each changed key in the change log, keep the timestamps right, and
 /// refuse rows that are too large to be sent.
 pub(super) fn triggers(schema: &Schema) -> Result<Vec<String>> {
+    make(schema, true)
+}
+
+/// The statements after which an update that leaves a row's `updated_at` as it was changes no time,
+/// or after which it does again.
+pub(super) fn touches(schema: &Schema, touches: bool) -> Result<Vec<String>> {
+    match schema.role(Role::UpdatedAt) {
+        Some(_) => make(schema, touches),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn make(schema: &Schema, touches: bool) -> Result<Vec<String>> {
     let (table, channel) = (schema.quoted(), channel_id(schema.table));
     let key = quote(schema.key()?.name);
     let now = "(SELECT now FROM _partysync_meta)";
@@ -64,6 +77,7 @@ pub(super) fn triggers(schema: &Schema) -> Result<Vec<String>> {
     };
     // The same for an update that leaves `updated_at` as it was.
     let untouched = by(Role::UpdatedAt)
+        .filter(|_| touches)
         .map(|column| format!("NEW.{column} IS OLD.{column} AND NEW.{column} IS NOT {now}"));
     let touched = untouched.as_ref().map_or("TRUE".to_owned(), |u| format!("NOT ({u})"));
     let on_update = note("NEW", &touched) + &note("OLD", &format!("OLD.{key} IS NOT NEW.{key}"));

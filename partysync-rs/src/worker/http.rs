@@ -132,7 +132,9 @@ impl<S: SyncServer> Inner<S> {
         self.turn(None)?;
         let streams = match self.room.borrow().as_ref() {
             Some(super::open::Open { history: Some(history), .. }) => history.streams.clone(),
-            _ => return Ok(None),
+            Some(_) => return Ok(None),
+            // Its rows are on their way to another version.
+            None => return Response::error("unavailable: try again in a moment", 503).map(Some),
         };
         let (mut parts, ()) = head.into_parts();
         parts.uri = own;

@@ -15,6 +15,9 @@ use wasm_bindgen::JsValue;
 use worker::wasm_bindgen_futures::future_to_promise;
 use worker::{Request, State, WebSocket, console_error, web_sys};
 
+/// When the alarm rang for a room that cannot be opened, it rings again after this, ms.
+const ALARM_AGAIN: i64 = 60_000;
+
 /// One room in one Durable Object; `durable_object!` makes the class around it.
 pub struct Object<S: SyncServer> {
     inner: Rc<Inner<S>>,
@@ -103,9 +106,25 @@ impl<S: SyncServer> Object<S> {
     /// The object's alarm rang.
     ///
     /// # Errors
-    /// What the runtime says, or why the room cannot be opened: the runtime rings again.
+    /// What the runtime says, or why the storage fails: the runtime rings again. A room that cannot be
+    /// opened for another reason is tried again in a minute.
     pub fn alarm(&self) -> Result<(), JsValue> {
-        self.inner.turn(Some(Event::Alarm)).map(drop).map_err(thrown)
+        self.rang().map(drop)
+    }
+
+    /// The object's alarm rang; whether the room is open.
+    pub(super) fn rang(&self) -> Result<bool, JsValue> {
+        match self.inner.turn(Some(Event::Alarm)) {
+            Ok(_) => Ok(true),
+            // The runtime would ring six times more, and then never again: also not when code is
+            // deployed that opens the room.
+            Err(error) if error.code() != Code::Storage => {
+                let again = now().plus_millis(ALARM_AGAIN);
+                super::open::set_alarm(&self.inner.js().storage(), Some(again)).map_err(thrown)?;
+                Ok(false)
+            }
+            Err(error) => Err(thrown(error)),
+        }
     }
 }
 

@@ -592,3 +592,48 @@ fn a_rename_that_nobody_wrote_down_is_told_to_whoever_runs_the_room() {
     assert_eq!(count(&path, "prices WHERE euros = 1.5"), 1);
     assert!(renamed::open(&path).unwrap().take_logged().is_empty());
 }
+
+app!(dated_euros, [] {
+    #[record(key)] pub(super) id: i64,
+    pub(super) euros: f64,
+    #[record(updated_at)] pub(super) updated_at: Timestamp,
+});
+
+app!(dated_cents, [version = 2, dropped = "euros"] {
+    #[record(key)] pub(super) id: i64,
+    #[record(default = 0)] pub(super) cents: i64,
+    #[record(updated_at)] pub(super) updated_at: Timestamp,
+}
+    fn migrate(&self, room: &mut Room<'_, Self>, step: &Migration) -> Result<Migrated> {
+        let cents = "UPDATE prices SET cents = round(euros * 100)";
+        room.sql().execute(cents, params![])?;
+        let _ = step;
+        Ok(Migrated::Done)
+    }
+);
+
+#[test]
+fn a_migration_is_no_edit_and_what_is_edited_later_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("room.sqlite");
+    let mut room = dated_euros::open(&path).unwrap();
+    room.advance_millis(5_000);
+    room.act(dated_euros::PriceAction::Nothing).unwrap();
+    room.sql().execute("INSERT INTO prices (id, euros) VALUES (1, 1.5)", params![]).unwrap();
+    let edited = room.rows::<dated_euros::Price>().unwrap()[0].updated_at;
+    let before = room.version();
+    // The next version is deployed later.
+    room.sql().execute("UPDATE _partysync_meta SET now = now + 9000", params![]).unwrap();
+    drop(room);
+    let now = |room: &TestRoom<dated_cents::Server>| {
+        let found = room.rows::<dated_cents::Price>().unwrap().remove(0);
+        (found.cents, found.updated_at)
+    };
+    let room = dated_cents::open(&path).unwrap();
+    assert_eq!(now(&room), (150, edited));
+    // It is a change that clients are sent.
+    assert!(room.version() > before, "{} after {before}", room.version());
+    room.sql().execute("UPDATE _partysync_meta SET now = now + 9000", params![]).unwrap();
+    room.sql().execute("UPDATE prices SET cents = 200", params![]).unwrap();
+    assert!(now(&room).1 > edited);
+}

@@ -30,7 +30,7 @@ fn schemas<S: EventServer>() -> &'static [&'static Schema] {
 pub(super) fn made_by<S: EventServer>(server: &S) -> String {
     let mut text = String::new();
     for schema in schemas::<S>() {
-        text.push_str(schema.table);
+        text.push_str(&format!("{} {}", schema.table, schema.version));
         for column in schema.columns {
             text.push_str(&format!(" {column:?}"));
         }

@@ -18,7 +18,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use step::{Step, finish, next_step};
+pub(crate) use step::{Step, finish, hold_times, next_step};
 
 use super::channel_id;
 use crate::record::Schema;

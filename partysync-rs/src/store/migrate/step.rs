@@ -1,6 +1,7 @@
 //! How far a room's rows are on their way to the version of the running code: a version of a table
 //! after the other, each in batches whose ends are kept with what they have changed.
 
+use super::super::triggers::touches;
 use super::stored::{Cursor, Stored};
 use super::{corrupt, load, migrate};
 use crate::record::Schema;
@@ -29,6 +30,15 @@ pub(crate) fn next_step(sql: &dyn Sql, schemas: &[&'static Schema]) -> Result<Op
         }
     }
     Ok(None)
+}
+
+/// Whether what changes rows of these records from here on is their migration, which is no edit of
+/// theirs: it leaves their `updated_at` as it is.
+pub(crate) fn hold_times(sql: &dyn Sql, schemas: &[&'static Schema], held: bool) -> Result<()> {
+    for schema in schemas {
+        touches(schema, !held)?.iter().try_for_each(|statement| sql.exec(statement, &[]))?;
+    }
+    Ok(())
 }
 
 impl Step {

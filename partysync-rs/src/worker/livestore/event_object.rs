@@ -98,8 +98,9 @@ impl<S: EventServer> EventObject<S> {
     /// # Errors
     /// What the runtime says, or why the room cannot be opened: the runtime rings again.
     pub fn alarm(&self) -> Result<(), JsValue> {
-        self.object.alarm()?;
-        self.driver.ask();
+        if self.object.rang()? {
+            self.driver.ask();
+        }
         Ok(())
     }
 
