@@ -103,7 +103,7 @@ pub(crate) fn build_as(fixture: &Fixture, profile: Profile) -> Result<Tools> {
         step(&what, || npm_web(folder, &tools))?;
     }
     if profile == Profile::Release {
-        for (what, files) in fixture.weighed() {
+        for (what, files) in fixture.weighed().into_iter().filter(|(_, files)| !files.is_empty()) {
             eprintln!("    {what}: {} KiB gzipped", compressed(&files)?);
         }
     }
