@@ -44,6 +44,8 @@ fn run() -> Result<()> {
         ("dev", arguments) => {
             let app = here()?;
             let mut command = set_up(&app)?.script("wrangler/bin/wrangler.js")?;
+            // `cargo xtask` has one `--` already.
+            let arguments = arguments.iter().filter(|argument| **argument != "--");
             command.args(["dev", "--live-reload"]).args(arguments).current_dir(&app.root);
             // It ends with us; what it prints is what there is to say.
             let status = Server::start(&mut command)?.wait();
