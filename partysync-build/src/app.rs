@@ -3,6 +3,7 @@
 use crate::process::{Failed, step};
 use crate::{Profile, Tools, WASM, build_page, build_worker, page};
 use anyhow::{Context, Result};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -50,6 +51,13 @@ impl Crate {
     fn has_devtools(&self) -> bool {
         let manifest = std::fs::read_to_string(self.folder.join("Cargo.toml"));
         manifest.is_ok_and(|text| text.lines().any(|line| line.starts_with("devtools = ")))
+    }
+
+    /// What tells what cargo has built from what it had built before.
+    pub(crate) fn made_of(&self, target: &Path, profile: Profile) -> Result<String> {
+        let mut hasher = DefaultHasher::new();
+        std::fs::read(self.wasm(target, profile))?.hash(&mut hasher);
+        Ok(hasher.finish().to_string())
     }
 
     /// What cargo builds.
@@ -106,7 +114,15 @@ impl App {
     /// As for [`build`](Self::build); with an error of the compiler only where nothing runs yet.
     pub fn build_for_wrangler(&self) -> Result<()> {
         let profile = Profile::of_wrangler();
-        let built = self.build(profile);
+        self.for_wrangler(profile, self.build(profile))
+    }
+
+    /// What wrangler is told of a build that it has asked for.
+    ///
+    /// # Errors
+    /// That of the build, unless it is the compiler's, in development, and what was built before goes
+    /// on: the page shows it.
+    pub fn for_wrangler(&self, profile: Profile, built: Result<()>) -> Result<()> {
         let runs = self.page.is_some() && self.worker.folder.join("build/index.js").is_file();
         match built {
             Err(error) if profile == Profile::Dev && runs && error.is::<Failed>() => {

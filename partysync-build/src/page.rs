@@ -88,10 +88,10 @@ pub fn page_wasm(
     page.cargo(target, profile)?;
     let (compiled, wasm) = (page.wasm(target, profile), out.join("app_bg.wasm"));
     // What it was made of lies beside what was made: this takes a second or more.
-    let (source, stamp) = (std::fs::read(&compiled)?, out.with_extension("wasm"));
+    let (made_of, stamp) = (page.made_of(target, profile)?, out.with_extension("made-of"));
     if profile == Profile::Dev
         && wasm.is_file()
-        && std::fs::read(&stamp).is_ok_and(|built| built == source)
+        && std::fs::read_to_string(&stamp).is_ok_and(|was| was == made_of)
     {
         return Ok(wasm);
     }
@@ -111,7 +111,7 @@ pub fn page_wasm(
             tools.wasm_opt(&wasm, &["-Oz", profile.names()])?;
         }
     }
-    std::fs::write(stamp, source)?;
+    std::fs::write(stamp, made_of)?;
     Ok(wasm)
 }
 

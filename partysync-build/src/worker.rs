@@ -4,7 +4,6 @@ use crate::app::NAMES;
 use crate::process::{run_and_listen, run_quietly};
 use crate::{Crate, Profile, Tools};
 use anyhow::Result;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 /// Builds a worker into its folder `build`.
@@ -23,9 +22,7 @@ pub fn build_worker(worker: &Crate, tools: &Tools, target: &Path, profile: Profi
         Profile::Dev => {
             worker.cargo(target, profile)?;
             // workerd is not started anew for what is as it was.
-            let mut hasher = DefaultHasher::new();
-            std::fs::read(worker.wasm(target, profile))?.hash(&mut hasher);
-            let made_of = hasher.finish().to_string();
+            let made_of = worker.made_of(target, profile)?;
             if script.is_file() && std::fs::read_to_string(&stamp).is_ok_and(|was| was == made_of) {
                 return Ok(());
             }

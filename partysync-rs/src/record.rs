@@ -267,6 +267,16 @@ pub struct Schema {
     pub(crate) check: RowCheck,
 }
 
+/// The version of a record that says none; it is not written, on the wire or in storage.
+pub(crate) fn first_version() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+pub(crate) fn is_first_version(version: &u32) -> bool {
+    *version == first_version()
+}
+
 /// Whether a row's cells are what the record's fields hold. All are equal: the columns tell two
 /// schemas apart.
 #[derive(Clone, Copy, Debug)]

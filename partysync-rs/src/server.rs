@@ -97,8 +97,9 @@ pub trait SyncServer: Sized + 'static {
     /// [`on_start`](Self::on_start): for one version of one table after the other, and for each
     /// again until it says [`Migrated::Done`]. Each call is a transaction, which keeps the
     /// [cursor](Migration::cursor) too: a room that is stopped between two goes on there. After
-    /// [a thousand rows](Limits::migration_rows) a room ends its turn and goes on in the next event, by its alarm; a batch itself
-    /// has to be done in much less than the 30 s of CPU that a Durable Object has for an event.
+    /// [a thousand rows](Limits::migration_rows) a room ends its turn and goes on in the next event,
+    /// by its alarm; a batch itself has to be done in much less than the 30 s of CPU that a Durable
+    /// Object has for an event. It is no edit: `updated_at` stays as it is, unless the SQL sets it.
     /// Meanwhile clients are told to come again, and see so in their status.
     ///
     /// ```

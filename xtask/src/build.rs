@@ -78,6 +78,13 @@ pub(crate) fn forget(fixture: &Fixture) -> Result<()> {
     Ok(())
 }
 
+/// Builds the fixture for `wrangler`, or for its deployment; an error of the compiler is as for
+/// applications.
+pub(crate) fn build_for_wrangler(fixture: &Fixture) -> Result<()> {
+    let profile = Profile::of_wrangler();
+    fixture.app()?.for_wrangler(profile, build_as(fixture, profile).map(drop))
+}
+
 /// Builds the fixture, unless nothing has changed since it was built so.
 pub(crate) fn build_as(fixture: &Fixture, profile: Profile) -> Result<Tools> {
     let (tools, target) = (set_up()?, target()?);

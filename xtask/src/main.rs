@@ -120,7 +120,7 @@ fn run() -> Result<()> {
         },
         "build" => {
             let name = rest(&mut arguments)?.into_iter().next().unwrap_or("todo-sync".to_owned());
-            build::build_as(&fixture::find(&name)?, Profile::of_wrangler())?;
+            build::build_for_wrangler(&fixture::find(&name)?)?;
         }
         "size" => {
             let (mut name, mut page, mut rows) = ("todo-sync".to_owned(), false, 30);

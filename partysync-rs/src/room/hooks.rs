@@ -242,13 +242,18 @@ impl<S: SyncServer> Machine<S> {
             }
             Err(error) => {
                 let error = self.public(error, "on_connect");
-                let (code, reason) = refusal(&error);
-                let v2 = protocol == Protocol::V2;
-                let frame = v2.then(|| ServerFrame::error(&error).to_text());
-                self.effect(Effect::Refuse { error, code, reason, frame });
+                self.refuse(protocol, error);
             }
         }
         Ok(())
+    }
+
+    /// Does not let in whoever connects.
+    pub(super) fn refuse(&mut self, protocol: Protocol, error: Error) {
+        let (code, reason) = refusal(&error);
+        let v2 = protocol == Protocol::V2;
+        let frame = v2.then(|| ServerFrame::error(&error).to_text());
+        self.effect(Effect::Refuse { error, code, reason, frame });
     }
 
     pub(super) fn closed(&mut self, server: &S, sql: &dyn Sql, slot: Slot) -> Result<()> {
@@ -296,13 +301,18 @@ impl<S: SyncServer> Machine<S> {
         let answer = self.hook(sql, caller, |room| server.on_request(room, request))?;
         let response = answer.unwrap_or_else(|error| {
             let error = self.public(error, "on_request");
-            let mut response = http::Response::new(format!("{}: {error}", error.code()).into());
-            *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
-            response
+            failed_response(http::StatusCode::INTERNAL_SERVER_ERROR, &error)
         });
         self.effect(Effect::Respond(response));
         Ok(())
     }
+}
+
+/// The answer to a request that cannot have another.
+pub(super) fn failed_response(status: http::StatusCode, error: &Error) -> http::Response<Vec<u8>> {
+    let mut response = http::Response::new(format!("{}: {error}", error.code()).into());
+    *response.status_mut() = status;
+    response
 }
 
 impl<'a, S> Room<'a, S> {

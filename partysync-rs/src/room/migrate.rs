@@ -1,11 +1,11 @@
 //! What a room does before it opens: its rows become those of the running code's version, some in
 //! each turn. Until then nobody is let in, and the alarm leads from turn to turn.
 
-use super::{Caller, Effect, Event, Machine, Slot, refusal};
+use super::hooks::failed_response;
+use super::{Caller, Effect, Event, Machine, Slot};
 use crate::migration::{Migrated, Migration};
 use crate::sql::Sql;
-use crate::wire::v2::ServerFrame;
-use crate::{Code, Error, Protocol, Result, SyncServer, store, wire};
+use crate::{Code, Error, Result, SyncServer, store, wire};
 
 /// A turn has so many batches at most: some change nothing.
 const BATCHES: u32 = 16;
@@ -86,16 +86,9 @@ impl<S: SyncServer> Machine<S> {
     pub(super) fn put_off(&mut self, event: Event<'_, S::Action>) {
         let error = Error::retry(MIGRATING);
         match event {
-            Event::Connect { protocol, .. } => {
-                let (code, reason) = refusal(&error);
-                let v2 = protocol == Protocol::V2;
-                let frame = v2.then(|| ServerFrame::error(&error).to_text());
-                self.effect(Effect::Refuse { error, code, reason, frame });
-            }
+            Event::Connect { protocol, .. } => self.refuse(protocol, error),
             Event::Request(_) => {
-                let text = format!("{}: {error}", error.code());
-                let mut response = http::Response::new(text.into_bytes());
-                *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+                let mut response = failed_response(http::StatusCode::SERVICE_UNAVAILABLE, &error);
                 let soon = http::HeaderValue::from_static("1");
                 response.headers_mut().insert(http::header::RETRY_AFTER, soon);
                 self.effect(Effect::Respond(response));

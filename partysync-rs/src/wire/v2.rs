@@ -3,6 +3,7 @@
 //! `docs/protocol.md` says what each means and when it is sent.
 
 use super::clip;
+use crate::record::{first_version, is_first_version};
 use crate::{Code, Error, Identity, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -44,21 +45,12 @@ pub struct Subscription {
     /// [`Schema::hash`](crate::Schema::hash) of the client's record.
     pub schema: String,
     /// The version of the client's record, where it is not 1.
-    #[serde(default = "first", skip_serializing_if = "is_first")]
+    #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
     pub record: u32,
     /// [`Schema::signature`](crate::Schema::signature) of the client's record: a room with more
     /// columns sends rows with these. Without them the room's have to be the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<String>,
-}
-
-fn first() -> u32 {
-    1
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_first(version: &u32) -> bool {
-    *version == 1
 }
 
 /// Actions of one client: the one that said `hello`, or one that is gone and left them behind.

@@ -2,7 +2,7 @@
 
 use super::super::triggers::TRIGGERS;
 use crate::Key;
-use crate::record::{ColumnDef, Role, Schema};
+use crate::record::{ColumnDef, Role, Schema, first_version, is_first_version};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize, PartialEq, Debug, Clone)]
@@ -10,10 +10,10 @@ pub(super) struct Stored {
     /// Rises when the triggers' text changes.
     pub(super) triggers: u32,
     /// The version that the rows are of.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
     pub(super) version: u32,
     /// The oldest version whose code can work with them.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
     pub(super) compatible: u32,
     /// How far they are on the way to the next version, if that has begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -29,15 +29,6 @@ pub(super) struct Stored {
     /// Other names that the table had.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) names: Vec<String>,
-}
-
-fn one() -> u32 {
-    1
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_one(n: &u32) -> bool {
-    *n == 1
 }
 
 /// A [`Key`] in JSON.

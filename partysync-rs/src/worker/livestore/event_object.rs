@@ -96,7 +96,7 @@ impl<S: EventServer> EventObject<S> {
     /// The object's alarm rang.
     ///
     /// # Errors
-    /// What the runtime says, or why the room cannot be opened: the runtime rings again.
+    /// What the runtime says, or why the storage fails: the runtime rings again.
     pub fn alarm(&self) -> Result<(), JsValue> {
         if self.object.rang()? {
             self.driver.ask();
