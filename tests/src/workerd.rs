@@ -75,6 +75,8 @@ impl Server {
             .arg(self.data.path())
             .env("PATH", std::env::join_paths(paths).unwrap())
             .env("WRANGLER_SEND_METRICS", "false")
+            // What is deployed, and built already.
+            .env("PARTYSYNC_PROFILE", "release")
             .env("CLOUDFLARE_CF_FETCH_ENABLED", "false")
             .current_dir(root().join(self.fixture))
             .stdin(Stdio::null())
