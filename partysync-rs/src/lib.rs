@@ -14,6 +14,7 @@
 //! - `streams`: Durable Streams, append-only streams over HTTP (the `streams` module).
 //! - `livestore`: a sync backend for LiveStore's clients (the `livestore` module).
 //! - `uuid`: `uuid::Uuid` as a [`Column`].
+//! - `cron`: a [`Repeat`] by a pattern of cron.
 //! - `testing`: `TestRoom`, a user's `on_action` under plain `cargo test`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -25,6 +26,7 @@ mod action;
 mod column;
 mod error;
 mod identity;
+mod job;
 #[cfg(feature = "livestore")]
 pub mod livestore;
 mod migration;
@@ -61,6 +63,7 @@ pub use action::{Action, Draft, RecordAction, Reduce, Tables};
 pub use column::{Column, Timestamp};
 pub use error::{Code, Error, Result};
 pub use identity::Identity;
+pub use job::{Job, Repeat};
 #[cfg(feature = "livestore")]
 pub use livestore::event_room::Event;
 pub use migration::{Migrated, Migration};

@@ -3,7 +3,7 @@
 use crate::room::{Caller, Connection, Fault, HookOutput, Limits, Slots};
 use crate::sql::Sql;
 use crate::store::Plan;
-use crate::{Action, Code, Error, Migrated, Migration, Result, Timestamp};
+use crate::{Action, Code, Error, Job, Migrated, Migration, Result, Timestamp};
 use serde_json::Value as Json;
 use std::future::{Future, ready};
 use std::marker::PhantomData;
@@ -232,6 +232,18 @@ pub trait SyncServer: Sized + 'static {
         Ok(())
     }
 
+    /// A job is to be done that [`Room::schedule`] or [`Room::repeat`] asked for.
+    ///
+    /// # Errors
+    /// Nothing is written, the error is logged, and the job is done again: after 2 s, then each time
+    /// after twice as long, up to an hour. [`Job::attempts`] says how often it has failed: to give it
+    /// up, return `Ok`.
+    fn on_job(&self, room: &mut Room<'_, Self>, job: &Job) -> Result<()> {
+        let _ = room;
+        let message = format!("the server has no `on_job`, which is to do `{}`", job.name());
+        Err(Error::new(Code::NotFound, message))
+    }
+
     /// Something failed that is no client's fault: SQL, a hook, a migration, the storage. It was
     /// logged already: this is the place to have somebody called, or counted. It comes when the turn
     /// is over, and once for each.
@@ -263,6 +275,8 @@ pub struct Room<'a, S> {
     pub(crate) version: u64,
     pub(crate) epoch: &'a str,
     pub(crate) plans: &'a [Plan],
+    /// Whether the table of jobs is there.
+    pub(crate) has_jobs: bool,
     pub(crate) caller: Caller<'a>,
     pub(crate) slots: &'a Slots,
     pub(crate) output: &'a mut HookOutput,

@@ -82,6 +82,8 @@ impl<S: SyncServer> TestRoom<S> {
         while room.room.machine().is_none() {
             room.alarm()?;
         }
+        // As the runtime does, which keeps it beside the database.
+        room.alarm = room.alarm.or(room.room.machine().and_then(Machine::alarm_set));
         // Whether it is let in is told to whoever acts.
         let _ = room.connect_own(&http::Request::new(()));
         Ok(room)
@@ -387,6 +389,31 @@ impl<S: SyncServer> TestRoom<S> {
         let events: Vec<_> = frames.iter().filter_map(event).collect();
         self.turn(events)?;
         Ok(std::mem::take(&mut self.sent))
+    }
+
+    /// Lets time pass, and the alarm ring whenever it is due: jobs are done at their times. Returns
+    /// what the room sent.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn run_for(&mut self, millis: i64) -> Result<Vec<(String, String)>> {
+        let (end, mut sent) = (self.now.plus_millis(millis), Vec::new());
+        while let Some(at) = self.alarm.filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            sent.append(&mut self.alarm()?);
+        }
+        self.now = end;
+        Ok(sent)
+    }
+
+    /// The jobs that are to be done, by their time.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn jobs(&self) -> Result<Vec<crate::Job>> {
+        let known = self.room.machine().is_some_and(Machine::has_jobs);
+        let ever = Timestamp::from_millis(i64::MAX);
+        if known { crate::store::jobs(self.sql(), ever, u32::MAX) } else { Ok(Vec::new()) }
     }
 
     /// Rings the alarm and returns what the room sent. `on_alarm` that fails is called again

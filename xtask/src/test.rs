@@ -326,7 +326,7 @@ pub(crate) fn simulate(arguments: impl IntoIterator<Item = String>) -> Result<()
 }
 
 /// What the simulation has to notice the lack of.
-const PROTECTIONS: [&str; 44] = [
+const PROTECTIONS: [&str; 46] = [
     // The client's and the room's.
     "dedupe",
     "version",
@@ -336,7 +336,7 @@ const PROTECTIONS: [&str; 44] = [
     // The room's machine: an action that failed when it had written is taken back, also one of
     // several in a transaction; a turn that failed is; a client's seq is written; a snapshot is
     // followed by what changed meanwhile; a page that is lost is missed; the log keeps the last
-    // change of a row; a migration goes on where it was.
+    // change of a row; a migration goes on where it was; a job is done once, and known after a sleep.
     "compact",
     "group",
     "abort",
@@ -350,6 +350,8 @@ const PROTECTIONS: [&str; 44] = [
     "footprint",
     "migration",
     "settled",
+    "job",
+    "job_asleep",
     // LiveStore's: an event is sent once; a push goes on from the head; the log is looked at when
     // a push may be in it; what sleeps, or is called, goes on where it was.
     "livestore_ahead",

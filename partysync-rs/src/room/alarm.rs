@@ -1,4 +1,4 @@
-//! The room's one alarm: the application's time, and the framework's for forgetting.
+//! The room's one alarm: the application's time, its jobs, and the framework's for forgetting.
 
 use super::machine::{Seq, Stored};
 use super::{Caller, Effect, Machine};
@@ -14,13 +14,6 @@ pub(crate) fn retry_after(failures: u32) -> i64 {
     (RETRY << failures.min(12)).min(RETRY_LONGEST)
 }
 
-impl Stored {
-    /// When the alarm has to ring next.
-    pub(super) fn next(&self) -> Option<Timestamp> {
-        self.alarm_at.into_iter().chain(self.trim_at).chain(self.compact_at).min()
-    }
-}
-
 impl<S: SyncServer> Machine<S> {
     /// The alarm rang. One thing is done in a turn: what else is due comes with the next.
     pub(super) fn alarm(&mut self, server: &S, sql: &dyn Sql) -> Result<()> {
@@ -28,6 +21,9 @@ impl<S: SyncServer> Machine<S> {
         let due = |at: Option<Timestamp>| at.is_some_and(|at| at <= self.meta.now);
         if due(self.meta.alarm_at) {
             return self.on_alarm(server, sql);
+        }
+        if due(self.meta.job_at) {
+            return self.run_jobs(server, sql);
         }
         if due(self.meta.compact_at) {
             return self.compact(sql);
@@ -114,8 +110,11 @@ impl<S: SyncServer> Machine<S> {
             store::set_forgetting(sql, wanted.trim_at, wanted.compact_at)?;
         }
         self.stored = wanted;
+        if std::mem::take(&mut self.jobs_changed) {
+            self.meta.job_at = store::next_job(sql)?;
+        }
         let at_once = self.migrating || self.has_to_publish();
-        let next = if at_once { Some(self.meta.now) } else { wanted.next() };
+        let next = if at_once { Some(self.meta.now) } else { self.meta.next_alarm() };
         if next != self.alarm_set {
             self.alarm_set = next;
             self.effect(Effect::SetAlarm(next));

@@ -41,16 +41,19 @@ pub(crate) struct HookOutput {
     /// The alarm, if it was set.
     pub(crate) alarm: Option<Option<Timestamp>>,
     pub(crate) new_epoch: bool,
+    /// Whether jobs were scheduled or cancelled.
+    pub(crate) jobs: bool,
 }
 
 impl HookOutput {
     /// Adds what a later hook wants done, which has seen this one's connections.
     fn append(&mut self, later: Self) {
-        let Self { overlay, out, alarm, new_epoch } = later;
+        let Self { overlay, out, alarm, new_epoch, jobs } = later;
         self.overlay = overlay;
         self.out.extend(out);
         self.alarm = alarm.or(self.alarm);
         self.new_epoch |= new_epoch;
+        self.jobs |= jobs;
     }
 }
 
@@ -135,7 +138,8 @@ impl<S: SyncServer> Machine<S> {
         let stamped = self.stamped(sql);
         let result = stamped.transaction(&mut || {
             for action in actions {
-                let mut own = HookOutput { overlay: output.overlay.clone(), ..Default::default() };
+                let (overlay, jobs) = (output.overlay.clone(), output.jobs);
+                let mut own = HookOutput { overlay, jobs, ..Default::default() };
                 let written = self.written.statements.get();
                 let outcome = match action.clone() {
                     Ok(action) => {
@@ -186,6 +190,7 @@ impl<S: SyncServer> Machine<S> {
             version: self.meta.version,
             epoch: &self.meta.epoch,
             plans: &self.plans,
+            has_jobs: self.meta.has_jobs,
             caller,
             slots: &self.slots,
             output,
@@ -194,7 +199,9 @@ impl<S: SyncServer> Machine<S> {
     }
 
     fn carry_out(&mut self, sql: &dyn Sql, output: HookOutput) -> Result<()> {
-        let HookOutput { overlay, out, alarm, new_epoch } = output;
+        let HookOutput { overlay, out, alarm, new_epoch, jobs } = output;
+        self.jobs_changed |= jobs;
+        self.meta.has_jobs |= jobs;
         for (slot, connection) in overlay.changed {
             if let Some(entry) = self.slots.get_mut(slot) {
                 entry.connection = connection;

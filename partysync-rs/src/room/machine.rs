@@ -48,6 +48,8 @@ pub struct Machine<S: SyncServer> {
     /// The last version of channels that it is known of.
     pub(super) lasts: HashMap<i64, u64>,
     pub(super) written: Written,
+    /// Whether jobs were scheduled, cancelled or done in this turn.
+    pub(super) jobs_changed: bool,
     /// The alarm as the runtime has it.
     pub(super) alarm_set: Option<Timestamp>,
     /// The version that the history ends with.
@@ -162,7 +164,8 @@ impl<S: SyncServer> Machine<S> {
             cache: Cache::default(),
             lasts: HashMap::new(),
             written: Written::default(),
-            alarm_set: Stored::of(&meta).next().filter(|at| *at > meta.now),
+            jobs_changed: false,
+            alarm_set: meta.next_alarm().filter(|at| *at > meta.now),
             #[cfg(feature = "streams")]
             published: opening.published,
             #[cfg(feature = "streams")]
@@ -248,6 +251,18 @@ impl<S: SyncServer> Machine<S> {
     #[must_use]
     pub fn connection(&self, slot: Slot) -> Option<&Connection> {
         self.slots.get(slot).map(|entry| &entry.connection)
+    }
+
+    /// When the alarm rings, as the runtime was told in this life of the room or an earlier one.
+    #[cfg(feature = "testing")]
+    pub(crate) fn alarm_set(&self) -> Option<Timestamp> {
+        self.alarm_set
+    }
+
+    /// Whether a job was ever scheduled.
+    #[cfg(feature = "testing")]
+    pub(crate) fn has_jobs(&self) -> bool {
+        self.meta.has_jobs
     }
 
     /// How many pushes wait for a hook.

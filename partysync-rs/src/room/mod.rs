@@ -22,6 +22,7 @@ mod greet;
 #[cfg(feature = "streams")]
 mod history;
 mod hooks;
+mod jobs;
 mod limits;
 mod machine;
 mod migrate;

@@ -3,6 +3,7 @@
 //!
 //! - [`Meta`]: epoch, time, alarms, how far the change log was trimmed
 //! - the change log (`log.rs`): append-only; an entry's rowid is the room's version
+//! - `jobs.rs`: what it does at a time
 //! - `clients.rs`: what each client was answered
 //! - `rows.rs`: pages of a table, and of what changed in it
 //! - `migrate.rs`, `triggers.rs`: the records' tables
@@ -11,6 +12,7 @@
 
 pub(crate) mod apply;
 mod clients;
+mod jobs;
 mod log;
 mod migrate;
 mod rows;
@@ -18,6 +20,7 @@ mod triggers;
 mod trim;
 
 pub(crate) use clients::{add_reject, client_seq, forget_rejects, outcome, set_client_seq};
+pub(crate) use jobs::{job, jobs, make_jobs, next_job, put_job, remove_job};
 pub(crate) use log::{
     changed_after, last_before, last_of, next_versions, set_alarm, set_forgetting, set_now, unsent,
 };
@@ -81,6 +84,10 @@ pub(crate) struct Meta {
     pub(crate) alarm_at: Option<Timestamp>,
     /// How often `on_alarm` has failed since it last worked.
     pub(crate) alarm_failures: u32,
+    /// Whether there is a table of jobs.
+    pub(crate) has_jobs: bool,
+    /// When the next job runs.
+    pub(crate) job_at: Option<Timestamp>,
     /// Whether there are rows of an older version of the application.
     pub(crate) migrates: bool,
     /// What whoever runs the room should know of the migration of its tables.
@@ -91,6 +98,12 @@ impl Meta {
     /// About how many entries the change log has, and never less.
     pub(crate) fn log_size(&self) -> u64 {
         self.compacted_size + self.version - self.compacted_to.min(self.version)
+    }
+
+    /// When the alarm has to ring next.
+    pub(crate) fn next_alarm(&self) -> Option<Timestamp> {
+        let Self { alarm_at, job_at, trim_at, compact_at, .. } = *self;
+        [alarm_at, job_at, trim_at, compact_at].into_iter().flatten().min()
     }
 }
 
@@ -106,8 +119,11 @@ pub(crate) fn open(
     fresh_epoch: &str,
 ) -> Result<Meta> {
     distinct(schemas)?;
-    let known = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_partysync_meta'";
-    if sql.query_opt(known, [], |_| Ok(()))?.is_none() {
+    let known = "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN (?, ?)";
+    let known =
+        sql.query_map(known, params!["_partysync_meta", jobs::TABLE], |row| row.get::<String>(0))?;
+    let has_jobs = known.iter().any(|name| name == jobs::TABLE);
+    if !known.iter().any(|name| name == "_partysync_meta") {
         for table in TABLES {
             sql.exec(table, &[])?;
         }
@@ -144,11 +160,16 @@ pub(crate) fn open(
             alarm_at: row.get(12)?,
             alarm_failures: row.get::<u32>(13)?,
             version: unsigned(14)?,
+            has_jobs,
+            job_at: None,
             migrates: false,
             notes: Vec::new(),
         })
     };
     let mut meta = sql.query_one(meta, [], read)?;
+    if has_jobs && !crate::__mutated("job_asleep") {
+        meta.job_at = next_job(sql)?;
+    }
     let migrated = migrate::migrate(schemas, sql)?;
     if !migrated.rewritten.is_empty() {
         start_over(sql, &mut meta)?;

@@ -93,6 +93,13 @@ impl World {
         self.check_done()
     }
 
+    /// What is still to be done later, by name and token; and what went astray: a job that was done
+    /// twice, or was taken back and done.
+    pub(crate) fn planned(&self) -> Result<Vec<(String, i64)>> {
+        let read = |row: &partysync::sql::Row<'_>| Ok((row.get::<String>(0)?, row.get::<i64>(1)?));
+        self.server.sql().query_map("SELECT name, token FROM planned", params![], read)
+    }
+
     /// Exactly once, and in order.
     fn check_done(&mut self) -> Checked {
         let read = |row: &partysync::sql::Row<'_>| row.get::<i64>(0);

@@ -20,7 +20,7 @@ pub use server::EventServer;
 
 use crate::room::alarm::retry_after;
 use crate::room::{Connection, Level, Limits};
-use crate::{Code, Error, Migrated, Migration, Result, Room, SyncServer};
+use crate::{Code, Error, Job, Migrated, Migration, Result, Room, SyncServer};
 use link::Link;
 use serde_json::Value as Json;
 use std::cell::{Cell, RefCell};
@@ -235,6 +235,7 @@ fn inner<'r, S>(room: &'r mut Room<'_, EventRoom<S>>) -> Room<'r, S> {
         version: room.version,
         epoch: room.epoch,
         plans: room.plans,
+        has_jobs: room.has_jobs,
         caller: room.caller,
         slots: room.slots,
         output: &mut *room.output,
@@ -335,6 +336,10 @@ impl<S: EventServer> SyncServer for EventRoom<S> {
         self.logs.borrow_mut().push(what);
         room.output.alarm = Some(Some(room.now.plus_millis(wait)));
         self.settle(room).map(drop)
+    }
+
+    fn on_job(&self, room: &mut Room<'_, Self>, job: &Job) -> Result<()> {
+        self.hook(room, |room| self.server.on_job(room, job))
     }
 
     fn on_request(

@@ -5,7 +5,7 @@ mod livestore;
 use lab_shared::{ItemAction, LabAction};
 use partysync::streams::{MemoryStore, Options};
 use partysync::worker::{LiveStore, Router};
-use partysync::{Action, Code, Connection, Error, Limits, Result, Room, SyncServer, params};
+use partysync::{Action, Code, Connection, Error, Job, Limits, Result, Room, SyncServer, params};
 use serde_json::{Value as Json, json};
 use std::cell::Cell;
 use std::time::Duration;
@@ -96,6 +96,10 @@ impl SyncServer for Lab {
             room.set_alarm(room.now().plus_millis(after));
             return Ok(());
         }
+        if let Some(after) = message.get("job_after_ms").and_then(Json::as_i64) {
+            let name = message.get("name").and_then(Json::as_str).unwrap_or("job");
+            return room.schedule(room.now().plus_millis(after), name, &message);
+        }
         let from = room.sender().map(|sender| sender.id().to_owned());
         let who = room.identity::<Json>()?;
         room.broadcast(&json!({ "from": from, "message": message, "who": who }))
@@ -104,6 +108,20 @@ impl SyncServer for Lab {
     fn on_alarm(&self, room: &mut Room<'_, Self>) -> Result<()> {
         let sql = "INSERT INTO notes (number, text) VALUES (?, 'by the alarm')";
         room.sql().execute(sql, params![room.now()]).map(drop)
+    }
+
+    fn on_job(&self, room: &mut Room<'_, Self>, job: &Job) -> Result<()> {
+        let message: Json = job.payload()?;
+        if message
+            .get("fails")
+            .and_then(Json::as_u64)
+            .is_some_and(|n| u64::from(job.attempts()) < n)
+        {
+            return Err(Error::retry("not yet"));
+        }
+        let sql =
+            "INSERT INTO notes (number, text) SELECT coalesce(max(number), 0) + 1, ? FROM notes";
+        room.sql().execute(sql, params![job.name()]).map(drop)
     }
 
     async fn before_action(&self, _: &Connection, action: &LabAction) -> Result<()> {

@@ -3,7 +3,7 @@
 use super::{Account, AccountAction, AppAction, Cell, Op, ThingAction};
 use partysync::sql::Sql;
 use partysync::{
-    Action, Connection, Error, Limits, Migrated, Migration, Record, Result, Room, SyncServer,
+    Action, Connection, Error, Job, Limits, Migrated, Migration, Record, Result, Room, SyncServer,
     Timestamp, params,
 };
 use serde_json::Value as Json;
@@ -32,9 +32,16 @@ pub trait Version: Action {
     /// # Errors
     /// Why it is refused.
     fn perform(&self, sql: &dyn Sql, now: Timestamp) -> Result<()>;
+
+    /// What tells it from others.
+    fn its_token(&self) -> i64;
 }
 
 impl Version for AppAction {
+    fn its_token(&self) -> i64 {
+        self.token()
+    }
+
     fn perform(&self, sql: &dyn Sql, now: Timestamp) -> Result<()> {
         perform(sql, now, self)
     }
@@ -67,6 +74,9 @@ pub struct Config {
     /// Whether clients that were not seen for a while are forgotten.
     pub forgets: bool,
 }
+
+/// What is to be done later.
+const PLANNED: &str = "CREATE TABLE IF NOT EXISTS planned (name TEXT PRIMARY KEY, token INTEGER)";
 
 const DONE: &str =
     "CREATE TABLE IF NOT EXISTS done (n INTEGER PRIMARY KEY, token INTEGER NOT NULL)";
@@ -107,6 +117,7 @@ impl<A: Version> SyncServer for App<A> {
 
     fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {
         room.set_alarm(room.now());
+        room.sql().run(PLANNED, &[], &mut |_| Ok(()))?;
         room.sql().run(DONE, &[], &mut |_| Ok(()))
     }
 
@@ -137,7 +148,47 @@ impl<A: Version> SyncServer for App<A> {
     }
 
     fn on_action(&self, room: &mut Room<'_, Self>, action: A) -> Result<()> {
+        plan(room, action.its_token())?;
         action.perform(room.sql(), room.now())
+    }
+
+    fn on_job(&self, room: &mut Room<'_, Self>, job: &Job) -> Result<()> {
+        let token: i64 = job.payload()?;
+        if token % 2 == 0 && job.attempts() == 0 {
+            return spoil(room);
+        }
+        let planned = "DELETE FROM planned WHERE name = ? AND token = ?";
+        if room.sql().execute(planned, params![job.name(), token])? != 1 {
+            room.sql().exec("INSERT INTO planned VALUES ('astray', ?)", &params![token])?;
+        }
+        // Clients see it.
+        let seen = "INSERT INTO things (id, token) VALUES ('job', ?) \
+                    ON CONFLICT (id) DO UPDATE SET bumps = bumps + 1";
+        room.sql().exec(seen, &params![token])
+    }
+}
+
+/// Some actions have something done later, in place of what others wanted or took back. It is noted
+/// beside the framework's own tables, in the action's transaction.
+fn plan<S>(room: &mut Room<'_, S>, token: i64) -> Result<()> {
+    let name = format!("job {}", token % 3);
+    match token % 4 {
+        0 | 1 => {
+            let at = room.now().plus_millis(token % 5 * 500);
+            room.schedule(at, &name, &token)?;
+            let sql = "INSERT OR REPLACE INTO planned VALUES (?, ?)";
+            room.sql().exec(sql, &params![name, token])
+        }
+        2 => {
+            let taken_back = room.cancel(&name)?;
+            let planned = "DELETE FROM planned WHERE name = ?";
+            let noted = room.sql().execute(planned, params![&*name])? == 1;
+            if taken_back == noted {
+                return Ok(());
+            }
+            room.sql().exec("INSERT INTO planned VALUES ('astray', ?)", &params![token])
+        }
+        _ => Ok(()),
     }
 }
 
@@ -293,6 +344,10 @@ impl Action for NextAction {
 
 /// What they write has values in the new columns.
 impl Version for NextAction {
+    fn its_token(&self) -> i64 {
+        self.0.token()
+    }
+
     fn perform(&self, sql: &dyn Sql, now: Timestamp) -> Result<()> {
         perform(sql, now, &self.0)?;
         let paint = "UPDATE things SET color = 'red', weight = 1.5 WHERE token = ?";
