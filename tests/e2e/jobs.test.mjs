@@ -32,7 +32,7 @@ test("jobs are done once each, whenever the server is killed", async () => {
     a.send({ type: "message", data: { job_after_ms: 100 * n, name, fails: n % 5 === 0 ? 1 : 0 } });
   }
   // What it says after them has been read behind them.
-  assert.equal((await a.act("notes", "write", { number: 1, text: "all are planned" })).code, undefined);
+  assert.equal((await a.act("notes", "write", { number: 1_000, text: "all are planned" })).code, undefined);
   const done = () => server.sqlite("notes", "SELECT text FROM notes").flat().map(({ text }) => text);
   for (const least of [3, 12, 30]) {
     await until(`${least} jobs`, () => done().filter((text) => names.includes(text)).length >= least);
