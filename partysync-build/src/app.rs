@@ -1,11 +1,11 @@
 //! An application's folders, and its build as a whole.
 
-use crate::process::{Failed, step};
-use crate::{Profile, Tools, WASM, build_page, build_worker, page};
+use crate::process::{Failed, Server, step};
+use crate::{Profile, Tools, WASM, add_target, build_page, build_worker, page};
 use anyhow::{Context, Result};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A crate that is built for wasm.
 #[derive(Clone, Debug)]
@@ -33,6 +33,10 @@ impl Crate {
 
     /// Has cargo build it.
     pub(crate) fn cargo(&self, target: &Path, profile: Profile) -> Result<()> {
+        crate::process::run_and_listen(&mut self.cargo_command(target, profile))
+    }
+
+    fn cargo_command(&self, target: &Path, profile: Profile) -> Command {
         let mut command = Command::new(env!("CARGO"));
         command.args(["build", "--quiet", "--lib", "--target", WASM]);
         command.env("CARGO_TARGET_DIR", target).current_dir(&self.folder);
@@ -44,7 +48,7 @@ impl Crate {
         if profile == Profile::Names {
             command.env("RUSTFLAGS", NAMES);
         }
-        crate::process::run_and_listen(&mut command)
+        command
     }
 
     /// Whether it has a feature for what only its developers see.
@@ -97,6 +101,27 @@ impl App {
         let web = root.join("web");
         let page = web.join("Cargo.toml").is_file().then(|| Crate::open(web)).transpose()?;
         Ok(Self { root, target, worker, page })
+    }
+
+    /// Sets the tools up for development. Meanwhile cargo compiles the crates: the first time both
+    /// take minutes, and neither has work for all processors all the time. What does not compile is
+    /// told by the build.
+    ///
+    /// # Errors
+    /// A tool cannot be installed.
+    pub fn set_up_for_dev(&self) -> Result<Tools> {
+        add_target(WASM)?;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for part in std::iter::once(&self.worker).chain(&self.page) {
+                    let mut command = part.cargo_command(&self.target, Profile::Dev);
+                    command.stdout(Stdio::null()).stderr(Stdio::null());
+                    // The build begins with the same, and says what is wrong.
+                    let _ = Server::start(&mut command).and_then(|mut cargo| cargo.wait());
+                }
+            });
+            Tools::set_up(&self.root, &self.target)
+        })
     }
 
     /// Builds worker and page, with the tools that it installs where they are missing.

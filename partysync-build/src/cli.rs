@@ -43,7 +43,8 @@ fn run() -> Result<()> {
         ("setup", []) => set_up(&here()?).map(drop)?,
         ("dev", arguments) => {
             let app = here()?;
-            let mut command = set_up(&app)?.script("wrangler/bin/wrangler.js")?;
+            let tools = step("look for the tools, and compile", || app.set_up_for_dev())?;
+            let mut command = tools.script("wrangler/bin/wrangler.js")?;
             // `cargo xtask` has one `--` already.
             let arguments = arguments.iter().filter(|argument| **argument != "--");
             command.args(["dev", "--live-reload"]).args(arguments).current_dir(&app.root);

@@ -32,13 +32,16 @@ impl Tools {
         add_target(WASM)?;
         node()?;
         let tools = target.join("tools");
-        let modules = npm_packages(root)?;
         let bindgen = locked_version(root, "wasm-bindgen")?;
         let build = locked_version(root, "worker")?;
-        Ok(Self {
-            wasm_bindgen: cargo_tool(&tools, "wasm-bindgen-cli", "wasm-bindgen", &bindgen)?,
-            worker_build: cargo_tool(&tools, "worker-build", "worker-build", &build)?,
-            modules,
+        std::thread::scope(|scope| {
+            // It waits for the network while the others compile.
+            let modules = scope.spawn(|| npm_packages(root));
+            let wasm_bindgen = cargo_tool(&tools, "wasm-bindgen-cli", "wasm-bindgen", &bindgen);
+            let worker_build = cargo_tool(&tools, "worker-build", "worker-build", &build);
+            let stopped = |_| bail!("the thread that installs npm's packages has panicked");
+            let modules = modules.join().unwrap_or_else(stopped)?;
+            Ok(Self { wasm_bindgen: wasm_bindgen?, worker_build: worker_build?, modules })
         })
     }
 

@@ -181,6 +181,53 @@ test("another user of the same browser sees nothing of the one before, and loggi
   await context.close();
 });
 
+test("who logs out without a network is logged out when there is one", async () => {
+  const { context, page } = await visit("ada");
+  await login(page, "ada");
+  await status(page, "Live");
+  const [{ value }] = await context.cookies();
+  const ask = () => fetch(`${server.url}/token`, { method: "POST", body: "ada", headers: { cookie: `session=${value}` } });
+  assert.equal((await ask()).status, 200);
+  await context.setOffline(true);
+  await page.getByRole("button", { name: "Log out" }).click();
+  await page.getByLabel("Password").waitFor();
+  assert.equal((await ask()).status, 200);
+  await context.setOffline(false);
+  await until("the session has ended", async () => (await ask()).status === 401);
+  assert.deepEqual(await context.cookies(), []);
+  await context.close();
+});
+
+test("what a user has written is not sent by the session of another, who has logged in beside", async () => {
+  const { context, page } = await visit("beside");
+  await login(page, "ada");
+  await status(page, "Live");
+  // Offline, as far as this page goes.
+  const { waiting, answer } = held();
+  await page.route("**/token", answer);
+  await until("it asks for another token", () => waiting.length > 0);
+  await write(page, "Ada's own");
+  await unsaved(page, 1);
+  const other = await context.newPage();
+  await other.goto(`${server.url}/#beside`);
+  await other.evaluate(async () => fetch("/login", { method: "POST", body: JSON.stringify({ name: "bob", password: "kahn" }) }));
+  await page.unroute("**/token");
+  waiting.forEach((go) => go());
+  await page.getByText("Your login has ended. Nothing that you have written is lost.").waitFor();
+  await unsaved(page, 1);
+  await login(page, "ada");
+  await saved(page);
+  assert.deepEqual((await onServer("Ada's own")).map((row) => row.note), ["ada: Ada's own"]);
+  await context.close();
+});
+
+test("a page of another site logs nobody in or out", async () => {
+  const body = JSON.stringify({ name: "bob", password: passwords.bob });
+  const post = (path, origin) => fetch(server.url + path, { method: "POST", body, headers: { origin } });
+  for (const path of ["/login", "/logout", "/token"]) assert.equal((await post(path, "https://evil.example")).status, 403, path);
+  assert.equal((await post("/login", server.url)).status, 200);
+});
+
 test("a session's cookie is as good as a token, until it is ended; and what is neither is 4401", async () => {
   const post = (path, init) => fetch(server.url + path, { method: "POST", ...init });
   const answer = await post("/login", { body: JSON.stringify({ name: "bob", password: passwords.bob }) });
@@ -201,7 +248,7 @@ test("a session's cookie is as good as a token, until it is ended; and what is n
     await socket.close();
     return identity.name;
   };
-  const token = async () => (await post("/token", { headers })).text();
+  const token = async () => (await post("/token", { headers, body: "bob" })).text();
   assert.equal(await who("", { headers }), "bob");
   assert.equal(await who(`?token=${await token()}`), "bob");
 
@@ -221,5 +268,5 @@ test("a session's cookie is as good as a token, until it is ended; and what is n
     await until("it is closed", () => socket.closed);
     assert.deepEqual(socket.closed, { code: 4401, reason });
   }
-  assert.equal((await post("/token", { headers })).status, 401);
+  assert.equal((await post("/token", { headers, body: "bob" })).status, 401);
 });

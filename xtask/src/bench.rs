@@ -61,7 +61,7 @@ pub(crate) fn queries(arguments: impl IntoIterator<Item = OsString>) -> Result<(
     let mut command = tools.command(tools.node())?;
     command.arg(script).args(arguments).env("BENCH_PAGE", page);
     command.env("BENCH_MANY", target()?.join("simulation/bench-many"));
-    command.env(CHROMIUM.variable, CHROMIUM.find()?);
+    command.env(CHROMIUM.variable, CHROMIUM.find(&tools)?);
     run(command.env("BENCH_NATIVE", target()?.join("simulation/bench-queries")))
 }
 
@@ -76,6 +76,6 @@ pub(crate) fn client(arguments: impl IntoIterator<Item = OsString>) -> Result<()
     let script = root()?.join("tests/bench/client.mjs");
     let mut command = tools.command(tools.node())?;
     command.arg(script).args(arguments).env("BENCH_PAGE", page);
-    command.env(CHROMIUM.variable, CHROMIUM.find()?);
+    command.env(CHROMIUM.variable, CHROMIUM.find(&tools)?);
     run(command.env("BENCH_NATIVE", target()?.join("simulation/bench-client")))
 }

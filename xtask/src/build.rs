@@ -87,7 +87,11 @@ pub(crate) fn build_for_wrangler(fixture: &Fixture) -> Result<()> {
 
 /// Builds the fixture, unless nothing has changed since it was built so.
 pub(crate) fn build_as(fixture: &Fixture, profile: Profile) -> Result<Tools> {
-    let (tools, target) = (set_up()?, target()?);
+    let target = target()?;
+    let tools = match profile {
+        Profile::Dev => fixture.app()?.set_up_for_dev()?,
+        Profile::Release | Profile::Names => set_up()?,
+    };
     let stamp = target.join("stamps").join(&fixture.name);
     let how = format!("{profile:?}");
     let built = std::fs::read_to_string(&stamp).is_ok_and(|built| built == how);

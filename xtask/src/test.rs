@@ -439,7 +439,7 @@ fn e2e(tools: &Tools) -> Result<()> {
         // The files share fixtures and a machine: one at a time.
         .args(["--test", "--test-concurrency=1", "--test-reporter=spec"])
         .args(files)
-        .env(CHROMIUM.variable, CHROMIUM.find()?)
-        .env(FIREFOX.variable, FIREFOX.find()?)
+        .env(CHROMIUM.variable, CHROMIUM.find(tools)?)
+        .env(FIREFOX.variable, FIREFOX.find(tools)?)
         .current_dir(root()?))
 }

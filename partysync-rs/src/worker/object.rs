@@ -8,7 +8,7 @@ use super::open::{Answer, Open, short_id};
 use crate::room::turn::Turn;
 use crate::room::{Effect, Event};
 use crate::wire::v2::ServerFrame;
-use crate::{Code, Error, Fault, SyncServer, wire};
+use crate::{Code, Error, Fault, SyncServer, Timestamp, wire};
 use std::cell::RefCell;
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
@@ -17,6 +17,9 @@ use worker::{Request, State, WebSocket, console_error, web_sys};
 
 /// When the alarm rang for a room that cannot be opened, it rings again after this, ms.
 const ALARM_AGAIN: i64 = 60_000;
+/// A room that could not be opened is not tried again for so long, ms: clients come again and again,
+/// and a migration that fails costs what it has done until then.
+const OPEN_AGAIN: i64 = 5_000;
 
 /// One room in one Durable Object; `durable_object!` makes the class around it.
 pub struct Object<S: SyncServer> {
@@ -33,8 +36,8 @@ pub(super) struct Inner<S: SyncServer> {
     pub(super) gathered: Gathered,
     /// The socket of the connection that the turn decides about.
     pub(super) arriving: RefCell<Option<WebSocket>>,
-    /// What failed when it was last tried to open the room.
-    unopened: RefCell<Option<Fault>>,
+    /// What failed when it was last tried to open the room, and until when it is not tried again.
+    unopened: RefCell<Option<(Fault, Timestamp)>>,
 }
 
 impl<S: SyncServer> std::fmt::Debug for Object<S> {
@@ -168,6 +171,13 @@ impl<S: SyncServer> Inner<S> {
     ) -> crate::Result<Option<(Option<Answer>, Turn<S>)>> {
         let mut room = self.room.borrow_mut();
         if room.is_none() {
+            let refused = self.unopened.borrow().as_ref().and_then(|(fault, until)| {
+                (now() < *until).then(|| (fault.error().clone(), fault.told()))
+            });
+            if let Some((error, told)) = refused {
+                self.send_away(&error, &told);
+                return Err(told);
+            }
             match Open::new(self, now()) {
                 Ok(open) => {
                     *room = Some(open);
@@ -227,15 +237,21 @@ impl<S: SyncServer> Inner<S> {
     /// Closes every socket of a room that cannot be opened. Returns what clients are told.
     fn close_all(&self, error: &Error) -> Error {
         // Each client tries again and again: that is said once.
-        let known = self.unopened.borrow_mut().take().filter(|fault| fault.error() == error);
+        let known = self.unopened.borrow_mut().take().map(|(fault, _)| fault);
+        let known = known.filter(|fault| fault.error() == error);
         let fault = known.unwrap_or_else(|| self.fault("opening the room", error));
         let told = fault.told();
-        *self.unopened.borrow_mut() = Some(fault);
+        *self.unopened.borrow_mut() = Some((fault, now().plus_millis(OPEN_AGAIN)));
+        self.send_away(error, &told);
+        told
+    }
+
+    /// Closes every socket, and tells why.
+    fn send_away(&self, error: &Error, told: &Error) {
         for socket in self.state.get_websockets() {
-            let _ = socket.send_with_str(ServerFrame::error(&told).to_text());
+            let _ = socket.send_with_str(ServerFrame::error(told).to_text());
             let _ = socket.close(Some(wire::CLOSE_BROKEN), Some(error.code().as_str()));
         }
-        told
     }
 
     /// Waits for hooks beside whatever else happens.
