@@ -199,19 +199,19 @@ test("who logs out without a network is logged out when there is one", async () 
 });
 
 test("what a user has written is not sent by the session of another, who has logged in beside", async () => {
-  const { context, page } = await visit("beside");
+  const { context, page, tokens } = await visit("beside");
   await login(page, "ada");
   await status(page, "Live");
   // Offline, as far as this page goes.
   const { waiting, answer } = held();
-  await page.route("**/token", answer);
+  tokens.answer = answer;
   await until("it asks for another token", () => waiting.length > 0);
   await write(page, "Ada's own");
   await unsaved(page, 1);
   const other = await context.newPage();
   await other.goto(`${server.url}/#beside`);
   await other.evaluate(async () => fetch("/login", { method: "POST", body: JSON.stringify({ name: "bob", password: "kahn" }) }));
-  await page.unroute("**/token");
+  tokens.answer = (route) => route.continue();
   waiting.forEach((go) => go());
   await page.getByText("Your login has ended. Nothing that you have written is lost.").waitFor();
   await unsaved(page, 1);
