@@ -1,5 +1,8 @@
 //! [`Column`]: what a cell can hold, and [`Timestamp`].
 
+#[cfg(any(feature = "chrono", feature = "time", feature = "decimal"))]
+mod foreign;
+
 use crate::sql::{SqlType, Value, check_text};
 use crate::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -15,6 +18,8 @@ use std::borrow::Cow;
 /// | `f32`, `f64` | `REAL` |
 /// | `Vec<u8>`, `[u8; N]` | `BLOB` |
 /// | `uuid::Uuid` (feature `uuid`) | `TEXT`, in lower case with hyphens |
+/// | `chrono::DateTime<Utc>` (feature `chrono`), `time::OffsetDateTime` (feature `time`) | `TEXT` in UTC to the nanosecond, `2026-01-31T09:30:00.000000000Z`, in the order of time; years 0 to 9999 |
+/// | `rust_decimal::Decimal` (feature `decimal`) | `TEXT`, with all its digits, and in no order |
 /// | `Option` of these | takes NULL |
 ///
 /// Derive it for your own newtype (stored as what it wraps) or unit enum (stored as text, in

@@ -13,7 +13,8 @@
 //! - `sqlite`: [`sql::Sqlite`](crate::sql), SQLite through rusqlite.
 //! - `streams`: Durable Streams, append-only streams over HTTP (the `streams` module).
 //! - `livestore`: a sync backend for LiveStore's clients (the `livestore` module).
-//! - `uuid`: `uuid::Uuid` as a [`Column`].
+//! - `uuid`, `chrono`, `time`, `decimal`: `uuid::Uuid`, `chrono::DateTime<Utc>`,
+//!   `time::OffsetDateTime`, `rust_decimal::Decimal` as a [`Column`].
 //! - `cron`: a [`Repeat`] by a pattern of cron.
 //! - `testing`: `TestRoom`, a user's `on_action` under plain `cargo test`.
 
