@@ -4,9 +4,8 @@
 use crate::record::{Key, Role, Schema};
 use crate::sql::{Sql, Value};
 use crate::store::apply;
-use crate::{Code, Error, Identity, Record, Result, Timestamp};
+use crate::{Code, Draft, Error, Identity, Record, Result, Timestamp, referring};
 use serde_json::Value as Json;
-use std::marker::PhantomData;
 
 /// What a client may ask of a room: one record's actions, or an enum of several records' actions.
 ///
@@ -163,6 +162,8 @@ pub enum Operation {
 
 /// The rows that a reducer works on, by channel. A client's replica is one.
 pub trait Tables {
+    /// The records that there are.
+    fn schemas(&self) -> &'static [&'static Schema];
     /// The time that new rows get.
     fn now(&self) -> Timestamp;
     /// Who the client is to the room, if that is known.
@@ -182,8 +183,18 @@ pub trait Tables {
         keys.iter().filter_map(|key| self.get(channel, key)).for_each(|row| f(&row));
     }
 
-    /// Takes every row out that fits. When a row changes, it may be judged again without the
-    /// others.
+    /// The keys of the rows whose column at this place holds this key.
+    fn referring(&self, channel: &str, column: usize, key: &Key) -> Vec<Key> {
+        let (mut keys, value) = (Vec::new(), key.to_value());
+        self.each(channel, &mut |row| {
+            let refers = row.get(column) == Some(&value);
+            keys.extend(row.first().filter(|_| refers).cloned().map(Key::try_from));
+        });
+        keys.into_iter().filter_map(Result::ok).collect()
+    }
+
+    /// Takes every row out that fits, and no other. When a row changes, it may be judged again without
+    /// the others.
     ///
     /// # Errors
     /// Those of `fits`; nothing is changed then.
@@ -199,116 +210,6 @@ pub trait Tables {
         }
         gone.into_iter().for_each(|key| self.set(channel, key, None));
         Ok(())
-    }
-}
-
-/// A record's rows while a reducer changes them: of the action's own record, and no other. What an
-/// action does to other records is shown when the server has done it.
-///
-/// Soft deletes are settled: a deleted row is gone here.
-pub struct Draft<'a, R> {
-    tables: &'a mut dyn Tables,
-    record: PhantomData<R>,
-}
-
-impl<R> std::fmt::Debug for Draft<'_, R> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Draft").finish_non_exhaustive()
-    }
-}
-
-impl<'a, R: Record> Draft<'a, R> {
-    /// A draft over these rows.
-    pub fn new(tables: &'a mut dyn Tables) -> Self {
-        Self { tables, record: PhantomData }
-    }
-
-    /// The time that the action's rows get.
-    #[must_use]
-    pub fn now(&self) -> Timestamp {
-        self.tables.now()
-    }
-
-    /// Who does this, as [`Router::identify`](crate::worker::Router::identify) has told the client
-    /// when it was connected last; `None` before that, and where nobody was asked. `on_action` reads
-    /// the same from [`Room::identity`](crate::Room::identity).
-    ///
-    /// # Errors
-    /// [`Code::InvalidValue`] when it is not of this type.
-    pub fn identity<T: serde::de::DeserializeOwned>(&self) -> Result<Option<T>> {
-        self.tables.identity().map(Identity::read).transpose()
-    }
-
-    /// The row with this key.
-    ///
-    /// # Errors
-    /// [`Code::InvalidValue`] when the stored row does not fit the type.
-    pub fn get(&self, key: impl Into<Key>) -> Result<Option<R>> {
-        self.tables.get(R::SCHEMA.table, &key.into()).map(R::from_row).transpose()
-    }
-
-    /// All rows, by key, without those that do not fit the type, as of a newer version of the
-    /// application. Costs the whole table, and again when any of its rows changes while the action has
-    /// no answer.
-    ///
-    /// # Errors
-    /// None: what cannot be read is left out.
-    pub fn rows(&self) -> Result<Vec<R>> {
-        let mut rows = Vec::new();
-        self.tables.each(R::SCHEMA.table, &mut |row| rows.extend(R::from_row(row.to_vec())));
-        Ok(rows)
-    }
-
-    /// Puts a row in, over one with its key if there is one.
-    ///
-    /// # Errors
-    /// [`Code::InvalidValue`] when a `json` field cannot be written as JSON, [`Code::Constraint`]
-    /// when a float is NaN, which SQLite stores as NULL, and its column takes none.
-    pub fn put(&mut self, row: &R) -> Result<()> {
-        set(R::SCHEMA, self.tables, row.key(), row.to_row()?)
-    }
-
-    /// Changes the row with this key; `false` when there is none.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get) and [`put`](Self::put); [`Code::InvalidValue`] when `change` gives the
-    /// row another key. Nothing is changed then.
-    pub fn update(&mut self, key: impl Into<Key>, change: impl FnOnce(&mut R)) -> Result<bool> {
-        let key = key.into();
-        let Some(mut row) = self.get(key.clone())? else { return Ok(false) };
-        change(&mut row);
-        if row.key() != key {
-            let message = format!(
-                "an update of `{}` changed a row's key: `delete` the row and `put` one with the \
-                 new key instead",
-                R::SCHEMA.table
-            );
-            return Err(Error::new(Code::InvalidValue, message));
-        }
-        let mut cells = row.to_row()?;
-        if let Some((index, _)) = R::SCHEMA.role(Role::UpdatedAt)
-            && let Some(cell) = cells.get_mut(index)
-        {
-            *cell = Value::Integer(self.now().as_millis());
-        }
-        set(R::SCHEMA, self.tables, key, cells)?;
-        Ok(true)
-    }
-
-    /// Takes the row with this key out.
-    pub fn delete(&mut self, key: impl Into<Key>) {
-        self.tables.set(R::SCHEMA.table, key.into(), None);
-    }
-
-    /// Takes every row out that fits. Costs the whole table once; while the action has no answer, a
-    /// row that changes is judged again alone. So `fits` has to say the same of the same row, and to note
-    /// nothing of what it sees.
-    ///
-    /// # Errors
-    /// As [`rows`](Self::rows).
-    pub fn delete_where(&mut self, fits: impl Fn(&R) -> bool) -> Result<()> {
-        let mut fits = |row: &[Value]| Ok(R::from_row(row.to_vec()).is_ok_and(|row| fits(&row)));
-        self.tables.delete_where(R::SCHEMA.table, &mut fits)
     }
 }
 
@@ -337,7 +238,9 @@ impl Operation {
                     None => Self::Insert(cells.clone()).reduce(schema, tables)?,
                 }
             }
-            Self::Delete(key) => tables.set(schema.table, Key::try_from(key.clone())?, None),
+            Self::Delete(key) => {
+                referring::delete(schema, tables, vec![Key::try_from(key.clone())?])?;
+            }
         }
         Ok(())
     }
@@ -388,7 +291,12 @@ fn change_row(
 }
 
 /// Puts a row in as SQLite stores it: there NaN is NULL. One that is deleted goes.
-fn set(schema: &Schema, tables: &mut dyn Tables, key: Key, mut row: Vec<Value>) -> Result<()> {
+pub(crate) fn set(
+    schema: &Schema,
+    tables: &mut dyn Tables,
+    key: Key,
+    mut row: Vec<Value>,
+) -> Result<()> {
     for (column, cell) in schema.columns.iter().zip(&mut row) {
         if !matches!(cell, Value::Real(x) if x.is_nan()) {
             continue;
@@ -400,84 +308,8 @@ fn set(schema: &Schema, tables: &mut dyn Tables, key: Key, mut row: Vec<Value>) 
         }
         *cell = Value::Null;
     }
+    referring::check(schema, tables, &key, &row)?;
     let deleted = schema.is_deleted(&row);
     tables.set(schema.table, key, (!deleted).then_some(row));
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
-
-    #[derive(Record, Clone, PartialEq, Debug)]
-    #[record(table = "notes")]
-    struct Note {
-        #[record(key)]
-        id: String,
-        text: String,
-    }
-
-    #[derive(Default)]
-    struct Rows(BTreeMap<Key, Vec<Value>>);
-
-    impl Tables for Rows {
-        fn now(&self) -> Timestamp {
-            Timestamp::from_millis(1)
-        }
-
-        fn get(&self, _: &str, key: &Key) -> Option<Vec<Value>> {
-            self.0.get(key).cloned()
-        }
-
-        fn set(&mut self, _: &str, key: Key, row: Option<Vec<Value>>) {
-            match row {
-                Some(row) => self.0.insert(key, row),
-                None => self.0.remove(&key),
-            };
-        }
-
-        fn keys(&self, _: &str) -> Vec<Key> {
-            self.0.keys().cloned().collect()
-        }
-    }
-
-    #[test]
-    fn an_update_that_changes_the_key_is_an_error_and_changes_nothing() {
-        let mut rows = Rows::default();
-        let mut draft = Draft::<Note>::new(&mut rows);
-        let note = Note { id: "a".into(), text: "text".into() };
-        draft.put(&note).unwrap();
-        let error = draft.update("a", |note| note.id = "b".into()).unwrap_err();
-        assert_eq!(error.code(), Code::InvalidValue);
-        assert!(error.message().contains("`delete`"), "{error}");
-        assert_eq!(draft.rows().unwrap(), [note]);
-        assert!(draft.update("a", |note| note.text.push('!')).unwrap());
-        assert_eq!(draft.get("a").unwrap().unwrap().text, "text!");
-    }
-
-    #[derive(Record, Clone, PartialEq, Debug)]
-    #[record(table = "measures")]
-    struct Measure {
-        #[record(key)]
-        id: String,
-        may_lack: Option<f64>,
-        has: f64,
-    }
-
-    #[test]
-    fn what_is_no_number_is_null_as_in_sqlite_or_an_error() {
-        let mut rows = Rows::default();
-        let mut draft = Draft::<Measure>::new(&mut rows);
-        let measure = |may_lack, has| Measure { id: "a".into(), may_lack, has };
-        draft.put(&measure(Some(f64::NAN), 1.0)).unwrap();
-        assert_eq!(draft.rows().unwrap(), [measure(None, 1.0)]);
-        let error = draft.put(&measure(None, f64::NAN)).unwrap_err();
-        assert_eq!(error.code(), Code::Constraint);
-        let error = draft.update("a", |measure| measure.has = f64::NAN).unwrap_err();
-        assert!(error.message().contains("`has`"), "{error}");
-        draft.update("a", |measure| measure.may_lack = Some(2.0)).unwrap();
-        draft.update("a", |measure| measure.may_lack = Some(f64::NAN)).unwrap();
-        assert_eq!(draft.rows().unwrap(), [measure(None, 1.0)]);
-    }
 }

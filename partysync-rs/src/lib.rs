@@ -25,6 +25,8 @@ extern crate self as partysync;
 
 mod action;
 mod column;
+mod constraint;
+mod draft;
 mod error;
 mod identity;
 mod job;
@@ -34,6 +36,7 @@ mod migration;
 mod position;
 pub mod query;
 mod record;
+mod referring;
 pub mod room;
 mod server;
 pub mod sql;
@@ -60,8 +63,10 @@ pub fn __mutated(protection: &str) -> bool {
     cfg!(partysync_mutations) && MISSING.as_deref() == Some(protection)
 }
 
-pub use action::{Action, Draft, RecordAction, Reduce, Tables};
+pub use action::{Action, RecordAction, Reduce, Tables};
 pub use column::{Column, Timestamp};
+pub use constraint::{IndexDef, OnDelete, Reference};
+pub use draft::Draft;
 pub use error::{Code, Error, Result};
 pub use identity::Identity;
 pub use job::{Job, Repeat};

@@ -4,27 +4,42 @@ use crate::action::Operation;
 use crate::record::{ColumnDef, RowCheck, Schema};
 use crate::sql::{Sql, SqlType, Value};
 use crate::{Action, Code, Column, Error, Record, RecordAction, Result};
+use crate::{IndexDef, Reference};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 use std::borrow::Cow;
 
+pub use crate::OnDelete;
 pub use crate::action::{Operation as Op, Tables};
 pub use crate::record::{Literal, Role};
 pub use serde;
 pub use serde_json;
 
 /// A record's table; its fields may become more.
+#[allow(clippy::too_many_arguments)]
 pub const fn schema(
     table: &'static str,
     renamed_from: &'static [&'static str],
     dropped: &'static [&'static str],
     (version, compatible): (u32, u32),
     columns: &'static [ColumnDef],
+    indexes: &'static [IndexDef],
+    checks: &'static [&'static str],
     check: fn(&[Value]) -> Result<()>,
 ) -> Schema {
-    Schema { table, renamed_from, dropped, version, compatible, columns, check: RowCheck(check) }
+    Schema {
+        table,
+        renamed_from,
+        dropped,
+        version,
+        compatible,
+        columns,
+        indexes,
+        checks,
+        check: RowCheck(check),
+    }
 }
 
 /// A column of a record's table; its fields may become more.
@@ -37,9 +52,20 @@ pub const fn column(
     default: Option<Literal>,
     index: bool,
     unique: bool,
+    references: Option<Reference>,
     renamed_from: &'static [&'static str],
 ) -> ColumnDef {
-    ColumnDef { name, sql_type, nullable, role, default, index, unique, renamed_from }
+    ColumnDef { name, sql_type, nullable, role, default, index, unique, references, renamed_from }
+}
+
+/// Whose key a column holds; its fields may become more.
+pub const fn reference(table: &'static str, on_delete: OnDelete) -> Reference {
+    Reference::of(table, on_delete)
+}
+
+/// An index of several columns; its fields may become more.
+pub const fn index(columns: &'static [&'static str], unique: bool) -> IndexDef {
+    IndexDef::of(columns, unique)
 }
 
 /// A field of an action that sets a column: the column's type, or what is in its `Option`.

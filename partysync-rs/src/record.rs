@@ -1,7 +1,7 @@
 //! [`Record`]: a row and its table, described by a [`Schema`].
 
 use crate::sql::{SqlType, Value, literal, quote};
-use crate::{Code, Column, Error, Result, Timestamp};
+use crate::{Code, Column, Error, IndexDef, Reference, Result, Timestamp};
 use serde_json::Value as Json;
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ use std::sync::Arc;
 /// | `dropped = "column"` | a column that goes, with its values; repeatable |
 /// | `version = 2` | the version of what rows mean, from 1: see [data migrations](#data-migrations) |
 /// | `compatible = 1` | the oldest version whose code can work with these rows; if it is not said, none but this one |
+/// | `index = "a, b"`, `unique = "a, b"` | an index of several columns; repeatable |
+/// | `check = "length(text) > 0"` | an expression in SQL of the row's columns that no row may make false; repeatable |
 /// | `crate = "path"` | where this crate is, if not at `::partysync` |
 ///
 /// On a field, in `#[record(...)]`:
@@ -33,6 +35,9 @@ use std::sync::Arc;
 /// | `deleted_at` | an `Option<Timestamp>`; with it deletes are soft; the last field |
 /// | `default = literal` | what a new row holds where an insert does not say |
 /// | `index`, `unique` | an index; one that allows each value once |
+/// | `references = "cards"` | the column holds the key of a row of that table, which is a record of the same server: see [references](#references) |
+/// | `on_delete = "cascade"` | what becomes of the row when that one is deleted: `cascade`, `set_null`, or `restrict`, which it is if it is not said |
+/// | `check = "length(text) > 0"` | as on the struct |
 /// | `json` | any serde type, stored as JSON text |
 /// | `rename = "name"` | the column's name, where it is not the field's |
 /// | `renamed_from = "name"` | a name that the column had before: its values move over; repeatable |
@@ -61,6 +66,18 @@ use std::sync::Arc;
 /// assert_eq!(Todo::SCHEMA.columns.len(), 6);
 /// ```
 ///
+/// # References
+///
+/// A column that `references` a table has a foreign key in SQL. A reducer does what that does, as far as
+/// its client can know: a `delete` takes the rows that refer with `cascade` along, clears the columns
+/// of those that refer with `set_null`, and is refused with [`Code::Constraint`] where others refer; so
+/// is a row that refers to none. It does so to rows of pending actions as well.
+///
+/// A soft delete is an update: it cascades nothing, and the row may be referred to. The row goes for good
+/// after [`Limits::retention_ms`](crate::Limits::retention_ms), and `on_delete` is done then. A client
+/// knows no softly deleted row: that one refers, or is referred to, is left to the server. So are
+/// `unique` and `check`.
+///
 /// # Migrations
 ///
 /// A room compares the stored schema with the type's when it starts, in one transaction. A change
@@ -75,7 +92,9 @@ use std::sync::Arc;
 /// | a field has `renamed_from` | its column is renamed |
 /// | `default` changes | new rows get the new one; rows that are there stay |
 /// | an `Option` is no longer one | rows with NULL get the `default`; without one it is refused |
-/// | a field becomes an `Option`, `index` or `unique` come or go | follows |
+/// | a field becomes an `Option`, `index` or `unique` come or go, also of several columns | follows |
+/// | `references` or `on_delete` come, go or change | follows; refused where rows refer to none, which are named |
+/// | `check` comes or goes | follows; refused where rows do not fit, which are named |
 /// | the type of a column, or the key | refused: use a new column or table, filled in a [data migration](#data-migrations) |
 /// | `table` changes, with `renamed_from` | is renamed |
 /// | the record is gone | stays, with its rows |
@@ -264,6 +283,10 @@ pub struct Schema {
     pub compatible: u32,
     /// The columns, in the order of the struct's fields.
     pub columns: &'static [ColumnDef],
+    /// Indexes of several columns.
+    pub indexes: &'static [IndexDef],
+    /// What holds of each row, in SQL.
+    pub checks: &'static [&'static str],
     pub(crate) check: RowCheck,
 }
 
@@ -306,6 +329,8 @@ pub struct ColumnDef {
     pub index: bool,
     /// Whether each value may be there once only.
     pub unique: bool,
+    /// Whose key it holds.
+    pub references: Option<Reference>,
     /// The names that it had before.
     pub renamed_from: &'static [&'static str],
 }

@@ -8,6 +8,9 @@ use std::collections::BTreeSet;
 /// A row: its channel and its key.
 pub(super) type At = (&'static str, Key);
 
+/// What rows of a channel refer to: the place of their column, and the key in it.
+pub(super) type Referred = (&'static str, usize, Key);
+
 /// What an action's reducer has looked at and written: another change to what it has looked at may
 /// change what the action does.
 #[derive(Debug, Default)]
@@ -15,6 +18,8 @@ pub(super) struct Footprint {
     pub(super) written: BTreeSet<At>,
     /// The rows that it has read, those of scanned tables aside.
     pub(super) read: BTreeSet<At>,
+    /// The rows that it has looked for by what they refer to.
+    pub(super) referring: BTreeSet<Referred>,
     /// The tables of which it has read all rows.
     pub(super) scanned: BTreeSet<&'static str>,
     /// The tables of which it has judged all rows, each by itself.
@@ -25,6 +30,7 @@ pub(super) struct Footprint {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     read: BTreeSet<(At, Order)>,
+    referring: BTreeSet<(Referred, Order)>,
     scanned: BTreeSet<(&'static str, Order)>,
     swept: BTreeSet<(&'static str, Order)>,
 }
@@ -42,6 +48,7 @@ const LAST: Order = (u64::MAX, u64::MAX);
 impl Index {
     pub(super) fn add(&mut self, order: Order, footprint: &Footprint) {
         self.read.extend(footprint.read.iter().map(|at| (at.clone(), order)));
+        self.referring.extend(footprint.referring.iter().map(|to| (to.clone(), order)));
         self.scanned.extend(footprint.scanned.iter().map(|channel| (*channel, order)));
         self.swept.extend(footprint.swept.iter().map(|channel| (*channel, order)));
     }
@@ -49,6 +56,9 @@ impl Index {
     pub(super) fn remove(&mut self, order: Order, footprint: &Footprint) {
         for at in &footprint.read {
             self.read.remove(&(at.clone(), order));
+        }
+        for to in &footprint.referring {
+            self.referring.remove(&(to.clone(), order));
         }
         for channel in &footprint.scanned {
             self.scanned.remove(&(*channel, order));
@@ -60,14 +70,18 @@ impl Index {
 
     /// Whether no pending action has looked at anything.
     pub(super) fn is_empty(&self) -> bool {
-        self.read.is_empty() && self.scanned.is_empty() && self.swept.is_empty()
+        self.read.is_empty()
+            && self.referring.is_empty()
+            && self.scanned.is_empty()
+            && self.swept.is_empty()
     }
 
-    /// The actions to which this row matters, behind one and up to another that is among them; all
+    /// The actions to which this row matters, which did refer to that or does now, behind one and up to another that is among them; all
     /// of them where there is none. And whether the row matters to all that they do.
     pub(super) fn readers(
         &self,
         at: &At,
+        referred: &[Referred],
         behind: Option<Order>,
         to: Option<Order>,
         f: &mut dyn FnMut(Order, bool),
@@ -88,6 +102,10 @@ impl Index {
         if !self.read.is_empty() {
             let rows = (at.clone(), from)..=(at.clone(), to);
             self.read.range(rows).for_each(|(_, order)| each(*order, true));
+        }
+        for referred in referred.iter().filter(|_| !self.referring.is_empty()) {
+            let rows = (referred.clone(), from)..=(referred.clone(), to);
+            self.referring.range(rows).for_each(|(_, order)| each(*order, true));
         }
     }
 }

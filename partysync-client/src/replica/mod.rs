@@ -13,6 +13,8 @@ mod loading;
 mod outboxes;
 mod overlay;
 mod pending;
+#[cfg(test)]
+mod reference_tests;
 mod scratch;
 #[cfg(test)]
 mod tests;

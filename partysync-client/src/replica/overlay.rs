@@ -2,7 +2,7 @@
 //! grows with what changes. A row that changes under an action has that action done again, alone,
 //! and what that changes has those behind it done again that have seen it.
 
-use super::index::{Again, At, Footprint, Index};
+use super::index::{Again, At, Footprint, Index, Referred};
 use super::layers::{Layers, Order};
 use super::pending::{Pending, Queue};
 use super::scratch::{Scratch, Written};
@@ -47,15 +47,40 @@ impl<'a> Step<'a> {
         self.before.entry(at.clone()).or_insert_with(shown);
     }
 
-    /// A row is another one for the actions behind one, up to another.
-    fn stale(&mut self, at: &At, behind: Option<Order>, to: Option<Order>) {
-        self.index.readers(at, behind, to, &mut |order, all| {
+    /// A row that was this is that for the actions behind one, up to another.
+    fn stale(
+        &mut self,
+        at: &At,
+        (was, is): (Option<&Row>, Option<&Row>),
+        (behind, to): (Option<Order>, Option<Order>),
+    ) {
+        let referred = self.referred(at.0, was, is);
+        self.index.readers(at, &referred, behind, to, &mut |order, all| {
             let again = self.again.entry(order).or_insert_with(|| Again::Rows(BTreeSet::new()));
             match again {
                 Again::Rows(rows) if !all => drop(rows.insert(at.clone())),
                 _ => *again = Again::All,
             }
         });
+    }
+
+    /// What a row refers to that is another now, before and after.
+    fn referred(
+        &self,
+        channel: &'static str,
+        was: Option<&Row>,
+        is: Option<&Row>,
+    ) -> Vec<Referred> {
+        let mut referred = Vec::new();
+        let columns = self.tables.get(channel).map(|table| table.schema.columns);
+        for (index, column) in columns.into_iter().flatten().enumerate() {
+            let [was, is] = [was, is].map(|row| row.and_then(|row| row.get(index)));
+            if column.references.is_some() && was != is {
+                let keys = [was, is].into_iter().flatten().cloned().map(Key::try_from);
+                referred.extend(keys.flatten().map(|key| (channel, index, key)));
+            }
+        }
+        referred
     }
 
     fn put_confirmed(&mut self, at: &At, row: Option<Row>) {
@@ -66,13 +91,14 @@ impl<'a> Step<'a> {
         if !same {
             table.judge(key, row.as_ref());
         }
-        match row {
+        let is = row.clone();
+        let was = match row {
             Some(row) => table.confirmed.insert(key.clone(), row),
             None => table.confirmed.remove(key),
         };
         if !same {
             let first = table.overlay.get(key).and_then(Layers::first);
-            self.stale(at, None, first);
+            self.stale(at, (was.as_ref(), is.as_ref()), (None, first));
         }
     }
 
@@ -89,14 +115,14 @@ impl<'a> Step<'a> {
         let below = || layers.below(order).unwrap_or_else(|| table.confirmed.get(key));
         let was = layers.get(order).map_or_else(below, Option::as_ref);
         let is = row.as_ref().map_or_else(below, Option::as_ref);
-        let same = was == is;
+        let (was, is) = (was.cloned(), is.cloned());
         layers.put(order, row);
         let next = layers.after(order);
         if layers.is_empty() {
             table.overlay.remove(key);
         }
-        if !same {
-            self.stale(at, Some(order), next);
+        if was != is {
+            self.stale(at, (was.as_ref(), is.as_ref()), (Some(order), next));
         }
     }
 
@@ -144,7 +170,9 @@ impl<'a> Step<'a> {
             if let Again::Rows(rows) = &what {
                 let outcome = run((self.tables, self.identity), pending, Some(rows), again);
                 // What else it has read is what it was, and so is what it does.
-                if outcome.succeeded && outcome.footprint.read == pending.footprint.read {
+                let (now, before) = (&outcome.footprint, &pending.footprint);
+                let same = now.read == before.read && now.referring == before.referring;
+                if outcome.succeeded && same {
                     self.put_rows(order, &mut pending.footprint, rows, outcome.written);
                     continue;
                 }
@@ -171,6 +199,7 @@ fn run<A: Action>(
     only: Option<&BTreeSet<At>>,
     succeeds: impl FnOnce(&A, &mut Scratch<'_>) -> bool,
 ) -> Outcome {
+    let tables = (tables, A::CHANNELS);
     let mut scratch = Scratch::new(tables, pending.order, only, (pending.made_at, identity));
     let succeeded = pending.action.as_ref().is_some_and(|action| succeeds(action, &mut scratch));
     let (written, footprint) = scratch.end(succeeded);

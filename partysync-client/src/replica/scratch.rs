@@ -6,7 +6,7 @@ use super::layers::Order;
 use super::{Row, Table};
 use crate::gathered::gathered;
 use partysync::sql::Value;
-use partysync::{Identity, Key, Result, Tables, Timestamp};
+use partysync::{Identity, Key, Result, Schema, Tables, Timestamp};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +14,7 @@ pub(super) type Written = BTreeMap<At, Option<Row>>;
 
 pub(super) struct Scratch<'a> {
     tables: &'a BTreeMap<&'static str, Table>,
+    schemas: &'static [&'static Schema],
     order: Order,
     /// The rows to be judged where all are asked for; `None` for all.
     only: Option<&'a BTreeSet<At>>,
@@ -25,13 +26,13 @@ pub(super) struct Scratch<'a> {
 
 impl<'a> Scratch<'a> {
     pub(super) fn new(
-        tables: &'a BTreeMap<&'static str, Table>,
+        (tables, schemas): (&'a BTreeMap<&'static str, Table>, &'static [&'static Schema]),
         order: Order,
         only: Option<&'a BTreeSet<At>>,
         (now, identity): (Timestamp, Option<&'a Identity>),
     ) -> Self {
         let (rows, noted) = (BTreeMap::new(), RefCell::default());
-        Self { tables, order, only, rows, noted, now, identity }
+        Self { tables, schemas, order, only, rows, noted, now, identity }
     }
 
     /// What the reducer wrote, if it succeeded, and what it has looked at.
@@ -74,6 +75,10 @@ impl<'a> Scratch<'a> {
 }
 
 impl Tables for Scratch<'_> {
+    fn schemas(&self) -> &'static [&'static Schema] {
+        self.schemas
+    }
+
     fn now(&self) -> Timestamp {
         self.now
     }
@@ -118,6 +123,22 @@ impl Tables for Scratch<'_> {
         let Some((channel, table)) = self.channel(channel) else { return };
         self.noted.borrow_mut().scanned.insert(channel);
         self.each_row(channel, table, &mut |_, row| f(row));
+    }
+
+    fn referring(&self, channel: &str, column: usize, key: &Key) -> Vec<Key> {
+        let Some((channel, table)) = self.channel(channel) else { return Vec::new() };
+        let mut noted = self.noted.borrow_mut();
+        if noted.swept.contains(channel) {
+            // Any row that was judged may be one of them.
+            noted.scanned.insert(channel);
+        } else if !noted.scanned.contains(channel) {
+            noted.referring.insert((channel, column, key.clone()));
+        }
+        let (mut keys, value) = (Vec::new(), key.to_value());
+        self.each_row(channel, table, &mut |key, row| {
+            keys.extend((row.get(column) == Some(&value)).then(|| key.clone()));
+        });
+        keys
     }
 
     fn delete_where(

@@ -1,5 +1,6 @@
 //! A record that cannot be wrong, or every reason why it is.
 
+use super::constraints::{Index, Reference, checks, indexes, reference};
 use super::parse::{Field, Parsed};
 use crate::syntax::{Errors, is_bytes, last_name, option_of};
 use proc_macro2::{Span, TokenStream};
@@ -20,6 +21,9 @@ pub(super) struct Checked {
     pub(super) compatible: u32,
     pub(super) krate: Option<Path>,
     pub(super) columns: Vec<Column>,
+    /// Of several columns.
+    pub(super) indexes: Vec<Index>,
+    pub(super) checks: Vec<String>,
 }
 
 pub(super) struct Column {
@@ -32,6 +36,7 @@ pub(super) struct Column {
     pub(super) json: bool,
     pub(super) index: bool,
     pub(super) unique: bool,
+    pub(super) references: Option<Reference>,
     /// A `Literal`, as tokens.
     pub(super) default: Option<TokenStream>,
     pub(super) renamed_from: Vec<String>,
@@ -81,11 +86,16 @@ pub(super) fn check(parsed: Parsed) -> syn::Result<Checked> {
     }
     former_names(&parsed, &table, &columns, &mut errors);
     let (version, compatible) = versions(&parsed, &mut errors);
+    let indexes = indexes(&parsed.indexes, &columns, &mut errors);
+    let on_fields = parsed.fields.iter().flat_map(|field| &field.checks);
+    let checks = checks(parsed.checks.iter().chain(on_fields), &mut errors);
     errors.finish()?;
     let value = |names: &[LitStr]| names.iter().map(LitStr::value).collect();
     Ok(Checked {
         table,
         columns,
+        indexes,
+        checks,
         renamed_from: value(&parsed.renamed_from),
         dropped: value(&parsed.dropped),
         version,
@@ -263,6 +273,7 @@ fn column(field: &Field, errors: &mut Errors) -> Option<Column> {
             "`renamed_from` is the name that the column had before, not the one it has",
         );
     }
+    let references = reference(field, role, errors);
     let default = field.default.as_ref().and_then(|expr| errors.keep(literal(expr, field)));
     Some(Column {
         ident: field.ident.clone(),
@@ -273,6 +284,7 @@ fn column(field: &Field, errors: &mut Errors) -> Option<Column> {
         json: field.json.is_some(),
         index: field.index.is_some(),
         unique: field.unique.is_some(),
+        references,
         default,
         renamed_from: field.renamed_from.iter().map(LitStr::value).collect(),
     })
@@ -401,7 +413,7 @@ fn not_literal(expr: &Expr) -> syn::Error {
 }
 
 /// A name that is safe everywhere a table's or column's name goes.
-fn identifier(name: &str) -> Result<(), String> {
+pub(super) fn identifier(name: &str) -> Result<(), String> {
     let mut chars = name.chars();
     let first = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     if !first || !chars.all(|c| c.is_ascii_alphanumeric() || c == '_') || name.len() > 64 {

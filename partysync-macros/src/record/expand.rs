@@ -1,6 +1,7 @@
 //! The code of a record.
 
 use super::check::{Checked, Column, Role};
+use super::constraints::{Index, OnDelete, Reference};
 use crate::syntax::in_block;
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
@@ -9,6 +10,10 @@ use syn::spanned::Spanned;
 pub(super) fn expand(record: &Checked) -> TokenStream {
     let Checked { ident, vis, table, renamed_from, dropped, krate, columns, .. } = record;
     let Checked { version, compatible, .. } = record;
+    let Checked { indexes, checks, .. } = record;
+    let indexes = indexes.iter().map(|Index { columns, unique }| {
+        quote!(__partysync::__private::index(&[#(#columns),*], #unique))
+    });
     let definitions = columns.iter().map(definition);
     let encode = columns.iter().map(|column| {
         let field = &column.ident;
@@ -20,7 +25,7 @@ pub(super) fn expand(record: &Checked) -> TokenStream {
     let fields = columns.iter().enumerate();
     let fields = fields.filter_map(|(index, column)| field(index, column, ident, vis));
     let keys = || columns.iter().filter(|column| column.role == Role::Key);
-    let checks = keys().map(key_check);
+    let key_checks = keys().map(key_check);
     let references = keys().map(|column| reference(column, ident));
     let key = keys().next().map(|column| &column.ident);
     let code = quote! {
@@ -32,6 +37,8 @@ pub(super) fn expand(record: &Checked) -> TokenStream {
                 &[#(#dropped),*],
                 (#version, #compatible),
                 const { &[#(#definitions),*] },
+                const { &[#(#indexes),*] },
+                &[#(#checks),*],
                 <Self as __partysync::Record>::check_row,
             );
 
@@ -69,7 +76,7 @@ pub(super) fn expand(record: &Checked) -> TokenStream {
 
         #(#references)*
 
-        #(#checks)*
+        #(#key_checks)*
     };
     in_block(krate.as_ref(), &code)
 }
@@ -97,6 +104,16 @@ fn definition(column: &Column) -> TokenStream {
         None => quote!(::std::option::Option::None),
     };
     let default = option(column.default.clone());
+    let references = option(column.references.as_ref().map(|Reference { table, on_delete }| {
+        let on_delete = match on_delete {
+            OnDelete::Restrict => quote!(Restrict),
+            OnDelete::Cascade => quote!(Cascade),
+            OnDelete::SetNull => quote!(SetNull),
+        };
+        quote! {
+            __partysync::__private::reference(#table, __partysync::__private::OnDelete::#on_delete)
+        }
+    }));
     let renamed_from = &column.renamed_from;
     quote! {
         __partysync::__private::column(
@@ -107,6 +124,7 @@ fn definition(column: &Column) -> TokenStream {
             #default,
             #index,
             #unique,
+            #references,
             &[#(#renamed_from),*],
         )
     }

@@ -1,6 +1,7 @@
 //! derive(Record).
 
 mod check;
+mod constraints;
 mod expand;
 mod parse;
 

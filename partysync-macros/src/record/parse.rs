@@ -11,11 +11,20 @@ pub(super) struct Parsed {
     pub(super) table: Option<LitStr>,
     pub(super) renamed_from: Vec<LitStr>,
     pub(super) dropped: Vec<LitStr>,
+    /// Of several columns.
+    pub(super) indexes: Vec<Index>,
+    pub(super) checks: Vec<LitStr>,
     pub(super) version: Option<LitInt>,
     pub(super) compatible: Option<LitInt>,
     /// Where the library is, if not at `::partysync`.
     pub(super) krate: Option<Path>,
     pub(super) fields: Vec<Field>,
+}
+
+/// The columns of an index, with commas between them.
+pub(super) struct Index {
+    pub(super) columns: LitStr,
+    pub(super) unique: bool,
 }
 
 pub(super) struct Field {
@@ -29,15 +38,28 @@ pub(super) struct Field {
     pub(super) unique: Option<Span>,
     pub(super) json: Option<Span>,
     pub(super) default: Option<Expr>,
+    pub(super) references: Option<LitStr>,
+    pub(super) on_delete: Option<LitStr>,
+    pub(super) checks: Vec<LitStr>,
     pub(super) rename: Option<LitStr>,
     /// What queries call the column.
     pub(super) constant: Option<LitStr>,
     pub(super) renamed_from: Vec<LitStr>,
 }
 
-const ON_STRUCT: [&str; 6] = ["table", "version", "compatible", "renamed_from", "dropped", "crate"];
+const ON_STRUCT: [&str; 9] = [
+    "table",
+    "version",
+    "compatible",
+    "renamed_from",
+    "dropped",
+    "index",
+    "unique",
+    "check",
+    "crate",
+];
 
-const ON_FIELDS: [&str; 11] = [
+const ON_FIELDS: [&str; 14] = [
     "key",
     "created_at",
     "updated_at",
@@ -45,6 +67,9 @@ const ON_FIELDS: [&str; 11] = [
     "default",
     "index",
     "unique",
+    "references",
+    "on_delete",
+    "check",
     "json",
     "rename",
     "renamed_from",
@@ -56,6 +81,7 @@ pub(super) fn parse(input: &DeriveInput) -> syn::Result<Parsed> {
     refuse_generics(input, &mut errors);
     let (mut table, mut krate) = (None, None);
     let (mut renamed_from, mut dropped) = (Vec::new(), Vec::new());
+    let (mut indexes, mut checks) = (Vec::new(), Vec::new());
     let (mut version, mut compatible) = (None, None);
     each_meta(&input.attrs, "record", &mut errors, |meta| {
         if meta.path.is_ident("table") {
@@ -70,6 +96,17 @@ pub(super) fn parse(input: &DeriveInput) -> syn::Result<Parsed> {
             renamed_from.push(string(meta)?);
         } else if meta.path.is_ident("dropped") {
             dropped.push(string(meta)?);
+        } else if meta.path.is_ident("check") {
+            checks.push(string(meta)?);
+        } else if meta.path.is_ident("index") || meta.path.is_ident("unique") {
+            let unique = meta.path.is_ident("unique");
+            if !meta.input.peek(syn::Token![=]) {
+                let name = if unique { "unique" } else { "index" };
+                return Err(meta.error(format!(
+                    "say which columns, `{name} = \"a, b\"`, or write `{name}` on one field"
+                )));
+            }
+            indexes.push(Index { columns: string(meta)?, unique });
         } else {
             return Err(unknown(meta, &ON_STRUCT));
         }
@@ -87,7 +124,19 @@ pub(super) fn parse(input: &DeriveInput) -> syn::Result<Parsed> {
     }
     errors.finish()?;
     let (ident, vis) = (input.ident.clone(), input.vis.clone());
-    Ok(Parsed { ident, vis, table, renamed_from, dropped, version, compatible, krate, fields })
+    Ok(Parsed {
+        ident,
+        vis,
+        table,
+        renamed_from,
+        dropped,
+        indexes,
+        checks,
+        version,
+        compatible,
+        krate,
+        fields,
+    })
 }
 
 fn field(field: &syn::Field, errors: &mut Errors) -> Option<Field> {
@@ -102,6 +151,9 @@ fn field(field: &syn::Field, errors: &mut Errors) -> Option<Field> {
         unique: None,
         json: None,
         default: None,
+        references: None,
+        on_delete: None,
+        checks: Vec::new(),
         rename: None,
         constant: None,
         renamed_from: Vec::new(),
@@ -126,6 +178,15 @@ fn field(field: &syn::Field, errors: &mut Errors) -> Option<Field> {
                 return once(&mut parsed.default, default, meta);
             }
             "rename" => return once(&mut parsed.rename, string(meta)?, meta),
+            "references" if !meta.input.peek(syn::Token![=]) => {
+                return Err(meta.error("say which table: `references = \"cards\"`"));
+            }
+            "references" => return once(&mut parsed.references, string(meta)?, meta),
+            "on_delete" => return once(&mut parsed.on_delete, string(meta)?, meta),
+            "check" => {
+                parsed.checks.push(string(meta)?);
+                return Ok(());
+            }
             "constant" => return once(&mut parsed.constant, string(meta)?, meta),
             "renamed_from" => {
                 parsed.renamed_from.push(string(meta)?);

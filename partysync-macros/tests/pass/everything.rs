@@ -18,7 +18,8 @@ pub struct Point {
 }
 
 #[derive(Record, Clone, PartialEq, Debug)]
-#[record(table = "shapes")]
+#[record(table = "shapes", index = "layer, visible", unique = "name, print")]
+#[record(check = "scale > 0 AND layer <> 13")]
 pub struct Shape {
     #[record(key)]
     id: Id,
@@ -37,6 +38,10 @@ pub struct Shape {
     print: Size,
     #[record(unique)]
     name: Option<String>,
+    #[record(references = "shapes", on_delete = "set_null", index)]
+    inside: Option<Id>,
+    #[record(references = "shapes", check = "beside <> id")]
+    beside: Option<Id>,
     r#type: Option<Vec<u8>>,
     #[record(created_at)]
     created_at: Timestamp,

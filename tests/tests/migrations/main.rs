@@ -56,8 +56,10 @@ macro_rules! server {
 
 mod data;
 mod kept;
+mod references;
 mod renamed;
 mod replaced;
+mod rules;
 
 server!(first {
     #[record(key)] pub(super) id: String,

@@ -1,8 +1,10 @@
-//! The statements that make a table, its columns, its indexes and the triggers that guard a
-//! column which cannot be NOT NULL itself.
+//! The statements that make a table, its columns, its indexes, the triggers that guard a column
+//! which cannot be NOT NULL itself, and those that check rows.
 
 use super::stored::StoredColumn;
-use crate::record::{Role, Schema};
+use crate::Result;
+use crate::constraint::references_ddl;
+use crate::record::{ColumnDef, Role, Schema};
 use crate::sql::{literal, quote};
 
 /// How the names of all that the framework makes begin.
@@ -31,6 +33,9 @@ pub(super) fn column_ddl(name: &str, column: &StoredColumn) -> String {
     if json {
         ddl.push_str(&format!(" CHECK ({name} IS NULL OR json_valid({name}))"));
     }
+    if let Some(reference) = &column.references {
+        ddl.push_str(&references_ddl(&reference.table, &reference.on_delete));
+    }
     ddl
 }
 
@@ -43,24 +48,62 @@ fn name_of(schema: &Schema, column: &str, what: &str) -> String {
 /// The statements that make the table's indexes.
 pub(super) fn indexes(schema: &Schema) -> Vec<String> {
     let table = schema.quoted();
+    // A row that was softly deleted does not hold its value against new ones.
+    let alive = match schema.role(Role::DeletedAt) {
+        Some((_, deleted_at)) => format!(" WHERE {} IS NULL", quote(deleted_at.name)),
+        None => String::new(),
+    };
     let mut statements = Vec::new();
+    let mut make = |columns: &[&str], unique: bool| {
+        let what = if unique { "unique" } else { "index" };
+        let index = name_of(schema, &columns.join("$"), what);
+        let columns: Vec<_> = columns.iter().map(|name| quote(name)).collect();
+        let columns = columns.join(", ");
+        statements.push(if unique {
+            format!("CREATE UNIQUE INDEX {index} ON {table} ({columns}){alive}")
+        } else {
+            format!("CREATE INDEX {index} ON {table} ({columns})")
+        });
+    };
     for column in schema.columns {
-        let name = quote(column.name);
         if column.index {
-            let index = name_of(schema, column.name, "index");
-            statements.push(format!("CREATE INDEX {index} ON {table} ({name})"));
+            make(&[column.name], false);
         }
         if column.unique {
-            let index = name_of(schema, column.name, "unique");
-            // A row that was softly deleted does not hold its value against new ones.
-            let alive = match schema.role(Role::DeletedAt) {
-                Some((_, deleted_at)) => format!(" WHERE {} IS NULL", quote(deleted_at.name)),
-                None => String::new(),
-            };
-            statements.push(format!("CREATE UNIQUE INDEX {index} ON {table} ({name}){alive}"));
+            make(&[column.name], true);
+        }
+    }
+    schema.indexes.iter().for_each(|index| make(index.columns, index.unique));
+    statements
+}
+
+/// The triggers that refuse rows of which an expression is false. They say what SQLite says of a
+/// CHECK, which cannot be added to a table that is there.
+pub(super) fn checks(schema: &Schema) -> Vec<String> {
+    let table = schema.quoted();
+    let cell = |column: &ColumnDef| format!("NEW.{0} AS {0}", quote(column.name));
+    let cells = schema.columns.iter().map(cell).collect::<Vec<_>>().join(", ");
+    let mut statements = Vec::new();
+    for (place, check) in schema.checks.iter().enumerate() {
+        let message = literal(&format!("CHECK constraint failed: {check}"));
+        for on in ["INSERT", "UPDATE"] {
+            // No column begins with a digit.
+            let trigger = name_of(schema, &place.to_string(), &format!("check_{on}"));
+            statements.push(format!(
+                "CREATE TRIGGER {trigger} BEFORE {on} ON {table} BEGIN \
+                 SELECT RAISE(ABORT, {message}) FROM (SELECT {cells}) WHERE NOT ({check}); END"
+            ));
         }
     }
     statements
+}
+
+/// The rows, by their keys, of which an expression is false.
+pub(super) fn breaking(schema: &Schema, check: &str) -> Result<String> {
+    let (table, key) = (schema.quoted(), quote(schema.key()?.name));
+    let cells = schema.columns.iter().map(|column| quote(column.name)).collect::<Vec<_>>();
+    let cells = cells.join(", ");
+    Ok(format!("SELECT quote({key}) FROM (SELECT {cells} FROM {table}) WHERE NOT ({check})"))
 }
 
 /// The triggers that keep NULL out of a column which takes it: SQLite cannot add one that is NOT

@@ -54,6 +54,12 @@ pub(crate) fn migrate(schemas: &[&Schema], sql: &dyn Sql) -> Result<Migrated> {
         found.extend(table.as_ref().map(|(table, _)| (*table, *schema)));
         tables.push((schema, table));
     }
+    check_references(schemas)?;
+    let names = tables.iter().filter_map(|(schema, table)| {
+        let (from, _) = table.as_ref()?;
+        (*from != schema.table).then_some((*from, schema.table))
+    });
+    let renamed: Vec<(&str, &str)> = names.collect();
     let is_older = |(schema, table): &(&&Schema, Option<(&str, Stored)>)| {
         table.as_ref().is_some_and(|(_, before)| before.version < schema.version)
     };
@@ -62,7 +68,7 @@ pub(crate) fn migrate(schemas: &[&Schema], sql: &dyn Sql) -> Result<Migrated> {
     for (schema, table) in &tables {
         let plan = match table {
             None => Plan::create(schema),
-            Some((table, before)) => Plan::alter(schema, table, before, due)?,
+            Some((table, before)) => Plan::alter(schema, table, before, (&renamed, due))?,
         };
         if plan.changes() {
             run::check(&plan, sql)?;
@@ -70,6 +76,9 @@ pub(crate) fn migrate(schemas: &[&Schema], sql: &dyn Sql) -> Result<Migrated> {
         }
     }
     let mut migrated = Migrated { due, ..Migrated::default() };
+    // A row refers to a table that is there, by its name: tables are renamed first, and made next.
+    plans.iter().try_for_each(|plan| run::rename(plan, sql))?;
+    plans.sort_by_key(|plan| plan.table.is_some());
     for plan in &plans {
         if run::run(plan, sql)? {
             migrated.rewritten.push(plan.schema.table);
@@ -150,6 +159,32 @@ fn find<'a>(
         }
     }
     Ok(None)
+}
+
+/// That each reference is to the key of a record of the same server.
+fn check_references(schemas: &[&Schema]) -> Result<()> {
+    for schema in schemas {
+        for column in schema.columns {
+            let (name, Some(reference)) = (column.name, column.references) else { continue };
+            let table = reference.table;
+            let Some(other) = schemas.iter().find(|other| other.table == table) else {
+                let why = format!(
+                    "column `{name}` references `{table}`, which is no record of this server: write \
+                     the table of one, or add that record's actions to the enum of `channels`"
+                );
+                return Err(refuse(schema, &why));
+            };
+            let (key, kind) = (other.key()?.sql_type.name(), column.sql_type.name());
+            if key != kind {
+                let why = format!(
+                    "column `{name}` is {kind}, and the key of `{table}`, which it references, is \
+                     {key}: give the field the type of that key"
+                );
+                return Err(refuse(schema, &why));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Moves what the framework's own tables know of a table to the table's new name.

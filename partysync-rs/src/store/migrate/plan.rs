@@ -29,6 +29,8 @@ pub(super) struct Replace {
     pub(super) column: StoredColumn,
     /// What rows get that hold NULL, in SQL.
     pub(super) fill: Option<String>,
+    /// Whether it refers to another table than before, or otherwise.
+    pub(super) refers: bool,
 }
 
 /// A column that the framework sets, and has not set in rows that are there.
@@ -64,17 +66,19 @@ impl<'a> Plan<'a> {
     }
 
     /// From what the table `table` looked like to what the schema says. As long as rows of any table
-    /// are to be migrated, columns that are dropped stay: what was in them may go elsewhere.
+    /// are to be migrated, columns that are dropped stay: what was in them may go elsewhere. `renamed`
+    /// are the tables that get another name: from, to.
     pub(super) fn alter(
         schema: &'a Schema,
         table: &'a str,
         before: &Stored,
-        migrates: bool,
+        (renamed, migrates): (&[(&str, &str)], bool),
     ) -> Result<Self> {
         check_version(schema, before)?;
         let mut plan = Self::create(schema);
         plan.table = Some(table);
         plan.before = Some(before.clone());
+        let before = &before.after_renames(renamed);
         plan.next.version = before.version;
         if before.version != schema.version {
             plan.next.compatible = before.compatible;
@@ -139,6 +143,13 @@ impl<'a> Plan<'a> {
         ))
     }
 
+    /// What is checked of rows that was not before.
+    pub(super) fn new_checks(&self) -> impl Iterator<Item = &'static str> {
+        let before = self.before.as_ref().map(|before| &before.checks);
+        let is_new = move |check: &&str| before.is_none_or(|b| !b.iter().any(|old| old == check));
+        self.schema.checks.iter().copied().filter(is_new)
+    }
+
     /// Whether there is anything to do.
     pub(super) fn changes(&self) -> bool {
         self.table != Some(self.schema.table) || self.before.as_ref() != Some(&self.next)
@@ -155,9 +166,13 @@ impl<'a> Plan<'a> {
             return Err(refuse(self.schema, &why));
         }
         if !added.nullable && added.default.is_none() {
+            // A reference has no default.
+            let remedy = match column.references {
+                Some(_) => "make it an `Option`",
+                None => "give it `default = ...` or make it an `Option`",
+            };
             let why = format!(
-                "column `{name}` is new and the rows that are there would have nothing in it: \
-                 give it `default = ...` or make it an `Option`"
+                "column `{name}` is new and the rows that are there would have nothing in it: {remedy}"
             );
             return Err(refuse(self.schema, &why));
         }
@@ -204,15 +219,24 @@ impl<'a> Plan<'a> {
             }
             self.without_null.push(before.name.clone());
         }
+        let refers = before.references != after.references;
+        if refers && after.key {
+            let why = format!(
+                "the key `{name}` cannot get, lose or change a reference: \
+                 use a new table and copy the rows over in `on_start`"
+            );
+            return Err(refuse(schema, &why));
+        }
         // A column that is NOT NULL and has no default can be made with its table only.
-        let is_so = !before.takes_null() && before.default.is_none();
+        let is_so = !before.takes_null() && before.default.is_none() && !refers;
         after.guarded = !after.nullable && after.default.is_none() && !is_so;
         if before.name != after.name {
             self.renames.push((before.name.clone(), after.name.clone()));
         }
-        if (before.takes_null(), &before.default) != (after.takes_null(), &after.default) {
+        let other = (before.takes_null(), &before.default) != (after.takes_null(), &after.default);
+        if other || refers {
             let fill = after.default.clone().filter(|_| before.nullable && !after.nullable);
-            self.replaces.push(Replace { column: after.clone(), fill });
+            self.replaces.push(Replace { column: after.clone(), fill, refers });
         }
         let other = old.kept || !["", after.role.as_str()].contains(&before.role.as_str());
         if is_time(column) && other {
@@ -228,7 +252,7 @@ impl<'a> Plan<'a> {
             kept.nullable = true;
             kept.guarded = false;
             if !column.takes_null() {
-                self.replaces.push(Replace { column: kept.clone(), fill: None });
+                self.replaces.push(Replace { column: kept.clone(), fill: None, refers: false });
             }
         }
         self.next.kept.push(kept);

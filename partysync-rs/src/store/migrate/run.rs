@@ -1,14 +1,17 @@
 //! Carries a plan out.
 
 use super::super::triggers::triggers;
-use super::ddl::{OWN, column_ddl, create_table, guards, indexes};
+use super::ddl::{OWN, breaking, checks, column_ddl, create_table, guards, indexes};
 use super::plan::{Plan, Replace};
+use super::stored::{StoredColumn, StoredReference};
 use super::{refuse, renamed};
-use crate::sql::{Sql, quote};
+use crate::sql::{Row, Sql, quote};
 use crate::{Code, Result, params};
 
 /// What a Durable Object takes.
 const MAX_COLUMNS: usize = 100;
+/// So many rows are named that do not fit.
+const NAMED: i64 = 5;
 /// The name of a column until it takes another's place.
 const NEW: &str = "_partysync_new";
 
@@ -72,13 +75,19 @@ fn check_free(plan: &Plan<'_>, sql: &dyn Sql) -> Result<()> {
     ))
 }
 
-/// Does all of it; whether values changed that clients may hold.
+/// Gives a table its name.
+pub(super) fn rename(plan: &Plan<'_>, sql: &dyn Sql) -> Result<()> {
+    let renamed = plan.table.filter(|before| *before != plan.schema.table);
+    renamed.map_or(Ok(()), |before| Steps { plan, sql }.rename(before))
+}
+
+/// Does all of it, with the table's name as it is to be; whether values changed that clients may hold.
 pub(super) fn run(plan: &Plan<'_>, sql: &dyn Sql) -> Result<bool> {
     let steps = Steps { plan, sql };
     let mut rewritten = plan.rewrites;
     match plan.table {
         None => steps.run(&create_table(plan.schema, &plan.next.columns))?,
-        Some(table) => rewritten |= steps.alter(table)?,
+        Some(_) => rewritten |= steps.alter()?,
     }
     let there = steps.made("index")?;
     for index in indexes(plan.schema) {
@@ -93,6 +102,12 @@ pub(super) fn run(plan: &Plan<'_>, sql: &dyn Sql) -> Result<bool> {
         for guard in guards(plan.schema, column) {
             steps.run(&guard)?;
         }
+    }
+    for check in plan.new_checks() {
+        steps.look(check)?;
+    }
+    for trigger in checks(plan.schema) {
+        steps.run(&trigger)?;
     }
     Ok(rewritten)
 }
@@ -133,20 +148,74 @@ impl Steps<'_> {
         )
     }
 
-    /// From the table as it was; whether values changed that clients may hold.
-    fn alter(&self, before: &str) -> Result<bool> {
-        let (plan, table) = (self.plan, self.plan.schema.quoted());
-        if before != plan.schema.table {
-            let mut from = quote(before);
-            // SQLite takes a name in other case for the same.
-            if before.eq_ignore_ascii_case(plan.schema.table) {
-                let aside = quote("_partysync_renamed");
-                self.run(&format!("ALTER TABLE {from} RENAME TO {aside}"))?;
-                from = aside;
-            }
-            self.run(&format!("ALTER TABLE {from} RENAME TO {table}"))?;
-            renamed(before, plan.schema.table, self.sql)?;
+    fn rename(&self, before: &str) -> Result<()> {
+        let (mut from, table) = (quote(before), self.plan.schema.quoted());
+        // SQLite takes a name in other case for the same.
+        if before.eq_ignore_ascii_case(self.plan.schema.table) {
+            let aside = quote("_partysync_renamed");
+            self.run(&format!("ALTER TABLE {from} RENAME TO {aside}"))?;
+            from = aside;
         }
+        self.run(&format!("ALTER TABLE {from} RENAME TO {table}"))?;
+        renamed(before, self.plan.schema.table, self.sql)
+    }
+
+    /// Looks whether all rows are as an expression says, and whether it is one.
+    fn look(&self, check: &str) -> Result<()> {
+        let schema = self.plan.schema;
+        let (some, count) = self.some(&breaking(schema, check)?).map_err(|error| {
+            let why = format!("`check = \"{check}\"` is no expression of its columns: {error}");
+            if error.code() == Code::Storage { error } else { refuse(schema, &why) }
+        })?;
+        if count == 0 {
+            return Ok(());
+        }
+        let why = format!(
+            "`check = \"{check}\"` does not hold of {some}: change the rows first, by a version of \
+             the application without the check"
+        );
+        Err(refuse(schema, &why))
+    }
+
+    /// Looks whether what a column holds are keys of the table that it refers to.
+    fn look_for(&self, column: &StoredColumn) -> Result<()> {
+        let (schema, name) = (self.plan.schema, &column.name);
+        let Some(StoredReference { table, .. }) = &column.references else { return Ok(()) };
+        let other = quote(table);
+        let columns = format!("PRAGMA table_info({other})");
+        let read = |row: &Row<'_>| Ok((row.get::<String>(1)?, row.get::<i64>(5)?));
+        let columns = self.sql.query_map(&columns, [], read)?;
+        let Some((to, _)) = columns.iter().find(|(_, place)| *place == 1) else { return Ok(()) };
+        let (own, key, from, to) =
+            (schema.quoted(), quote(schema.key()?.name), quote(name), quote(to));
+        let (some, count) = self.some(&format!(
+            "SELECT quote(a.{key}) FROM {own} AS a WHERE a.{from} IS NOT NULL \
+             AND NOT EXISTS (SELECT 1 FROM {other} AS b WHERE b.{to} = a.{from})"
+        ))?;
+        if count == 0 {
+            return Ok(());
+        }
+        let why = format!(
+            "column `{name}` references `{table}`, which has no rows for {some}: delete those rows, or \
+             put the keys of others into them, by a version of the application without the reference"
+        );
+        Err(refuse(schema, &why))
+    }
+
+    /// The first of these rows, in words, and how many there are.
+    fn some(&self, rows: &str) -> Result<(String, i64)> {
+        let count = format!("SELECT count(*) FROM ({rows})");
+        let count = self.sql.query_one(&count, [], |row| row.get::<i64>(0))?;
+        let keys = format!("{rows} ORDER BY 1 LIMIT {NAMED}");
+        let keys = self.sql.query_map(&keys, [], |row| row.get::<String>(0))?;
+        let (keys, more) = (keys.join(", "), count.saturating_sub(NAMED));
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Ok((format!("the rows {keys}{more}"), count))
+    }
+
+    /// From the table as it was; whether values changed that clients may hold.
+    fn alter(&self) -> Result<bool> {
+        let (plan, table) = (self.plan, self.plan.schema.quoted());
         for (name, _) in self.made("trigger")? {
             self.run(&format!("DROP TRIGGER {}", quote(&name)))?;
         }
@@ -227,6 +296,9 @@ impl Steps<'_> {
         if replace.fill.is_some() {
             let query = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {name} IS NULL)");
             filled = self.sql.query_one(&query, [], |row| row.get::<bool>(0))?;
+        }
+        if replace.refers {
+            self.look_for(&replace.column)?;
         }
         let ddl = column_ddl(NEW, &replace.column);
         // What is NULL gets the new column's default where it has to.

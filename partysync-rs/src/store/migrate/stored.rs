@@ -2,6 +2,7 @@
 
 use super::super::triggers::TRIGGERS;
 use crate::Key;
+use crate::constraint::{IndexDef, Reference};
 use crate::record::{ColumnDef, Role, Schema, first_version, is_first_version};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,12 @@ pub(super) struct Stored {
     pub(super) cursor: Option<Cursor>,
     /// The columns of the type.
     pub(super) columns: Vec<StoredColumn>,
+    /// Indexes of several columns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) indexes: Vec<StoredIndex>,
+    /// What triggers check of each row.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) checks: Vec<String>,
     /// Columns that another version of the application has and this one does not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) kept: Vec<StoredColumn>,
@@ -29,6 +36,20 @@ pub(super) struct Stored {
     /// Other names that the table had.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) names: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Debug, Clone)]
+pub(super) struct StoredIndex {
+    columns: Vec<String>,
+    unique: bool,
+}
+
+/// Whose key a column holds.
+#[derive(Serialize, Deserialize, PartialEq, Debug, Clone)]
+pub(super) struct StoredReference {
+    pub(super) table: String,
+    /// [`OnDelete::name`](crate::OnDelete).
+    pub(super) on_delete: String,
 }
 
 /// A [`Key`] in JSON.
@@ -72,6 +93,8 @@ pub(super) struct StoredColumn {
     pub(super) default: Option<String>,
     pub(super) index: bool,
     pub(super) unique: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) references: Option<StoredReference>,
     /// Empty in what was stored before roles were.
     #[serde(default)]
     pub(super) role: String,
@@ -92,10 +115,39 @@ impl Stored {
             compatible: schema.compatible,
             cursor: None,
             columns: schema.columns.iter().map(StoredColumn::of).collect(),
+            indexes: schema.indexes.iter().map(StoredIndex::of).collect(),
+            checks: schema.checks.iter().map(|check| (*check).to_owned()).collect(),
             kept: Vec::new(),
             gone: Vec::new(),
             names: Vec::new(),
         }
+    }
+
+    /// The same, where tables that it refers to have other names now: from, to.
+    pub(super) fn after_renames(&self, renamed: &[(&str, &str)]) -> Self {
+        let mut after = self.clone();
+        let columns = after.columns.iter_mut().chain(&mut after.kept);
+        for reference in columns.filter_map(|column| column.references.as_mut()) {
+            let now = renamed.iter().find(|(from, _)| *from == reference.table);
+            if let Some((_, to)) = now {
+                reference.table = (*to).to_owned();
+            }
+        }
+        after
+    }
+}
+
+impl StoredIndex {
+    fn of(index: &IndexDef) -> Self {
+        let columns = index.columns.iter().map(|name| (*name).to_owned()).collect();
+        Self { columns, unique: index.unique }
+    }
+}
+
+impl StoredReference {
+    fn of(reference: &Reference) -> Self {
+        let Reference { table, on_delete } = *reference;
+        Self { table: table.to_owned(), on_delete: on_delete.name().to_owned() }
     }
 }
 
@@ -113,6 +165,7 @@ impl StoredColumn {
             },
             index: column.index,
             unique: column.unique,
+            references: column.references.as_ref().map(StoredReference::of),
             role: column.role.name().to_owned(),
             guarded: false,
             names: Vec::new(),

@@ -156,6 +156,7 @@ fn any_column(name: &'static str) -> impl Strategy<Value = ColumnDef> {
         default: default.filter(|_| !(text && index)),
         index,
         unique: false,
+        references: None,
         renamed_from: &[],
     })
 }
@@ -170,6 +171,7 @@ fn any_schema() -> impl Strategy<Value = Schema> {
         default: None,
         index: false,
         unique: false,
+        references: None,
         renamed_from: &[],
     };
     let some = (any_column("a"), any_column("b"), any_column("c"), any::<[bool; 3]>(), 0..8_u8);
@@ -189,6 +191,8 @@ fn any_schema() -> impl Strategy<Value = Schema> {
             version: 1,
             compatible: 1,
             columns: columns.leak(),
+            indexes: &[],
+            checks: &[],
             check: RowCheck(|_| Ok(())),
         }
     })

@@ -304,7 +304,7 @@ impl AppAction {
 impl Reduce for ThingAction {
     fn reduce_custom(&self, draft: &mut Draft<'_, Thing>) -> Result<()> {
         match self {
-            Self::Remove { id, .. } => draft.delete(id),
+            Self::Remove { id, .. } => draft.delete(id)?,
             Self::Bump { id, token } => {
                 draft.update(id, |thing| {
                     thing.bumps += 1;
@@ -318,7 +318,7 @@ impl Reduce for ThingAction {
                         Op::Put(id) => {
                             draft.update(id, |thing| thing.token = *token)?;
                         }
-                        Op::Remove(id) | Op::Destroy(id) => draft.delete(id),
+                        Op::Remove(id) | Op::Destroy(id) => draft.delete(id)?,
                         Op::Fail => return Err(Error::reject("the program says so")),
                         _ => {}
                     }
@@ -343,7 +343,7 @@ impl Reduce for AccountAction {
                 if draft.get(*number)?.is_some_and(|account| account.balance != 0) {
                     return Err(Error::reject("not empty"));
                 }
-                draft.delete(*number);
+                draft.delete(*number)?;
             }
         }
         Ok(())

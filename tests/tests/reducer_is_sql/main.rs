@@ -1,6 +1,8 @@
 //! The client's reducer and the server's SQL do the same: for any actions, the rows that a
 //! replica shows before the server answers are the rows that the server then has.
 
+mod related;
+
 use lab_shared::{Item, ItemAction, ItemId, LabAction, Level, Note, NoteAction};
 use partysync::testing::TestRoom;
 use partysync::{Action, Record, Result, Room, SyncServer, Timestamp};
