@@ -78,5 +78,5 @@ pub use partysync_macros::Event;
 pub use partysync_macros::{Action, Column, Record};
 pub use position::Position;
 pub use record::{ColumnDef, Key, Literal, Record, Role, Schema};
-pub use room::{Connection, Fault, Limits, Protocol};
+pub use room::{Connection, Fault, Handle, Limits, Protocol};
 pub use server::{Room, SyncServer};

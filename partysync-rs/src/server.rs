@@ -1,12 +1,11 @@
 //! [`SyncServer`]: the trait that a user implements, and the [`Room`] that its hooks get.
 
-use crate::room::{Caller, Connection, Fault, HookOutput, Limits, Slots};
+use crate::room::{Caller, Connection, Fault, Handle, Handles, HookOutput, Limits, Slots};
 use crate::sql::Sql;
 use crate::store::Plan;
 use crate::{Action, Code, Error, Job, Migrated, Migration, Result, Timestamp};
 use serde_json::Value as Json;
 use std::future::{Future, ready};
-use std::marker::PhantomData;
 
 /// A room's server: what its actions do, in SQL.
 ///
@@ -157,7 +156,9 @@ pub trait SyncServer: Sized + 'static {
     }
 
     /// Before an action is committed: the place for what must await, such as asking another
-    /// service. All actions of a push are asked about, in their order, before the first of them is
+    /// service. What it does to the room by the [`Handle`] is written whether the action is done or
+    /// not, and others act before the action is: what must hold then is checked in
+    /// [`on_action`](Self::on_action). All actions of a push are asked about, in their order, before the first of them is
     /// committed; frames of the same connection wait meanwhile. A resent action that has its
     /// answer already does not come here again, but one whose connection breaks while it is asked
     /// about does: what this changes elsewhere it has to change once only.
@@ -166,10 +167,11 @@ pub trait SyncServer: Sized + 'static {
     /// Any error refuses the action for good; with [`Error::retry`] the client tries again later.
     fn before_action(
         &self,
+        room: &Handle<Self>,
         connection: &Connection,
         action: &Self::Action,
     ) -> impl Future<Output = Result<()>> {
-        let _ = (connection, action);
+        let _ = (room, connection, action);
         ready(Ok(()))
     }
 
@@ -177,10 +179,11 @@ pub trait SyncServer: Sized + 'static {
     /// Nothing waits for it. It is called at most once: not at all if the process ends before.
     fn after_commit(
         &self,
+        room: &Handle<Self>,
         connection: &Connection,
         action: Self::Action,
     ) -> impl Future<Output = ()> {
-        let _ = (connection, action);
+        let _ = (room, connection, action);
         ready(())
     }
 
@@ -251,19 +254,55 @@ pub trait SyncServer: Sized + 'static {
         let _ = fault;
     }
 
-    /// An HTTP request to the room's URL that is no WebSocket.
+    /// An HTTP request to the room's URL that is no WebSocket. It may await; meanwhile the room goes on.
+    ///
+    /// ```
+    /// # use partysync::{Action, Record, Result, Room, SyncServer};
+    /// # #[derive(Record, Clone, Debug, PartialEq)] #[record(table = "notes")]
+    /// # struct Note { #[record(key)] id: String, text: String }
+    /// # #[derive(Action, Clone, Debug)] #[action(record = Note)]
+    /// # enum NoteAction { #[action(insert)] Create { id: String, text: String } }
+    /// # struct Notes;
+    /// use partysync::{Handle, params};
+    ///
+    /// impl SyncServer for Notes {
+    ///     // ...
+    /// #     type Action = NoteAction;
+    /// #     fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+    /// #         action.apply(room.sql())
+    /// #     }
+    ///     async fn on_request(
+    ///         &self,
+    ///         room: &Handle<Self>,
+    ///         request: http::Request<Vec<u8>>,
+    ///     ) -> Result<http::Response<Vec<u8>>> {
+    ///         let text = String::from_utf8_lossy(request.body()).into_owned();
+    ///         // Each `run` is one transaction, and is sent to everybody.
+    ///         room.run(move |room| {
+    ///             let sql = "INSERT INTO notes (id, text) VALUES ('posted', ?)";
+    ///             room.sql().execute(sql, params![text]).map(drop)
+    ///         })
+    ///         .await?;
+    ///         Ok(http::Response::new(Vec::new()))
+    ///     }
+    /// }
+    /// # let mut room = partysync::testing::TestRoom::new(Notes)?;
+    /// # room.request(http::Request::new(b"hi".to_vec()))?;
+    /// # assert_eq!(room.rows::<Note>()?[0].text, "hi");
+    /// # Ok::<(), partysync::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// Nothing is written, and the answer is 500 with the error's code.
+    /// The answer is 500 with the error's code.
     fn on_request(
         &self,
-        room: &mut Room<'_, Self>,
+        room: &Handle<Self>,
         request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Vec<u8>>> {
+    ) -> impl Future<Output = Result<http::Response<Vec<u8>>>> {
         let _ = (room, request);
         let mut response = http::Response::new(b"not found".to_vec());
         *response.status_mut() = http::StatusCode::NOT_FOUND;
-        Ok(response)
+        ready(Ok(response))
     }
 }
 
@@ -279,8 +318,8 @@ pub struct Room<'a, S> {
     pub(crate) has_jobs: bool,
     pub(crate) caller: Caller<'a>,
     pub(crate) slots: &'a Slots,
+    pub(crate) handles: &'a dyn Handles<S>,
     pub(crate) output: &'a mut HookOutput,
-    pub(crate) server: PhantomData<S>,
 }
 
 impl<S> std::fmt::Debug for Room<'_, S> {

@@ -1,13 +1,17 @@
 //! [`TestRoom`]: a server's hooks under plain `cargo test`, on real SQLite. With the feature
 //! `livestore`, `TestBackend` is what an event-sourced room follows.
 
-use crate::room::turn::Local;
-use crate::room::{Connection, Effect, Event, Incoming, Machine, Opening, Slot};
+use crate::room::turn::{Local, Turn};
+use crate::room::{Answered, Connection, Effect, Event, Incoming, Machine, Opening, Slot};
 use crate::sql::{Sql, Sqlite};
 use crate::wire::v2::{Ack, ClientFrame, Hello, Push, PushAction, ServerFrame, Subscription};
-use crate::{Action, Code, Error, Identity, Protocol, Record, Result, SyncServer, Timestamp};
-use futures::executor::block_on;
+use crate::{Action, Code, Error, Identity, Protocol, Record, Result, Room, SyncServer, Timestamp};
+use futures::future::LocalBoxFuture;
 use std::collections::BTreeMap;
+use std::time::Duration;
+use waiting::Waiting;
+
+mod waiting;
 
 #[cfg(feature = "livestore")]
 pub use crate::livestore::testing::TestBackend;
@@ -53,6 +57,10 @@ pub struct TestRoom<S: SyncServer> {
     unheard: Vec<(String, String)>,
     alarm: Option<Timestamp>,
     logged: Vec<String>,
+    /// Hooks that wait, and what they have begun.
+    waiting: Waiting<S::Action>,
+    /// Whether the room has more to send.
+    again: bool,
     /// Why clients were not let in.
     refused: BTreeMap<String, Error>,
 }
@@ -76,7 +84,21 @@ impl<S: SyncServer> TestRoom<S> {
         let (ids, sent, alarm) = (BTreeMap::new(), Vec::new(), None);
         let (room, logged) = (Local::new(server), Vec::new());
         let (unheard, refused, users) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        let mut room = Self { db, room, ids, now, users, sent, unheard, alarm, logged, refused };
+        let (waiting, again) = (Waiting::default(), false);
+        let mut room = Self {
+            db,
+            room,
+            ids,
+            now,
+            users,
+            sent,
+            unheard,
+            alarm,
+            logged,
+            waiting,
+            again,
+            refused,
+        };
         room.turn([])?;
         // Rows of an older version are migrated, some in each turn.
         while room.room.machine().is_none() {
@@ -249,6 +271,12 @@ impl<S: SyncServer> TestRoom<S> {
         std::mem::take(&mut self.unheard)
     }
 
+    /// How long a hook may wait for something outside of the room, as for another thread: 10 s unless
+    /// it is set. A call that comes upon one that waits longer fails, and lets it go.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.waiting.patience = patience;
+    }
+
     /// The room's time.
     pub fn now(&self) -> Timestamp {
         self.now
@@ -350,7 +378,7 @@ impl<S: SyncServer> TestRoom<S> {
         request: &http::Request<()>,
     ) -> Result<()> {
         let (wanted, fresh_id) = (Some(id.to_owned()), format!("{id}'"));
-        self.turn_aside(Event::Connect { wanted, fresh_id, protocol, request }).map(drop)
+        self.turn_aside(Event::Connect { wanted, fresh_id, protocol, request })
     }
 
     /// Closes a connection.
@@ -360,7 +388,7 @@ impl<S: SyncServer> TestRoom<S> {
     pub fn disconnect(&mut self, id: &str) -> Result<()> {
         let Some(slot) = self.slot(id) else { return Ok(()) };
         self.ids.remove(&slot);
-        self.turn_aside(Event::Closed(slot)).map(drop)
+        self.turn_aside(Event::Closed(slot))
     }
 
     /// Hands the room a text frame and returns what it sent, as connection and text; a close is
@@ -433,8 +461,63 @@ impl<S: SyncServer> TestRoom<S> {
     /// # Errors
     /// What SQLite says. What `on_request` returns is a response of 500.
     pub fn request(&mut self, request: http::Request<Vec<u8>>) -> Result<http::Response<Vec<u8>>> {
-        let response = self.turn_aside(Event::Request(request))?;
-        response.ok_or_else(|| Error::new(Code::Internal, "the request got no answer"))
+        if self.room.machine().is_none() {
+            self.turn([])?;
+        }
+        let answered = self.settle(Some(self.room.answer(request)));
+        self.unheard.append(&mut self.sent);
+        match answered? {
+            Some(Answered { response, fault }) => {
+                if let Some(fault) = fault {
+                    self.tell(&fault);
+                }
+                Ok(response)
+            }
+            None => Err(Error::new(Code::Internal, "the request got no answer")),
+        }
+    }
+
+    /// Does this with the room, as a [`Handle`](crate::Handle) does: what it changes is sent.
+    ///
+    /// ```
+    /// # use partysync::{Action, Record, Result, Room, SyncServer, params};
+    /// # #[derive(Record, Clone, Debug, PartialEq)] #[record(table = "notes")]
+    /// # struct Note { #[record(key)] id: String }
+    /// # #[derive(Action, Clone, Debug)] #[action(record = Note)]
+    /// # enum NoteAction { #[action(insert)] Create { id: String } }
+    /// # struct Notes;
+    /// # impl SyncServer for Notes {
+    /// #     type Action = NoteAction;
+    /// #     fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+    /// #         action.apply(room.sql())
+    /// #     }
+    /// # }
+    /// # let mut room = partysync::testing::TestRoom::new(Notes)?;
+    /// room.act(NoteAction::Create { id: "a".into() })?;
+    /// room.run(|room| room.sql().execute("DELETE FROM notes", params![]))?;
+    /// assert_eq!(room.rows::<Note>()?, []);
+    /// # Ok::<(), partysync::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What the closure returns: nothing was written.
+    pub fn run<T: 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Room<'_, S>) -> Result<T> + 'static,
+    ) -> Result<T> {
+        self.run_with(None, |_, room| work(room))
+    }
+
+    pub(crate) fn run_with<T: 'static>(
+        &mut self,
+        what: Option<&'static str>,
+        work: impl FnOnce(&S, &mut Room<'_, S>) -> Result<T> + 'static,
+    ) -> Result<T> {
+        let opening = || opening(Vec::new());
+        let (turn, outcome) = self.room.run(&self.db, self.now, opening, what, work)?;
+        let settled = self.carry_out(turn).and_then(|_| self.settle(None).map(drop));
+        self.unheard.append(&mut self.sent);
+        settled.and(outcome)
     }
 
     /// Puts the room to sleep: what it has in memory is gone, its connections are not.
@@ -450,7 +533,7 @@ impl<S: SyncServer> TestRoom<S> {
         self.room.close();
         self.ids = (0..).map(Slot).zip(kept.iter().map(|(id, _)| id.clone())).collect();
         let sockets = kept.into_iter().map(|(_, attachment)| attachment).collect();
-        self.take(sockets, []).map(drop)
+        self.take(sockets, [])
     }
 
     fn slot(&self, id: &str) -> Option<Slot> {
@@ -458,42 +541,70 @@ impl<S: SyncServer> TestRoom<S> {
     }
 
     /// A turn of a call that does not return what it sends.
-    fn turn_aside(
-        &mut self,
-        event: Event<'_, S::Action>,
-    ) -> Result<Option<http::Response<Vec<u8>>>> {
-        let answer = self.turn([event]);
+    fn turn_aside(&mut self, event: Event<'_, S::Action>) -> Result<()> {
+        let done = self.turn([event]);
         self.unheard.append(&mut self.sent);
-        answer
+        done
     }
 
-    fn turn<'e>(
-        &mut self,
-        events: impl IntoIterator<Item = Event<'e, S::Action>>,
-    ) -> Result<Option<http::Response<Vec<u8>>>> {
+    fn turn<'e>(&mut self, events: impl IntoIterator<Item = Event<'e, S::Action>>) -> Result<()> {
         self.take(Vec::new(), events)
     }
 
-    /// Takes the room through a turn, and through those that its hooks lead to.
+    /// Takes the room through a turn, and through those that it leads to.
     fn take<'e>(
         &mut self,
         sockets: Vec<Option<String>>,
         events: impl IntoIterator<Item = Event<'e, S::Action>>,
-    ) -> Result<Option<http::Response<Vec<u8>>>> {
-        let opening = || Opening {
-            name: Some("test".to_owned()),
-            fresh_epoch: "epoch".to_owned(),
-            sockets,
-            published: None,
-        };
-        let turn = self.room.turn(&self.db, self.now, opening, events)?;
+    ) -> Result<()> {
+        let turn = self.room.turn(&self.db, self.now, || opening(sockets), events)?;
+        let refused = self.carry_out(turn)?;
+        self.settle(None)?;
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// Goes through turns until no hook waits any more, nor a request for its answer.
+    fn settle(
+        &mut self,
+        mut request: Option<LocalBoxFuture<'static, Answered>>,
+    ) -> Result<Option<Answered>> {
+        let mut answered = None;
+        loop {
+            let woken = self.waiting.poll(&mut request, &mut answered);
+            // What handles have asked for comes before what their hooks return.
+            if self.room.is_asked() || std::mem::take(&mut self.again) {
+                self.one_turn(None)?;
+            } else if let Some(done) = self.waiting.done() {
+                self.one_turn(Some(Event::HookDone(done)))?;
+            } else if self.waiting.is_empty() && request.is_none() {
+                return Ok(answered);
+            } else if !woken && !self.waiting.park() {
+                let message = "a hook waits for something that does not come";
+                return Err(Error::new(Code::Internal, message));
+            }
+        }
+    }
+
+    fn one_turn(&mut self, event: Option<Event<'_, S::Action>>) -> Result<()> {
+        let turn = self.room.turn(&self.db, self.now, || opening(Vec::new()), event)?;
+        self.carry_out(turn).map(drop)
+    }
+
+    fn tell(&mut self, fault: &crate::Fault) {
+        // A test that fails shows it: who acts hears as little as users do.
+        eprintln!("{fault}");
+        self.logged.push(fault.to_string());
+        self.room.server().on_error(fault);
+    }
+
+    /// Does what a turn has led to; why a connection was refused.
+    fn carry_out(&mut self, turn: Turn<S>) -> Result<Option<Error>> {
         let aborted = turn.aborted.inspect(|_| self.ids.clear());
-        let (mut response, mut refused, mut again) = (None, None, false);
+        let mut refused = None;
         for effect in turn.effects {
             match effect {
                 Effect::Accept { slot, id } => drop(self.ids.insert(slot, id)),
                 Effect::Refuse { error, .. } => refused = Some(error),
-                Effect::Respond(answer) => response = Some(answer),
                 Effect::Send { slots, frame } => {
                     let to = slots.iter().filter_map(|slot| self.ids.get(slot));
                     self.sent.extend(to.map(|id| (id.clone(), frame.to_string())));
@@ -502,14 +613,9 @@ impl<S: SyncServer> TestRoom<S> {
                     let id = self.ids.get(&slot).cloned().unwrap_or_default();
                     self.sent.push((id, format!("close {code} {reason}")));
                 }
-                Effect::Again => again = true,
+                Effect::Again => self.again = true,
                 Effect::SetAlarm(at) => self.alarm = at,
-                Effect::Fault(fault) => {
-                    // A test that fails shows it: who acts hears as little as users do.
-                    eprintln!("{fault}");
-                    self.logged.push(fault.to_string());
-                    self.room.server().on_error(&fault);
-                }
+                Effect::Fault(fault) => self.tell(&fault),
                 Effect::Warn(message) => self.logged.push(message),
                 Effect::StoreAttachment { .. }
                 | Effect::Publish { .. }
@@ -518,15 +624,20 @@ impl<S: SyncServer> TestRoom<S> {
             }
         }
         if let Some(error) = aborted {
+            // What waits goes on, and hears that the room is gone.
+            self.again = false;
             return Err(error);
         }
-        for hook in turn.hooks {
-            self.turn([Event::HookDone(block_on(hook))])?;
-        }
-        turn.after.into_iter().for_each(block_on);
-        if again {
-            self.turn([])?;
-        }
-        refused.map_or(Ok(response), Err)
+        self.waiting.add(turn.hooks, turn.after);
+        Ok(refused)
+    }
+}
+
+fn opening(sockets: Vec<Option<String>>) -> Opening {
+    Opening {
+        name: Some("test".to_owned()),
+        fresh_epoch: "epoch".to_owned(),
+        sockets,
+        published: None,
     }
 }

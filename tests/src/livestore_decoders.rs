@@ -149,9 +149,7 @@ pub fn events(data: &[u8]) {
         };
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
-            let mut response = room.request(EventRoom::<Makes>::input(input)).expect("an answer");
-            assert!(response.status().is_success(), "{:?}", room.take_logged());
-            for output in EventRoom::<Makes>::outputs(&mut response) {
+            for output in room.input(input).expect("outputs") {
                 match output {
                     EventOutput::Call(number, _) => call = number,
                     EventOutput::Again => again = true,

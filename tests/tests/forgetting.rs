@@ -75,16 +75,6 @@ impl SyncServer for Blog {
         room.sql().execute(comments, params![]).map(drop)
     }
 
-    fn on_request(
-        &self,
-        room: &mut Room<'_, Self>,
-        request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Vec<u8>>> {
-        let sql = String::from_utf8(request.into_body()).unwrap();
-        room.sql().execute(&sql, params![])?;
-        Ok(http::Response::new(Vec::new()))
-    }
-
     fn on_action(&self, room: &mut Room<'_, Self>, action: Any) -> Result<()> {
         const TOUCH: &str = "WITH RECURSIVE n(i) AS \
             (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?) \
@@ -257,8 +247,8 @@ fn a_room_whose_storage_is_full_forgets_and_works_again() {
     pass(&mut room, 8 * DAY);
     let deleted = "SELECT count(*) FROM posts WHERE deleted_at IS NOT NULL";
     assert_eq!(one(&room, deleted), 0);
-    let insert = http::Request::new(b"INSERT INTO posts (id) VALUES (1)".to_vec());
-    assert_eq!(room.request(insert).unwrap().status(), 200);
+    let insert = "INSERT INTO posts (id) VALUES (1)";
+    room.run(|room| room.sql().execute(insert, params![])).unwrap();
 }
 
 #[test]
@@ -303,8 +293,12 @@ fn life(
         }
     };
     for statement in sql.split(';') {
-        let request = Event::Request(http::Request::new(statement.as_bytes().to_vec()));
-        take(local.turn(db, now, opening, [request]).unwrap());
+        let statement = statement.to_owned();
+        let execute =
+            move |_: &Blog, room: &mut Room<'_, Blog>| room.sql().execute(&statement, params![]);
+        let (turn, executed) = local.run(db, now, opening, None, execute).unwrap();
+        executed.unwrap();
+        take(turn);
     }
     take(local.turn(db, now, opening, [Event::Alarm]).unwrap());
     (last, messages)

@@ -5,12 +5,13 @@ use futures::channel::oneshot;
 use futures::executor::LocalPool;
 use futures::future::LocalBoxFuture;
 use futures::task::LocalSpawnExt;
-use partysync::room::turn::Local;
+use partysync::room::turn::{Local, Turn};
 use partysync::room::{Effect, Event, HookDone, Incoming, Opening, Slot};
 use partysync::sql::Sqlite;
 use partysync::testing::TestRoom;
 use partysync::{
-    Action, Code, Connection, Error, Protocol, Record, Result, Room, SyncServer, Timestamp, params,
+    Action, Code, Connection, Error, Handle, Protocol, Record, Result, Room, SyncServer, Timestamp,
+    params,
 };
 use serde_json::{Value as Json, json};
 use std::cell::{Cell, RefCell};
@@ -77,7 +78,12 @@ impl SyncServer for Notes {
         partysync::Limits { retention_ms: 10_000, ..Default::default() }
     }
 
-    async fn before_action(&self, _: &Connection, action: &NoteAction) -> Result<()> {
+    async fn before_action(
+        &self,
+        _: &Handle<Self>,
+        _: &Connection,
+        action: &NoteAction,
+    ) -> Result<()> {
         let gate = self.gate.borrow_mut().take();
         if let Some(gate) = gate {
             Stubborn(gate, None).await;
@@ -88,7 +94,7 @@ impl SyncServer for Notes {
         }
     }
 
-    async fn after_commit(&self, connection: &Connection, action: NoteAction) {
+    async fn after_commit(&self, _: &Handle<Self>, connection: &Connection, action: NoteAction) {
         self.committed.borrow_mut().push(format!("{} {action:?}", connection.id()));
     }
 
@@ -151,15 +157,6 @@ impl SyncServer for Notes {
         let sql = "INSERT INTO notes (id, text) VALUES (hex(randomblob(8)), 'alarm')";
         room.sql().execute(sql, params![])?;
         if self.fails() { Err(Error::reject("not yet")) } else { Ok(()) }
-    }
-
-    fn on_request(
-        &self,
-        room: &mut Room<'_, Self>,
-        _: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Vec<u8>>> {
-        room.renew_epoch();
-        Ok(http::Response::new(Vec::new()))
     }
 }
 
@@ -395,13 +392,31 @@ impl Driver {
 
     /// Several events in one turn.
     fn turn_of(&mut self, events: Vec<Event<'_, NoteAction>>) {
-        let opening = || Opening {
+        let opening = self.opening();
+        let turn = self.room.turn(&self.db, self.now, || opening, events).unwrap();
+        self.carry_out(turn);
+    }
+
+    fn renew_epoch(&mut self) {
+        let (opening, renew) = (self.opening(), |_: &_, room: &mut Room<'_, _>| {
+            room.renew_epoch();
+            Ok(())
+        });
+        let (turn, renewed) = self.room.run(&self.db, self.now, || opening, None, renew).unwrap();
+        renewed.unwrap();
+        self.carry_out(turn);
+    }
+
+    fn opening(&self) -> Opening {
+        Opening {
             name: self.name.clone(),
             fresh_epoch: "fresh".into(),
             sockets: self.attachments.clone(),
             published: None,
-        };
-        let turn = self.room.turn(&self.db, self.now, opening, events).unwrap();
+        }
+    }
+
+    fn carry_out(&mut self, turn: Turn<Notes>) {
         for effect in turn.effects {
             match effect {
                 Effect::Accept { slot, id } => self.sent.push(format!("{slot:?} is {id}")),
@@ -600,7 +615,7 @@ fn a_client_goes_on_in_a_database_that_was_set_back_and_a_new_epoch_has_it_start
     driver.connect("c");
     driver.hello(0, "d", r#""epoch":"fresh""#);
     driver.sent.clear();
-    driver.turn(Event::Request(http::Request::new(Vec::new())));
+    driver.renew_epoch();
     assert_eq!(driver.sent, ["Slot(0) close 1012 restart"]);
     driver.turn(Event::Closed(Slot(0)));
     driver.connect("e");

@@ -4,7 +4,7 @@
 use partysync::testing::TestRoom;
 use partysync::wire::v2::ServerFrame;
 use partysync::{
-    Action, Code, Limits, Protocol, Record, Result, Room, SyncServer, Timestamp, params,
+    Action, Code, Handle, Limits, Protocol, Record, Result, Room, SyncServer, Timestamp, params,
 };
 use partysync_client::store::Saved;
 use partysync_client::{Input, Now, Output, Peer, Phase, Timing};
@@ -64,14 +64,17 @@ impl SyncServer for Notes {
         }
     }
 
-    fn on_request(
+    async fn on_request(
         &self,
-        room: &mut Room<'_, Self>,
+        room: &Handle<Self>,
         request: http::Request<Vec<u8>>,
     ) -> Result<http::Response<Vec<u8>>> {
-        let sql = "INSERT INTO notes (id, text, data) VALUES ('blob', '', ?)";
-        room.sql().execute(sql, params![request.into_body()])?;
-        Ok(http::Response::new(Vec::new()))
+        room.run(move |room| {
+            let sql = "INSERT INTO notes (id, text, data) VALUES ('blob', '', ?)";
+            room.sql().execute(sql, params![request.into_body()])?;
+            Ok(http::Response::new(Vec::new()))
+        })
+        .await
     }
 }
 

@@ -3,8 +3,8 @@
 use futures::FutureExt;
 use partysync::testing::TestRoom;
 use partysync::{
-    Action, Code, Connection, Draft, Error, Identity, Protocol, Record, Reduce, Result, Room,
-    SyncServer, params,
+    Action, Code, Connection, Draft, Error, Handle, Identity, Protocol, Record, Reduce, Result,
+    Room, SyncServer, params,
 };
 use partysync_client::store::{MemoryStore, SqliteStore};
 use partysync_client::testing::Served;
@@ -89,13 +89,17 @@ impl SyncServer for Notes {
         }
     }
 
-    fn on_request(
+    async fn on_request(
         &self,
-        room: &mut Room<'_, Self>,
+        room: &Handle<Self>,
         _: http::Request<Vec<u8>>,
     ) -> Result<http::Response<Vec<u8>>> {
-        let name = room.identity::<User>()?.map_or_else(|| "nobody".to_owned(), |user| user.name);
-        Ok(http::Response::new(name.into_bytes()))
+        room.run(move |room| {
+            let name =
+                room.identity::<User>()?.map_or_else(|| "nobody".to_owned(), |user| user.name);
+            Ok(http::Response::new(name.into_bytes()))
+        })
+        .await
     }
 }
 

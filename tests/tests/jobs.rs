@@ -1,6 +1,6 @@
 //! What a room does at a time: [`Room::schedule`], [`Room::repeat`] and [`Room::cancel`].
 
-use partysync::room::turn::Local;
+use partysync::room::turn::{Local, Turn};
 use partysync::room::{Effect, Event, Opening};
 use partysync::sql::Sqlite;
 use partysync::testing::TestRoom;
@@ -100,21 +100,6 @@ impl SyncServer for Notes {
                 room.schedule(at, job.name(), &Task::Again(millis, left - 1))
             }
         }
-    }
-
-    fn on_request(
-        &self,
-        room: &mut Room<'_, Self>,
-        request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Vec<u8>>> {
-        let (first, count): (i64, i64) = serde_json::from_slice(request.body())
-            .map_err(|error| Error::new(Code::InvalidValue, error.to_string()))?;
-        for n in first..first + count {
-            let at = Timestamp::from_millis(1_000_000 + n);
-            room.schedule(at, &format!("{n}"), &Task::Note(n.to_string()))?;
-        }
-        let last = room.job(&format!("{}", first + count - 1))?;
-        Ok(http::Response::new(last.map_or("none", |_| "planned").into()))
     }
 }
 
@@ -321,27 +306,39 @@ impl Counted {
         Self { db, room: Local::new(Notes::default()), alarms: Vec::new() }
     }
 
-    fn take(&mut self, now: i64, event: Event<'_, NoteAction>) -> String {
-        let opening = || Opening { fresh_epoch: "epoch".into(), ..Opening::default() };
-        let now = Timestamp::from_millis(now);
-        let turn = self.room.turn(&self.db, now, opening, [event]).unwrap();
-        assert_eq!(turn.aborted, None);
-        let mut answer = String::new();
-        for effect in turn.effects {
-            match effect {
-                Effect::SetAlarm(at) => self.alarms.push(at),
-                Effect::Respond(response) => {
-                    answer = String::from_utf8(response.into_body()).unwrap();
-                }
-                _ => {}
-            }
-        }
-        answer
+    fn opening() -> Opening {
+        Opening { fresh_epoch: "epoch".into(), ..Opening::default() }
     }
 
-    fn schedule(&mut self, first: i64, count: i64) -> String {
-        let body = serde_json::to_vec(&(first, count)).unwrap();
-        self.take(1_000, Event::Request(http::Request::new(body)))
+    fn take(&mut self, now: i64, event: Event<'_, NoteAction>) {
+        let now = Timestamp::from_millis(now);
+        let turn = self.room.turn(&self.db, now, Self::opening, [event]).unwrap();
+        self.carry_out(turn);
+    }
+
+    fn carry_out(&mut self, turn: Turn<Notes>) {
+        assert_eq!(turn.aborted, None);
+        for effect in turn.effects {
+            if let Effect::SetAlarm(at) = effect {
+                self.alarms.push(at);
+            }
+        }
+    }
+
+    /// Schedules so many in one event; whether the last of them is there then.
+    fn schedule(&mut self, first: i64, count: i64) -> bool {
+        let schedule = move |_: &Notes, room: &mut Room<'_, Notes>| {
+            for n in first..first + count {
+                let at = Timestamp::from_millis(1_000_000 + n);
+                room.schedule(at, &format!("{n}"), &Task::Note(n.to_string()))?;
+            }
+            Ok(room.job(&format!("{}", first + count - 1))?.is_some())
+        };
+        let now = Timestamp::from_millis(1_000);
+        let done = self.room.run(&self.db, now, Self::opening, None, schedule);
+        let (turn, planned) = done.unwrap();
+        self.carry_out(turn);
+        planned.unwrap()
     }
 }
 
@@ -349,10 +346,10 @@ impl Counted {
 fn ten_thousand_of_them_are_one_alarm() {
     let mut room = Counted::new();
     // In one event, and in an event each.
-    assert_eq!(room.schedule(0, 9_000), "planned");
+    assert!(room.schedule(0, 9_000));
     assert_eq!(room.alarms.len(), 1);
     for n in 9_000..10_000 {
-        assert_eq!(room.schedule(n, 1), "planned");
+        assert!(room.schedule(n, 1));
     }
     assert_eq!(room.alarms, [Some(Timestamp::from_millis(1_000_000))]);
     // They are due at once: so many are done in a turn.

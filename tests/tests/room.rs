@@ -4,7 +4,7 @@ use partysync::room::refusal;
 use partysync::sql::{Row, Sql, Sqlite};
 use partysync::testing::TestRoom;
 use partysync::{
-    Action, Code, Limits, Protocol, Record, Result, Room, SyncServer, Timestamp, params,
+    Action, Code, Handle, Limits, Protocol, Record, Result, Room, SyncServer, Timestamp, params,
 };
 use partysync_client::store::Saved;
 use partysync_client::{Input, Now, Output, Peer, Phase, Timing};
@@ -57,14 +57,17 @@ impl SyncServer for Notes {
     }
 
     /// Runs SQL, and answers with how many rows it has changed.
-    fn on_request(
+    async fn on_request(
         &self,
-        room: &mut Room<'_, Self>,
+        room: &Handle<Self>,
         request: http::Request<Vec<u8>>,
     ) -> Result<http::Response<Vec<u8>>> {
-        let sql = String::from_utf8_lossy(request.body()).into_owned();
-        let changed = room.sql().execute(&sql, params![])?;
-        Ok(http::Response::new(changed.to_string().into_bytes()))
+        room.run(move |room| {
+            let sql = String::from_utf8_lossy(request.body()).into_owned();
+            let changed = room.sql().execute(&sql, params![])?;
+            Ok(http::Response::new(changed.to_string().into_bytes()))
+        })
+        .await
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is large for v1 clients: it comes over several turns, in its order and once, and nothing
 //! overtakes it.
 
-use partysync::room::turn::Local;
+use partysync::room::turn::{Local, Turn};
 use partysync::room::{Effect, Event, Incoming, Opening, Slot};
 use partysync::sql::{Sql, Sqlite};
 use partysync::{Action, Limits, Protocol, Record, Result, Room, SyncServer, Timestamp, params};
@@ -39,15 +39,6 @@ impl SyncServer for Notes {
     fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
         action.apply(room.sql())
     }
-
-    fn on_request(
-        &self,
-        room: &mut Room<'_, Self>,
-        request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Vec<u8>>> {
-        room.sql().execute(&String::from_utf8_lossy(request.body()), params![])?;
-        Ok(http::Response::default())
-    }
 }
 
 /// A room whose turns are taken one at a time, with v1 connections.
@@ -77,8 +68,12 @@ impl Bench {
     }
 
     fn turn<'e>(&mut self, events: impl IntoIterator<Item = Event<'e, NoteAction>>) {
-        let opening = || Opening { fresh_epoch: "epoch".into(), ..Opening::default() };
+        let opening = Self::opening;
         let turn = self.room.turn(&self.db, self.now, opening, events).unwrap();
+        self.carry_out(turn);
+    }
+
+    fn carry_out(&mut self, turn: Turn<Notes>) {
         self.again = false;
         for effect in turn.effects {
             match effect {
@@ -93,6 +88,10 @@ impl Bench {
             }
         }
         self.now = self.now.plus_millis(1);
+    }
+
+    fn opening() -> Opening {
+        Opening { fresh_epoch: "epoch".into(), ..Opening::default() }
     }
 
     fn frame(&mut self, slot: u32, frame: &str) {
@@ -110,7 +109,13 @@ impl Bench {
     }
 
     fn run(&mut self, sql: &str) {
-        self.turn([Event::Request(http::Request::new(sql.as_bytes().to_vec()))]);
+        let sql = sql.to_owned();
+        let execute =
+            move |_: &Notes, room: &mut Room<'_, Notes>| room.sql().execute(&sql, params![]);
+        let done = self.room.run(&self.db, self.now, Self::opening, None, execute);
+        let (turn, executed) = done.unwrap();
+        executed.unwrap();
+        self.carry_out(turn);
     }
 
     /// Rows with these numbers.

@@ -329,7 +329,7 @@ pub(crate) fn simulate(arguments: impl IntoIterator<Item = String>) -> Result<()
 }
 
 /// What the simulation has to notice the lack of.
-const PROTECTIONS: [&str; 46] = [
+const PROTECTIONS: [&str; 48] = [
     // The client's and the room's.
     "dedupe",
     "version",
@@ -339,7 +339,8 @@ const PROTECTIONS: [&str; 46] = [
     // The room's machine: an action that failed when it had written is taken back, also one of
     // several in a transaction; a turn that failed is; a client's seq is written; a snapshot is
     // followed by what changed meanwhile; a page that is lost is missed; the log keeps the last
-    // change of a row; a migration goes on where it was; a job is done once, and known after a sleep.
+    // change of a row; a migration goes on where it was; a job is done once, and known after a sleep;
+    // a handle says that something is written when it is, and what a hook begins waits for its commit.
     "compact",
     "group",
     "abort",
@@ -355,6 +356,8 @@ const PROTECTIONS: [&str; 46] = [
     "settled",
     "job",
     "job_asleep",
+    "begun",
+    "kept",
     // LiveStore's: an event is sent once; a push goes on from the head; the log is looked at when
     // a push may be in it; what sleeps, or is called, goes on where it was.
     "livestore_ahead",

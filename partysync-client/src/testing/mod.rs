@@ -274,10 +274,8 @@ impl<S: SyncServer> World<S> {
     /// Everything that is under way arrives, for all clients: connections open, frames reach the
     /// room and its answers the clients, stores answer.
     ///
-    /// A `before_action` that never ends holds this up for ever.
-    ///
     /// # Errors
-    /// When the room's storage fails; a client or a frame that the room refuses is told so.
+    /// When the room's storage fails, or a hook waits for [too long](TestRoom::set_patience); a client or a frame that the room refuses is told so.
     pub fn deliver(&mut self) -> Result<()> {
         loop {
             let mut moved = false;

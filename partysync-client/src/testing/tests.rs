@@ -1,7 +1,7 @@
 //! What a world does with its clients.
 
 use super::*;
-use partysync::{Action, Connection, Room};
+use partysync::{Action, Connection, Handle, Room};
 
 #[derive(Record, Clone, Debug, PartialEq)]
 #[record(table = "notes")]
@@ -30,14 +30,17 @@ impl SyncServer for Notes {
     fn on_close(&self, room: &mut Room<'_, Self>, _: &Connection) -> Result<()> {
         room.broadcast(&"one has gone")
     }
-    fn on_request(
+    async fn on_request(
         &self,
-        room: &mut Room<'_, Self>,
+        room: &Handle<Self>,
         request: http::Request<Vec<u8>>,
     ) -> Result<http::Response<Vec<u8>>> {
-        let id = String::from_utf8_lossy(request.body()).into_owned();
-        put(&id).apply(room.sql())?;
-        Ok(http::Response::new(Vec::new()))
+        room.run(move |room| {
+            let id = String::from_utf8_lossy(request.body()).into_owned();
+            put(&id).apply(room.sql())?;
+            Ok(http::Response::new(Vec::new()))
+        })
+        .await
     }
 }
 

@@ -1,6 +1,6 @@
 //! [`TestBackend`]: a sync backend in memory, for tests of event-sourced rooms.
 
-use super::event_room::{Event, EventInput, EventOutput, EventRoom, EventServer};
+use super::event_room::{Event, EventInput, EventOutput, EventRoom, EventServer, INPUT};
 use super::io::{Effect, Input};
 use super::server::{Caller, LiveStoreServer, Transport};
 use super::subscriber::Subscriber;
@@ -190,8 +190,12 @@ impl TestBackend {
         self.now = self.now.max(room.now());
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            let mut response = room.request(EventRoom::<S>::input(input))?;
-            for output in EventRoom::<S>::outputs(&mut response) {
+            let outputs = match room.input(input) {
+                // The room has logged it.
+                Err(error) if error.code() != Code::Storage => Vec::new(),
+                outputs => outputs?,
+            };
+            for output in outputs {
                 match output {
                     EventOutput::Call(number, _) if self.down => {
                         let error = Error::retry("the backend is down");
@@ -268,4 +272,14 @@ struct Turned {
     accepted: Option<(Slot, u64)>,
     sent: Vec<String>,
     finished: bool,
+}
+
+impl<S: EventServer> TestRoom<EventRoom<S>> {
+    /// Hands in something, as a driver does: what is to be done then, in this order.
+    ///
+    /// # Errors
+    /// As [`EventRoom::input`]; it is in the log.
+    pub fn input(&mut self, input: EventInput) -> Result<Vec<EventOutput>> {
+        self.run_with(Some(INPUT), move |server, room| server.input(room, &input))
+    }
 }

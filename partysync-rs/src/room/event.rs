@@ -1,7 +1,7 @@
 //! What goes into a room's machine, and what comes out.
 
-use super::{Connection, Fault, Protocol};
-use crate::{Code, Error, SyncServer, Timestamp, wire};
+use super::{Connection, Fault, Handle, Protocol};
+use crate::{Code, Error, Identity, SyncServer, Timestamp, wire};
 use std::rc::Rc;
 
 /// A connection's number in its room: small, and given again when a connection is gone.
@@ -56,8 +56,6 @@ pub enum Event<'a, A> {
     Closed(Slot),
     /// The alarm rang.
     Alarm,
-    /// An HTTP request. Answered with [`Effect::Respond`].
-    Request(http::Request<Vec<u8>>),
 }
 
 /// Something that a driver has to do.
@@ -81,8 +79,6 @@ pub enum Effect<A> {
         /// A frame that says why, where the protocol has one.
         frame: Option<String>,
     },
-    /// The answer to the [`Event::Request`] that is being handled.
-    Respond(http::Response<Vec<u8>>),
     /// Send one frame to these connections.
     Send {
         /// The connections.
@@ -176,14 +172,15 @@ pub struct HookDone<A> {
 
 impl<A> Hook<A> {
     /// Runs the hook of this server. One connection's actions are asked about in their order.
-    pub async fn run<S: SyncServer<Action = A>>(self, server: &S) -> HookDone<A> {
+    /// `room` is for whoever is [behind it](Self::identity).
+    pub async fn run<S: SyncServer<Action = A>>(self, server: &S, room: &Handle<S>) -> HookDone<A> {
         match self.call {
             Call::Before { ticket, connection, actions } => {
                 let mut asked = Vec::with_capacity(actions.len());
                 for action in actions {
                     asked.push(match action {
                         Ok(action) => {
-                            server.before_action(&connection, &action).await.map(|()| action)
+                            server.before_action(room, &connection, &action).await.map(|()| action)
                         }
                         Err(error) => Err(error),
                     });
@@ -192,11 +189,18 @@ impl<A> Hook<A> {
             }
             Call::After { connection, actions } => {
                 for action in actions {
-                    server.after_commit(&connection, action).await;
+                    server.after_commit(room, &connection, action).await;
                 }
                 HookDone { ticket: None, actions: Vec::new() }
             }
         }
+    }
+
+    /// Who is behind it.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        let (Call::Before { connection, .. } | Call::After { connection, .. }) = &self.call;
+        connection.identity.as_ref()
     }
 
     /// Whether a client waits for it.

@@ -1,7 +1,9 @@
 //! [`Fault`]: something that failed in a room, for whoever runs it.
 
-use crate::Error;
+use crate::{Code, Error, store};
+use std::cell::Cell;
 use std::fmt;
+use std::rc::Rc;
 
 /// Something that failed in a room and is not a client's fault. It is logged once, as
 /// [`Display`](fmt::Display) writes it, and told to [`SyncServer::on_error`](crate::SyncServer::on_error).
@@ -68,5 +70,48 @@ impl fmt::Display for Fault {
             write!(f, " (error {id})")?;
         }
         write!(f, ": {}: {error}", error.code())
+    }
+}
+
+/// The faults of one life of a room.
+#[derive(Debug)]
+pub(super) struct Faults {
+    pub(super) room: Rc<str>,
+    /// What their ids begin with.
+    life: u32,
+    /// How many of them users were told of.
+    told: Cell<u64>,
+}
+
+impl Faults {
+    pub(super) fn new(room: &str, fresh_epoch: &str) -> Self {
+        Self { room: room.into(), life: store::hash(fresh_epoch), told: Cell::new(0) }
+    }
+
+    /// Something failed that users are told of.
+    pub(super) fn fault(&self, what: impl Into<String>, error: Error) -> Fault {
+        self.told.set(self.told.get() + 1);
+        // Each life of the room counts for itself.
+        let id = format!("{:08x}-{:x}", self.life, self.told.get());
+        Fault::new(&self.room, what, Some(id), error)
+    }
+
+    /// What users are told of an error: their own faults and the application's words as they are,
+    /// the inside of the server as an id that the log has, too; and what is logged.
+    pub(super) fn public(&self, error: Error, what: &str) -> (Error, Option<Fault>) {
+        use Code::{Internal, InvalidValue, Migration, Sql, Storage, UnhandledAction};
+        let error = error.clipped();
+        match error.code() {
+            Internal | Sql | Storage | Migration | UnhandledAction => {
+                let fault = self.fault(what, error);
+                (fault.told(), Some(fault))
+            }
+            // It may be the client's value, or one that the server cannot read.
+            InvalidValue => {
+                let fault = Fault::new(&self.room, what, None, error.clone());
+                (error, Some(fault))
+            }
+            _ => (error, None),
+        }
     }
 }

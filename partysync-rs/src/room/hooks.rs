@@ -2,7 +2,8 @@
 //! alarm and the wire happens only if it returns `Ok`.
 
 use super::event::close_reason;
-use super::{Connection, Effect, Machine, Overlay, Protocol, Slot, refusal};
+use super::life::{Asked, Reply};
+use super::{Begun, Connection, Effect, Machine, Overlay, Protocol, Slot, refusal};
 use crate::sql::Sql;
 use crate::wire::v2::ServerFrame;
 use crate::{Code, Error, Identity, Result, Room, SyncServer, Timestamp};
@@ -43,17 +44,20 @@ pub(crate) struct HookOutput {
     pub(crate) new_epoch: bool,
     /// Whether jobs were scheduled or cancelled.
     pub(crate) jobs: bool,
+    /// What is begun.
+    pub(crate) begun: Begun,
 }
 
 impl HookOutput {
     /// Adds what a later hook wants done, which has seen this one's connections.
     fn append(&mut self, later: Self) {
-        let Self { overlay, out, alarm, new_epoch, jobs } = later;
+        let Self { overlay, out, alarm, new_epoch, jobs, begun } = later;
         self.overlay = overlay;
         self.out.extend(out);
         self.alarm = alarm.or(self.alarm);
         self.new_epoch |= new_epoch;
         self.jobs |= jobs;
+        self.begun.0.extend(begun.0);
     }
 }
 
@@ -86,7 +90,12 @@ impl<S: SyncServer> Machine<S> {
                 self.carry_out(sql, output)?;
                 Ok(Ok(value))
             }
-            (Err(error), _) => Ok(Err(error.with_keys(Self::SCHEMAS))),
+            (Err(error), _) => {
+                if crate::__mutated("begun") {
+                    self.begun.0.append(&mut output.begun.0);
+                }
+                Ok(Err(error.with_keys(Self::SCHEMAS)))
+            }
             (Ok(()), None) => Ok(Err(Error::new(Code::Internal, "the hook did not run"))),
         }
     }
@@ -193,13 +202,14 @@ impl<S: SyncServer> Machine<S> {
             has_jobs: self.meta.has_jobs,
             caller,
             slots: &self.slots,
+            handles: &self.life,
             output,
-            server: std::marker::PhantomData,
         }
     }
 
     fn carry_out(&mut self, sql: &dyn Sql, output: HookOutput) -> Result<()> {
-        let HookOutput { overlay, out, alarm, new_epoch, jobs } = output;
+        let HookOutput { overlay, out, alarm, new_epoch, jobs, begun } = output;
+        self.begun.0.extend(begun.0);
         self.jobs_changed |= jobs;
         self.meta.has_jobs |= jobs;
         for (slot, connection) in overlay.changed {
@@ -297,29 +307,28 @@ impl<S: SyncServer> Machine<S> {
         Ok(())
     }
 
-    pub(super) fn request(
-        &mut self,
-        server: &S,
-        sql: &dyn Sql,
-        request: http::Request<Vec<u8>>,
-    ) -> Result<()> {
-        let identity = Identity::of(&request).cloned();
-        let caller = Caller::Request(identity.as_ref());
-        let answer = self.hook(sql, caller, |room| server.on_request(room, request))?;
-        let response = answer.unwrap_or_else(|error| {
-            let error = self.public(error, "on_request");
-            failed_response(http::StatusCode::INTERNAL_SERVER_ERROR, &error)
-        });
-        self.effect(Effect::Respond(response));
+    /// Does what handles have asked for, each in a transaction of its own.
+    pub(super) fn run_asked(&mut self, server: &S, sql: &dyn Sql) -> Result<()> {
+        for Asked { work, identity, what, reply } in self.life.take() {
+            // Whoever wanted it does not wait any more.
+            if reply.is_canceled() {
+                continue;
+            }
+            let caller = Caller::Request(identity.as_ref());
+            let done = self.hook(sql, caller, |room| work(server, room))?;
+            let done = done.map_err(|error| match what {
+                Some(what) => self.public(error, what),
+                None => error,
+            });
+            let reply = Reply::new(reply, done);
+            if crate::__mutated("kept") {
+                reply.send();
+            } else {
+                self.replies.push(reply);
+            }
+        }
         Ok(())
     }
-}
-
-/// The answer to a request that cannot have another.
-pub(super) fn failed_response(status: http::StatusCode, error: &Error) -> http::Response<Vec<u8>> {
-    let mut response = http::Response::new(format!("{}: {error}", error.code()).into());
-    *response.status_mut() = status;
-    response
 }
 
 impl<'a, S> Room<'a, S> {
@@ -372,12 +381,16 @@ impl<'a, S> Room<'a, S> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn identity<T: serde::de::DeserializeOwned>(&self) -> Result<Option<T>> {
-        let identity = match self.caller {
+        self.who().map(Identity::read).transpose()
+    }
+
+    /// Who is behind this hook.
+    pub(super) fn who(&self) -> Option<&Identity> {
+        match self.caller {
             Caller::Room => None,
             Caller::Connection(_) => self.sender().and_then(|sender| sender.identity.as_ref()),
             Caller::Request(identity) => identity,
-        };
-        identity.map(Identity::read).transpose()
+        }
     }
 
     /// All connections.

@@ -1,18 +1,20 @@
 //! [`Machine`]: the state of a room, and the turn.
 
 use super::feed::Cache;
+use super::life::Reply;
 use super::push::Pending;
 use super::stamped::{Stamped, Written};
 use super::v1::Backlog;
 use super::view::Views;
 use super::{
-    Caller, Connection, Effect, Event, Fault, Hook, Limits, Opening, Protocol, Slot, Slots,
+    Asked, Begun, Caller, Connection, Effect, Event, Fault, Handle, Hook, Life, Limits, Opening,
+    Protocol, Slot, Slots,
 };
 use crate::record::Schema;
 use crate::sql::Sql;
 use crate::store::{self, Meta, Plan};
 use crate::wire;
-use crate::{Action, Error, Result, SyncServer, Timestamp};
+use crate::{Action, Error, Identity, Result, SyncServer, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
@@ -58,9 +60,13 @@ pub struct Machine<S: SyncServer> {
     /// How far deletions were forgotten when the history's followers were last told to start over.
     #[cfg(feature = "streams")]
     pub(super) reset_for: u64,
+    /// What it shares with handles, which find it gone with the machine.
+    pub(super) life: Rc<Life<S>>,
+    /// What hooks of this turn have begun.
+    pub(super) begun: Begun,
+    /// Answers to handles, for when the turn is kept.
+    pub(super) replies: Vec<Reply>,
     fresh_epoch: String,
-    /// How many of them users were told of.
-    pub(super) faults: u64,
     /// Whether there are rows of an older version of the application.
     pub(super) migrating: bool,
     broken: bool,
@@ -170,8 +176,10 @@ impl<S: SyncServer> Machine<S> {
             published: opening.published,
             #[cfg(feature = "streams")]
             reset_for: 0,
+            life: Life::new(meta.name.as_deref().unwrap_or_default(), &opening.fresh_epoch),
+            begun: Begun::default(),
+            replies: Vec::new(),
             fresh_epoch: opening.fresh_epoch,
-            faults: 0,
             migrating: meta.migrates,
             broken: false,
             effects: VecDeque::new(),
@@ -299,11 +307,44 @@ impl<S: SyncServer> Machine<S> {
             Event::HookDone(done) => self.hook_done(server, sql, done),
             Event::Closed(slot) => self.closed(server, sql, slot),
             Event::Alarm => self.alarm(server, sql),
-            Event::Request(request) => self.request(server, sql, request),
         };
         if let Err(error) = result {
             self.abort(error);
         }
+    }
+
+    /// Does what [handles](Handle) have asked for since the last turn. Time is the host's.
+    pub fn handle_asked(&mut self, server: &S, sql: &dyn Sql, now: Timestamp) {
+        if self.broken || self.migrating || !self.life.is_asked() {
+            return;
+        }
+        self.meta.now = self.meta.now.max(now);
+        if let Err(error) = self.run_asked(server, sql) {
+            self.abort(error);
+        }
+    }
+
+    /// Has this done first in the turn that is about to begin.
+    pub(crate) fn put_first(&mut self, asked: Asked<S>) {
+        self.life.put_first(asked);
+    }
+
+    /// Whether handles have asked for something: it is done in the next turn.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.life.is_asked()
+    }
+
+    /// Has this called whenever a handle asks for something, in the middle of a turn or outside of
+    /// one: the driver is to make another turn.
+    pub fn on_asked(&self, wake: impl Fn() + 'static) {
+        self.life.on_asked(wake);
+    }
+
+    /// The room for what awaits, with whoever is behind it.
+    #[must_use]
+    pub fn room_handle(&self, identity: Option<Identity>) -> Handle<S> {
+        Handle::new(&self.life, identity)
     }
 
     /// The turn is over: what it has changed is sent, and what the room has to remember written.
@@ -371,11 +412,7 @@ impl<S: SyncServer> Machine<S> {
 
     /// Something failed; what a client is told that waits for it.
     pub(super) fn fault_told(&mut self, what: impl Into<String>, error: Error) -> Error {
-        self.faults += 1;
-        // Each life of the room counts for itself.
-        let id = format!("{:08x}-{:x}", store::hash(&self.fresh_epoch), self.faults);
-        let room = self.meta.name.as_deref().unwrap_or_default();
-        let fault = Fault::new(room, what, Some(id), error);
+        let fault = self.life.faults.fault(what, error);
         let told = fault.told();
         self.effects.push_back(Effect::Fault(fault));
         told

@@ -1,8 +1,7 @@
 //! What a room does before it opens: its rows become those of the running code's version, some in
 //! each turn. Until then nobody is let in, and the alarm leads from turn to turn.
 
-use super::hooks::failed_response;
-use super::{Caller, Effect, Event, Machine, Slot};
+use super::{Caller, Event, Machine, Slot};
 use crate::migration::{Migrated, Migration};
 use crate::sql::Sql;
 use crate::{Code, Error, Result, SyncServer, store, wire};
@@ -87,12 +86,6 @@ impl<S: SyncServer> Machine<S> {
         let error = Error::retry(MIGRATING);
         match event {
             Event::Connect { protocol, .. } => self.refuse(protocol, error),
-            Event::Request(_) => {
-                let mut response = failed_response(http::StatusCode::SERVICE_UNAVAILABLE, &error);
-                let soon = http::HeaderValue::from_static("1");
-                response.headers_mut().insert(http::header::RETRY_AFTER, soon);
-                self.effect(Effect::Respond(response));
-            }
             Event::Closed(slot) => {
                 self.slots.remove(slot);
                 self.dirty.remove(&slot);
@@ -105,4 +98,4 @@ impl<S: SyncServer> Machine<S> {
 }
 
 /// What clients are told meanwhile.
-const MIGRATING: &str = "the room's data is being brought up to date";
+pub(super) const MIGRATING: &str = "the room's data is being brought up to date";

@@ -19,10 +19,12 @@ mod fault;
 mod feed;
 mod flush;
 mod greet;
+mod handle;
 #[cfg(feature = "streams")]
 mod history;
 mod hooks;
 mod jobs;
+mod life;
 mod limits;
 mod machine;
 mod migrate;
@@ -30,6 +32,7 @@ mod project;
 mod push;
 pub(crate) mod rate;
 mod read;
+mod request;
 mod send;
 mod slots;
 mod snapshot;
@@ -43,8 +46,14 @@ pub use connection::{Connection, Protocol};
 pub(crate) use event::close_reason;
 pub use event::{Effect, Event, Hook, HookDone, Incoming, Level, Opening, Slot, refusal};
 pub use fault::Fault;
+pub use handle::Handle;
 pub use limits::Limits;
 pub use machine::Machine;
+pub use request::{Answered, answer};
 
+pub(crate) use handle::{Begun, Handles};
 pub(crate) use hooks::{Caller, HookOutput, Outgoing};
+#[cfg(feature = "livestore")]
+pub(crate) use life::{Ask, Work};
+pub(crate) use life::{Asked, Life};
 pub(crate) use slots::{Overlay, Slots};

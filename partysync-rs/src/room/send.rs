@@ -10,17 +10,11 @@ impl<S: SyncServer> Machine<S> {
     /// What a client is told of an error: its own faults and the application's words as they
     /// are, the inside of the server as an id that the log has, too.
     pub(super) fn public(&mut self, error: Error, what: &str) -> Error {
-        use crate::Code::{Internal, InvalidValue, Migration, Sql, Storage, UnhandledAction};
-        let error = error.clipped();
-        match error.code() {
-            Internal | Sql | Storage | Migration | UnhandledAction => self.fault_told(what, error),
-            // It may be the client's value, or one that the server cannot read.
-            InvalidValue => {
-                self.fault(what, error.clone());
-                error
-            }
-            _ => error,
+        let (told, fault) = self.life.faults.public(error, what);
+        if let Some(fault) = fault {
+            self.effect(Effect::Fault(fault));
         }
+        told
     }
 
     /// Tells a connection what was wrong.

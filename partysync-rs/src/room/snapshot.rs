@@ -13,7 +13,7 @@ impl<S> Room<'_, S> {
     /// page that holds them to another one.
     ///
     /// ```
-    /// # use partysync::{Action, Record, Result, Room, SyncServer};
+    /// # use partysync::{Action, Handle, Record, Result, Room, SyncServer};
     /// # #[derive(Record, Clone, Debug)] #[record(table = "notes")]
     /// # struct Note { #[record(key)] id: String, text: String }
     /// # #[derive(Action, Clone, Debug)] #[action(record = Note)]
@@ -26,12 +26,12 @@ impl<S> Room<'_, S> {
     /// #       action.apply(room.sql())
     /// #   }
     ///
-    ///     fn on_request(
+    ///     async fn on_request(
     ///         &self,
-    ///         room: &mut Room<'_, Self>,
+    ///         room: &Handle<Self>,
     ///         _: http::Request<Vec<u8>>,
     ///     ) -> Result<http::Response<Vec<u8>>> {
-    ///         let snapshot = room.snapshot(&["notes"])?;
+    ///         let snapshot = room.run(|room| room.snapshot(&["notes"])).await?;
     ///         Ok(http::Response::new(serde_json::to_vec(&snapshot).unwrap_or_default()))
     ///     }
     /// }

@@ -1,8 +1,9 @@
 //! Turns: what happens to a room before it waits for anything. Every driver goes through here.
 
-use super::{Effect, Event, HookDone, Machine};
+use super::life::Reply;
+use super::{Answered, Asked, Effect, Event, HookDone, Machine, Opening, request};
 use crate::sql::{Sql, Turns};
-use crate::{Code, Error, Result, SyncServer, Timestamp};
+use crate::{Code, Error, Result, Room, SyncServer, Timestamp};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use futures::task::AtomicWaker;
@@ -17,8 +18,10 @@ pub struct Turn<S: SyncServer> {
     pub effects: Vec<Effect<S::Action>>,
     /// Hooks that wait: when one returns, it is an event.
     pub hooks: Vec<LocalBoxFuture<'static, HookDone<S::Action>>>,
-    /// Hooks that nobody waits for, to begin when what the turn has written is kept.
+    /// Hooks and [others](crate::Room::spawn) that nobody waits for, to begin when what the turn has written is kept.
     pub after: Vec<LocalBoxFuture<'static, ()>>,
+    /// Answers to handles, for when what the turn has written is kept.
+    pub(crate) replies: Vec<Reply>,
     /// Whether the storage failed: the machine is of no use any more, and neither are sockets.
     pub aborted: Option<Error>,
     /// Whether the machine is to be dropped, with its sockets kept, and opened anew by what happens
@@ -44,13 +47,20 @@ impl<S: SyncServer> Turn<S> {
             effects: Vec::new(),
             hooks: Vec::new(),
             after: Vec::new(),
+            replies: Vec::new(),
             aborted: error,
             reopens: false,
         }
     }
+
+    /// What the turn has written is kept: who has asked for it hears so.
+    pub(crate) fn kept(&mut self) {
+        self.replies.drain(..).for_each(Reply::send);
+    }
 }
 
-/// Takes a room through a turn. Hooks that return at once are part of it.
+/// Takes a room through a turn: what handles have asked for, and then these events. Hooks that return
+/// at once are part of it.
 pub fn turn<'e, S: SyncServer>(
     machine: &mut Machine<S>,
     server: &Rc<S>,
@@ -59,12 +69,19 @@ pub fn turn<'e, S: SyncServer>(
     events: impl IntoIterator<Item = Event<'e, S::Action>>,
 ) -> Turn<S> {
     let mut turn = Turn::aborted(None);
+    machine.handle_asked(server, sql, now);
+    drain(machine, server, sql, now, &mut turn);
     for event in events {
         machine.handle(server, sql, now, event);
         drain(machine, server, sql, now, &mut turn);
     }
     machine.end_turn(sql);
     drain(machine, server, sql, now, &mut turn);
+    if turn.aborted.is_none() {
+        let begun = std::mem::take(&mut machine.begun.0).into_iter();
+        turn.after.extend(begun.map(|future| Running::new(future).boxed_local()));
+        turn.replies = std::mem::take(&mut machine.replies);
+    }
     turn.reopens = machine.is_migrating();
     turn
 }
@@ -80,12 +97,13 @@ fn drain<S: SyncServer>(
         match effect {
             Effect::RunHook(hook) => {
                 let own = server.clone();
+                let room = machine.room_handle(hook.identity().cloned());
                 if !hook.is_awaited() {
-                    let future = async move { drop(hook.run(&*own).await) }.boxed_local();
+                    let future = async move { drop(hook.run(&*own, &room).await) }.boxed_local();
                     turn.after.push(Running::new(future).boxed_local());
                     continue;
                 }
-                let future = async move { hook.run(&*own).await }.boxed_local();
+                let future = async move { hook.run(&*own, &room).await }.boxed_local();
                 let mut running = Running::new(future).boxed_local();
                 match (&mut running).now_or_never() {
                     Some(done) => machine.handle(server, sql, now, Event::HookDone(done)),
@@ -165,6 +183,16 @@ impl<S: SyncServer> Local<S> {
         self.machine.as_ref()
     }
 
+    /// Whether handles have asked for something: it is done in the next turn.
+    pub fn is_asked(&self) -> bool {
+        self.machine.as_ref().is_some_and(Machine::is_asked)
+    }
+
+    /// Answers a request. It is to be polled outside of turns; what it asks for is done in them.
+    pub fn answer(&self, request: http::Request<Vec<u8>>) -> LocalBoxFuture<'static, Answered> {
+        request::answer(self.machine.as_ref(), &self.server, request)
+    }
+
     /// Takes the room through a turn in one transaction, opening it first if need be.
     ///
     /// # Errors
@@ -173,7 +201,37 @@ impl<S: SyncServer> Local<S> {
         &mut self,
         db: &impl Turns,
         now: Timestamp,
-        opening: impl FnOnce() -> super::Opening,
+        opening: impl FnOnce() -> Opening,
+        events: impl IntoIterator<Item = Event<'e, S::Action>>,
+    ) -> Result<Turn<S>> {
+        self.turn_with(db, now, opening, None, events)
+    }
+
+    /// Takes the room through a turn in which this is done with it, as by a
+    /// [handle](crate::Handle); and what came of it. Its failure is logged as `what`, if that is
+    /// given, and then it is what clients are told.
+    ///
+    /// # Errors
+    /// As for [`turn`](Self::turn).
+    pub fn run<T: 'static>(
+        &mut self,
+        db: &impl Turns,
+        now: Timestamp,
+        opening: impl FnOnce() -> Opening,
+        what: Option<&'static str>,
+        work: impl FnOnce(&S, &mut Room<'_, S>) -> Result<T> + 'static,
+    ) -> Result<(Turn<S>, Result<T>)> {
+        let (asked, outcome) = Asked::new(None, work);
+        let turn = self.turn_with(db, now, opening, Some(asked.logged_as(what)), [])?;
+        Ok((turn, outcome.take()))
+    }
+
+    fn turn_with<'e>(
+        &mut self,
+        db: &impl Turns,
+        now: Timestamp,
+        opening: impl FnOnce() -> Opening,
+        first: Option<Asked<S>>,
         events: impl IntoIterator<Item = Event<'e, S::Action>>,
     ) -> Result<Turn<S>> {
         let turn = db.begin().and_then(|()| {
@@ -182,21 +240,25 @@ impl<S: SyncServer> Local<S> {
                 None => Machine::open(&*self.server, db, now, opening())?,
             };
             let machine = self.machine.insert(machine);
+            first.into_iter().for_each(|asked| machine.put_first(asked));
             Ok(turn(machine, &self.server, db, now, events))
         });
         match turn {
-            Ok(turn) if turn.aborted.is_none() || crate::__mutated("abort") => match db.commit() {
-                Ok(()) => {
-                    if turn.reopens {
-                        self.machine = None;
+            Ok(mut turn) if turn.aborted.is_none() || crate::__mutated("abort") => {
+                match db.commit() {
+                    Ok(()) => {
+                        turn.kept();
+                        if turn.reopens {
+                            self.machine = None;
+                        }
+                        Ok(turn)
                     }
-                    Ok(turn)
+                    Err(error) => {
+                        let _ = db.roll_back();
+                        Ok(self.abort(error))
+                    }
                 }
-                Err(error) => {
-                    let _ = db.roll_back();
-                    Ok(self.abort(error))
-                }
-            },
+            }
             Ok(turn) => {
                 // A database that is gone has nothing to take back.
                 let _ = db.roll_back();

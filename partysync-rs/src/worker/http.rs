@@ -1,8 +1,8 @@
 //! HTTP at a room's object: sockets to be accepted, requests for `on_request`, the history.
 
 use super::object::Inner;
-use super::open::{Answer, random_id};
-use crate::room::Event;
+use super::open::{Answer, Open, random_id};
+use crate::room::{Answered, Event, answer};
 use crate::wire::v2::ServerFrame;
 use crate::{Code, Error, Protocol, SyncServer, wire};
 use futures::StreamExt;
@@ -55,7 +55,7 @@ impl<S: SyncServer> Inner<S> {
         let refused = match answer {
             Ok(Some(Answer::Accept)) => None,
             Ok(Some(Answer::Refuse(code, reason, frame))) => Some((code, reason, frame)),
-            Ok(Some(Answer::Respond(_)) | None) => Some((wire::CLOSE_FAILED, String::new(), None)),
+            Ok(None) => Some((wire::CLOSE_FAILED, String::new(), None)),
             Err(error) => {
                 let frame = v2.then(|| ServerFrame::error(&error).to_text());
                 Some((wire::CLOSE_BROKEN, error.code().as_str().to_owned(), frame))
@@ -87,28 +87,17 @@ impl<S: SyncServer> Inner<S> {
         };
         let head = head(&request)?;
         let request = head.body(body).map_err(bad_request)?;
-        match self.turn(Some(Event::Request(request))) {
-            Ok(Some(Answer::Respond(answer))) => {
-                let (parts, body) = answer.into_parts();
-                let status = parts.status.as_u16();
-                // JavaScript has no other answers, and none of these with a body.
-                let response = match status {
-                    204 | 205 | 304 => Response::empty()?,
-                    200..600 => Response::from_bytes(body)?,
-                    _ => return Response::error(format!("internal: status {status}"), 500),
-                };
-                let mut response = response.with_status(status);
-                response.headers_mut().delete("content-type")?;
-                for (name, value) in &parts.headers {
-                    response
-                        .headers_mut()
-                        .append(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))?;
-                }
-                Ok(response)
-            }
-            Ok(_) => Response::error("internal: no answer", 500),
-            Err(error) => Response::error(format!("{}: {error}", error.code()), 500),
+        let is_closed = self.room.borrow().is_none();
+        if is_closed && let Err(error) = self.turn(None) {
+            return Response::error(format!("{}: {error}", error.code()), 500);
         }
+        let answering =
+            answer(self.room.borrow().as_ref().map(Open::machine), &self.server, request);
+        let Answered { response, fault } = answering.await;
+        if let Some(fault) = fault {
+            self.tell(&fault);
+        }
+        respond(response)
     }
 
     /// The answer to a reader of the room's history; `None` for any other request.
@@ -141,6 +130,24 @@ impl<S: SyncServer> Inner<S> {
         let answer = streams.handle(http::Request::from_parts(parts, full(Vec::new()))).await;
         super::streams::respond(answer).map(Some)
     }
+}
+
+fn respond(answer: http::Response<Vec<u8>>) -> worker::Result<Response> {
+    let (parts, body) = answer.into_parts();
+    let status = parts.status.as_u16();
+    // JavaScript has no other answers, and none of these with a body.
+    let response = match status {
+        204 | 205 | 304 => Response::empty()?,
+        200..600 => Response::from_bytes(body)?,
+        _ => return Response::error(format!("internal: status {status}"), 500),
+    };
+    let mut response = response.with_status(status);
+    response.headers_mut().delete("content-type")?;
+    for (name, value) in &parts.headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        response.headers_mut().append(name.as_str(), &value)?;
+    }
+    Ok(response)
 }
 
 /// A request's body; `None` if it is larger than the limit, and then it is not read further.

@@ -6,13 +6,13 @@ use super::js;
 use super::now;
 use super::open::{Answer, Open, short_id};
 use crate::room::turn::Turn;
-use crate::room::{Effect, Event};
+use crate::room::{Asked, Effect, Event};
 use crate::wire::v2::ServerFrame;
 use crate::{Code, Error, Fault, SyncServer, Timestamp, wire};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
-use worker::wasm_bindgen_futures::future_to_promise;
+use worker::wasm_bindgen_futures::{future_to_promise, spawn_local};
 use worker::{Request, State, WebSocket, console_error, web_sys};
 
 /// When the alarm rang for a room that cannot be opened, it rings again after this, ms.
@@ -34,6 +34,8 @@ pub(super) struct Inner<S: SyncServer> {
     frame_bytes: usize,
     /// What happened since the last turn: all of it is the next one.
     pub(super) gathered: Gathered,
+    /// Whether a turn is on its way for what handles have asked for.
+    asked: Cell<bool>,
     /// The socket of the connection that the turn decides about.
     pub(super) arriving: RefCell<Option<WebSocket>>,
     /// What failed when it was last tried to open the room, and until when it is not tried again.
@@ -64,6 +66,7 @@ impl<S: SyncServer> Object<S> {
                 state,
                 room: RefCell::default(),
                 gathered: Gathered::default(),
+                asked: Cell::new(false),
                 arriving: RefCell::default(),
                 unopened: RefCell::default(),
             }),
@@ -155,7 +158,46 @@ impl<S: SyncServer> Inner<S> {
         self: &Rc<Self>,
         event: Option<Event<'_, S::Action>>,
     ) -> crate::Result<Option<Answer>> {
-        let turned = self.as_turn(|queue| self.run(queue, event))?;
+        self.turn_with(None, event)
+    }
+
+    /// Takes the room through a turn in which this is done with it; what came of it. Its failure is
+    /// logged as `what`.
+    #[cfg(feature = "livestore")]
+    pub(super) fn run<T: 'static>(
+        self: &Rc<Self>,
+        what: &'static str,
+        work: impl FnOnce(&S, &mut crate::Room<'_, S>) -> crate::Result<T> + 'static,
+    ) -> crate::Result<T> {
+        let (asked, outcome) = Asked::new(None, work);
+        self.turn_with(Some(asked.logged_as(Some(what))), None)?;
+        outcome.take()
+    }
+
+    /// A handle asks for something, in the middle of a turn or outside of one: that is a turn of its
+    /// own, as soon as nothing else runs.
+    pub(super) fn ask(self: &Rc<Self>) {
+        if self.asked.replace(true) {
+            return;
+        }
+        let inner = self.clone();
+        spawn_local(async move {
+            inner.asked.set(false);
+            // Another turn may have done it already.
+            if inner.room.borrow().as_ref().is_some_and(Open::is_asked)
+                && let Err(error) = inner.turn(None)
+            {
+                console_error!("partysync: a turn failed: {error}");
+            }
+        });
+    }
+
+    fn turn_with(
+        self: &Rc<Self>,
+        first: Option<Asked<S>>,
+        event: Option<Event<'_, S::Action>>,
+    ) -> crate::Result<Option<Answer>> {
+        let turned = self.as_turn(|queue| self.go_through(queue, first, event))?;
         let Some((answer, turn)) = turned else { return Ok(None) };
         if self.gathered.again() {
             self.wait();
@@ -164,9 +206,10 @@ impl<S: SyncServer> Inner<S> {
         Ok(answer)
     }
 
-    fn run(
+    fn go_through(
         self: &Rc<Self>,
         queue: &[Queued],
+        first: Option<Asked<S>>,
         event: Option<Event<'_, S::Action>>,
     ) -> crate::Result<Option<(Option<Answer>, Turn<S>)>> {
         let mut room = self.room.borrow_mut();
@@ -190,7 +233,7 @@ impl<S: SyncServer> Inner<S> {
             }
         }
         let Some(open) = room.as_mut() else { return Ok(None) };
-        let mut turn = open.turn(&self.server, queue, event);
+        let mut turn = open.turn(&self.server, queue, first, event);
         let effects = std::mem::take(&mut turn.effects);
         // The room tells why it gives up as the last thing that it does.
         let told = turn.aborted.as_ref().and_then(|_| effects.iter().rev().find_map(Effect::told));
@@ -200,6 +243,7 @@ impl<S: SyncServer> Inner<S> {
         };
         match carried_out {
             Ok(answer) => {
+                turn.kept();
                 if turn.reopens {
                     *room = None;
                 }

@@ -7,7 +7,7 @@ use super::object::Inner;
 use super::sql::js_error;
 use super::{DurableSql, now};
 use crate::room::turn::{Turn, turn};
-use crate::room::{Effect, Event, Machine, Opening, Slot};
+use crate::room::{Asked, Effect, Event, Machine, Opening, Slot};
 use crate::{SyncServer, Timestamp, wire};
 use js_sys::JsString;
 use std::collections::HashMap;
@@ -30,7 +30,6 @@ pub(super) struct Open<S: SyncServer> {
 pub(super) enum Answer {
     Accept,
     Refuse(u16, String, Option<String>),
-    Respond(http::Response<Vec<u8>>),
 }
 
 /// 128 random bits as hexadecimal digits.
@@ -45,7 +44,7 @@ pub(super) fn short_id() -> String {
 
 impl<S: SyncServer> Open<S> {
     /// Opens a room for the object, with the sockets that an earlier life has left.
-    pub(super) fn new(object: &Inner<S>, now: Timestamp) -> crate::Result<Self> {
+    pub(super) fn new(object: &Rc<Inner<S>>, now: Timestamp) -> crate::Result<Self> {
         let (mut sockets, mut slots, mut attachments) = (Vec::new(), HashMap::new(), Vec::new());
         for (slot, socket) in (0..).map(Slot).zip(object.state.get_websockets()) {
             // What cannot be read is none: the machine has the socket closed.
@@ -68,6 +67,12 @@ impl<S: SyncServer> Open<S> {
         let (name, fresh_epoch) = (object.state.id().name(), random_id());
         let opening = Opening { name, fresh_epoch, sockets: attachments, published };
         let machine = Machine::open(&*object.server, &sql, now, opening)?;
+        let weak = Rc::downgrade(object);
+        machine.on_asked(move || {
+            if let Some(object) = weak.upgrade() {
+                object.ask();
+            }
+        });
         Ok(Self {
             sql,
             machine,
@@ -83,9 +88,11 @@ impl<S: SyncServer> Open<S> {
         &mut self,
         server: &Rc<S>,
         queue: &[Queued],
+        first: Option<Asked<S>>,
         event: Option<Event<'_, S::Action>>,
     ) -> Turn<S> {
         let Self { sql, machine, slots, .. } = self;
+        first.into_iter().for_each(|asked| machine.put_first(asked));
         let queued = queue.iter().filter_map(|queued| {
             let (id, frame) = queued.incoming();
             let slot = *slots.get(id)?;
@@ -102,6 +109,15 @@ impl<S: SyncServer> Open<S> {
             }
         }
         turn
+    }
+
+    pub(super) fn machine(&self) -> &Machine<S> {
+        &self.machine
+    }
+
+    /// Whether handles have asked for something.
+    pub(super) fn is_asked(&self) -> bool {
+        self.machine.is_asked()
     }
 
     fn admit(&mut self, slot: Slot, id: String, socket: js::Socket) {
@@ -141,7 +157,6 @@ impl<S: SyncServer> Open<S> {
                 Effect::Refuse { code, reason, frame, .. } => {
                     answer = Some(Answer::Refuse(code, reason, frame));
                 }
-                Effect::Respond(response) => answer = Some(Answer::Respond(response)),
                 Effect::Send { slots, frame } => {
                     // Into JavaScript once for all.
                     let frame = JsString::from(&*frame);

@@ -14,6 +14,9 @@ impl World {
         if let Some(wrong) = self.wrong.take() {
             return Err(self.violation(wrong));
         }
+        if let Some(wrong) = self.server.wrong().map_err(|e| self.violation(e.to_string()))? {
+            return Err(self.violation(wrong));
+        }
         for index in 0..self.tabs.len() {
             if let Some(tab) = &self.tabs[index]
                 && let Some(what) = self.wrong_with(tab)

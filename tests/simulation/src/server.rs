@@ -2,15 +2,16 @@
 //! anew from its database; that sleeps with its sockets open; whose storage fails, is set back or
 //! lost.
 
-use crate::app::{App, AppAction, Config, NextAction};
+use crate::app::{App, AppAction, Config, NextAction, Outside};
 use crate::disk::Disk;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use partysync::room::turn::{Local, Turn};
 use partysync::room::{Effect, Event, HookDone, Incoming, Opening, Slot};
 use partysync::sql::{Sql, Sqlite};
-use partysync::{Protocol, Result, SyncServer, Timestamp};
+use partysync::{Protocol, Result, Room, SyncServer, Timestamp, params};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// What the server sends.
 #[derive(Debug)]
@@ -37,11 +38,34 @@ pub enum FromServer {
 struct Process<S: SyncServer> {
     room: Local<S>,
     hooks: Vec<LocalBoxFuture<'static, HookDone<S::Action>>>,
+    /// What hooks have begun, and nobody waits for.
+    after: Vec<LocalBoxFuture<'static, ()>>,
 }
 
 impl<S: SyncServer> Process<S> {
     fn new(server: S) -> Self {
-        Self { room: Local::new(server), hooks: Vec::new() }
+        Self { room: Local::new(server), hooks: Vec::new(), after: Vec::new() }
+    }
+
+    fn is_slow(&self) -> bool {
+        !self.hooks.is_empty() || !self.after.is_empty() || self.room.is_asked()
+    }
+
+    /// One of those that wait goes on; a hook that returns is an event.
+    fn resume(&mut self, which: usize) -> Option<HookDone<S::Action>> {
+        let which = which % (self.hooks.len() + self.after.len()).max(1);
+        match which.checked_sub(self.hooks.len()) {
+            None => {
+                let done = self.hooks.get_mut(which)?.now_or_never()?;
+                drop(self.hooks.remove(which));
+                Some(done)
+            }
+            Some(which) => {
+                self.after.get_mut(which)?.now_or_never()?;
+                drop(self.after.remove(which));
+                None
+            }
+        }
     }
 }
 
@@ -100,6 +124,7 @@ pub struct Server {
     /// Which version of the application is deployed.
     next: bool,
     config: Config,
+    outside: Rc<Outside>,
     /// The database as it was once.
     backup: Option<Sqlite>,
     /// The alarm as the runtime has it.
@@ -120,6 +145,7 @@ impl Server {
             epochs: 0,
             next: false,
             config,
+            outside: Rc::default(),
             backup: None,
             alarm: None,
             again: false,
@@ -136,8 +162,8 @@ impl Server {
     fn turn(&mut self, now: Timestamp, events: Vec<Happens>) -> Result<Option<Vec<FromServer>>> {
         let config = self.config;
         let mut process = self.process.take().unwrap_or_else(|| match self.next {
-            true => AnyProcess::Next(Process::new(App::new(config))),
-            false => AnyProcess::Now(Process::new(App::new(config))),
+            true => AnyProcess::Next(Process::new(App::new(config, &self.outside))),
+            false => AnyProcess::Now(Process::new(App::new(config, &self.outside))),
         });
         let out = with!(&mut process, process => self.take(process, now, events))?;
         if !self.disk.lives() {
@@ -154,10 +180,9 @@ impl Server {
         now: Timestamp,
         events: Vec<Happens>,
     ) -> Result<Option<Vec<FromServer>>> {
-        let Process { room, hooks } = process;
         let request = http::Request::new(());
         let disk = &self.disk;
-        let attachments = match room.machine() {
+        let attachments = match process.room.machine() {
             None => self.sockets.wake(),
             Some(_) => Vec::new(),
         };
@@ -180,27 +205,39 @@ impl Server {
             Happens::Frame(id, text) => Some(Event::Frame(sockets.slot(id)?, Incoming::Text(text))),
             Happens::Closed(id) => Some(Event::Closed(sockets.slot(id)?)),
             Happens::Alarm => Some(Event::Alarm),
-            Happens::Restored => Some(Event::Request(http::Request::new(Vec::new()))),
-            Happens::Hook(which) => {
-                let which = which % hooks.len().max(1);
-                let done = (&mut *hooks.get_mut(which)?).now_or_never()?;
-                drop(hooks.remove(which));
-                Some(Event::HookDone(done))
-            }
+            Happens::Hook(which) => process.resume(*which).map(Event::HookDone),
         });
         let events: Vec<_> = events.collect();
-        let turn = room.turn(disk, now, || opening, events);
-        Ok(self.carry_out(hooks, turn?))
+        let turn = process.room.turn(disk, now, || opening, events);
+        Ok(self.carry_out(process, turn?))
+    }
+
+    /// The storage was set back: it gets another epoch.
+    fn renew_epoch(&mut self, now: Timestamp) -> Result<()> {
+        let Some(mut process) = self.process.take() else { return Ok(()) };
+        with!(&mut process, process => {
+            let renew = |_: &_, room: &mut Room<'_, _>| {
+                room.renew_epoch();
+                Ok(())
+            };
+            let (turn, renewed) =
+                process.room.run(&self.disk, now, Opening::default, None, renew)?;
+            renewed?;
+            self.carry_out(process, turn);
+        });
+        self.process = Some(process);
+        Ok(())
     }
 
     fn carry_out<S: SyncServer>(
         &mut self,
-        hooks: &mut Vec<LocalBoxFuture<'static, HookDone<S::Action>>>,
+        process: &mut Process<S>,
         turn: Turn<S>,
     ) -> Option<Vec<FromServer>> {
         if turn.aborted.is_some() {
             self.sockets = Sockets::default();
-            hooks.clear();
+            process.hooks.clear();
+            // What nobody waits for goes on, and hears that the room is gone.
             return None;
         }
         let mut out = Vec::new();
@@ -234,10 +271,9 @@ impl Server {
                 _ => {}
             }
         }
-        hooks.extend(turn.hooks);
-        for after in turn.after {
-            assert!(after.now_or_never().is_some(), "this one does not wait");
-        }
+        process.hooks.extend(turn.hooks);
+        process.after.extend(turn.after);
+        process.after.retain_mut(|after| after.now_or_never().is_none());
         Some(out)
     }
 
@@ -276,7 +312,7 @@ impl Server {
     /// send, does not.
     pub fn hibernate(&mut self) {
         if !self.again
-            && self.process.as_ref().is_some_and(|p| with!(p, process => process.hooks.is_empty()))
+            && self.process.as_ref().is_some_and(|p| with!(p, process => !process.is_slow()))
         {
             self.process = None;
         }
@@ -286,6 +322,7 @@ impl Server {
     pub fn wipe(&mut self) -> Result<()> {
         self.kill();
         self.disk.inner = Sqlite::in_memory()?;
+        self.outside.told.borrow_mut().clear();
         Ok(())
     }
 
@@ -311,7 +348,8 @@ impl Server {
         {
             self.turn(now, vec![Happens::Alarm])?;
         }
-        self.turn(now, vec![Happens::Restored])?;
+        self.renew_epoch(now)?;
+        self.outside.told.borrow_mut().clear();
         Ok(true)
     }
 
@@ -371,7 +409,21 @@ impl Server {
 
     /// Whether a hook is awaited.
     pub fn is_slow(&self) -> bool {
-        self.process.as_ref().is_some_and(|p| with!(p, process => !process.hooks.is_empty()))
+        self.process.as_ref().is_some_and(|p| with!(p, process => process.is_slow()))
+    }
+
+    /// What is wrong with what handles have said, and what hooks have begun, since the last call.
+    pub fn wrong(&self) -> Result<Option<String>> {
+        if *self.outside.spoilt.borrow() {
+            return Ok(Some("something has begun whose hook failed".to_owned()));
+        }
+        for token in self.outside.told.take() {
+            let told = "SELECT EXISTS (SELECT 1 FROM told WHERE token = ?)";
+            if !self.sql().query_one(told, params![token], |row| row.get::<bool>(0))? {
+                return Ok(Some(format!("{token} was said to be written, and is not there")));
+            }
+        }
+        Ok(None)
     }
 
     /// One of the hooks that are awaited goes on.
@@ -386,6 +438,5 @@ enum Happens {
     Frame(String, String),
     Closed(String),
     Alarm,
-    Restored,
     Hook(usize),
 }

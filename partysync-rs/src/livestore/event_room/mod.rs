@@ -19,13 +19,16 @@ pub use link::{EventInput, EventOutput};
 pub use server::EventServer;
 
 use crate::room::alarm::retry_after;
-use crate::room::{Connection, Level, Limits};
-use crate::{Code, Error, Job, Migrated, Migration, Result, Room, SyncServer};
+use crate::room::{Ask, Asked, Connection, Handles, Level, Limits, Work};
+use crate::{Code, Error, Handle, Job, Migrated, Migration, Result, Room, SyncServer};
 use link::Link;
 use serde_json::Value as Json;
 use std::cell::{Cell, RefCell};
-use std::marker::PhantomData;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What an input is called in the log that fails.
+pub(crate) const INPUT: &str = "an input of the store";
 
 /// Who a room is to its backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,9 +45,8 @@ pub struct Identity {
 /// The server of an event-sourced room: hooks of an [`EventServer`], and what goes on between its
 /// log and the backend.
 ///
-/// A driver hands in [`EventInput`]s as requests made by [`EventRoom::input`], and finds
-/// [`EventRoom::outputs`] in their answers. With [`on_commit`](Self::on_commit) it hears when
-/// there is something to do.
+/// A driver hands in [`EventInput`]s by [`EventRoom::input`], each in a turn of its own, and does what
+/// that returns. With [`on_commit`](Self::on_commit) it hears when there is something to do.
 ///
 /// ```
 /// # use partysync::livestore::EventServer;
@@ -78,8 +80,7 @@ pub struct Identity {
 /// room.act(TodoAction::Create { id: "a".into() })?;
 /// assert_eq!(room.rows::<Todo>()?.len(), 1);
 /// // It asks the backend for what it does not have yet, and pushes then.
-/// let mut answer = room.request(EventRoom::<Todos>::input(EventInput::Go))?;
-/// let outputs = EventRoom::<Todos>::outputs(&mut answer);
+/// let outputs = room.input(EventInput::Go)?;
 /// let [EventOutput::Call(_, request)] = outputs.as_slice() else { panic!("{outputs:?}") };
 /// assert!(request.contains("SyncDoRpc.Pull"));
 /// # } Ok(()) }
@@ -147,26 +148,14 @@ impl<S: EventServer> EventRoom<S> {
         *self.on_commit.borrow_mut() = Some(Box::new(call));
     }
 
-    /// A request that hands in something. No request from outside is one.
-    #[must_use]
-    pub fn input(input: EventInput) -> http::Request<Vec<u8>> {
-        let mut request = http::Request::new(Vec::new());
-        request.extensions_mut().insert(input);
-        request
-    }
-
-    /// What is to be done after an input, in this order.
-    pub fn outputs(response: &mut http::Response<Vec<u8>>) -> Vec<EventOutput> {
-        response.extensions_mut().remove::<Outputs>().map(|outputs| outputs.0).unwrap_or_default()
-    }
-
     /// Runs a hook of the application's, and sees to what it has committed.
     fn hook<T>(
         &self,
         room: &mut Room<'_, Self>,
         hook: impl FnOnce(&mut Room<'_, S>) -> Result<T>,
     ) -> Result<T> {
-        let value = hook(&mut inner(room))?;
+        let handles = Inner(room.handles);
+        let value = hook(&mut inner(room, &handles))?;
         let open = self.settle(room)?;
         if self.link.borrow().wants(open, room.now)
             && let Some(call) = &*self.on_commit.borrow()
@@ -211,7 +200,12 @@ impl<S: EventServer> EventRoom<S> {
         Ok(open)
     }
 
-    fn handle(&self, room: &mut Room<'_, Self>, input: &EventInput) -> Result<Vec<EventOutput>> {
+    /// Hands in something; what is to be done then, in this order. Drivers do it by
+    /// [`Local::run`](crate::room::turn::Local::run) or the like.
+    ///
+    /// # Errors
+    /// What SQLite says, or an event that cannot be made rows of: nothing is written.
+    pub fn input(&self, room: &mut Room<'_, Self>, input: &EventInput) -> Result<Vec<EventOutput>> {
         let (sql, name, now) = (room.sql, room.name, room.now);
         let polls = self.polls(room);
         let mut link = self.link.borrow_mut();
@@ -226,8 +220,29 @@ impl<S: EventServer> EventRoom<S> {
     }
 }
 
+/// Where the application's handles come from: what they ask for is done as its hooks are.
+struct Inner<H>(H);
+
+impl<S: EventServer> Handles<S> for Inner<&dyn Handles<EventRoom<S>>> {
+    fn handle(&self, identity: Option<crate::Identity>) -> Handle<S> {
+        inner_handle(&self.0.handle(identity))
+    }
+}
+
+impl<S: EventServer> Ask<S> for Inner<Handle<EventRoom<S>>> {
+    fn ask(&self, asked: Asked<S>) {
+        self.0.ask(asked.map(|work: Work<S>| -> Work<EventRoom<S>> {
+            Box::new(move |server, room| server.hook(room, |room| work(&server.server, room)))
+        }));
+    }
+}
+
+fn inner_handle<S: EventServer>(handle: &Handle<EventRoom<S>>) -> Handle<S> {
+    handle.map(Rc::new(Inner(handle.clone())))
+}
+
 /// The room as the application's hooks see it.
-fn inner<'r, S>(room: &'r mut Room<'_, EventRoom<S>>) -> Room<'r, S> {
+fn inner<'r, S>(room: &'r mut Room<'_, EventRoom<S>>, handles: &'r dyn Handles<S>) -> Room<'r, S> {
     Room {
         sql: room.sql,
         name: room.name,
@@ -239,13 +254,9 @@ fn inner<'r, S>(room: &'r mut Room<'_, EventRoom<S>>) -> Room<'r, S> {
         caller: room.caller,
         slots: room.slots,
         output: &mut *room.output,
-        server: PhantomData,
+        handles,
     }
 }
-
-/// The outputs in an answer.
-#[derive(Clone, Debug)]
-struct Outputs(Vec<EventOutput>);
 
 impl<S: EventServer> SyncServer for EventRoom<S> {
     type Action = S::Action;
@@ -283,12 +294,17 @@ impl<S: EventServer> SyncServer for EventRoom<S> {
         self.hook(room, |room| self.server.on_start(room))
     }
 
-    async fn before_action(&self, connection: &Connection, action: &S::Action) -> Result<()> {
-        self.server.before_action(connection, action).await
+    async fn before_action(
+        &self,
+        room: &Handle<Self>,
+        connection: &Connection,
+        action: &S::Action,
+    ) -> Result<()> {
+        self.server.before_action(&inner_handle(room), connection, action).await
     }
 
-    async fn after_commit(&self, connection: &Connection, action: S::Action) {
-        self.server.after_commit(connection, action).await;
+    async fn after_commit(&self, room: &Handle<Self>, connection: &Connection, action: S::Action) {
+        self.server.after_commit(&inner_handle(room), connection, action).await;
     }
 
     fn on_connect(
@@ -342,17 +358,11 @@ impl<S: EventServer> SyncServer for EventRoom<S> {
         self.hook(room, |room| self.server.on_job(room, job))
     }
 
-    fn on_request(
+    async fn on_request(
         &self,
-        room: &mut Room<'_, Self>,
+        room: &Handle<Self>,
         request: http::Request<Vec<u8>>,
     ) -> Result<http::Response<Vec<u8>>> {
-        if let Some(input) = request.extensions().get::<EventInput>() {
-            let outputs = self.handle(room, input)?;
-            let mut response = http::Response::new(Vec::new());
-            response.extensions_mut().insert(Outputs(outputs));
-            return Ok(response);
-        }
-        self.hook(room, |room| self.server.on_request(room, request))
+        self.server.on_request(&inner_handle(room), request).await
     }
 }

@@ -2,10 +2,11 @@
 //! for the class: a room's driver, and calls to the backend. It holds no rule.
 
 use super::rpc::{call_backend, store_of};
+use crate::livestore::event_room::INPUT;
 use crate::livestore::{EventInput, EventOutput, EventRoom, EventServer, Identity, msgpack};
-use crate::room::{Event, Level};
+use crate::room::Level;
 use crate::worker::object::Inner;
-use crate::worker::open::{Answer, random_id};
+use crate::worker::open::random_id;
 use crate::worker::sql::js_error;
 use crate::worker::{Object, js};
 use crate::{Code, Error};
@@ -155,13 +156,8 @@ impl<S: EventServer> Driver<S> {
     }
 
     fn input(self: &Rc<Self>, input: EventInput) -> crate::Result<()> {
-        let request = EventRoom::<S>::input(input);
-        let answer = self.room.turn(Some(Event::Request(request)))?;
-        let Some(Answer::Respond(mut response)) = answer else { return Ok(()) };
-        if !response.status().is_success() {
-            return Err(Error::retry(String::from_utf8_lossy(response.body()).into_owned()));
-        }
-        for output in EventRoom::<S>::outputs(&mut response) {
+        let outputs = self.room.run(INPUT, move |server, room| server.input(room, &input))?;
+        for output in outputs {
             match output {
                 EventOutput::Call(number, message) => self.call(number, message),
                 EventOutput::Again => self.ask_later(),

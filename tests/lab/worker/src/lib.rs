@@ -5,7 +5,9 @@ mod livestore;
 use lab_shared::{ItemAction, LabAction};
 use partysync::streams::{MemoryStore, Options};
 use partysync::worker::{LiveStore, Router};
-use partysync::{Action, Code, Connection, Error, Job, Limits, Result, Room, SyncServer, params};
+use partysync::{
+    Action, Code, Connection, Error, Handle, Job, Limits, Result, Room, SyncServer, params,
+};
 use serde_json::{Value as Json, json};
 use std::cell::Cell;
 use std::time::Duration;
@@ -43,6 +45,18 @@ fn memory() -> usize {
 fn note(room: &Room<'_, Lab>, what: &str) -> Result<()> {
     let sql = "INSERT INTO lab_log (what) VALUES (?)";
     room.sql().execute(sql, params![what.to_owned()]).map(drop)
+}
+
+/// Writes a note behind the others.
+fn append(room: &Room<'_, Lab>, text: &str) -> Result<()> {
+    let sql = "INSERT INTO notes (number, text) SELECT coalesce(max(number), 0) + 1, ? FROM notes";
+    room.sql().execute(sql, params![text]).map(drop)
+}
+
+/// What others do while this waits, they do.
+async fn wait_and_append(room: Handle<Lab>, millis: u64, text: String) -> Result<()> {
+    Delay::from(Duration::from_millis(millis)).await;
+    room.run(move |room| append(room, &text)).await
 }
 
 impl SyncServer for Lab {
@@ -100,6 +114,15 @@ impl SyncServer for Lab {
             let name = message.get("name").and_then(Json::as_str).unwrap_or("job");
             return room.schedule(room.now().plus_millis(after), name, &message);
         }
+        if let Some(after) = message.get("begun_after_ms").and_then(Json::as_u64) {
+            let begun = wait_and_append(room.handle(), after, "begun".to_owned());
+            room.spawn(async move {
+                if let Err(error) = begun.await {
+                    worker::console_error!("not written: {error}");
+                }
+            });
+            return Ok(());
+        }
         let from = room.sender().map(|sender| sender.id().to_owned());
         let who = room.identity::<Json>()?;
         room.broadcast(&json!({ "from": from, "message": message, "who": who }))
@@ -119,17 +142,23 @@ impl SyncServer for Lab {
         {
             return Err(Error::retry("not yet"));
         }
-        let sql =
-            "INSERT INTO notes (number, text) SELECT coalesce(max(number), 0) + 1, ? FROM notes";
-        room.sql().execute(sql, params![job.name()]).map(drop)
+        append(room, job.name())
     }
 
-    async fn before_action(&self, _: &Connection, action: &LabAction) -> Result<()> {
+    async fn before_action(
+        &self,
+        room: &Handle<Self>,
+        _: &Connection,
+        action: &LabAction,
+    ) -> Result<()> {
         let LabAction::Notes(lab_shared::NoteAction::Write { text, .. }) = action else {
             return Ok(());
         };
         if let Some(wait) = text.strip_prefix("wait ").and_then(|ms| ms.parse().ok()) {
             Delay::from(Duration::from_millis(wait)).await;
+        }
+        if text == "asks" {
+            wait_and_append(room.clone(), 1, "asked".to_owned()).await?;
         }
         if text == "forbidden" {
             return Err(Error::new(Code::Forbidden, "another service says no"));
@@ -137,7 +166,7 @@ impl SyncServer for Lab {
         Ok(())
     }
 
-    async fn after_commit(&self, _: &Connection, action: LabAction) {
+    async fn after_commit(&self, _: &Handle<Self>, _: &Connection, action: LabAction) {
         if let LabAction::Notes(lab_shared::NoteAction::Write { text, .. }) = &action
             && text == "count later"
         {
@@ -179,39 +208,48 @@ impl SyncServer for Lab {
         }
     }
 
-    fn on_request(
+    async fn on_request(
         &self,
-        room: &mut Room<'_, Self>,
+        room: &Handle<Self>,
         request: http::Request<Vec<u8>>,
     ) -> Result<http::Response<Vec<u8>>> {
-        // A POST is SQL to be run: whatever it changes has to reach every client.
-        if request.method() == http::Method::POST {
-            let sql = String::from_utf8_lossy(request.body()).into_owned();
-            let changed = room.sql().execute(&sql, params![])?;
-            return Ok(http::Response::new(changed.to_string().into_bytes()));
+        if request.method() == http::Method::PUT {
+            let wait = String::from_utf8_lossy(request.body()).parse().unwrap_or_default();
+            wait_and_append(room.clone(), wait, "requested".to_owned()).await?;
+            return Ok(http::Response::default());
         }
-        let log =
-            room.sql().query_map("SELECT what FROM lab_log", [], |row| row.get::<String>(0))?;
-        let connections: Vec<_> = room
-            .connections()
-            .map(|c| {
-                let (state, who) = (c.state::<String>().ok(), c.identity::<Json>().ok());
-                json!({ "id": c.id(), "tags": c.tags(), "state": state, "who": who })
-            })
-            .collect();
-        let body = json!({
-            "instance": self.instance,
-            "name": room.name(),
-            "who": room.identity::<Json>()?,
-            "version": room.version(),
-            "commits": self.commits.get(),
-            "memory": memory(),
-            "connections": connections,
-            "log": log,
-        });
-        let mut response = http::Response::new(body.to_string().into_bytes());
-        response.headers_mut().insert("x-lab", http::HeaderValue::from_static("yes"));
-        Ok(response)
+        let (instance, commits) = (self.instance.clone(), self.commits.get());
+        room.run(move |room| {
+            // A POST is SQL to be run: whatever it changes has to reach every client.
+            if request.method() == http::Method::POST {
+                let sql = String::from_utf8_lossy(request.body()).into_owned();
+                let changed = room.sql().execute(&sql, params![])?;
+                return Ok(http::Response::new(changed.to_string().into_bytes()));
+            }
+            let log =
+                room.sql().query_map("SELECT what FROM lab_log", [], |row| row.get::<String>(0))?;
+            let connections: Vec<_> = room
+                .connections()
+                .map(|c| {
+                    let (state, who) = (c.state::<String>().ok(), c.identity::<Json>().ok());
+                    json!({ "id": c.id(), "tags": c.tags(), "state": state, "who": who })
+                })
+                .collect();
+            let body = json!({
+                "instance": instance,
+                "name": room.name(),
+                "who": room.identity::<Json>()?,
+                "version": room.version(),
+                "commits": commits,
+                "memory": memory(),
+                "connections": connections,
+                "log": log,
+            });
+            let mut response = http::Response::new(body.to_string().into_bytes());
+            response.headers_mut().insert("x-lab", http::HeaderValue::from_static("yes"));
+            Ok(response)
+        })
+        .await
     }
 }
 

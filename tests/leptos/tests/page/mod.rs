@@ -3,7 +3,7 @@
 use any_spawner::Executor;
 use leptos::prelude::*;
 use partysync::wire::snapshot::Snapshot;
-use partysync::{Action, Column, Connection, Error, Record, Result, Room, SyncServer};
+use partysync::{Action, Column, Connection, Error, Handle, Record, Result, Room, SyncServer};
 use partysync_client::Options;
 use partysync_client::leptos::{Synced, use_sync_over};
 use partysync_client::testing::Served;
@@ -97,13 +97,16 @@ impl SyncServer for Items {
         Ok(())
     }
 
-    fn on_request(
+    async fn on_request(
         &self,
-        room: &mut Room<'_, Self>,
+        room: &Handle<Self>,
         _: http::Request<Vec<u8>>,
     ) -> Result<http::Response<Vec<u8>>> {
-        let snapshot = room.snapshot(&["items"])?;
-        Ok(http::Response::new(serde_json::to_vec(&snapshot).unwrap()))
+        room.run(move |room| {
+            let snapshot = room.snapshot(&["items"])?;
+            Ok(http::Response::new(serde_json::to_vec(&snapshot).unwrap()))
+        })
+        .await
     }
 
     fn on_action(&self, room: &mut Room<'_, Self>, action: ItemAction) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use partysync::wire::snapshot::Snapshot;
 use partysync::worker::Router;
-use partysync::{Action, Code, Error, Result, Room, SyncServer};
+use partysync::{Action, Code, Error, Handle, Result, Room, SyncServer};
 use rendered_app::{NoteAction, document};
 use worker::{Context, Env, Method, Request, Response, ResponseBuilder, event};
 
@@ -18,14 +18,17 @@ impl SyncServer for Notes {
     }
 
     /// The rows, for the Worker.
-    fn on_request(
+    async fn on_request(
         &self,
-        room: &mut Room<'_, Self>,
+        room: &Handle<Self>,
         _: http::Request<Vec<u8>>,
     ) -> Result<http::Response<Vec<u8>>> {
-        let rows = serde_json::to_vec(&room.snapshot(&["notes"])?);
-        let rows = rows.map_err(|error| Error::new(Code::Internal, error.to_string()))?;
-        Ok(http::Response::new(rows))
+        room.run(move |room| {
+            let rows = serde_json::to_vec(&room.snapshot(&["notes"])?);
+            let rows = rows.map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+            Ok(http::Response::new(rows))
+        })
+        .await
     }
 }
 

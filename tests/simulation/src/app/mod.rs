@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 mod server;
 
-pub use server::{App, Config, NextAction, NextThing, RETENTION};
+pub use server::{App, Config, NextAction, NextThing, Outside, RETENTION};
 
 /// A row with every role, deleted softly.
 #[derive(Record, Clone, PartialEq, Debug)]

@@ -3,25 +3,37 @@
 use super::{Account, AccountAction, AppAction, Cell, Op, ThingAction};
 use partysync::sql::Sql;
 use partysync::{
-    Action, Connection, Error, Job, Limits, Migrated, Migration, Record, Result, Room, SyncServer,
-    Timestamp, params,
+    Action, Connection, Error, Handle, Job, Limits, Migrated, Migration, Record, Result, Room,
+    SyncServer, Timestamp, params,
 };
 use serde_json::Value as Json;
+use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::rc::Rc;
 
 /// The server, in the version whose actions these are. It notes the token of every action in a
 /// table of its own, in the action's transaction: what was done, how often and in which order.
 #[derive(Debug)]
 pub struct App<A> {
     config: Config,
+    outside: Rc<Outside>,
     actions: PhantomData<A>,
+}
+
+/// What of a server is known outside of its process.
+#[derive(Debug, Default)]
+pub struct Outside {
+    /// The tokens that handles have said were written.
+    pub told: RefCell<Vec<i64>>,
+    /// Whether something has begun whose hook failed.
+    pub spoilt: RefCell<bool>,
 }
 
 impl<A> App<A> {
     /// A server that is made so.
     #[must_use]
-    pub fn new(config: Config) -> Self {
-        Self { config, actions: PhantomData }
+    pub fn new(config: Config, outside: &Rc<Outside>) -> Self {
+        Self { config, outside: outside.clone(), actions: PhantomData }
     }
 }
 
@@ -58,7 +70,9 @@ async fn wait(slow: bool) {
 }
 
 /// What hooks of a server do that fail: nothing of it may be seen.
-fn spoil<S>(room: &mut Room<'_, S>) -> Result<()> {
+fn spoil<S>(room: &mut Room<'_, S>, outside: &Rc<Outside>) -> Result<()> {
+    let outside = outside.clone();
+    room.spawn(async move { *outside.spoilt.borrow_mut() = true });
     let sql = "INSERT INTO things (id, token) VALUES ('spoilt', -1)";
     room.sql().run(sql, &[], &mut |_| Ok(()))?;
     Err(Error::reject("this hook fails"))
@@ -75,8 +89,19 @@ pub struct Config {
     pub forgets: bool,
 }
 
+impl Config {
+    /// Whether hooks use handles for the action of this token.
+    fn asks(self, token: i64) -> bool {
+        self.slow && token % 3 == 0
+    }
+}
+
 /// What is to be done later.
 const PLANNED: &str = "CREATE TABLE IF NOT EXISTS planned (name TEXT PRIMARY KEY, token INTEGER)";
+
+/// What was asked about, and what was told afterwards, by handles.
+const ASKED: &str = "CREATE TABLE IF NOT EXISTS asked (token INTEGER PRIMARY KEY)";
+const TOLD: &str = "CREATE TABLE IF NOT EXISTS told (token INTEGER PRIMARY KEY)";
 
 const DONE: &str =
     "CREATE TABLE IF NOT EXISTS done (n INTEGER PRIMARY KEY, token INTEGER NOT NULL)";
@@ -118,44 +143,59 @@ impl<A: Version> SyncServer for App<A> {
     fn on_start(&self, room: &mut Room<'_, Self>) -> Result<()> {
         room.set_alarm(room.now());
         room.sql().run(PLANNED, &[], &mut |_| Ok(()))?;
+        room.sql().run(ASKED, &[], &mut |_| Ok(()))?;
+        room.sql().run(TOLD, &[], &mut |_| Ok(()))?;
         room.sql().run(DONE, &[], &mut |_| Ok(()))
     }
 
-    async fn before_action(&self, _: &Connection, _: &A) -> Result<()> {
+    async fn before_action(&self, room: &Handle<Self>, _: &Connection, action: &A) -> Result<()> {
         wait(self.config.slow).await;
-        Ok(())
+        let token = action.its_token();
+        if !self.config.asks(token) {
+            return Ok(());
+        }
+        let asked = "INSERT OR REPLACE INTO asked (token) VALUES (?)";
+        room.run(move |room| room.sql().exec(asked, &params![token])).await
+    }
+
+    async fn after_commit(&self, room: &Handle<Self>, _: &Connection, action: A) {
+        let token = action.its_token();
+        if self.config.asks(token) && token % 2 == 0 {
+            tell(room.clone(), self.outside.clone(), token).await;
+        }
     }
 
     fn on_alarm(&self, room: &mut Room<'_, Self>) -> Result<()> {
-        spoil(room)
+        spoil(room, &self.outside)
     }
 
     fn on_close(&self, room: &mut Room<'_, Self>, _: &Connection) -> Result<()> {
-        spoil(room)
+        spoil(room, &self.outside)
     }
 
     fn on_message(&self, room: &mut Room<'_, Self>, _: Json) -> Result<()> {
-        spoil(room)
-    }
-
-    fn on_request(
-        &self,
-        room: &mut Room<'_, Self>,
-        _: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Vec<u8>>> {
-        room.renew_epoch();
-        Ok(http::Response::new(Vec::new()))
+        spoil(room, &self.outside)
     }
 
     fn on_action(&self, room: &mut Room<'_, Self>, action: A) -> Result<()> {
-        plan(room, action.its_token())?;
+        let token = action.its_token();
+        plan(room, token)?;
+        if self.config.asks(token) {
+            let asked = "SELECT EXISTS (SELECT 1 FROM asked WHERE token = ?)";
+            if !room.sql().query_one(asked, params![token], |row| row.get::<bool>(0))? {
+                room.sql().exec("INSERT INTO planned VALUES ('not asked', ?)", &params![token])?;
+            }
+            if token % 2 == 1 {
+                room.spawn(tell(room.handle(), self.outside.clone(), token));
+            }
+        }
         action.perform(room.sql(), room.now())
     }
 
     fn on_job(&self, room: &mut Room<'_, Self>, job: &Job) -> Result<()> {
         let token: i64 = job.payload()?;
         if token % 2 == 0 && job.attempts() == 0 {
-            return spoil(room);
+            return spoil(room, &self.outside);
         }
         let planned = "DELETE FROM planned WHERE name = ? AND token = ?";
         if room.sql().execute(planned, params![job.name(), token])? != 1 {
@@ -165,6 +205,19 @@ impl<A: Version> SyncServer for App<A> {
         let seen = "INSERT INTO things (id, token) VALUES ('job', ?) \
                     ON CONFLICT (id) DO UPDATE SET bumps = bumps + 1";
         room.sql().exec(seen, &params![token])
+    }
+}
+
+/// Writes by a handle, and says outside that it is written. Clients see it.
+async fn tell<S: 'static>(room: Handle<S>, outside: Rc<Outside>, token: i64) {
+    let told = room.run(move |room| {
+        let seen = "INSERT INTO things (id, token) VALUES ('told', ?) \
+                    ON CONFLICT (id) DO UPDATE SET bumps = bumps + 1";
+        room.sql().exec(seen, &params![token])?;
+        room.sql().exec("INSERT OR REPLACE INTO told (token) VALUES (?)", &params![token])
+    });
+    if told.await.is_ok() {
+        outside.told.borrow_mut().push(token);
     }
 }
 

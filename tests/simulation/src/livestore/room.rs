@@ -40,12 +40,10 @@ impl Node {
 
     /// Hands in something, and what there is to do because of it.
     pub(crate) fn input(&mut self, input: EventInput) -> Result<(), String> {
-        let request = EventRoom::<Makes>::input(input);
-        let mut response = self.room.request(request).map_err(|error| error.to_string())?;
-        if !response.status().is_success() {
-            return Err(format!("the room fails: {:?}", self.room.take_logged()));
-        }
-        for output in EventRoom::<Makes>::outputs(&mut response) {
+        let outputs = self.room.input(input);
+        let outputs = outputs
+            .map_err(|error| format!("the room fails: {error}, {:?}", self.room.take_logged()))?;
+        for output in outputs {
             match output {
                 EventOutput::Call(number, message) => self.calls.push_back((number, message)),
                 EventOutput::Again => self.asks.set(true),

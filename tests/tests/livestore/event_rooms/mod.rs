@@ -190,9 +190,7 @@ impl Node {
     }
 
     fn input(&mut self, input: EventInput) {
-        let mut response = self.room.request(EventRoom::<Items>::input(input)).unwrap();
-        assert_eq!(response.status(), 200, "{:?}", self.room.take_logged());
-        for output in EventRoom::<Items>::outputs(&mut response) {
+        for output in self.room.input(input).unwrap() {
             match output {
                 EventOutput::Call(number, message) => self.calls.push_back((number, message)),
                 EventOutput::Again => self.again = true,

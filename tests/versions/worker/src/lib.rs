@@ -3,7 +3,7 @@
 
 use partysync::worker::Router;
 use partysync::{
-    Action, Error, Key, Migrated, Migration, Result, Room, SyncServer, params, sql::Sql,
+    Action, Error, Handle, Key, Migrated, Migration, Result, Room, SyncServer, params, sql::Sql,
 };
 use versions_shared::{before, now};
 use worker::{Context, Env, Request, Response, event};
@@ -19,12 +19,12 @@ impl SyncServer for BoardBefore {
         action.apply(room.sql())
     }
 
-    fn on_request(
+    async fn on_request(
         &self,
-        room: &mut Room<'_, Self>,
+        room: &Handle<Self>,
         request: http::Request<Vec<u8>>,
     ) -> Result<http::Response<Vec<u8>>> {
-        run(room.sql(), &request)
+        room.run(move |room| run(room.sql(), &request)).await
     }
 }
 
@@ -55,12 +55,12 @@ impl SyncServer for BoardNow {
         }
     }
 
-    fn on_request(
+    async fn on_request(
         &self,
-        room: &mut Room<'_, Self>,
+        room: &Handle<Self>,
         request: http::Request<Vec<u8>>,
     ) -> Result<http::Response<Vec<u8>>> {
-        run(room.sql(), &request)
+        room.run(move |room| run(room.sql(), &request)).await
     }
 }
 
