@@ -1,16 +1,17 @@
 //! [`TestRoom`]: a server's hooks under plain `cargo test`, on real SQLite. With the feature
 //! `livestore`, `TestBackend` is what an event-sourced room follows.
 
-use crate::room::turn::{Local, Turn};
-use crate::room::{Answered, Connection, Effect, Event, Incoming, Machine, Opening, Slot};
+use crate::room::turn::Local;
+use crate::room::{Answered, Connection, Event, Incoming, Machine, Slot};
 use crate::sql::{Sql, Sqlite};
 use crate::wire::v2::{Ack, ClientFrame, Hello, Push, PushAction, ServerFrame, Subscription};
 use crate::{Action, Code, Error, Identity, Protocol, Record, Result, Room, SyncServer, Timestamp};
-use futures::future::LocalBoxFuture;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use turns::opening;
 use waiting::Waiting;
 
+mod turns;
 mod waiting;
 
 #[cfg(feature = "livestore")]
@@ -538,106 +539,5 @@ impl<S: SyncServer> TestRoom<S> {
 
     fn slot(&self, id: &str) -> Option<Slot> {
         self.ids.iter().find(|(_, known)| *known == id).map(|(slot, _)| *slot)
-    }
-
-    /// A turn of a call that does not return what it sends.
-    fn turn_aside(&mut self, event: Event<'_, S::Action>) -> Result<()> {
-        let done = self.turn([event]);
-        self.unheard.append(&mut self.sent);
-        done
-    }
-
-    fn turn<'e>(&mut self, events: impl IntoIterator<Item = Event<'e, S::Action>>) -> Result<()> {
-        self.take(Vec::new(), events)
-    }
-
-    /// Takes the room through a turn, and through those that it leads to.
-    fn take<'e>(
-        &mut self,
-        sockets: Vec<Option<String>>,
-        events: impl IntoIterator<Item = Event<'e, S::Action>>,
-    ) -> Result<()> {
-        let turn = self.room.turn(&self.db, self.now, || opening(sockets), events)?;
-        let refused = self.carry_out(turn)?;
-        self.settle(None)?;
-        refused.map_or(Ok(()), Err)
-    }
-
-    /// Goes through turns until no hook waits any more, nor a request for its answer.
-    fn settle(
-        &mut self,
-        mut request: Option<LocalBoxFuture<'static, Answered>>,
-    ) -> Result<Option<Answered>> {
-        let mut answered = None;
-        loop {
-            let woken = self.waiting.poll(&mut request, &mut answered);
-            // What handles have asked for comes before what their hooks return.
-            if self.room.is_asked() || std::mem::take(&mut self.again) {
-                self.one_turn(None)?;
-            } else if let Some(done) = self.waiting.done() {
-                self.one_turn(Some(Event::HookDone(done)))?;
-            } else if self.waiting.is_empty() && request.is_none() {
-                return Ok(answered);
-            } else if !woken && !self.waiting.park() {
-                let message = "a hook waits for something that does not come";
-                return Err(Error::new(Code::Internal, message));
-            }
-        }
-    }
-
-    fn one_turn(&mut self, event: Option<Event<'_, S::Action>>) -> Result<()> {
-        let turn = self.room.turn(&self.db, self.now, || opening(Vec::new()), event)?;
-        self.carry_out(turn).map(drop)
-    }
-
-    fn tell(&mut self, fault: &crate::Fault) {
-        // A test that fails shows it: who acts hears as little as users do.
-        eprintln!("{fault}");
-        self.logged.push(fault.to_string());
-        self.room.server().on_error(fault);
-    }
-
-    /// Does what a turn has led to; why a connection was refused.
-    fn carry_out(&mut self, turn: Turn<S>) -> Result<Option<Error>> {
-        let aborted = turn.aborted.inspect(|_| self.ids.clear());
-        let mut refused = None;
-        for effect in turn.effects {
-            match effect {
-                Effect::Accept { slot, id } => drop(self.ids.insert(slot, id)),
-                Effect::Refuse { error, .. } => refused = Some(error),
-                Effect::Send { slots, frame } => {
-                    let to = slots.iter().filter_map(|slot| self.ids.get(slot));
-                    self.sent.extend(to.map(|id| (id.clone(), frame.to_string())));
-                }
-                Effect::Close { slot, code, reason } => {
-                    let id = self.ids.get(&slot).cloned().unwrap_or_default();
-                    self.sent.push((id, format!("close {code} {reason}")));
-                }
-                Effect::Again => self.again = true,
-                Effect::SetAlarm(at) => self.alarm = at,
-                Effect::Fault(fault) => self.tell(&fault),
-                Effect::Warn(message) => self.logged.push(message),
-                Effect::StoreAttachment { .. }
-                | Effect::Publish { .. }
-                | Effect::RunHook(_)
-                | Effect::Abort(_) => {}
-            }
-        }
-        if let Some(error) = aborted {
-            // What waits goes on, and hears that the room is gone.
-            self.again = false;
-            return Err(error);
-        }
-        self.waiting.add(turn.hooks, turn.after);
-        Ok(refused)
-    }
-}
-
-fn opening(sockets: Vec<Option<String>>) -> Opening {
-    Opening {
-        name: Some("test".to_owned()),
-        fresh_epoch: "epoch".to_owned(),
-        sockets,
-        published: None,
     }
 }

@@ -184,9 +184,8 @@ impl<S: SyncServer> Inner<S> {
         spawn_local(async move {
             inner.asked.set(false);
             // Another turn may have done it already.
-            if inner.room.borrow().as_ref().is_some_and(Open::is_asked)
-                && let Err(error) = inner.turn(None)
-            {
+            let asked = inner.room.borrow().as_ref().is_some_and(Open::is_asked);
+            if asked && let Err(error) = inner.turn(None) {
                 console_error!("partysync: a turn failed: {error}");
             }
         });

@@ -5,8 +5,10 @@ use crate::harness::{Plain, STORE, Store};
 use partysync::livestore::{EventInput, EventOutput, EventRoom, EventServer, Input};
 use partysync::sql::{Sql, Sqlite};
 use partysync::testing::{TestBackend, TestRoom};
-use partysync::{Error, Result, Room, SyncServer};
+use partysync::{Error, Handle, Result, Room, SyncServer};
 use serde_json::json;
+use std::cell::Cell;
+use std::rc::Rc;
 
 #[test]
 fn a_backend_that_was_wiped_is_followed_and_given_what_it_never_had() {
@@ -311,4 +313,51 @@ fn a_push_that_is_refused_in_unknown_words_is_followed_by_a_pull() {
     world.settle();
     assert_eq!(world.nodes[0].ids(), ["a", "own"]);
     world.check();
+}
+
+#[test]
+fn what_a_handle_commits_is_pushed_as_what_a_hook_commits() {
+    #[derive(Default)]
+    struct Posts;
+    impl SyncServer for Posts {
+        type Action = ItemAction;
+        fn on_action(&self, _: &mut Room<'_, Self>, _: ItemAction) -> Result<()> {
+            Err(Error::reject("post it"))
+        }
+        async fn on_request(
+            &self,
+            room: &Handle<Self>,
+            request: http::Request<Vec<u8>>,
+        ) -> Result<http::Response<Vec<u8>>> {
+            let id = String::from_utf8_lossy(request.body()).into_owned();
+            let begun = room
+                .run(move |room| {
+                    Self.commit(room, ItemEvent::Created { id, text: String::new() })?;
+                    Ok(room.handle())
+                })
+                .await?;
+            // A handle of what a handle does is one as well.
+            let count = "SELECT count(*) FROM items";
+            let count: i64 =
+                begun.run(|room| room.sql().query_one(count, [], |row| row.get(0))).await?;
+            Ok(http::Response::new(count.to_string().into_bytes()))
+        }
+    }
+    impl EventServer for Posts {
+        type Event = ItemEvent;
+        fn materialize(&self, sql: &dyn Sql, event: &ItemEvent) -> Result<()> {
+            Items::default().materialize(sql, event)
+        }
+    }
+    let mut backend = TestBackend::new().unwrap();
+    let mut room = TestRoom::new(EventRoom::of_test(Posts)).unwrap();
+    backend.sync(&mut room).unwrap();
+    let asked = Rc::new(Cell::new(false));
+    let asks = asked.clone();
+    room.server().on_commit(move || asks.set(true));
+    let answer = room.request(http::Request::new(b"a".to_vec())).unwrap();
+    assert_eq!((answer.status().as_u16(), &**answer.body()), (200, &b"1"[..]));
+    assert!(asked.get() && room.next_alarm().is_some());
+    backend.sync(&mut room).unwrap();
+    assert_eq!(backend.log().unwrap()[0].1["id"], "a");
 }
