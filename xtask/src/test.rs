@@ -298,6 +298,7 @@ fn natively(command: &str) -> Result<Command> {
         "partysync-rs/chrono",
         "partysync-rs/time",
         "partysync-rs/decimal",
+        "partysync-rs/cron",
         "partysync-client/devtools",
         "partysync-client/native",
         "partysync-client/leptos",

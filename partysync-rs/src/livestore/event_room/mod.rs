@@ -28,6 +28,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What an input is called in the log that fails.
+#[cfg(any(feature = "worker", feature = "testing"))]
 pub(crate) const INPUT: &str = "an input of the store";
 
 /// Who a room is to its backend.
