@@ -45,6 +45,7 @@ mod store;
 pub mod streams;
 #[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
 pub mod testing;
+mod visible;
 pub mod wire;
 #[cfg(feature = "worker")]
 pub mod worker;
@@ -80,3 +81,4 @@ pub use position::Position;
 pub use record::{ColumnDef, Key, Literal, Record, Role, Schema};
 pub use room::{Connection, Fault, Handle, Limits, Protocol};
 pub use server::{Room, SyncServer};
+pub use visible::Visible;

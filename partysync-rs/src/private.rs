@@ -54,8 +54,20 @@ pub const fn column(
     unique: bool,
     references: Option<Reference>,
     renamed_from: &'static [&'static str],
+    scope: bool,
 ) -> ColumnDef {
-    ColumnDef { name, sql_type, nullable, role, default, index, unique, references, renamed_from }
+    ColumnDef {
+        name,
+        sql_type,
+        nullable,
+        role,
+        default,
+        index,
+        unique,
+        references,
+        renamed_from,
+        scope,
+    }
 }
 
 /// Whose key a column holds; its fields may become more.

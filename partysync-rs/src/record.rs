@@ -38,6 +38,7 @@ use std::sync::Arc;
 /// | `references = "cards"` | the column holds the key of a row of that table, which is a record of the same server: see [references](#references) |
 /// | `on_delete = "cascade"` | what becomes of the row when that one is deleted: `cascade`, `set_null`, or `restrict`, which it is if it is not said |
 /// | `check = "length(text) > 0"` | as on the struct |
+/// | `scope` | what [`Visible`](crate::Visible) may name of a row: text, an integer or JSON. Where any column is one, the key is, too |
 /// | `json` | any serde type, stored as JSON text |
 /// | `rename = "name"` | the column's name, where it is not the field's |
 /// | `renamed_from = "name"` | a name that the column had before: its values move over; repeatable |
@@ -97,6 +98,7 @@ use std::sync::Arc;
 /// | `check` comes or goes | follows; refused where rows do not fit, which are named |
 /// | the type of a column, or the key | refused: use a new column or table, filled in a [data migration](#data-migrations) |
 /// | `table` changes, with `renamed_from` | is renamed |
+/// | `scope` comes or goes | stays; all clients of the room start over once |
 /// | the record is gone | stays, with its rows |
 ///
 /// A client that was built with other columns does not show the rows of that record that it has
@@ -333,6 +335,8 @@ pub struct ColumnDef {
     pub references: Option<Reference>,
     /// The names that it had before.
     pub renamed_from: &'static [&'static str],
+    /// Whether [`Visible`](crate::Visible) may name it.
+    pub scope: bool,
 }
 
 /// What a column is for.
@@ -428,6 +432,16 @@ impl Schema {
         self.columns
             .first()
             .ok_or_else(|| Error::new(Code::Internal, format!("`{}` has no columns", self.table)))
+    }
+
+    /// Whether views may name any column.
+    pub(crate) fn has_scope(&self) -> bool {
+        self.columns.iter().any(|column| column.scope)
+    }
+
+    /// The columns that views may name beside the key.
+    pub(crate) fn scope(&self) -> impl Iterator<Item = &ColumnDef> {
+        self.columns.iter().filter(|column| column.scope && column.role != Role::Key)
     }
 
     /// The column with this role and its place.

@@ -3,7 +3,7 @@
 use crate::room::{Caller, Connection, Fault, Handle, Handles, HookOutput, Limits, Slots};
 use crate::sql::Sql;
 use crate::store::Plan;
-use crate::{Action, Code, Error, Job, Migrated, Migration, Result, Timestamp};
+use crate::{Action, Code, Error, Job, Migrated, Migration, Result, Timestamp, Visible};
 use serde_json::Value as Json;
 use std::future::{Future, ready};
 
@@ -64,6 +64,67 @@ pub trait SyncServer: Sized + 'static {
     /// [`Error::reject`] to refuse the action; any other error refuses it as well.
     fn on_action(&self, room: &mut Room<'_, Self>, action: Self::Action) -> Result<()>;
 
+    /// Which rows of a channel the caller of this room may see: whoever is behind the connection or
+    /// the request ([`Room::identity`], [`Room::sender`]). A row that leaves somebody's view is sent as
+    /// gone; of others a client is told nothing, not even a key. Who may write is another matter, for
+    /// [`on_action`](Self::on_action).
+    ///
+    /// It is asked when a client connects, and again for all connections when rows have changed of a
+    /// record whose table its SQL names; for rights that are elsewhere there is [`Room::review`]. A
+    /// client that may see something else then connects again, and begins that channel anew. It only
+    /// reads, and is to be quick: a room may have to ask it for each of ten thousand connections.
+    ///
+    /// ```
+    /// # use partysync::{Action, Record, Result, Room, SyncServer};
+    /// use partysync::{Visible, params};
+    ///
+    /// #[derive(Record, Clone, Debug, PartialEq)]
+    /// #[record(table = "notes")]
+    /// struct Note {
+    ///     #[record(key)]
+    ///     id: String,
+    ///     #[record(scope, index)]
+    ///     owner: String,
+    ///     text: String,
+    /// }
+    /// # #[derive(Action, Clone, Debug)] #[action(record = Note)]
+    /// # enum NoteAction { #[action(insert)] Create { id: String, owner: String, text: String } }
+    ///
+    /// struct Notes;
+    ///
+    /// impl SyncServer for Notes {
+    ///     // ...
+    /// #   type Action = NoteAction;
+    /// #   fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+    /// #       action.apply(room.sql())
+    /// #   }
+    ///     fn visible(&self, room: &Room<'_, Self>, _channel: &str) -> Result<Visible> {
+    ///         Ok(match room.identity::<String>()? {
+    ///             Some(name) => Visible::rows("owner = ?", params![name]),
+    ///             None => Visible::nothing(),
+    ///         })
+    ///     }
+    /// }
+    /// # let mut room = partysync::testing::TestRoom::new(Notes)?;
+    /// # room.login("ada", "ada")?;
+    /// # room.login("bob", "bob")?;
+    /// # room.take_sent();
+    /// # let note = |id: &str, owner: &str| NoteAction::Create { id: id.into(), owner: owner.into(), text: "hi".into() };
+    /// # room.act(note("a", "ada"))?;
+    /// # let sent = room.take_sent();
+    /// # let heard = |name: &str| sent.iter().any(|(to, text)| to == name && text.contains("hi"));
+    /// # assert!(heard("ada") && !heard("bob"), "{sent:?}");
+    /// # Ok::<(), partysync::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Whoever connects is not let in, and who is connected is closed, as by an error of
+    /// [`on_connect`](Self::on_connect).
+    fn visible(&self, room: &Room<'_, Self>, channel: &str) -> Result<Visible> {
+        let _ = (room, channel);
+        Ok(Visible::all())
+    }
+
     /// Whether the room keeps its history: every change that is committed, as a message of the
     /// State Protocol in a durable stream. It is read at the room's URL with `/history` behind it,
     /// by any client of Durable Streams, and grows for as long as the room lives.
@@ -73,7 +134,8 @@ pub trait SyncServer: Sized + 'static {
     }
 
     /// Whether this request may read the room's history, which holds every row that ever was:
-    /// check its credentials as in [`on_connect`](Self::on_connect).
+    /// check its credentials as in [`on_connect`](Self::on_connect). One that may not see all rows of
+    /// all channels ([`visible`](Self::visible)) is refused whatever this says.
     ///
     /// # Errors
     /// [`Code::Unauthorized`] is answered with 401, anything else with 403. Unless you say
@@ -320,6 +382,7 @@ pub struct Room<'a, S> {
     pub(crate) slots: &'a Slots,
     pub(crate) handles: &'a dyn Handles<S>,
     pub(crate) output: &'a mut HookOutput,
+    pub(crate) server: &'a S,
 }
 
 impl<S> std::fmt::Debug for Room<'_, S> {

@@ -20,6 +20,9 @@ pub use crate::livestore::testing::TestBackend;
 /// The connection and the client that [`TestRoom::act`] is.
 const OWN: &str = "self";
 
+/// What a connection is told that is to come again.
+const RESTART: &str = "close 1012 restart";
+
 /// A room in memory, with one client whose actions it takes.
 ///
 /// ```
@@ -64,6 +67,8 @@ pub struct TestRoom<S: SyncServer> {
     again: bool,
     /// Why clients were not let in.
     refused: BTreeMap<String, Error>,
+    /// What each of them has connected with.
+    requests: BTreeMap<String, http::Request<()>>,
 }
 
 impl<S: SyncServer> TestRoom<S> {
@@ -85,7 +90,7 @@ impl<S: SyncServer> TestRoom<S> {
         let (ids, sent, alarm) = (BTreeMap::new(), Vec::new(), None);
         let (room, logged) = (Local::new(server), Vec::new());
         let (unheard, refused, users) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        let (waiting, again) = (Waiting::default(), false);
+        let (waiting, again, requests) = (Waiting::default(), false, BTreeMap::new());
         let mut room = Self {
             db,
             room,
@@ -99,6 +104,7 @@ impl<S: SyncServer> TestRoom<S> {
             waiting,
             again,
             refused,
+            requests,
         };
         room.turn([])?;
         // Rows of an older version are migrated, some in each turn.
@@ -212,6 +218,7 @@ impl<S: SyncServer> TestRoom<S> {
         // A database may have had a test's room before.
         let seq = crate::store::client_seq(self.sql(), name)?.unwrap_or_default();
         self.users.entry(name.to_owned()).or_insert(seq);
+        self.requests.insert(name.to_owned(), request.clone());
         let joined = self.join(name, request);
         match &joined {
             Ok(()) => self.refused.remove(name),
@@ -226,6 +233,7 @@ impl<S: SyncServer> TestRoom<S> {
         let channels = S::Action::CHANNELS.iter().map(|schema| Subscription {
             channel: schema.table.to_owned(),
             since: None,
+            view: None,
             schema: schema.hash(),
             record: schema.version,
             columns: Vec::new(),
@@ -324,17 +332,20 @@ impl<S: SyncServer> TestRoom<S> {
         let json = serde_json::value::to_raw_value(&action.to_json()?)
             .map_err(|e| Error::new(Code::Internal, e.to_string()))?;
         let channel = action.channel().to_owned();
-        let mut frame = ClientFrame::Push(Push {
+        let push = Push {
             client: None,
             answered: seq - 1,
             pushed_at: None,
             actions: vec![PushAction { seq, channel, action: json }],
-        });
-        let mut outcome = None;
+        };
+        let mut frame = ClientFrame::Push(push.clone());
+        let (mut outcome, mut restarts) = (None, true);
         // A large patch comes as it is read, and the answer with its end.
         loop {
             let mut read = 0;
+            let mut restarted = false;
             for (to, text) in self.frame(name, &frame.to_text())? {
+                restarted |= to == name && text == RESTART;
                 if to != name || text.starts_with("close ") {
                     self.unheard.push((to, text));
                     continue;
@@ -351,6 +362,13 @@ impl<S: SyncServer> TestRoom<S> {
                     }
                     _ => {}
                 }
+            }
+            if restarted && std::mem::take(&mut restarts) {
+                // Its rights have changed with the action, say: it comes again for its answer.
+                self.disconnect(name)?;
+                self.join(name, &self.requests.get(name).cloned().unwrap_or_default())?;
+                frame = ClientFrame::Push(push.clone());
+                continue;
             }
             if read == 0 {
                 let unanswered = || Err(Error::new(Code::Internal, "the action got no answer"));

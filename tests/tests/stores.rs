@@ -21,12 +21,13 @@ fn rows() -> impl Strategy<Value = Write> {
     let row = prop_oneof![Just(None), any::<i64>().prop_map(|n| Some(json!([n, "\"ü\n"])))];
     let rows = proptest::collection::vec((key, row), 0..4);
     let channel = prop_oneof![Just("notes"), Just("others")];
-    (channel, "[ab]", "[cd]", proptest::option::of(0..5_u64), 0..5_u64, rows).prop_map(
-        |(channel, epoch, schema, from, to, rows)| {
+    let view = proptest::option::of("[ef]");
+    (channel, "[ab]", "[cd]", view, proptest::option::of(0..5_u64), 0..5_u64, rows).prop_map(
+        |(channel, epoch, schema, view, from, to, rows)| {
             // All that there is holds no rows that are gone.
             let rows = rows.into_iter().filter(|(_, row)| from.is_some() || row.is_some());
             let rows = rows.collect();
-            Write::Rows(RowsWrite { channel, schema, epoch, from, to, rows })
+            Write::Rows(RowsWrite { channel, schema, epoch, view, from, to, rows })
         },
     )
 }
@@ -99,6 +100,26 @@ proptest! {
             prop_assert_eq!(kept, saved);
         }
     }
+}
+
+#[test]
+fn rows_of_another_view_take_the_place_of_those_that_are_kept_also_at_the_same_version() {
+    let write = |view: Option<&str>, from: Option<u64>, key: &str| {
+        let (view, rows) = (view.map(str::to_owned), vec![(key.to_owned(), Some(json!([key])))]);
+        let (epoch, schema) = ("e".to_owned(), "s".to_owned());
+        Write::Rows(RowsWrite { channel: "notes", schema, epoch, view, from, to: 5, rows })
+    };
+    let kept = |store: &MemoryStore| {
+        let kept = store.kept().unwrap().channels.remove("notes").unwrap();
+        (kept.view, kept.rows.into_keys().collect::<Vec<_>>())
+    };
+    let store = MemoryStore::new();
+    store.write_now(vec![write(None, None, "all")]).unwrap();
+    store.write_now(vec![write(Some("v"), None, "own")]).unwrap();
+    assert_eq!(kept(&store), (Some("v".to_owned()), vec!["own".to_owned()]));
+    // What another tab was sent by the older view does not go over them.
+    store.write_now(vec![write(None, Some(4), "more")]).unwrap();
+    assert_eq!(kept(&store), (Some("v".to_owned()), vec!["own".to_owned()]));
 }
 
 #[test]
@@ -180,7 +201,7 @@ fn rows_that_another_client_has_kept_already_are_left_as_they_are() {
     let rows = |from, to, row: i64| {
         let (epoch, schema) = ("e".to_owned(), "s".to_owned());
         let rows = vec![("1".to_owned(), Some(json!([row])))];
-        let rows = RowsWrite { channel: "notes", schema, epoch, from, to, rows };
+        let rows = RowsWrite { channel: "notes", schema, epoch, view: None, from, to, rows };
         store.write_now(vec![Write::Rows(rows)]).unwrap();
         let channel = store.kept().unwrap().channels["notes"].clone();
         (channel.version, channel.rows["1"][0].as_i64())

@@ -45,6 +45,7 @@ impl<A: Action> Replica<A> {
             return Err(out_of_step());
         }
         let (more, whole, to) = (page.more, page.from.is_none(), page.to);
+        let view = page.view.clone();
         table.staged.read(table.schema, page)?;
         if more {
             return Ok((false, Changes::new()));
@@ -57,6 +58,9 @@ impl<A: Action> Replica<A> {
             stored = rows.iter().map(row).collect();
         }
         let from = table.version.filter(|_| !whole);
+        if whole {
+            table.view = view;
+        }
         let first = whole && table.confirmed.is_empty();
         self.set_version(channel, from, to, stored);
         let done = self.held_by_rows();
@@ -171,7 +175,9 @@ impl<A: Action> Replica<A> {
         if let Some(table) = self.tables.get_mut(channel) {
             (table.version, table.complete) = (Some(to), true);
             let (schema, epoch) = (table.schema.hash(), self.epoch.clone().unwrap_or_default());
-            self.writes.push(Write::Rows(RowsWrite { channel, schema, epoch, from, to, rows }));
+            let view = table.view.clone();
+            let rows = RowsWrite { channel, schema, epoch, view, from, to, rows };
+            self.writes.push(Write::Rows(rows));
         }
     }
 }

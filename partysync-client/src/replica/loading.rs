@@ -66,7 +66,7 @@ impl<A: Action> Replica<A> {
                 && channel.schema == table.schema.hash()
             {
                 table.put_all(rows);
-                table.version = Some(channel.version);
+                (table.version, table.view) = (Some(channel.version), channel.view);
                 table.complete = true;
                 changes.insert(table.schema.table, Changed::All);
             }
@@ -112,6 +112,7 @@ impl<A: Action> Replica<A> {
             // Rows of another epoch are shown until those of the room's are here.
             let epoch = self.epoch.get_or_insert_with(|| stored.epoch.clone());
             table.version = stored.version.filter(|_| *epoch == stored.epoch);
+            table.view = stored.view;
             table.complete = true;
             if had || !table.confirmed.is_empty() {
                 changes.insert(name, Changed::All);

@@ -75,6 +75,8 @@ struct Table {
     schema: &'static Schema,
     /// The version that the confirmed rows are of.
     version: Option<u64>,
+    /// What the client saw of the channel at that version, if not all rows.
+    view: Option<String>,
     /// Whether all rows of some version have been here.
     complete: bool,
     confirmed: BTreeMap<Key, Row>,
@@ -107,6 +109,7 @@ impl<A: Action> Replica<A> {
             let table = Table {
                 schema,
                 version: None,
+                view: None,
                 complete: false,
                 confirmed: BTreeMap::new(),
                 unreadable: BTreeMap::new(),
@@ -263,6 +266,7 @@ impl<A: Action> Replica<A> {
         let subscription = |table: &Table| Subscription {
             channel: table.schema.table.to_owned(),
             since: table.version,
+            view: table.view.clone().filter(|_| table.version.is_some()),
             schema: table.schema.hash(),
             record: table.schema.version,
             columns: table.schema.signature(),
@@ -327,7 +331,7 @@ impl<A: Action> Replica<A> {
             }
             table.put_all(BTreeMap::new());
             table.overlay.clear();
-            (table.version, table.complete) = (None, false);
+            (table.version, table.view, table.complete) = (None, None, false);
         }
         self.interrupt();
         self.identity = None;
@@ -407,8 +411,8 @@ impl Table {
         let (schema, to, epoch) = (self.schema, self.version?, epoch?.to_owned());
         let row = |(key, row): (&Key, &Row)| RowsWrite::row(schema, key, Some(row));
         let rows = self.confirmed.iter().map(row).collect();
-        let (channel, schema) = (schema.table, schema.hash());
-        Some(Write::Rows(RowsWrite { channel, schema, epoch, from: None, to, rows }))
+        let (channel, schema, view) = (schema.table, schema.hash(), self.view.clone());
+        Some(Write::Rows(RowsWrite { channel, schema, epoch, view, from: None, to, rows }))
     }
 
     /// Looks whether a confirmed row can be read.

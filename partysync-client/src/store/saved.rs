@@ -103,6 +103,10 @@ pub struct SavedChannel {
     pub version: Option<u64>,
     /// [`Schema::hash`] of the record that the rows are of.
     pub schema: String,
+    /// What the client sees of the channel, if not all rows: see
+    /// [`CatchUp::view`](partysync::wire::v2::CatchUp::view).
+    #[serde(default)]
+    pub view: Option<String>,
     /// The rows, each an array of its columns, by its key as text.
     pub rows: BTreeMap<String, Json>,
 }
@@ -190,6 +194,8 @@ pub struct RowsWrite {
     pub schema: String,
     /// The epoch of the rows.
     pub epoch: String,
+    /// What the client sees of the channel, if not all rows.
+    pub view: Option<String>,
     /// The version that they go on from; `None` when they are all there are.
     pub from: Option<u64>,
     /// The version that they lead to.
@@ -210,10 +216,11 @@ pub enum Fit {
 }
 
 impl RowsWrite {
-    /// What it does to a channel kept with this epoch, schema and version.
+    /// What it does to a channel kept with this epoch, schema, view and version.
     #[must_use]
-    pub fn fits(&self, epoch: &str, schema: &str, version: Option<u64>) -> Fit {
-        let version = version.filter(|_| self.epoch == epoch && self.schema == schema);
+    pub fn fits(&self, epoch: &str, schema: &str, view: Option<&str>, version: Option<u64>) -> Fit {
+        let same = self.epoch == epoch && self.schema == schema && self.view.as_deref() == view;
+        let version = version.filter(|_| same);
         match (self.from, version) {
             (None, Some(version)) if version >= self.to => Fit::Not,
             (None, _) => Fit::Instead,
@@ -226,7 +233,8 @@ impl RowsWrite {
         let kept = channels.get(self.channel);
         let version = kept.and_then(|kept| kept.version);
         let (epoch, schema) = kept.map_or(("", ""), |kept| (&kept.epoch, &kept.schema));
-        let fit = self.fits(epoch, schema, version);
+        let view = kept.and_then(|kept| kept.view.as_deref());
+        let fit = self.fits(epoch, schema, view, version);
         if fit == Fit::Not {
             return;
         }
@@ -236,6 +244,7 @@ impl RowsWrite {
         }
         channel.epoch = self.epoch;
         channel.schema = self.schema;
+        channel.view = self.view;
         channel.version = Some(self.to);
         for (key, row) in self.rows {
             match row {

@@ -27,7 +27,7 @@ const TABLES: [&str; 7] = [
         PRIMARY KEY (client, seq)) STRICT, WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS partysync_channel (
         channel TEXT NOT NULL PRIMARY KEY, epoch TEXT NOT NULL, version INTEGER,
-        schema TEXT NOT NULL) STRICT",
+        schema TEXT NOT NULL, view TEXT) STRICT",
     "CREATE TABLE IF NOT EXISTS partysync_row (
         channel TEXT NOT NULL, key TEXT NOT NULL, row TEXT NOT NULL,
         PRIMARY KEY (channel, key)) STRICT, WITHOUT ROWID",
@@ -184,7 +184,7 @@ impl File {
         let sql: &dyn Sql = &*db;
         let mut saved = Saved { alone: true, ..Saved::default() };
         sql.run(
-            "SELECT channel, epoch, version, schema FROM partysync_channel",
+            "SELECT channel, epoch, version, schema, view FROM partysync_channel",
             &[],
             &mut |row| {
                 let version: Option<i64> = row.get(2)?;
@@ -192,6 +192,7 @@ impl File {
                     epoch: row.get(1)?,
                     version: version.map(i64::unsigned_abs),
                     schema: row.get(3)?,
+                    view: row.get(4)?,
                     ..SavedChannel::default()
                 };
                 saved.channels.insert(row.get(0)?, channel);
@@ -407,12 +408,15 @@ fn apply(sql: &dyn Sql, write: &Write) -> Result<()> {
 
 fn apply_rows(sql: &dyn Sql, write: &RowsWrite) -> Result<()> {
     let kept = sql.query_opt(
-        "SELECT epoch, schema, version FROM partysync_channel WHERE channel = ?",
+        "SELECT epoch, schema, view, version FROM partysync_channel WHERE channel = ?",
         params![write.channel],
-        |row| Ok((row.get::<String>(0)?, row.get::<String>(1)?, row.get::<Option<i64>>(2)?)),
+        |row| {
+            let (epoch, schema) = (row.get::<String>(0)?, row.get::<String>(1)?);
+            Ok((epoch, schema, row.get::<Option<String>>(2)?, row.get::<Option<i64>>(3)?))
+        },
     )?;
-    let (epoch, schema, version) = kept.unwrap_or_default();
-    match write.fits(&epoch, &schema, version.map(i64::unsigned_abs)) {
+    let (epoch, schema, view, version) = kept.unwrap_or_default();
+    match write.fits(&epoch, &schema, view.as_deref(), version.map(i64::unsigned_abs)) {
         Fit::Not => return Ok(()),
         Fit::Over => {}
         Fit::Instead => {
@@ -421,8 +425,14 @@ fn apply_rows(sql: &dyn Sql, write: &RowsWrite) -> Result<()> {
     }
     run(
         sql,
-        "INSERT OR REPLACE INTO partysync_channel VALUES (?, ?, ?, ?)",
-        &params![write.channel, write.epoch.as_str(), integer(write.to)?, write.schema.as_str()],
+        "INSERT OR REPLACE INTO partysync_channel VALUES (?, ?, ?, ?, ?)",
+        &params![
+            write.channel,
+            write.epoch.as_str(),
+            integer(write.to)?,
+            write.schema.as_str(),
+            &write.view
+        ],
     )?;
     for (key, row) in &write.rows {
         match row {

@@ -37,6 +37,8 @@ pub(super) struct Column {
     pub(super) index: bool,
     pub(super) unique: bool,
     pub(super) references: Option<Reference>,
+    /// Whether views may name it.
+    pub(super) scope: bool,
     /// A `Literal`, as tokens.
     pub(super) default: Option<TokenStream>,
     pub(super) renamed_from: Vec<String>,
@@ -245,6 +247,9 @@ fn column(field: &Field, errors: &mut Errors) -> Option<Column> {
                 );
             }
         }
+        if field.scope.is_some() && role != Role::Key {
+            errors.at(span, "views do not name a time that the framework sets: remove `scope`");
+        }
         if let Some(default) = &field.default {
             errors.add(syn::Error::new_spanned(
                 default,
@@ -285,6 +290,7 @@ fn column(field: &Field, errors: &mut Errors) -> Option<Column> {
         index: field.index.is_some(),
         unique: field.unique.is_some(),
         references,
+        scope: field.scope.is_some(),
         default,
         renamed_from: field.renamed_from.iter().map(LitStr::value).collect(),
     })

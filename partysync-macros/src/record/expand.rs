@@ -26,6 +26,10 @@ pub(super) fn expand(record: &Checked) -> TokenStream {
     let fields = fields.filter_map(|(index, column)| field(index, column, ident, vis));
     let keys = || columns.iter().filter(|column| column.role == Role::Key);
     let key_checks = keys().map(key_check);
+    let scopes = columns
+        .iter()
+        .filter(|column| column.scope && !column.json && column.role != Role::Key)
+        .map(scope_check);
     let references = keys().map(|column| reference(column, ident));
     let key = keys().next().map(|column| &column.ident);
     let code = quote! {
@@ -77,12 +81,14 @@ pub(super) fn expand(record: &Checked) -> TokenStream {
         #(#references)*
 
         #(#key_checks)*
+
+        #(#scopes)*
     };
     in_block(krate.as_ref(), &code)
 }
 
 fn definition(column: &Column) -> TokenStream {
-    let Column { ty, name, index, unique, .. } = column;
+    let Column { ty, name, index, unique, scope, .. } = column;
     let role = match column.role {
         Role::Plain => quote!(Plain),
         Role::Key => quote!(Key),
@@ -126,6 +132,7 @@ fn definition(column: &Column) -> TokenStream {
             #unique,
             #references,
             &[#(#renamed_from),*],
+            #scope,
         )
     }
 }
@@ -212,6 +219,22 @@ fn key_check(column: &Column) -> TokenStream {
                     | __partysync::sql::SqlType::Blob
             ) && !<#ty as __partysync::Column>::NULLABLE,
             "a key is text, an integer or bytes, and never NULL",
+        );
+    }
+}
+
+/// What a row held in the column is kept as JSON, and has to come out of it as it was.
+fn scope_check(column: &Column) -> TokenStream {
+    let ty = &column.ty;
+    quote_spanned! {ty.span()=>
+        const _: () = ::std::assert!(
+            ::std::matches!(
+                <#ty as __partysync::Column>::TYPE,
+                __partysync::sql::SqlType::Integer
+                    | __partysync::sql::SqlType::Text
+                    | __partysync::sql::SqlType::Json
+            ),
+            "a `scope` column is text, an integer or JSON",
         );
     }
 }

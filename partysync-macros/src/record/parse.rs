@@ -36,6 +36,8 @@ pub(super) struct Field {
     pub(super) deleted_at: Option<Span>,
     pub(super) index: Option<Span>,
     pub(super) unique: Option<Span>,
+    /// Whether views may name the column.
+    pub(super) scope: Option<Span>,
     pub(super) json: Option<Span>,
     pub(super) default: Option<Expr>,
     pub(super) references: Option<LitStr>,
@@ -59,7 +61,7 @@ const ON_STRUCT: [&str; 9] = [
     "crate",
 ];
 
-const ON_FIELDS: [&str; 14] = [
+const ON_FIELDS: [&str; 15] = [
     "key",
     "created_at",
     "updated_at",
@@ -70,6 +72,7 @@ const ON_FIELDS: [&str; 14] = [
     "references",
     "on_delete",
     "check",
+    "scope",
     "json",
     "rename",
     "renamed_from",
@@ -149,6 +152,7 @@ fn field(field: &syn::Field, errors: &mut Errors) -> Option<Field> {
         deleted_at: None,
         index: None,
         unique: None,
+        scope: None,
         json: None,
         default: None,
         references: None,
@@ -167,6 +171,7 @@ fn field(field: &syn::Field, errors: &mut Errors) -> Option<Field> {
             "deleted_at" => &mut parsed.deleted_at,
             "index" => &mut parsed.index,
             "unique" => &mut parsed.unique,
+            "scope" => &mut parsed.scope,
             "json" => &mut parsed.json,
             "default" => {
                 if !meta.input.peek(syn::Token![=]) {

@@ -38,7 +38,7 @@ impl<S: SyncServer> Machine<S> {
         // The hook may set another.
         let failures = self.meta.alarm_failures;
         self.meta.alarm_at = None;
-        if let Err(error) = self.hook(sql, Caller::Room, |room| server.on_alarm(room))? {
+        if let Err(error) = self.hook(server, sql, Caller::Room, |room| server.on_alarm(room))? {
             let wait = retry_after(failures);
             self.meta.alarm_at = Some(self.meta.now.plus_millis(wait));
             self.meta.alarm_failures = failures.saturating_add(1);
@@ -52,7 +52,7 @@ impl<S: SyncServer> Machine<S> {
 
     fn compact(&mut self, sql: &dyn Sql) -> Result<()> {
         let (mut meta, limits) = (self.meta.clone(), self.limits);
-        sql.transaction(&mut || store::compact(sql, &limits, &mut meta))?;
+        sql.transaction(&mut || store::compact(sql, Self::SCHEMAS, &limits, &mut meta))?;
         meta.compact_at = (meta.compacting > 0).then_some(meta.now);
         self.meta = meta;
         self.cache.clear();

@@ -7,7 +7,7 @@
 //! shows a mixture.
 
 use super::view::{self, ChannelView, Columns};
-use super::{Machine, Slot, project};
+use super::{Machine, Slot, project, sight};
 use crate::sql::Sql;
 use crate::store::{self, Plan};
 use crate::wire::pages::{CatchUpPage, Changes, PatchPage, Rows};
@@ -40,7 +40,8 @@ struct Channel {
     /// The version that the client's rows are of; `None` for a snapshot.
     from: Option<u64>,
     at: At,
-    /// The version of the snapshot's first page: what changed behind it follows from the log.
+    /// The version of the snapshot's first page, or that of a client that has rows: what changed
+    /// behind it follows from the log.
     floor: u64,
     sent: u64,
     total: u64,
@@ -108,12 +109,14 @@ impl Feed {
         (since, last): (Option<u64>, u64),
         version: u64,
     ) -> Result<()> {
+        let (plan, given) = sight::plan(&view.seen, plan);
         let delta = match since {
             // Without a look at the log where it has nothing for the channel.
-            Some(since) if since < last => store::changed_after(sql, plan.id, since)?,
+            Some(since) if since < last => plan.changed(sql, given, since, version)?,
             _ => 0,
         };
         let rows = match since.is_none() || delta > SMALL {
+            true if given.is_some() => plan.total(sql, given)?,
             true => cache.total(sql, view.channel, plan, version)?,
             false => 0,
         };
@@ -122,7 +125,7 @@ impl Feed {
             view: view.clone(),
             from: since,
             at: since.map_or(At::Keys(None), At::Log),
-            floor: version,
+            floor: since.unwrap_or(version),
             sent: 0,
             total: if since.is_some() { delta } else { rows },
             held: None,
@@ -133,8 +136,9 @@ impl Feed {
     /// The lowest version of the log that it still needs.
     fn needs(&self) -> u64 {
         let channel = |channel: &Channel| match channel.at {
-            At::Keys(_) => channel.floor,
-            At::Log(version) => version,
+            At::Log(version) if channel.view.seen.is_none() => version,
+            // What a row was since then decides whether it is gone.
+            At::Keys(_) | At::Log(_) => channel.floor,
         };
         self.channels.iter().map(channel).min().unwrap_or(u64::MAX)
     }
@@ -160,7 +164,7 @@ impl Cache {
         match self.totals.get(&place) {
             Some((at, total)) if *at == version => Ok(*total),
             _ => {
-                let total = plan.total(sql)?;
+                let total = plan.total(sql, None)?;
                 self.totals.insert(place, (version, total));
                 Ok(total)
             }
@@ -200,7 +204,10 @@ impl<S: SyncServer> Machine<S> {
                 }
                 return Ok(());
             }
-            let page = self.page(sql, channel, to)?;
+            let page = match self.page(sql, channel, to) {
+                Err(error) if channel.view.seen.is_some() => return self.blind_one(slot, error),
+                page => page?,
+            };
             if let (At::Keys(_), At::Log(_)) = (&channel.at, &page.next) {
                 let mutated = crate::__mutated("floor");
                 channel.at = At::Log(if mutated { to } else { channel.floor });
@@ -262,11 +269,12 @@ impl<S: SyncServer> Machine<S> {
         }
     }
 
-    /// The channel's next page.
-    fn page(&mut self, sql: &dyn Sql, channel: &mut Channel, to: u64) -> Result<Rc<FeedPage>> {
-        let ChannelView { channel: place, columns, .. } = &channel.view;
+    /// The channel's next page. Those of all rows are shared; of views there are many.
+    fn page(&mut self, sql: &dyn Sql, channel: &Channel, to: u64) -> Result<Rc<FeedPage>> {
+        let ChannelView { channel: place, columns, seen, .. } = &channel.view;
         let key = (*place, columns.clone(), channel.at.clone());
-        if let Some(page) = self.cache.pages.get(&key)
+        if seen.is_none()
+            && let Some(page) = self.cache.pages.get(&key)
             && (page.version >= channel.floor || matches!(channel.at, At::Log(_)))
         {
             return Ok(page.clone());
@@ -277,11 +285,12 @@ impl<S: SyncServer> Machine<S> {
             let (rows, next) = (Rows::default(), At::Log(to));
             return Ok(Rc::new(FeedPage { rows, count: 0, next, version: to }));
         };
+        let (plan, given) = sight::plan(seen, plan);
         let page_bytes = self.limits.page_bytes;
         let entries = u32::try_from(page_bytes / ENTRY_BYTES).unwrap_or(u32::MAX).max(1);
         let page = match &channel.at {
             At::Keys(after) => {
-                let page = plan.page(sql, after.clone().map(Into::into).as_ref())?;
+                let page = plan.page(sql, given, after.clone().map(Into::into).as_ref())?;
                 let rows = match columns {
                     Some(columns) => project::rows(&page.rows, columns)?,
                     None => page.rows,
@@ -298,11 +307,12 @@ impl<S: SyncServer> Machine<S> {
                 FeedPage { rows, count: 0, next: At::Log(to), version: to }
             }
             At::Log(from) => {
-                let mut end = store::next_versions(sql, plan.id, *from, entries)?.unwrap_or(to);
-                let (mut rows, mut count, mut failed) = (Rows::default(), 0, None);
-                let last = end;
-                plan.changes(sql, *from, last, &mut |change| {
-                    if let Err(error) = view::add(&mut rows, &change, columns) {
+                let next = store::next_versions(sql, plan.id, *from, entries)?;
+                let last = next.unwrap_or(to);
+                let (mut end, mut rows, mut count, mut failed) = (last, Rows::default(), 0, None);
+                let since = if crate::__mutated("visible_since") { *from } else { channel.floor };
+                plan.changes(sql, given, (since, *from, last), &mut |change| {
+                    if let Err(error) = view::add(&mut rows, &change, !change.gone, columns) {
                         failed = Some(error);
                         return ControlFlow::Break(());
                     }
@@ -316,12 +326,14 @@ impl<S: SyncServer> Machine<S> {
                 if let Some(error) = failed {
                     return Err(error);
                 }
-                let next = At::Log(if end == last && count == 0 { to } else { end });
+                let next = At::Log(if next.is_none() { to } else { end });
                 FeedPage { rows, count, next, version: to }
             }
         };
         let page = Rc::new(page);
-        self.cache.keep(key, &page);
+        if seen.is_none() {
+            self.cache.keep(key, &page);
+        }
         Ok(page)
     }
 }
@@ -343,8 +355,8 @@ fn frame(
         }
         None => {
             let Channel { from, sent, total, .. } = *channel;
-            let page = CatchUpPage { channel: name, from, to, rows, sent, total, more };
-            page.to_text()
+            let view = sight::token(&channel.view.seen).filter(|_| from.is_none());
+            CatchUpPage { channel: name, from, view, to, rows, sent, total, more }.to_text()
         }
     }
 }

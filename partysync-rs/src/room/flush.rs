@@ -2,6 +2,7 @@
 //! and has the answers to each one's actions.
 
 use super::feed::Feed;
+use super::sight::Heard;
 use super::v1::Call;
 use super::view::{self, Changed, ViewId};
 use super::{Machine, Protocol, Slot};
@@ -21,6 +22,7 @@ impl<S: SyncServer> Machine<S> {
     /// v1 call with its outcome, whose changes these are.
     pub(super) fn flush(
         &mut self,
+        server: &S,
         sql: &dyn Sql,
         call: Option<(Slot, Call, Result<()>)>,
     ) -> Result<()> {
@@ -29,6 +31,9 @@ impl<S: SyncServer> Machine<S> {
             true => self.load(sql, from)?,
             false => (from, Some(Changed::new())),
         };
+        if std::mem::take(&mut self.review_due) {
+            self.review(server, sql)?;
+        }
         if to == from && self.acked.is_empty() && call.is_none() {
             return Ok(());
         }
@@ -37,8 +42,12 @@ impl<S: SyncServer> Machine<S> {
             self.plan_trim();
             self.plan_compaction();
         }
-        self.flush_v1(from, changed.as_ref(), call);
-        self.flush_v2(from, changed.as_ref())
+        let heard = match &changed {
+            Some(changed) if to > from => self.heard(sql, (from, to), changed)?,
+            _ => Heard::new(),
+        };
+        self.flush_v1(from, changed.as_ref(), &heard, call);
+        self.flush_v2(from, changed.as_ref(), &heard)
     }
 
     /// The version now, and what changed, if it fits into a patch.
@@ -47,6 +56,8 @@ impl<S: SyncServer> Machine<S> {
         let unsent = store::unsent(sql, from)?;
         for (channel, last) in &unsent.channels {
             self.lasts.insert(*channel, *last);
+            let place = self.plans.iter().position(|plan| plan.id == *channel);
+            self.review_due |= place.is_some_and(|place| self.rights.contains(&place));
         }
         let mut changed = Changed::new();
         if self.slots.len() == 0 {
@@ -61,7 +72,7 @@ impl<S: SyncServer> Machine<S> {
                 continue;
             }
             let mut list = Vec::new();
-            plan.changes(sql, from, unsent.to, &mut |change| {
+            plan.changes(sql, None, (from, from, unsent.to), &mut |change| {
                 bytes += change.row.as_ref().map_or(0, String::len) + change.key.len();
                 list.push(change);
                 if bytes > 2 * page_bytes {
@@ -78,7 +89,7 @@ impl<S: SyncServer> Machine<S> {
         Ok((unsent.to, Some(changed)))
     }
 
-    fn flush_v2(&mut self, from: u64, changed: Option<&Changed>) -> Result<()> {
+    fn flush_v2(&mut self, from: u64, changed: Option<&Changed>, heard: &Heard) -> Result<()> {
         let (to, limit) = (self.flushed, self.unread_limit());
         let mut groups: BTreeMap<ViewId, Vec<Slot>> = BTreeMap::new();
         let mut behind = Vec::new();
@@ -101,9 +112,9 @@ impl<S: SyncServer> Machine<S> {
         }
         let nothing = Changed::new();
         let changed = changed.unwrap_or(&nothing);
-        for (view, slots) in groups {
-            let view = self.views.get(view);
-            let changes = view::render(&view, changed)?;
+        for (id, slots) in groups {
+            let view = self.views.get(id);
+            let changes = view::render((id, &view), changed, heard)?;
             let patch = |acks: &[_]| {
                 PatchPage { from, to, changes: &changes, acks, page: 0, more: false }.to_text()
             };

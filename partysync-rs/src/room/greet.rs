@@ -2,14 +2,19 @@
 
 use super::feed::Feed;
 use super::project::Followed;
-use super::{Machine, Slot};
+use super::{Machine, Slot, sight};
 use crate::sql::Sql;
 use crate::wire::v2::{Hello, Reset, ServerFrame, Welcome};
 use crate::{Code, Error, Result, SyncServer, wire};
-use std::collections::BTreeSet;
 
 impl<S: SyncServer> Machine<S> {
-    pub(super) fn hello(&mut self, sql: &dyn Sql, slot: Slot, hello: Hello) -> Result<()> {
+    pub(super) fn hello(
+        &mut self,
+        server: &S,
+        sql: &dyn Sql,
+        slot: Slot,
+        hello: Hello,
+    ) -> Result<()> {
         let Some(entry) = self.slots.get(slot) else { return Ok(()) };
         if entry.connection.client.is_some() {
             let message = "`hello` was said already: reconnect to say it anew";
@@ -39,6 +44,29 @@ impl<S: SyncServer> Machine<S> {
                 }
             }
         }
+        let places = followed.iter().filter_map(|followed| Self::place(&followed.channel).ok());
+        let Some(seen) = self.see_all(server, sql, slot, places)? else { return Ok(()) };
+        for (followed, seen) in followed.iter_mut().zip(&seen) {
+            followed.view = sight::token(seen).map(str::to_owned);
+        }
+        let reset = self.reset_reason(&hello);
+        let view_id = self.intern(&followed, &seen);
+        let view = self.views.get(view_id);
+        let mut feed = Feed::greeting();
+        for (subscription, channel) in hello.channels.iter().zip(view.iter()) {
+            let since = subscription.since.filter(|_| reset.is_none() && hello.epoch.is_some());
+            // Rows that were seen by another view are of no use.
+            let same = subscription.view.as_deref() == sight::token(&channel.seen);
+            let since = since.filter(|_| same || crate::__mutated("visible_token"));
+            let Some(id) = self.plans.get(channel.channel).map(|plan| plan.id) else { continue };
+            let last = self.last_of(sql, id)?;
+            let Some(plan) = self.plans.get(channel.channel) else { continue };
+            let cache = &mut self.cache;
+            match feed.follow(sql, (plan, cache), channel, (since, last), self.flushed) {
+                Err(error) if channel.seen.is_some() => return self.blind_one(slot, error),
+                followed => followed?,
+            }
+        }
         self.clients.entry(hello.client.as_str().into()).or_default().connections += 1;
         let welcome = ServerFrame::Welcome(Welcome {
             epoch: self.meta.epoch.clone(),
@@ -49,24 +77,8 @@ impl<S: SyncServer> Machine<S> {
             identity,
         });
         self.send(slot, welcome.to_text());
-        let reset = self.reset_reason(&hello);
         if let Some(reason) = reset {
             self.send(slot, ServerFrame::Reset(Reset { reason: reason.to_owned() }).to_text());
-        }
-        if self.views.is_full() {
-            let mut used = BTreeSet::new();
-            used.extend(self.slots.iter().filter_map(|(_, entry)| entry.view));
-            self.views.retain(&used);
-        }
-        let view_id = self.views.intern(Self::SCHEMAS, &followed);
-        let view = self.views.get(view_id);
-        let mut feed = Feed::greeting();
-        for (subscription, channel) in hello.channels.iter().zip(view.iter()) {
-            let since = subscription.since.filter(|_| reset.is_none() && hello.epoch.is_some());
-            let Some(id) = self.plans.get(channel.channel).map(|plan| plan.id) else { continue };
-            let last = self.last_of(sql, id)?;
-            let Some(plan) = self.plans.get(channel.channel) else { continue };
-            feed.follow(sql, (plan, &mut self.cache), channel, (since, last), self.flushed)?;
         }
         let (live, followed_any) = (feed.is_empty(), !followed.is_empty());
         if let Some(entry) = self.slots.get_mut(slot) {

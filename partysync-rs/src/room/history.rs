@@ -39,7 +39,10 @@ impl<S: SyncServer> Machine<S> {
             let mut messages = Vec::new();
             for plan in &self.plans {
                 let mut failed = Ok(());
-                plan.changes(sql, from, to, &mut |change| match message(plan.schema, &change) {
+                plan.changes(sql, None, (from, from, to), &mut |change| match message(
+                    plan.schema,
+                    &change,
+                ) {
                     Ok(message) => {
                         messages.push((change.version, message));
                         ControlFlow::Continue(())

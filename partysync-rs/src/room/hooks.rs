@@ -46,18 +46,21 @@ pub(crate) struct HookOutput {
     pub(crate) jobs: bool,
     /// What is begun.
     pub(crate) begun: Begun,
+    /// Whether connections may see something else now.
+    pub(crate) review: bool,
 }
 
 impl HookOutput {
     /// Adds what a later hook wants done, which has seen this one's connections.
     fn append(&mut self, later: Self) {
-        let Self { overlay, out, alarm, new_epoch, jobs, begun } = later;
+        let Self { overlay, out, alarm, new_epoch, jobs, begun, review } = later;
         self.overlay = overlay;
         self.out.extend(out);
         self.alarm = alarm.or(self.alarm);
         self.new_epoch |= new_epoch;
         self.jobs |= jobs;
         self.begun.0.extend(begun.0);
+        self.review |= review;
     }
 }
 
@@ -68,6 +71,7 @@ impl<S: SyncServer> Machine<S> {
     /// Of the storage. What the hook returns is inside.
     pub(super) fn hook<T>(
         &mut self,
+        server: &S,
         sql: &dyn Sql,
         caller: Caller<'_>,
         hook: impl FnOnce(&mut Room<'_, S>) -> Result<T>,
@@ -76,7 +80,7 @@ impl<S: SyncServer> Machine<S> {
         let (mut hook, mut value) = (Some(hook), None);
         let stamped = self.stamped(sql);
         let result = stamped.transaction(&mut || {
-            let mut room = self.room(&stamped, caller, &mut output);
+            let mut room = self.room(server, &stamped, caller, &mut output);
             if let Some(hook) = hook.take() {
                 value = Some(hook(&mut room)?);
             }
@@ -120,7 +124,7 @@ impl<S: SyncServer> Machine<S> {
             let outcome = match action.clone() {
                 Ok(action) => {
                     let caller = Caller::Connection(slot);
-                    self.hook(sql, caller, |room| server.on_action(room, action))?
+                    self.hook(server, sql, caller, |room| server.on_action(room, action))?
                 }
                 Err(error) => Err(error),
             };
@@ -152,7 +156,8 @@ impl<S: SyncServer> Machine<S> {
                 let written = self.written.statements.get();
                 let outcome = match action.clone() {
                     Ok(action) => {
-                        let mut room = self.room(&stamped, Caller::Connection(slot), &mut own);
+                        let mut room =
+                            self.room(server, &stamped, Caller::Connection(slot), &mut own);
                         let outcome = server.on_action(&mut room, action);
                         if outcome.is_err()
                             && self.written.statements.get() > written
@@ -186,8 +191,9 @@ impl<S: SyncServer> Machine<S> {
     }
 
     /// The room as a hook sees it.
-    fn room<'a>(
+    pub(super) fn room<'a>(
         &'a self,
+        server: &'a S,
         sql: &'a dyn Sql,
         caller: Caller<'a>,
         output: &'a mut HookOutput,
@@ -204,12 +210,14 @@ impl<S: SyncServer> Machine<S> {
             slots: &self.slots,
             handles: &self.life,
             output,
+            server,
         }
     }
 
     fn carry_out(&mut self, sql: &dyn Sql, output: HookOutput) -> Result<()> {
-        let HookOutput { overlay, out, alarm, new_epoch, jobs, begun } = output;
+        let HookOutput { overlay, out, alarm, new_epoch, jobs, begun, review } = output;
         self.begun.0.extend(begun.0);
+        self.review_due |= review;
         self.jobs_changed |= jobs;
         self.meta.has_jobs |= jobs;
         for (slot, connection) in overlay.changed {
@@ -243,7 +251,7 @@ impl<S: SyncServer> Machine<S> {
             Err(Error::new(Code::TooManyConnections, message))
         } else {
             // What cannot be kept was not connected: its hook leaves nothing behind.
-            self.hook(sql, Caller::Request(Identity::of(request)), |room| {
+            self.hook(server, sql, Caller::Request(Identity::of(request)), |room| {
                 server.on_connect(room, &mut connection, request)?;
                 connection.attachment()
             })?
@@ -256,6 +264,9 @@ impl<S: SyncServer> Machine<S> {
                 }
                 self.effect(Effect::Accept { slot, id });
                 self.effect(Effect::StoreAttachment { slot, attachment });
+                if protocol == Protocol::V1 {
+                    self.follow_all(server, sql, slot)?;
+                }
             }
             Err(error) => {
                 let error = self.public(error, "on_connect");
@@ -298,9 +309,10 @@ impl<S: SyncServer> Machine<S> {
             self.cache.clear();
         }
         // One that was never heard of is nobody's business any more.
-        let result = self.hook(sql, Caller::Request(connection.identity.as_ref()), |room| {
-            server.on_close(room, &connection)
-        })?;
+        let result =
+            self.hook(server, sql, Caller::Request(connection.identity.as_ref()), |room| {
+                server.on_close(room, &connection)
+            })?;
         if let Err(error) = result {
             self.fault("on_close", error);
         }
@@ -315,7 +327,7 @@ impl<S: SyncServer> Machine<S> {
                 continue;
             }
             let caller = Caller::Request(identity.as_ref());
-            let done = self.hook(sql, caller, |room| work(server, room))?;
+            let done = self.hook(server, sql, caller, |room| work(server, room))?;
             let done = done.map_err(|error| match what {
                 Some(what) => self.public(error, what),
                 None => error,

@@ -30,7 +30,7 @@ impl<S: SyncServer> Machine<S> {
             return Ok(());
         }
         let now = self.meta.now;
-        let done = self.hook(sql, Caller::Room, |room| {
+        let done = self.hook(server, sql, Caller::Room, |room| {
             // First: the hook may schedule it again.
             if !crate::__mutated("job") {
                 settle(room.sql, job, now)?;

@@ -3,6 +3,7 @@
 use super::feed::Cache;
 use super::life::Reply;
 use super::push::Pending;
+use super::sight::Filtered;
 use super::stamped::{Stamped, Written};
 use super::v1::Backlog;
 use super::view::Views;
@@ -49,6 +50,12 @@ pub struct Machine<S: SyncServer> {
     pub(super) cache: Cache,
     /// The last version of channels that it is known of.
     pub(super) lasts: HashMap<i64, u64>,
+    /// Plans of what some may see.
+    pub(super) filtered: Filtered,
+    /// The channels whose rows `visible` has read.
+    pub(super) rights: BTreeSet<usize>,
+    /// Whether connections may see something else than before.
+    pub(super) review_due: bool,
     pub(super) written: Written,
     /// Whether jobs were scheduled, cancelled or done in this turn.
     pub(super) jobs_changed: bool,
@@ -169,6 +176,9 @@ impl<S: SyncServer> Machine<S> {
             committed: Vec::new(),
             cache: Cache::default(),
             lasts: HashMap::new(),
+            filtered: Filtered::new(),
+            rights: BTreeSet::new(),
+            review_due: false,
             written: Written::default(),
             jobs_changed: false,
             alarm_set: meta.next_alarm().filter(|at| *at > meta.now),
@@ -199,7 +209,8 @@ impl<S: SyncServer> Machine<S> {
             machine.send_away();
         }
         if !machine.migrating {
-            machine.hook(sql, Caller::Room, |room| server.on_start(room))??;
+            machine.hook(server, sql, Caller::Room, |room| server.on_start(room))??;
+            machine.see_again(server, sql)?;
         }
         Ok(machine)
     }
@@ -222,16 +233,11 @@ impl<S: SyncServer> Machine<S> {
                 self.close(slot, wire::CLOSE_RESTART, "restart");
                 continue;
             }
-            let view = connection
-                .client
-                .is_some()
-                .then(|| self.views.intern(Self::SCHEMAS, &connection.channels));
             if let Some(client) = connection.client.as_deref() {
                 self.clients.entry(client.into()).or_default().connections += 1;
             }
             self.slots.put(slot, connection);
             if let Some(entry) = self.slots.get_mut(slot) {
-                entry.view = view;
                 entry.attachment = attachment;
             }
         }
@@ -348,27 +354,27 @@ impl<S: SyncServer> Machine<S> {
     }
 
     /// The turn is over: what it has changed is sent, and what the room has to remember written.
-    pub fn end_turn(&mut self, sql: &dyn Sql) {
+    pub fn end_turn(&mut self, server: &S, sql: &dyn Sql) {
         if self.broken {
             return;
         }
-        if let Err(error) = self.finish(sql) {
+        if let Err(error) = self.finish(server, sql) {
             self.abort(error);
         }
     }
 
-    fn finish(&mut self, sql: &dyn Sql) -> Result<()> {
+    fn finish(&mut self, server: &S, sql: &dyn Sql) -> Result<()> {
         if self.migrating {
             return self.set_alarms(sql);
         }
-        self.flush(sql, None)?;
+        self.flush(server, sql, None)?;
         self.save_clients(sql)?;
         for slot in std::mem::take(&mut self.hungry) {
             self.feed(sql, slot)?;
         }
         // Answers that a feed has held back.
         if !self.acked.is_empty() {
-            self.flush(sql, None)?;
+            self.flush(server, sql, None)?;
         }
         self.feed_v1(sql)?;
         #[cfg(feature = "streams")]

@@ -36,7 +36,7 @@ impl<S: SyncServer> Machine<S> {
             }
             let migration = Migration::new(&step);
             // The cursor is kept in the batch's own transaction.
-            let done = self.hook(sql, Caller::Room, |room| {
+            let done = self.hook(server, sql, Caller::Room, |room| {
                 let migrated = server.migrate(room, &migration)?;
                 let cursor = match &migrated {
                     Migrated::Done => None,
@@ -56,7 +56,7 @@ impl<S: SyncServer> Machine<S> {
                     return Err(Error::new(Code::Migration, message));
                 }
             }
-            self.flush(sql, None)?;
+            self.flush(server, sql, None)?;
         }
         Ok(true)
     }

@@ -34,6 +34,7 @@ pub(crate) mod rate;
 mod read;
 mod request;
 mod send;
+mod sight;
 mod slots;
 mod snapshot;
 mod stamped;

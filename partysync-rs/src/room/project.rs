@@ -15,6 +15,9 @@ pub(crate) struct Followed {
     /// The places of the client's columns among this room's; `None` when they are the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) columns: Option<Vec<u16>>,
+    /// What it sees of the rows, if not all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) view: Option<String>,
 }
 
 impl Followed {
@@ -25,7 +28,7 @@ impl Followed {
     pub(crate) fn new(schema: &Schema, subscription: &Subscription) -> Result<Self> {
         let channel = subscription.channel.clone();
         if subscription.schema == schema.hash() {
-            return Ok(Self { channel, columns: None });
+            return Ok(Self { channel, columns: None, view: None });
         }
         let mismatch = |what: &str| {
             let message = format!("`{channel}` has other columns here ({what}): reload the app");
@@ -51,7 +54,7 @@ impl Followed {
         if columns.first() != Some(&0) {
             return Err(mismatch("the key is another"));
         }
-        Ok(Self { channel, columns: Some(columns) })
+        Ok(Self { channel, columns: Some(columns), view: None })
     }
 }
 

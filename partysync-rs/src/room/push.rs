@@ -337,12 +337,12 @@ impl<S: SyncServer> Machine<S> {
         action: Result<S::Action>,
     ) -> Result<()> {
         // What others did in this turn is not this call's result.
-        self.flush(sql, None)?;
+        self.flush(server, sql, None)?;
         let done = action.as_ref().ok().cloned();
         let outcome = match action {
             Ok(action) => {
                 let caller = Caller::Connection(slot);
-                self.hook(sql, caller, |room| server.on_action(room, action))?
+                self.hook(server, sql, caller, |room| server.on_action(room, action))?
             }
             Err(error) => Err(error),
         };
@@ -350,7 +350,7 @@ impl<S: SyncServer> Machine<S> {
         if outcome.is_ok() {
             self.after(slot, done.into_iter().collect());
         }
-        self.flush(sql, Some((slot, call, outcome)))
+        self.flush(server, sql, Some((slot, call, outcome)))
     }
 
     /// Has `after_commit` called when the turn is over.

@@ -94,12 +94,12 @@ impl<S: SyncServer> Machine<S> {
         }
         let Some(entry) = self.slots.get(slot) else { return Ok(()) };
         match entry.connection.protocol() {
-            Protocol::V1 => self.read_v1(sql, slot, text),
+            Protocol::V1 => self.read_v1(server, sql, slot, text),
             Protocol::V2 => self.read_v2(server, sql, slot, text),
         }
     }
 
-    fn read_v1(&mut self, sql: &dyn Sql, slot: Slot, text: &str) -> Result<()> {
+    fn read_v1(&mut self, server: &S, sql: &dyn Sql, slot: Slot, text: &str) -> Result<()> {
         if !self.takes(slot, 1, text.len()) {
             return Ok(());
         }
@@ -108,7 +108,7 @@ impl<S: SyncServer> Machine<S> {
             Ok(v1::Request::Sync { channel, from }) => match Self::place(&channel) {
                 Err(error) => self.tell(slot, &error),
                 Ok(place) => {
-                    self.flush(sql, None)?;
+                    self.flush(server, sql, None)?;
                     self.sync_v1(sql, slot, place, from)?;
                 }
             },
@@ -133,8 +133,8 @@ impl<S: SyncServer> Machine<S> {
         match frame {
             Err(error) => self.tell(slot, &error.clipped()),
             Ok(ClientFrame::Hello(hello)) => {
-                self.flush(sql, None)?;
-                self.hello(sql, slot, hello)?;
+                self.flush(server, sql, None)?;
+                self.hello(server, sql, slot, hello)?;
             }
             Ok(ClientFrame::Push(push)) => self.push(sql, slot, push)?,
             Ok(ClientFrame::Read(bytes)) => {
@@ -146,8 +146,9 @@ impl<S: SyncServer> Machine<S> {
                 }
             }
             Ok(ClientFrame::Message(message)) => {
-                let result = self
-                    .hook(sql, Caller::Connection(slot), |room| server.on_message(room, message))?;
+                let result = self.hook(server, sql, Caller::Connection(slot), |room| {
+                    server.on_message(room, message)
+                })?;
                 if let Err(error) = result {
                     let error = self.public(error, "on_message");
                     self.tell(slot, &error);

@@ -13,7 +13,7 @@ pub(crate) struct Entry {
     pub(crate) connection: Connection,
     /// Tells it from others that have had its slot.
     pub(crate) serial: u64,
-    /// What it follows, from `hello` on.
+    /// What it follows, from `hello` on; of v1 all channels.
     pub(crate) view: Option<ViewId>,
     /// What it lacks and is being sent; `None` when it has all that was committed.
     pub(crate) feed: Option<Feed>,

@@ -1,16 +1,18 @@
 //! Rows for a client to begin with: [`Room::snapshot`].
 
+use super::sight;
 use crate::wire::snapshot::{Channel, Snapshot};
-use crate::{Code, Error, Result, Room};
+use crate::{Code, Error, Result, Room, SyncServer};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
-impl<S> Room<'_, S> {
-    /// All rows of these channels as they are, for a client to begin with: as when a server renders
+impl<S: SyncServer> Room<'_, S> {
+    /// The rows of these channels as they are, for a client to begin with: as when a server renders
     /// a page, and its client is to show the same. They are all in memory at once.
     ///
-    /// Whoever is given it may see these rows: look who asks, and see to it that no cache gives a
-    /// page that holds them to another one.
+    /// In a hook for a request or a connection they are those that its caller may see
+    /// ([`SyncServer::visible`]); where the room acts by itself, as for an alarm, all rows. See to it
+    /// that no cache gives a page that holds them to another one.
     ///
     /// ```
     /// # use partysync::{Action, Handle, Record, Result, Room, SyncServer};
@@ -52,9 +54,11 @@ impl<S> Room<'_, S> {
                 self.plans.iter().find(|plan| plan.schema.table == *name).ok_or_else(|| {
                     Error::new(Code::UnknownChannel, format!("there is no channel `{name}`"))
                 })?;
+            let seen = self.sees(plan)?;
             let (mut rows, mut after) = (Vec::new(), None);
             loop {
-                let page = plan.page(self.sql, after.as_ref())?;
+                let (plan, given) = sight::plan(&seen, plan);
+                let page = plan.page(self.sql, given, after.as_ref())?;
                 let json = serde_json::from_str::<Vec<Json>>(&format!("[{}]", page.rows));
                 rows.extend(json.map_err(|e| Error::new(Code::Internal, format!("rows: {e}")))?);
                 after = page.next;
@@ -62,7 +66,8 @@ impl<S> Room<'_, S> {
                     break;
                 }
             }
-            let channel = Channel { schema: plan.schema.hash(), version: self.version, rows };
+            let view = sight::token(&seen).map(str::to_owned);
+            let channel = Channel { schema: plan.schema.hash(), version: self.version, view, rows };
             found.insert((*name).to_owned(), channel);
         }
         let (room, epoch) = (self.name.to_owned(), self.epoch.to_owned());

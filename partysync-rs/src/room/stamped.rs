@@ -66,6 +66,19 @@ fn reads(statement: &str) -> bool {
         && !statement.trim_end().trim_end_matches(';').contains(';')
 }
 
+/// Whether a statement changes nothing, also one that begins with `WITH`: none of the words with which
+/// others change something is in it.
+pub(super) fn only_reads(statement: &str) -> bool {
+    let mut words = statement.split(|c: char| !c.is_ascii_alphabetic()).filter(|w| !w.is_empty());
+    let with = words.next().is_some_and(|word| word.eq_ignore_ascii_case("WITH"));
+    let writes = ["INSERT", "UPDATE", "DELETE", "REPLACE"];
+    reads(statement)
+        || with
+            && statement.trim_start().get(..4).is_some_and(|word| word.eq_ignore_ascii_case("WITH"))
+            && !statement.trim_end().trim_end_matches(';').contains(';')
+            && !words.any(|word| writes.iter().any(|w| word.eq_ignore_ascii_case(w)))
+}
+
 impl Sql for Stamped<'_> {
     fn exec(&self, sql: &str, params: &[Value]) -> Result<()> {
         let result = self.before(sql).and_then(|()| self.sql.exec(sql, params));
@@ -99,7 +112,7 @@ impl Sql for Stamped<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::reads;
+    use super::{only_reads, reads};
 
     #[test]
     fn only_what_cannot_write_is_taken_for_reading() {
@@ -107,5 +120,12 @@ mod tests {
         assert!(!reads("WITH a AS (SELECT 1) DELETE FROM b") && !reads("-- \nSELECT 1"));
         assert!(!reads("INSERT INTO a VALUES (1)") && !reads("SELECTED"));
         assert!(reads("SELECT 1; ") && !reads("SELECT 1; DELETE FROM a"));
+    }
+
+    #[test]
+    fn a_query_that_begins_with_with_may_only_read() {
+        assert!(only_reads("SELECT 1") && only_reads(" WITH a AS (SELECT 1) SELECT * FROM a"));
+        assert!(!only_reads("WITH a AS (SELECT 1) DELETE FROM b") && !only_reads("PRAGMA a = 1"));
+        assert!(!only_reads("WITH a AS (SELECT 1) SELECT 1; DROP TABLE b"));
     }
 }

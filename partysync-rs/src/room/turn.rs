@@ -75,7 +75,7 @@ pub fn turn<'e, S: SyncServer>(
         machine.handle(server, sql, now, event);
         drain(machine, server, sql, now, &mut turn);
     }
-    machine.end_turn(sql);
+    machine.end_turn(server, sql);
     drain(machine, server, sql, now, &mut turn);
     if turn.aborted.is_none() {
         let begun = std::mem::take(&mut machine.begun.0).into_iter();

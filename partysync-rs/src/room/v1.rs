@@ -7,7 +7,9 @@
 //! a window may still lack rows that it does not ask for: a row is sent as it is, with its latest
 //! time, and a table goes by key. v2 has no such gap.
 
-use super::view::Changed;
+use super::project::Followed;
+use super::sight::{self, Heard, Seen};
+use super::view::{Changed, ViewId};
 use super::{Effect, Machine, Protocol, Slot};
 use crate::record::{Role, Schema};
 use crate::sql::{Sql, Value};
@@ -15,7 +17,7 @@ use crate::store::{self, Change};
 use crate::wire::v1::Frame;
 use crate::wire::write::separate;
 use crate::{Result, SyncServer};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 /// Bytes of a page for each entry of the change log that it looks at.
@@ -41,7 +43,11 @@ pub(super) struct Backlog {
     slots: Vec<Slot>,
     /// The channel's place among the room's.
     place: usize,
+    /// What they see of it.
+    seen: Seen,
     at: At,
+    /// The version that the log is sent from in the end, whatever of it was sent already.
+    since: u64,
     /// Whether it is the answer to a sync and nothing was sent yet: the first frame says so, what
     /// follows is put to those rows.
     answers: bool,
@@ -57,24 +63,85 @@ enum At {
 }
 
 impl<S: SyncServer> Machine<S> {
+    /// A client of v1 has connected: it may ask for any channel.
+    pub(super) fn follow_all(&mut self, server: &S, sql: &dyn Sql, slot: Slot) -> Result<()> {
+        let Some(seen) = self.see_all(server, sql, slot, 0..Self::SCHEMAS.len())? else {
+            return Ok(());
+        };
+        let mut followed = Self::all_channels();
+        for (followed, seen) in followed.iter_mut().zip(&seen) {
+            followed.view = sight::token(seen).map(str::to_owned);
+        }
+        let view = self.intern(&followed, &seen);
+        followed.retain(|followed| followed.view.is_some());
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.view = Some(view);
+            entry.connection.channels = followed;
+        }
+        self.dirty.insert(slot);
+        Ok(())
+    }
+
+    /// All channels, with all columns.
+    pub(super) fn all_channels() -> Vec<Followed> {
+        let followed = |schema: &&Schema| Followed {
+            channel: schema.table.to_owned(),
+            columns: None,
+            view: None,
+        };
+        Self::SCHEMAS.iter().map(followed).collect()
+    }
+
     /// Sends what changed since a version: the rows of a call to its caller as the result, to the
     /// others as broadcasts.
     pub(super) fn flush_v1(
         &mut self,
         from: u64,
         changed: Option<&Changed>,
+        heard: &Heard,
         call: Option<(Slot, Call, Result<()>)>,
     ) {
-        let others: Vec<Slot> = self.slots.open(Protocol::V1).map(|(slot, _)| slot).collect();
-        if others.is_empty() {
-            return;
+        let mut views: BTreeMap<ViewId, Vec<Slot>> = BTreeMap::new();
+        for (slot, entry) in self.slots.open(Protocol::V1) {
+            if let Some(view) = entry.view {
+                views.entry(view).or_default().push(slot);
+            }
         }
+        let mut call = call;
+        for (view, slots) in views {
+            let call = call.take_if(|(slot, ..)| slots.contains(slot));
+            self.flush_v1_view(from, (view, &slots), changed, heard, call);
+        }
+    }
+
+    /// As [`flush_v1`](Self::flush_v1), for those who see the same.
+    fn flush_v1_view(
+        &mut self,
+        from: u64,
+        (id, others): (ViewId, &[Slot]),
+        changed: Option<&Changed>,
+        heard: &Heard,
+        call: Option<(Slot, Call, Result<()>)>,
+    ) {
+        let view = self.views.get(id);
         let mut own = None;
         let mut rows: Vec<(usize, String)> = Vec::new();
         for (place, list) in changed.into_iter().flatten() {
-            if let Some(schema) = Self::SCHEMAS.get(*place) {
-                let mut text = String::new();
-                list.iter().for_each(|change| add(&mut text, schema, change));
+            let followed = view.iter().find(|followed| followed.channel == *place);
+            let (Some(schema), Some(followed)) = (Self::SCHEMAS.get(*place), followed) else {
+                continue;
+            };
+            let mut text = String::new();
+            for change in list {
+                let heard = heard.get(&(id, *place)).and_then(|heard| heard.get(&change.version));
+                match (&followed.seen, heard) {
+                    (None, _) => add(&mut text, schema, change, change.row.as_deref()),
+                    (_, Some(true)) => add(&mut text, schema, change, change.row.as_deref()),
+                    (_, Some(false)) => add(&mut text, schema, change, None),
+                    (_, None) => {}
+                }
+            }
+            if followed.seen.is_none() || !text.is_empty() {
                 rows.push((*place, text));
             }
         }
@@ -95,16 +162,19 @@ impl<S: SyncServer> Machine<S> {
         }
         for (place, rows) in &rows {
             let Some(schema) = Self::SCHEMAS.get(*place) else { continue };
-            let mut slots = self.without_backlog(&others, *place);
+            let mut slots = self.without_backlog(others, *place);
             slots.retain(|slot| own != Some((*slot, *place)));
             let update = Frame::Update { channel: schema.table, rows };
             self.send_all(slots, update.to_text());
         }
         if changed.is_none() {
             for place in 0..self.plans.len() {
-                let (slots, at) = (self.without_backlog(&others, place), At::Log(from));
+                let (slots, at) = (self.without_backlog(others, place), At::Log(from));
                 self.dirty.extend(&slots);
-                self.backlogs.push_back(Backlog { slots, place, at, answers: false });
+                let seen = view.iter().find(|followed| followed.channel == place);
+                let (seen, since) = (seen.and_then(|followed| followed.seen.clone()), from);
+                let backlog = Backlog { slots, place, seen, at, since, answers: false };
+                self.backlogs.push_back(backlog);
             }
         }
     }
@@ -117,9 +187,16 @@ impl<S: SyncServer> Machine<S> {
         place: usize,
         from: Option<i64>,
     ) -> Result<()> {
-        // Deletions from before were forgotten: start over.
-        let stale =
-            from.is_some_and(|from| self.meta.trimmed_to > 0 && from <= self.meta.trimmed_at);
+        let view = self.slots.get(slot).and_then(|entry| entry.view);
+        let view = view.map(|view| self.views.get(view));
+        let followed = view.iter().flat_map(|view| view.iter()).find(|f| f.channel == place);
+        let Some(seen) = followed.map(|followed| followed.seen.clone()) else { return Ok(()) };
+        // Deletions from before were forgotten, or nobody knows which rows it saw then, also where it
+        // sees all now: start over.
+        let scoped = Self::SCHEMAS.get(place).is_some_and(|schema| schema.has_scope());
+        let stale = from.is_some_and(|from| {
+            scoped || seen.is_some() || self.meta.trimmed_to > 0 && from <= self.meta.trimmed_at
+        });
         if stale {
             self.start_over(&[slot], place);
         }
@@ -130,6 +207,7 @@ impl<S: SyncServer> Machine<S> {
             let own = own.filter(|_| backlog.place == place)?;
             backlog.slots.swap_remove(own);
             Some(match backlog.at {
+                _ if backlog.seen.is_some() => At::Keys(None, backlog.since),
                 At::Log(version) => At::Log(version),
                 At::Keys(_, floor) => At::Keys(None, floor),
             })
@@ -150,7 +228,12 @@ impl<S: SyncServer> Machine<S> {
             let entries = usize::try_from(entries).unwrap_or(usize::MAX);
             entry.rate.charge(self.meta.now, entries.saturating_mul(READ_BYTES));
         }
-        self.backlogs.push_back(Backlog { slots: vec![slot], place, at, answers: true });
+        let since = match at {
+            At::Keys(_, floor) => floor,
+            At::Log(version) => version,
+        };
+        let slots = vec![slot];
+        self.backlogs.push_back(Backlog { slots, place, seen, at, since, answers: true });
         self.dirty.insert(slot);
         Ok(())
     }
@@ -195,7 +278,15 @@ impl<S: SyncServer> Machine<S> {
             if backlog.slots.is_empty() {
                 continue;
             }
-            let (bytes, more) = self.page_v1(sql, &mut backlog)?;
+            let (bytes, more) = match self.page_v1(sql, &mut backlog) {
+                Err(error) if backlog.seen.is_some() => {
+                    for slot in backlog.slots {
+                        self.blind_one(slot, error.clone())?;
+                    }
+                    continue;
+                }
+                page => page?,
+            };
             sent += bytes;
             if let [slot] = backlog.slots.as_slice()
                 && let Some(entry) = self.slots.get_mut(*slot)
@@ -223,17 +314,20 @@ impl<S: SyncServer> Machine<S> {
         };
         let last = self.last_of(sql, id)?;
         let Some(plan) = self.plans.get(backlog.place) else { return Ok((0, false)) };
+        let (plan, given) = sight::plan(&backlog.seen, plan);
         let (schema, page_bytes) = (plan.schema, self.limits.page_bytes);
+        // What a row was since the beginning decides whether it is gone for them.
+        let needs = |from: u64| if backlog.seen.is_some() { backlog.since } else { from };
         let (mut rows, mut gone) = (String::new(), String::new());
         let next = match &backlog.at {
-            At::Log(from) if *from < self.meta.trimmed_to => {
+            At::Log(from) if needs(*from) < self.meta.trimmed_to => {
                 // What it lacks was forgotten meanwhile.
                 self.start_over(&backlog.slots, backlog.place);
-                backlog.at = At::Keys(None, self.flushed);
+                (backlog.at, backlog.since) = (At::Keys(None, self.flushed), self.flushed);
                 return Ok((0, true));
             }
             At::Keys(after, floor) => {
-                let page = plan.page(sql, after.as_ref())?;
+                let page = plan.page(sql, given, after.as_ref())?;
                 rows = match schema.role(Role::DeletedAt) {
                     Some(_) => page.rows,
                     None => with_null(&page.rows)?,
@@ -248,9 +342,10 @@ impl<S: SyncServer> Machine<S> {
             At::Log(from) => {
                 let entries = u32::try_from(page_bytes / ENTRY_BYTES).unwrap_or(u32::MAX).max(1);
                 let mut end = store::next_versions(sql, plan.id, *from, entries)?;
-                plan.changes(sql, *from, end.unwrap_or(*from), &mut |change| {
+                let versions = (backlog.since, *from, end.unwrap_or(*from));
+                plan.changes(sql, given, versions, &mut |change| {
                     let list = if change.gone { &mut gone } else { &mut rows };
-                    add(list, schema, &change);
+                    add(list, schema, &change, change.row.as_deref());
                     if rows.len() + gone.len() > page_bytes {
                         end = Some(change.version);
                         return ControlFlow::Break(());
@@ -284,11 +379,12 @@ impl<S: SyncServer> Machine<S> {
     }
 }
 
-/// Adds a row as v1 carries it: its last value says whether it is deleted.
-fn add(rows: &mut String, schema: &Schema, change: &Change) {
+/// Adds a row as v1 carries it: its last value says whether it is deleted. Without the row it was
+/// deleted for good.
+fn add(rows: &mut String, schema: &Schema, change: &Change, row: Option<&str>) {
     separate(rows);
     let soft = schema.role(Role::DeletedAt).is_some();
-    match &change.row {
+    match row {
         Some(row) if soft => rows.push_str(row),
         Some(row) => {
             rows.push_str(row.strip_suffix(']').unwrap_or(row));

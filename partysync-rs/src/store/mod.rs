@@ -6,26 +6,30 @@
 //! - `jobs.rs`: what it does at a time
 //! - `clients.rs`: what each client was answered
 //! - `rows.rs`: pages of a table, and of what changed in it
+//! - `filter.rs`, `predicate.rs`: which of it somebody may see
 //! - `migrate.rs`, `triggers.rs`: the records' tables
 //! - `apply.rs`: the SQL of derived actions
 //! - `trim.rs`: what is forgotten, and the compaction of the log
 
 pub(crate) mod apply;
 mod clients;
+mod filter;
 mod jobs;
 mod log;
 mod migrate;
+mod predicate;
 mod rows;
 mod triggers;
 mod trim;
 
 pub(crate) use clients::{add_reject, client_seq, forget_rejects, outcome, set_client_seq};
+pub(crate) use filter::Filter;
 pub(crate) use jobs::{job, jobs, make_jobs, next_job, put_job, remove_job};
 pub(crate) use log::{
     changed_after, last_before, last_of, next_versions, set_alarm, set_forgetting, set_now, unsent,
 };
 pub(crate) use migrate::{Step, finish, hold_times, next_step};
-pub(crate) use rows::{Change, Plan};
+pub(crate) use rows::{Change, Given, Plan};
 pub(crate) use triggers::ROW_TOO_LARGE;
 pub(crate) use trim::{compact, compaction_is_due, trim};
 
@@ -167,6 +171,9 @@ pub(crate) fn open(
         })
     };
     let mut meta = sql.query_one(meta, [], read)?;
+    if schemas.iter().any(|schema| schema.has_scope()) {
+        keep_old(sql)?;
+    }
     if has_jobs && !crate::__mutated("job_asleep") {
         meta.job_at = next_job(sql)?;
     }
@@ -176,6 +183,16 @@ pub(crate) fn open(
     }
     (meta.migrates, meta.notes) = (migrated.due, migrated.notes);
     Ok(meta)
+}
+
+/// Has the log hold what a row was in the columns that views may name, before it changed there.
+fn keep_old(sql: &dyn Sql) -> Result<()> {
+    let columns =
+        sql.query_map("PRAGMA table_info(_partysync_change)", [], |row| row.get::<String>(1))?;
+    if columns.iter().any(|column| column == "old") {
+        return Ok(());
+    }
+    sql.exec("ALTER TABLE _partysync_change ADD COLUMN old TEXT", &[])
 }
 
 /// Rows have changed without a version of their own: whoever has an older one starts over.

@@ -1,6 +1,7 @@
 //! Pages of a table as a client is sent them: all live rows by key, or what changed by version.
 //! Rows cross from SQLite as JSON text, never more at once than a page and a row.
 
+use super::filter::Filter;
 use super::{channel_id, integer};
 use crate::record::{Role, Schema};
 use crate::sql::select::{self, RowText};
@@ -50,6 +51,8 @@ pub(crate) struct Plan {
     key_type: SqlType,
     text: RowText,
     changes: String,
+    /// How many those are, with a filter.
+    changed: String,
     total: String,
     /// Rows that a page was last seen to have room for.
     fits: Cell<u32>,
@@ -62,11 +65,25 @@ pub(crate) struct Plan {
     /// A page up to that end.
     pages: [String; 2],
     whole: bool,
+    /// Which rows these are; `None` for all.
+    pub(crate) filter: Option<Filter>,
 }
+
+/// Whose rows are read: nothing for a plan of all rows, else the parameters of its filter.
+pub(crate) type Given<'a> = Option<&'a Value>;
 
 impl Plan {
     /// The plan for a record type, with pages of about this size.
     pub(crate) fn new(schema: &'static Schema, page_bytes: usize) -> Result<Self> {
+        Self::of(schema, page_bytes, None)
+    }
+
+    /// The plan for those of its rows that a filter leaves.
+    pub(crate) fn filtered(filter: Filter, page_bytes: usize) -> Result<Self> {
+        Self::of(filter.schema, page_bytes, Some(filter))
+    }
+
+    fn of(schema: &'static Schema, page_bytes: usize, filter: Option<Filter>) -> Result<Self> {
         let raw_bytes = RAW_BYTES.min(page_bytes / 8 * 5);
         let (id, table) = (channel_id(schema.table), schema.quoted());
         let (key, key_type) = (quote(schema.key()?.name), schema.key()?.sql_type);
@@ -78,71 +95,112 @@ impl Plan {
         let text = RowText::new(schema, "t");
         let row = text.sql();
         // The log's entries are sorted before their rows are looked up: one at a time is held.
-        let changes = format!(
-            "SELECT c.v, c.a, {json_key}, t.{key} IS NULL, {deleted}, {row} \
-             FROM (SELECT max(version) AS v, max(at) AS a, key FROM _partysync_change \
-                   WHERE version > ? AND version <= ? AND channel = {id} \
-                   GROUP BY key ORDER BY 1) AS c \
-             LEFT JOIN {table} AS t ON t.{key} = c.key",
-            json_key = json_key("c.key"),
-        );
+        let changes = match &filter {
+            None => format!(
+                "SELECT c.v, c.a, {json_key}, t.{key} IS NULL, {deleted}, {row} \
+                 FROM (SELECT max(version) AS v, max(at) AS a, key FROM _partysync_change \
+                       WHERE version > ? AND version <= ? AND channel = {id} \
+                       GROUP BY key ORDER BY 1) AS c \
+                 LEFT JOIN {table} AS t ON t.{key} = c.key",
+                json_key = json_key("c.key"),
+            ),
+            Some(filter) => format!(
+                "SELECT s.v, c.at, {json_key}, t.{key} IS NULL, FALSE, {row} \
+                 FROM ({seen}) AS s CROSS JOIN _partysync_change AS c ON c.version = s.v \
+                 LEFT JOIN {table} AS t ON t.{key} = c.key AND s.n",
+                json_key = json_key("c.key"),
+                seen = filter.changes()?,
+            ),
+        };
+        let changed = match &filter {
+            None => String::new(),
+            Some(filter) => format!("SELECT count(*) FROM ({})", filter.changes()?),
+        };
+        let rows = match &filter {
+            None => format!("{table} AS t WHERE NOT ({deleted})"),
+            Some(filter) => filter.rows()?,
+        };
+        // A filter's parameters are the first.
+        let (after, most, most_behind) =
+            if filter.is_some() { ("?2", "?2", "?3") } else { ("?", "?", "?") };
         let size = size(schema, "t");
         let last_key = json_key("max(k)");
-        let bound = |from: &str| {
+        let bound = |behind: &str| {
             format!(
                 "SELECT count(*), {last_key} FROM (SELECT k, sum(n) OVER \
                  (ORDER BY k ROWS UNBOUNDED PRECEDING) - n AS before FROM \
-                 (SELECT t.{key} AS k, {size} AS n FROM {table} AS t WHERE NOT ({deleted}) {from} \
+                 (SELECT t.{key} AS k, {size} AS n FROM {rows} {behind} \
                   ORDER BY t.{key} LIMIT {PAGE_ROWS})) WHERE before < {raw_bytes}"
             )
         };
-        let sizes = |from: &str| {
+        let sizes = |behind: &str, most: &str| {
             format!(
                 "SELECT count(*), {last_key}, coalesce(sum(n), 0) FROM \
-                 (SELECT t.{key} AS k, {size} AS n FROM {table} AS t WHERE NOT ({deleted}) {from} \
-                  ORDER BY t.{key} LIMIT ?)"
+                 (SELECT t.{key} AS k, {size} AS n FROM {rows} {behind} \
+                  ORDER BY t.{key} LIMIT {most})"
             )
         };
         let whole = text.whole();
-        let page = |from: &str| {
-            let rows =
-                format!("FROM {table} AS t WHERE NOT ({deleted}) {from} ORDER BY t.{key} LIMIT ?");
+        let page = |behind: &str, most: &str| {
+            let rows = format!("FROM {rows} {behind} ORDER BY t.{key} LIMIT {most}");
             match &whole {
                 Some(row) => format!("SELECT group_concat(r, ',') FROM (SELECT {row} AS r {rows})"),
                 None => format!("SELECT {row} {rows}"),
             }
         };
-        let behind = format!("AND t.{key} > ?");
+        let behind = format!("AND t.{key} > {after}");
         Ok(Self {
             schema,
             id,
             key_type,
-            total: format!("SELECT count(*) FROM {table} AS t WHERE NOT ({deleted})"),
+            total: format!("SELECT count(*) FROM {rows}"),
             fits: Cell::new(FIRST_ROWS),
             raw_bytes,
-            sizes: [sizes(""), sizes(&behind)],
+            sizes: [sizes("", most), sizes(&behind, most_behind)],
             bounds: [bound(""), bound(&behind)],
-            pages: [page(""), page(&behind)],
+            pages: [page("", most), page(&behind, most_behind)],
             whole: whole.is_some(),
             changes,
+            changed,
             text,
+            filter,
         })
     }
 
     /// How many live rows there are.
-    pub(crate) fn total(&self, sql: &dyn Sql) -> Result<u64> {
-        sql.query_one(&self.total, [], |row| Ok(row.get::<i64>(0)?.unsigned_abs()))
+    pub(crate) fn total(&self, sql: &dyn Sql, given: Given<'_>) -> Result<u64> {
+        let params: Vec<_> = given.cloned().into_iter().collect();
+        sql.query_one(&self.total, params, |row| Ok(row.get::<i64>(0)?.unsigned_abs()))
     }
 
-    /// What changed after `from` and up to `to`, in that order, until `each` breaks.
+    /// How many rows have changed between two versions.
+    pub(crate) fn changed(
+        &self,
+        sql: &dyn Sql,
+        given: Given<'_>,
+        from: u64,
+        to: u64,
+    ) -> Result<u64> {
+        let Some(given) = given else { return super::changed_after(sql, self.id, from) };
+        let params = [given.clone(), integer(from), integer(from), integer(to)];
+        sql.query_one(&self.changed, params, |row| Ok(row.get::<i64>(0)?.unsigned_abs()))
+    }
+
+    /// What changed after `from` and up to `to`, in that order, until `each` breaks. A filter's rows
+    /// may be had as they were at `since`, or later.
     pub(crate) fn changes(
         &self,
         sql: &dyn Sql,
-        from: u64,
-        to: u64,
+        given: Given<'_>,
+        (since, from, to): (u64, u64, u64),
         each: &mut dyn FnMut(Change) -> ControlFlow<()>,
     ) -> Result<()> {
-        sql.scan(&self.changes, &[integer(from), integer(to)], &mut |row| {
+        let mut params = Vec::with_capacity(4);
+        if let Some(given) = given {
+            params.extend([given.clone(), integer(since)]);
+        }
+        params.extend([integer(from), integer(to)]);
+        sql.scan(&self.changes, &params, &mut |row| {
             let missing: bool = row.get(3)?;
             Ok(each(Change {
                 version: row.get::<i64>(0)?.unsigned_abs(),
@@ -155,12 +213,17 @@ impl Plan {
     }
 
     /// A page of live rows behind a key.
-    pub(crate) fn page(&self, sql: &dyn Sql, after: Option<&Value>) -> Result<Page> {
-        let (count, last) = self.end(sql, after)?;
+    pub(crate) fn page(
+        &self,
+        sql: &dyn Sql,
+        given: Given<'_>,
+        after: Option<&Value>,
+    ) -> Result<Page> {
+        let (count, last) = self.end(sql, given, after)?;
         if count == 0 {
             return Ok(Page { rows: String::new(), count: 0, next: None });
         }
-        let mut params: Vec<Value> = after.cloned().into_iter().collect();
+        let mut params: Vec<Value> = given.into_iter().chain(after).cloned().collect();
         params.push(Value::Integer(count));
         let mut rows = String::new();
         sql.run(which(&self.pages, after), &params, &mut |row| {
@@ -187,8 +250,13 @@ impl Plan {
 
 impl Plan {
     /// Where a page behind a key ends: how many rows it has, and the last key as JSON.
-    fn end(&self, sql: &dyn Sql, after: Option<&Value>) -> Result<(i64, Option<String>)> {
-        let mut params: Vec<Value> = after.cloned().into_iter().collect();
+    fn end(
+        &self,
+        sql: &dyn Sql,
+        given: Given<'_>,
+        after: Option<&Value>,
+    ) -> Result<(i64, Option<String>)> {
+        let mut params: Vec<Value> = given.into_iter().chain(after).cloned().collect();
         // Sums are cheaper than finding the row that is one too many: rows are alike, mostly.
         let limit = self.fits.get();
         params.push(Value::Integer(limit.into()));

@@ -50,14 +50,18 @@ fn make(schema: &Schema, touches: bool) -> Result<Vec<String>> {
     let (table, channel) = (schema.quoted(), channel_id(schema.table));
     let key = quote(schema.key()?.name);
     let now = "(SELECT now FROM _partysync_meta)";
+    let scope = Scope::of(schema);
     // A plain INSERT that gets its rowid from SQLite never conflicts: inside a trigger the outer
     // statement's conflict clause would decide what happens then.
-    let note = |row: &str, when: &str| {
+    let note_old = |row: &str, old: Option<&str>, when: &str| {
+        let (column, old) = old
+            .map_or((String::new(), String::new()), |old| (", old".to_owned(), format!(", {old}")));
         format!(
-            "INSERT INTO _partysync_change (channel, key, at) \
-             SELECT {channel}, {row}.{key}, {now} WHERE {when};"
+            "INSERT INTO _partysync_change (channel, key, at{column}) \
+             SELECT {channel}, {row}.{key}, {now}{old} WHERE {when};"
         )
     };
+    let note = |row: &str, when: &str| note_old(row, None, when);
     let trigger = |event: &str, on: &str, body: &str| {
         let name = trigger_name(schema, event);
         format!("CREATE TRIGGER {name} {on} BEGIN {body} END")
@@ -80,14 +84,26 @@ fn make(schema: &Schema, touches: bool) -> Result<Vec<String>> {
         .filter(|_| touches)
         .map(|column| format!("NEW.{column} IS OLD.{column} AND NEW.{column} IS NOT {now}"));
     let touched = untouched.as_ref().map_or("TRUE".to_owned(), |u| format!("NOT ({u})"));
-    let on_update = note("NEW", &touched) + &note("OLD", &format!("OLD.{key} IS NOT NEW.{key}"));
+    let rekeyed = format!("OLD.{key} IS NOT NEW.{key}");
+    let on_update = match &scope {
+        None => note("NEW", &touched) + &note("OLD", &rekeyed),
+        // A row that left a view is noted here: an update of its time alone follows it.
+        Some(Scope { left, old, gone }) => {
+            let left = format!("OLD.{key} IS NEW.{key} AND {left}");
+            note_old(
+                "NEW",
+                Some(&format!("iif({left}, {old}, NULL)")),
+                &format!("({touched}) OR ({left})"),
+            ) + &note_old("OLD", Some(gone), &rekeyed)
+        }
+    };
     // One that was softly deleted is gone for everybody already.
     let was_here =
         by(Role::DeletedAt).map_or("TRUE".to_owned(), |column| format!("OLD.{column} IS NULL"));
     let on_delete = if crate::__mutated("tombstones") {
         "SELECT 1;".to_owned()
     } else {
-        note("OLD", &was_here)
+        note_old("OLD", scope.as_ref().map(|scope| scope.gone.as_str()), &was_here)
     };
     let mut steps = drop_triggers(schema);
     steps.push(trigger("insert", &format!("AFTER INSERT ON {table}"), &on_insert));
@@ -108,4 +124,47 @@ fn make(schema: &Schema, touches: bool) -> Result<Vec<String>> {
         }
     }
     Ok(steps)
+}
+
+/// What the log holds of a row that may have left a view, as expressions of an update or a delete.
+struct Scope {
+    /// Whether it was there, and is in no view any more or may be in others.
+    left: String,
+    /// What it held in the columns that views may name, as JSON.
+    old: String,
+    /// The same where the row itself is gone; NULL if it was softly deleted before.
+    gone: String,
+}
+
+impl Scope {
+    /// `None` for a record without such columns.
+    fn of(schema: &Schema) -> Option<Self> {
+        if !schema.has_scope() {
+            return None;
+        }
+        let names: Vec<_> = schema.scope().map(|column| quote(column.name)).collect();
+        let mut changed: Vec<_> = names.iter().map(|n| format!("OLD.{n} IS NOT NEW.{n}")).collect();
+        let mut was_here = "TRUE".to_owned();
+        if let Some((_, column)) = schema.role(Role::DeletedAt) {
+            let deleted_at = quote(column.name);
+            changed.push(format!("NEW.{deleted_at} IS NOT NULL"));
+            was_here = format!("OLD.{deleted_at} IS NULL");
+        }
+        changed.push("FALSE".to_owned());
+        let left = changed.join(" OR ");
+        let cells: Vec<_> = names.iter().map(|n| format!("OLD.{n}")).collect();
+        // A function takes 32 arguments in a Durable Object: longer ones are nested.
+        let parts = cells.chunks(PART).map(|part| format!("json_array({})", part.join(", ")));
+        let old = format!("json_array({})", parts.collect::<Vec<_>>().join(", "));
+        let gone = format!("iif({was_here}, {old}, NULL)");
+        Some(Self { left: format!("{was_here} AND ({left})"), old, gone })
+    }
+}
+
+/// So many values are in one of the arrays of [`Scope::old`].
+const PART: usize = 30;
+
+/// What a change's `old` holds of the scope column at this place, as an expression.
+pub(super) fn old_cell(old: &str, place: usize) -> String {
+    format!("json_extract({old}, '$[{}][{}]')", place / PART, place % PART)
 }

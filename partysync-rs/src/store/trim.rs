@@ -20,8 +20,14 @@ pub(crate) fn compaction_is_due(meta: &Meta, limits: &Limits) -> bool {
 }
 
 /// Takes away entries of rows that have later ones, for a part of all keys: as many parts as the
-/// log has times [`Limits::log_entries`]. Runs in a transaction.
-pub(crate) fn compact(sql: &dyn Sql, limits: &Limits, meta: &mut Meta) -> Result<()> {
+/// log has times [`Limits::log_entries`]. What says which views a row has left stays. Runs in a
+/// transaction.
+pub(crate) fn compact(
+    sql: &dyn Sql,
+    schemas: &[&Schema],
+    limits: &Limits,
+    meta: &mut Meta,
+) -> Result<()> {
     if meta.compacting == 0 {
         meta.compact_parts = meta.log_size().div_ceil(limits.log_entries.max(1).into()).max(1);
         meta.compacting = meta.compact_parts;
@@ -33,8 +39,10 @@ pub(crate) fn compact(sql: &dyn Sql, limits: &Limits, meta: &mut Meta) -> Result
     } else {
         "TRUE".to_owned()
     };
+    let scoped = schemas.iter().any(|schema| schema.has_scope());
+    let left = if scoped && !crate::__mutated("visible_compact") { "AND old IS NULL" } else { "" };
     let compact = format!(
-        "DELETE FROM _partysync_change WHERE {part} AND version NOT IN \
+        "DELETE FROM _partysync_change WHERE {part} {left} AND version NOT IN \
          (SELECT {kept}(version) FROM _partysync_change WHERE {part} GROUP BY channel, key)"
     );
     sql.exec(&compact, &[])?;
@@ -138,15 +146,17 @@ fn purge(
     Ok(())
 }
 
-/// Takes these entries out whose row is gone: who has not heard of it starts over.
+/// Takes these entries out whose row is gone, and what they say of views that a row has left: who
+/// has not heard of it starts over.
 fn forget(sql: &dyn Sql, schema: &Schema, (from, to): (u64, u64), meta: &mut Meta) -> Result<()> {
     let (table, key) = (schema.quoted(), quote(schema.key()?.name));
-    let gone = format!(
-        "FROM _partysync_change AS c WHERE c.version > ? AND c.version <= ? AND c.channel = ? \
-         AND NOT EXISTS (SELECT 1 FROM {table} AS t WHERE t.{key} = c.key)"
-    );
+    let scoped = schema.has_scope();
+    let (log, these) =
+        ("_partysync_change AS c", "c.version > ? AND c.version <= ? AND c.channel = ?");
+    let gone = format!("NOT EXISTS (SELECT 1 FROM {table} AS t WHERE t.{key} = c.key)");
+    let left = if scoped { format!("({gone} OR c.old IS NOT NULL)") } else { gone.clone() };
     let params = params![integer(from), integer(to), channel_id(schema.table)];
-    let last = format!("SELECT max(c.version), max(c.at) {gone}");
+    let last = format!("SELECT max(c.version), max(c.at) FROM {log} WHERE {these} AND {left}");
     let last = sql.query_one(&last, &params, |row| {
         Ok((row.get::<Option<i64>>(0)?, row.get::<Option<i64>>(1)?))
     })?;
@@ -154,9 +164,17 @@ fn forget(sql: &dyn Sql, schema: &Schema, (from, to): (u64, u64), meta: &mut Met
     meta.trimmed_to = meta.trimmed_to.max(version.unsigned_abs());
     meta.trimmed_at = meta.trimmed_at.max(at);
     // The last entry of all stays: its rowid is the room's version.
-    let but_last =
-        format!("DELETE {gone} AND c.version < (SELECT max(version) FROM _partysync_change)");
-    sql.exec(&but_last, &params)
+    let but_last = format!(
+        "DELETE FROM {log} WHERE {these} AND {gone} \
+         AND c.version < (SELECT max(version) FROM _partysync_change)"
+    );
+    sql.exec(&but_last, &params)?;
+    if scoped {
+        // Compaction may take them from here on.
+        let left = format!("UPDATE {log} SET old = NULL WHERE {these} AND c.old IS NOT NULL");
+        sql.exec(&left, &params)?;
+    }
+    Ok(())
 }
 
 fn forget_clients(sql: &dyn Sql, limits: &Limits, now: Timestamp) -> Result<()> {

@@ -29,6 +29,8 @@ impl Rows {
 pub(crate) struct CatchUpPage<'a> {
     pub(crate) channel: &'a str,
     pub(crate) from: Option<u64>,
+    /// What is seen of the channel, in a snapshot.
+    pub(crate) view: Option<&'a str>,
     pub(crate) to: u64,
     pub(crate) rows: &'a Rows,
     pub(crate) sent: u64,
@@ -41,7 +43,11 @@ impl CatchUpPage<'_> {
     pub(crate) fn to_text(&self) -> String {
         let mut out = Object::with_capacity(self.rows.len());
         out.text("type", "catch_up").text("channel", self.channel);
-        out.number("from", self.from).number("to", self.to);
+        out.number("from", self.from);
+        if let Some(view) = self.view {
+            out.text("view", view);
+        }
+        out.number("to", self.to);
         out.list("rows", &self.rows.rows).list("gone", &self.rows.gone);
         out.number("sent", self.sent).number("total", self.total).bool("more", self.more);
         out.end()
@@ -135,6 +141,7 @@ mod tests {
         let page = CatchUpPage {
             channel: "todos",
             from: None,
+            view: Some("v"),
             to: 3,
             rows: &rows,
             sent: 2,

@@ -53,6 +53,10 @@ pub struct Channel {
     pub schema: String,
     /// The version that they are of.
     pub version: u64,
+    /// What is seen of them, if not all: see
+    /// [`CatchUp::view`](crate::wire::v2::CatchUp::view).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
     /// Each an array of its columns.
     pub rows: Vec<Json>,
 }

@@ -42,6 +42,9 @@ pub struct Subscription {
     pub channel: String,
     /// The version that the rows are of; `None` when there are none.
     pub since: Option<u64>,
+    /// [`CatchUp::view`] of the rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
     /// [`Schema::hash`](crate::Schema::hash) of the client's record.
     pub schema: String,
     /// The version of the client's record, where it is not 1.
@@ -277,6 +280,10 @@ pub struct CatchUp {
     pub channel: String,
     /// The version that it goes on from; `None` for a whole snapshot.
     pub from: Option<u64>,
+    /// In a snapshot, what the client sees of the channel, if not all rows: another text when it may
+    /// see something else. To be said in `hello` with the version of these rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
     /// The version that it leads to.
     pub to: u64,
     /// Rows to put in, each an array of its columns.

@@ -114,14 +114,22 @@ impl<S: SyncServer> Inner<S> {
             let refusal = Refusal::MethodNotAllowed;
             return Response::error(refusal.to_string(), refusal.status().as_u16()).map(Some);
         }
-        if let Err(error) = self.server.may_read_history(&head) {
+        let refuse = |error: Error| {
             let status = if error.code() == Code::Unauthorized { 401 } else { 403 };
-            return Response::error(format!("{}: {error}", error.code()), status).map(Some);
+            Response::error(format!("{}: {error}", error.code()), status).map(Some)
+        };
+        if let Err(error) = self.server.may_read_history(&head) {
+            return refuse(error);
         }
         self.turn(None)?;
-        let streams = match self.room.borrow().as_ref() {
-            Some(super::open::Open { history: Some(history), .. }) => history.streams.clone(),
-            Some(_) => return Ok(None),
+        let streams = match self.room.borrow_mut().as_mut() {
+            Some(open) => {
+                if let Err(error) = open.sees_all(&self.server, &head) {
+                    return refuse(error);
+                }
+                let Some(history) = &open.history else { return Ok(None) };
+                history.streams.clone()
+            }
             // Its rows are on their way to another version.
             None => return Response::error("unavailable: try again in a moment", 503).map(Some),
         };

@@ -120,6 +120,16 @@ impl<S: SyncServer> Open<S> {
         self.machine.is_asked()
     }
 
+    /// Whether whoever makes this request sees all rows, as the history holds them.
+    #[cfg(feature = "streams")]
+    pub(super) fn sees_all(
+        &mut self,
+        server: &S,
+        request: &http::Request<()>,
+    ) -> crate::Result<()> {
+        self.machine.sees_all(server, &self.sql, request)
+    }
+
     fn admit(&mut self, slot: Slot, id: String, socket: js::Socket) {
         let place = slot.0 as usize;
         if self.sockets.len() <= place {

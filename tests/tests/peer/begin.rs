@@ -5,7 +5,8 @@ use partysync::wire::snapshot::{Channel, Snapshot};
 use serde_json::json;
 
 fn rows(version: u64, text: &str) -> Snapshot {
-    let channel = Channel { schema: Row::SCHEMA.hash(), version, rows: vec![json!(["a", text])] };
+    let rows = vec![json!(["a", text])];
+    let channel = Channel { schema: Row::SCHEMA.hash(), version, view: Some("v".into()), rows };
     let channels = [("notes".to_owned(), channel)].into();
     Snapshot { room: String::new(), epoch: "e".into(), channels }
 }
@@ -22,6 +23,7 @@ fn stored(epoch: &str, version: u64) -> Saved {
         epoch: epoch.into(),
         version: Some(version),
         schema: Row::SCHEMA.hash(),
+        view: None,
         rows: [("a".to_owned(), json!(["a", "stored"]))].into(),
     };
     Saved { channels: [("notes".to_owned(), channel)].into(), ..Saved::default() }
@@ -56,7 +58,8 @@ fn rows_are_shown_at_once_and_kept_in_a_store_that_has_none() {
         Output::Send(text) => serde_json::from_str::<serde_json::Value>(&text).ok(),
         _ => None,
     });
-    assert_eq!(hello.unwrap()["channels"][0]["since"], 7);
+    let channel = &hello.unwrap()["channels"][0];
+    assert_eq!((&channel["since"], &channel["view"]), (&json!(7), &json!("v")));
 }
 
 #[test]

@@ -12,6 +12,7 @@ fn begun() -> Peer<NoteAction> {
         epoch: "e".into(),
         version: Some(3),
         schema: Row::SCHEMA.hash(),
+        view: None,
         rows: [row("a"), row("b"), row("c")].into(),
     };
     let saved = Saved { channels: [("notes".to_owned(), channel)].into(), ..Saved::default() };

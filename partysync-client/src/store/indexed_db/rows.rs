@@ -25,6 +25,9 @@ pub(super) struct ChannelHead {
     pub(super) epoch: String,
     pub(super) version: Option<u64>,
     pub(super) schema: String,
+    /// What the client sees of the channel, if not all rows.
+    #[serde(default)]
+    pub(super) view: Option<String>,
     /// Whether there are pages, whose rows cannot be deleted.
     #[serde(default)]
     pub(super) paged: bool,
@@ -33,8 +36,8 @@ pub(super) struct ChannelHead {
 /// A channel, and whether pages should be made of its rows.
 pub(super) async fn read(tx: &Tx, name: &str) -> Result<(SavedChannel, bool)> {
     let head: ChannelHead = tx.store(CHANNEL)?.get(&name.into()).await?.unwrap_or_default();
-    let ChannelHead { epoch, version, schema, .. } = head;
-    let mut channel = SavedChannel { epoch, version, schema, ..SavedChannel::default() };
+    let ChannelHead { epoch, version, schema, view, .. } = head;
+    let mut channel = SavedChannel { epoch, version, schema, view, ..SavedChannel::default() };
     let (store, mut loose) = (tx.store(ROW)?, 0);
     // Numbers come before texts.
     let pages = bound(&key(name, &0.into()), false, &key(name, &f64::INFINITY.into()))?;
@@ -74,12 +77,12 @@ pub(super) async fn make_pages(tx: &Tx, name: &str) -> Result<()> {
     if tx.store(ROW)?.count(&single(name)?).await? < LOOSE as u64 {
         return Ok(());
     }
-    let (SavedChannel { epoch, version, schema, rows }, worth_pages) = read(tx, name).await?;
+    let (SavedChannel { epoch, version, schema, view, rows }, worth_pages) = read(tx, name).await?;
     if !worth_pages {
         return Ok(());
     }
     let paged = put_all(&tx.store(ROW)?, name, rows, &mut Pace::new()).await?;
-    let head = ChannelHead { epoch, version, schema, paged };
+    let head = ChannelHead { epoch, version, schema, view, paged };
     tx.store(CHANNEL)?.put(&name.into(), &head).map(drop)
 }
 

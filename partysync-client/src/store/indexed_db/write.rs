@@ -134,12 +134,12 @@ impl Batch<'_> {
         let name = JsValue::from(write.channel);
         // One that cannot be read is replaced as one that is not there.
         let kept = channels.get::<ChannelHead>(&name).await.ok().flatten().unwrap_or_default();
-        let fit = write.fits(&kept.epoch, &kept.schema, kept.version);
+        let fit = write.fits(&kept.epoch, &kept.schema, kept.view.as_deref(), kept.version);
         if fit == Fit::Not {
             return Ok(());
         }
-        let RowsWrite { schema, epoch, to, rows: changed, channel, .. } = write;
-        let head = |paged| ChannelHead { epoch, version: Some(to), schema, paged };
+        let RowsWrite { schema, epoch, view, to, rows: changed, channel, .. } = write;
+        let head = |paged| ChannelHead { epoch, version: Some(to), schema, view, paged };
         if fit == Fit::Instead {
             let there = changed.into_iter().filter_map(|(key, row)| Some((key, row?)));
             let paged = put_all(&rows, channel, there, &mut self.pace).await?;

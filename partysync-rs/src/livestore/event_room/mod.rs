@@ -19,8 +19,8 @@ pub use link::{EventInput, EventOutput};
 pub use server::EventServer;
 
 use crate::room::alarm::retry_after;
-use crate::room::{Ask, Asked, Connection, Handles, Level, Limits, Work};
-use crate::{Code, Error, Handle, Job, Migrated, Migration, Result, Room, SyncServer};
+use crate::room::{Ask, Asked, Connection, Handles, HookOutput, Level, Limits, Work};
+use crate::{Code, Error, Handle, Job, Migrated, Migration, Result, Room, SyncServer, Visible};
 use link::Link;
 use serde_json::Value as Json;
 use std::cell::{Cell, RefCell};
@@ -256,6 +256,7 @@ fn inner<'r, S>(room: &'r mut Room<'_, EventRoom<S>>, handles: &'r dyn Handles<S
         slots: room.slots,
         output: &mut *room.output,
         handles,
+        server: &room.server.server,
     }
 }
 
@@ -267,6 +268,27 @@ impl<S: EventServer> SyncServer for EventRoom<S> {
             return Err(Error::retry("the rows are being made anew"));
         }
         self.hook(room, |room| self.server.on_action(room, action))
+    }
+
+    fn visible(&self, room: &Room<'_, Self>, channel: &str) -> Result<Visible> {
+        let overlay = room.output.overlay.clone();
+        let mut output = HookOutput { overlay, ..HookOutput::default() };
+        let handles = Inner(room.handles);
+        let room = Room {
+            sql: room.sql,
+            name: room.name,
+            now: room.now,
+            version: room.version,
+            epoch: room.epoch,
+            plans: room.plans,
+            has_jobs: room.has_jobs,
+            caller: room.caller,
+            slots: room.slots,
+            handles: &handles,
+            output: &mut output,
+            server: &self.server,
+        };
+        self.server.visible(&room, channel)
     }
 
     #[cfg(feature = "streams")]

@@ -118,6 +118,8 @@ impl<'a> Plan<'a> {
             });
         }
         plan.next.columns = columns;
+        // What the log holds of former values is of other columns.
+        plan.rewrites |= !before.scope().eq(plan.next.scope());
         for old in old.iter().filter(|old| !old.taken) {
             plan.set_aside(old.column);
         }
@@ -247,7 +249,7 @@ impl<'a> Plan<'a> {
 
     /// A column that the type has not stays as it is; inserts need not know of it.
     fn set_aside(&mut self, column: &StoredColumn) {
-        let mut kept = StoredColumn { index: false, unique: false, ..column.clone() };
+        let mut kept = StoredColumn { index: false, unique: false, scope: false, ..column.clone() };
         if !kept.nullable && kept.default.is_none() {
             kept.nullable = true;
             kept.guarded = false;

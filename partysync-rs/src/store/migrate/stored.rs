@@ -98,6 +98,9 @@ pub(super) struct StoredColumn {
     /// Empty in what was stored before roles were.
     #[serde(default)]
     pub(super) role: String,
+    /// Whether views may name it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) scope: bool,
     /// Whether triggers keep NULL out, as the column itself takes it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) guarded: bool,
@@ -121,6 +124,11 @@ impl Stored {
             gone: Vec::new(),
             names: Vec::new(),
         }
+    }
+
+    /// The names of the columns that views may name.
+    pub(super) fn scope(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().filter(|column| column.scope).map(|column| column.name.as_str())
     }
 
     /// The same, where tables that it refers to have other names now: from, to.
@@ -167,6 +175,7 @@ impl StoredColumn {
             unique: column.unique,
             references: column.references.as_ref().map(StoredReference::of),
             role: column.role.name().to_owned(),
+            scope: column.scope,
             guarded: false,
             names: Vec::new(),
         }

@@ -158,6 +158,7 @@ fn any_column(name: &'static str) -> impl Strategy<Value = ColumnDef> {
         unique: false,
         references: None,
         renamed_from: &[],
+        scope: false,
     })
 }
 
@@ -173,6 +174,7 @@ fn any_schema() -> impl Strategy<Value = Schema> {
         unique: false,
         references: None,
         renamed_from: &[],
+        scope: false,
     };
     let some = (any_column("a"), any_column("b"), any_column("c"), any::<[bool; 3]>(), 0..8_u8);
     some.prop_map(move |(a, b, c, there, dropping)| {
