@@ -330,7 +330,7 @@ pub(crate) fn simulate(arguments: impl IntoIterator<Item = String>) -> Result<()
 }
 
 /// What the simulation has to notice the lack of.
-const PROTECTIONS: [&str; 48] = [
+const PROTECTIONS: [&str; 53] = [
     // The client's and the room's.
     "dedupe",
     "version",
@@ -359,6 +359,13 @@ const PROTECTIONS: [&str; 48] = [
     "job_asleep",
     "begun",
     "kept",
+    // Who sees what: a key is told to those who saw its row, whenever that was since they have rows;
+    // the log keeps who did; what was seen by another view is no use; and views are looked at again.
+    "visible_before",
+    "visible_compact",
+    "visible_since",
+    "visible_token",
+    "visible_review",
     // LiveStore's: an event is sent once; a push goes on from the head; the log is looked at when
     // a push may be in it; what sleeps, or is called, goes on where it was.
     "livestore_ahead",

@@ -1,6 +1,7 @@
 //! What has to hold of the world: after each step, and when it has healed.
 
 use crate::app::{AppAction, Op, ThingAction};
+use crate::step::NOTE_TOKENS;
 use crate::tab::Tab;
 use crate::world::{Known, Rows, Violation, World};
 use partysync::{Error, Result, params};
@@ -35,7 +36,7 @@ impl World {
     fn shown(tab: &Tab) -> Result<Rows> {
         let replica = tab.peer.replica();
         let (things, accounts, cells) = (replica.rows()?, replica.rows()?, replica.rows()?);
-        Ok(Rows { things, accounts, cells })
+        Ok(Rows { things, accounts, cells, notes: replica.rows()?, grants: replica.rows()? })
     }
 
     fn wrong_with(&self, tab: &Tab) -> Option<String> {
@@ -66,10 +67,13 @@ impl World {
         let version = replica.version("things");
         if replica.pending() + replica.pending_elsewhere() == 0
             && replica.epoch() == Some(self.epoch.as_str())
-            && ["accounts", "cells"].iter().all(|other| version == replica.version(other))
+            && ["accounts", "cells", "notes", "grants"]
+                .iter()
+                .all(|other| version == replica.version(other))
             && let Some(past) = version.and_then(|version| self.past.get(&version))
         {
-            if shown != *past {
+            let past = past.seen_by(&format!("u{}", tab.browser));
+            if shown != past {
                 return Some(format!("at {version:?} it shows {shown:?}, the server had {past:?}"));
             }
             return None;
@@ -84,6 +88,7 @@ impl World {
         let rows = self.server_rows().map_err(|e| self.violation(e.to_string()))?;
         for index in 0..self.tabs.len() {
             let Some(shown) = self.tabs[index].as_ref().map(Self::shown) else { continue };
+            let rows = rows.seen_by(&self.who(index));
             if shown.as_ref().ok() != Some(&rows) {
                 return Err(
                     self.violation(format!("tab {index} shows {shown:?}, the server has {rows:?}"))
@@ -134,15 +139,16 @@ impl World {
                 return Err(self.violation(format!("action {token} of client {client} {wrong}")));
             }
         }
-        let mut orders: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+        let mut orders: BTreeMap<(&str, bool), Vec<i64>> = BTreeMap::new();
         for token in done {
             if let Some((client, _)) = self.known.get(&token) {
-                orders.entry(client).or_default().push(token);
+                let order = orders.entry((client, token > NOTE_TOKENS)).or_default();
+                order.push(token);
             }
         }
-        // Tokens rise in the order in which actions are made.
+        // Tokens rise in the order in which actions are made, those of notes by themselves.
         let wrong = orders.into_iter().find(|(_, order)| !order.is_sorted());
-        let what = wrong.map(|(client, order)| {
+        let what = wrong.map(|((client, _), order)| {
             format!("client {client}'s actions were done in the order {order:?}")
         });
         what.map_or(Ok(()), |what| Err(self.violation(what)))

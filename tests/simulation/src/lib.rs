@@ -15,6 +15,7 @@ pub mod livestore;
 mod network;
 pub mod queries;
 pub mod server;
+mod sight;
 pub mod step;
 mod tab;
 mod tabs;

@@ -17,8 +17,8 @@ impl World {
         link.open = true;
         let id = link.id.clone();
         self.stats.connections += 1;
-        let now = self.server_now();
-        let out = self.server.connect(&id, Protocol::V2, now)?;
+        let (now, who) = (self.server_now(), self.who(tab));
+        let out = self.server.connect(&id, Protocol::V2, Some(&who), now)?;
         self.route(out);
         if self.link(tab).is_some_and(|link| link.id == id && !link.broken) {
             self.handle(tab, Input::Connected);
@@ -93,7 +93,7 @@ impl World {
             _ => vec![hello(&cells, ""), push("1", r#"{"type":"put","payload":{"key":7}}"#)],
         };
         let now = self.server_now();
-        let out = self.server.connect(&id, Protocol::V2, now)?;
+        let out = self.server.connect(&id, Protocol::V2, None, now)?;
         self.route(out);
         let frames = frames.into_iter().map(|frame| (id.clone(), frame)).collect();
         let out = self.server.receive(frames, now)?;
@@ -250,7 +250,11 @@ impl World {
             return self.remember();
         };
         let mut begun = BTreeSet::new();
+        self.look_who_might_see();
         for output in out {
+            if let FromServer::Send { to, text } = &output {
+                self.check_sight(to, text);
+            }
             let (FromServer::Send { to, .. } | FromServer::Close { to, .. }) = &output;
             let Some(link) = self.links().find(|link| link.id == *to && !link.broken) else {
                 continue;
@@ -297,6 +301,8 @@ impl World {
             things: sql.records("WHERE deleted_at IS NULL ORDER BY id", [])?,
             accounts: sql.records("ORDER BY number", [])?,
             cells: sql.records("ORDER BY key", [])?,
+            notes: sql.records("WHERE deleted_at IS NULL ORDER BY id", [])?,
+            grants: sql.records("ORDER BY id", [])?,
         })
     }
 }

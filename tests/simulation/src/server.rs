@@ -9,7 +9,7 @@ use futures::future::LocalBoxFuture;
 use partysync::room::turn::{Local, Turn};
 use partysync::room::{Effect, Event, HookDone, Incoming, Opening, Slot};
 use partysync::sql::{Sql, Sqlite};
-use partysync::{Protocol, Result, Room, SyncServer, Timestamp, params};
+use partysync::{Identity, Protocol, Result, Room, SyncServer, Timestamp, params};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -180,7 +180,7 @@ impl Server {
         now: Timestamp,
         events: Vec<Happens>,
     ) -> Result<Option<Vec<FromServer>>> {
-        let request = http::Request::new(());
+        let requests: Vec<_> = events.iter().map(Happens::request).collect::<Result<_>>()?;
         let disk = &self.disk;
         let attachments = match process.room.machine() {
             None => self.sockets.wake(),
@@ -195,12 +195,12 @@ impl Server {
             published: None,
         };
         let sockets = &self.sockets;
-        let events = events.iter().filter_map(|event| match event {
-            Happens::Connect(id, protocol) => Some(Event::Connect {
+        let events = events.iter().zip(&requests).filter_map(|(event, request)| match event {
+            Happens::Connect(id, protocol, _) => Some(Event::Connect {
                 wanted: Some(id.clone()),
                 fresh_id: format!("{id}'"),
                 protocol: *protocol,
-                request: &request,
+                request,
             }),
             Happens::Frame(id, text) => Some(Event::Frame(sockets.slot(id)?, Incoming::Text(text))),
             Happens::Closed(id) => Some(Event::Closed(sockets.slot(id)?)),
@@ -358,10 +358,12 @@ impl Server {
         &mut self,
         id: &str,
         protocol: Protocol,
+        who: Option<&str>,
         now: Timestamp,
     ) -> Result<Option<Vec<FromServer>>> {
         self.refused = None;
-        let mut out = self.turn(now, vec![Happens::Connect(id.to_owned(), protocol)])?;
+        let who = who.map(str::to_owned);
+        let mut out = self.turn(now, vec![Happens::Connect(id.to_owned(), protocol, who)])?;
         if let (Some(out), Some((code, reason, frame))) = (&mut out, self.refused.take()) {
             out.extend(frame.map(|text| FromServer::Send { to: id.to_owned(), text }));
             out.push(FromServer::Close { to: id.to_owned(), code, reason });
@@ -434,9 +436,20 @@ impl Server {
 
 /// Something that happens to the server.
 enum Happens {
-    Connect(String, Protocol),
+    Connect(String, Protocol, Option<String>),
     Frame(String, String),
     Closed(String),
     Alarm,
     Hook(usize),
+}
+
+impl Happens {
+    /// The request that it is, with who makes it.
+    fn request(&self) -> Result<http::Request<()>> {
+        let mut request = http::Request::new(());
+        if let Self::Connect(_, _, Some(who)) = self {
+            Identity::new(who)?.put(&mut request);
+        }
+        Ok(request)
+    }
 }

@@ -5,6 +5,8 @@ use crate::run_schedule;
 
 /// Tokens of the actions of version 1 are larger than this.
 const V1_TOKENS: i64 = 1_000_000;
+/// Tokens of what is done to notes and grants are larger than this.
+pub(crate) const NOTE_TOKENS: i64 = 2_000_000;
 
 /// One thing that happens.
 #[derive(Clone, Debug, PartialEq)]
@@ -236,7 +238,25 @@ impl Schedule {
         let watchers = 0;
         let schedule =
             Self { clients, tabs, watchers, slow_hooks, small_pages, store_faults, steps };
-        schedule.with_watchers(seed)
+        schedule.with_notes(seed).with_watchers(seed)
+    }
+
+    /// With what is done to notes and grants in between.
+    fn with_notes(mut self, seed: u64) -> Self {
+        // Numbers of their own, as for version 1.
+        let mut random = fastrand::Rng::with_seed(seed ^ 0x6e6f_7465);
+        let often = [0, 2, 3, 6][random.usize(..4)];
+        let (mut token, mut steps) = (NOTE_TOKENS, Vec::new());
+        for step in self.steps {
+            if often > 0 && random.u8(..often) == 0 {
+                token += 1;
+                let action = AppAction::random_note(&mut random, token);
+                steps.push(Step::Act(random.usize(..self.clients), action));
+            }
+            steps.push(step);
+        }
+        self.steps = steps;
+        self
     }
 
     /// Without clients of version 1.

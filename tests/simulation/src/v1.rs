@@ -2,7 +2,7 @@
 //! no pages. It holds the rows that it was sent and, when it was cut off, asks for what changed
 //! since the latest time that it has seen.
 
-use crate::app::{Account, AppAction, Cell, NextThing, Thing};
+use crate::app::{Account, AppAction, Cell, Grant, NextThing, Note, Thing};
 use crate::step::V1Step;
 use crate::tab::Link;
 use crate::world::{Known, Rows, World};
@@ -10,7 +10,7 @@ use partysync::{Action, Code, Error, Protocol, Record, Result, Schema};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 
-const CHANNELS: [&str; 3] = ["things", "accounts", "cells"];
+const CHANNELS: [&str; 5] = ["things", "accounts", "cells", "notes", "grants"];
 
 /// What it holds of a channel.
 #[derive(Default)]
@@ -65,10 +65,16 @@ impl Watcher {
             things: rows("things").map(thing).collect::<Result<_>>()?,
             accounts: rows("accounts").map(without_null::<Account>).collect::<Result<_>>()?,
             cells: rows("cells").map(without_null::<Cell>).collect::<Result<_>>()?,
+            notes: rows("notes")
+                .map(|row| read::<Note>(Note::SCHEMA, row))
+                .collect::<Result<_>>()?,
+            grants: rows("grants").map(without_null::<Grant>).collect::<Result<_>>()?,
         };
         shown.things.sort_by(|a, b| a.id.cmp(&b.id));
         shown.accounts.sort_by_key(|account| account.number);
         shown.cells.sort_by(|a, b| a.key.cmp(&b.key));
+        shown.notes.sort_by(|a, b| a.id.cmp(&b.id));
+        shown.grants.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(shown)
     }
 }
@@ -153,7 +159,8 @@ impl World {
         }
         self.stats.connections += 1;
         let now = self.server_now();
-        let out = self.server.connect(&id, Protocol::V1, now)?;
+        let who = Self::v1_who(which);
+        let out = self.server.connect(&id, Protocol::V1, Some(&who), now)?;
         self.route(out);
         Ok(())
     }
@@ -272,8 +279,8 @@ impl World {
     /// What is wrong when all has healed.
     pub(crate) fn v1_wrong(&self, rows: &Rows) -> Option<String> {
         self.watchers.iter().enumerate().find_map(|(which, watcher)| {
-            let shown = watcher.shown();
-            (shown.as_ref().ok() != Some(rows))
+            let (shown, rows) = (watcher.shown(), rows.seen_by(&Self::v1_who(which)));
+            (shown.as_ref().ok() != Some(&rows))
                 .then(|| format!("the v1 client {which} shows {shown:?}, the server has {rows:?}"))
         })
     }

@@ -1,7 +1,7 @@
 //! The world: clients, links and the server, and what happens to them.
 
 use crate::Stats;
-use crate::app::{Account, AppAction, Cell, Config, Thing};
+use crate::app::{Account, AppAction, Cell, Config, Grant, Note, Thing};
 use crate::server::Server;
 use crate::step::{Schedule, Step};
 use crate::tab::{Health, Tab};
@@ -9,7 +9,7 @@ use crate::v1::Watcher;
 use partysync::{Code, Result, Timestamp};
 use partysync_client::store::{Kept, MemoryStore, StoreEvent};
 use partysync_client::{Input, Now, Phase, Timing};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An invariant that did not hold.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(crate) struct Rows {
     pub(crate) things: Vec<Thing>,
     pub(crate) accounts: Vec<Account>,
     pub(crate) cells: Vec<Cell>,
+    pub(crate) notes: Vec<Note>,
+    pub(crate) grants: Vec<Grant>,
 }
 
 /// All there is.
@@ -71,6 +73,8 @@ pub struct World {
     /// The server's rows at each version, of the present epoch.
     pub(crate) past: BTreeMap<u64, Rows>,
     pub(crate) epoch: String,
+    /// Who might have seen the note of which key.
+    pub(crate) might: BTreeSet<(String, String)>,
     pub(crate) wiped: bool,
     /// Whether the storage was empty once.
     pub(crate) emptied: bool,
@@ -115,6 +119,7 @@ impl World {
             known: BTreeMap::new(),
             past: BTreeMap::new(),
             epoch: String::new(),
+            might: BTreeSet::new(),
             wiped: false,
             emptied: false,
             came_back: false,

@@ -5,8 +5,10 @@
 use partysync::{Action, Draft, Error, Record, Reduce, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub(crate) mod notes;
 mod server;
 
+pub use notes::{Grant, GrantAction, Note, NoteAction, NoteOp};
 pub use server::{App, Config, NextAction, NextThing, Outside, RETENTION};
 
 /// A row with every role, deleted softly.
@@ -248,6 +250,10 @@ pub enum AppAction {
     Accounts(AccountAction),
     /// Cells: `big` is the token.
     Cells(CellAction),
+    /// Notes.
+    Notes(NoteAction),
+    /// Grants.
+    Grants(GrantAction),
 }
 
 impl AppAction {
@@ -265,6 +271,8 @@ impl AppAction {
                 | ThingAction::FailHalfway { token, .. },
             )
             | Self::Cells(CellAction::Set { big: token, .. })
+            | Self::Notes(NoteAction::Program { token, .. })
+            | Self::Grants(GrantAction::Banish { token, .. })
             | Self::Accounts(
                 AccountAction::Transfer { token, .. } | AccountAction::Close { token, .. },
             ) => *token,

@@ -1,10 +1,10 @@
 //! What the application's server does, in both of its versions.
 
-use super::{Account, AccountAction, AppAction, Cell, Op, ThingAction};
+use super::{Account, AccountAction, AppAction, Cell, Grant, Note, Op, ThingAction, notes};
 use partysync::sql::Sql;
 use partysync::{
     Action, Connection, Error, Handle, Job, Limits, Migrated, Migration, Record, Result, Room,
-    SyncServer, Timestamp, params,
+    SyncServer, Timestamp, Visible, params,
 };
 use serde_json::Value as Json;
 use std::cell::RefCell;
@@ -145,7 +145,12 @@ impl<A: Version> SyncServer for App<A> {
         room.sql().run(PLANNED, &[], &mut |_| Ok(()))?;
         room.sql().run(ASKED, &[], &mut |_| Ok(()))?;
         room.sql().run(TOLD, &[], &mut |_| Ok(()))?;
-        room.sql().run(DONE, &[], &mut |_| Ok(()))
+        room.sql().run(DONE, &[], &mut |_| Ok(()))?;
+        notes::start(room.sql())
+    }
+
+    fn visible(&self, room: &Room<'_, Self>, channel: &str) -> Result<Visible> {
+        notes::visible(room, channel)
     }
 
     async fn before_action(&self, room: &Handle<Self>, _: &Connection, action: &A) -> Result<()> {
@@ -281,6 +286,8 @@ fn perform(sql: &dyn Sql, now: Timestamp, action: &AppAction) -> Result<()> {
             }
             run("DELETE FROM accounts WHERE number = ?", &params![*number])
         }
+        AppAction::Notes(action) => notes::perform(sql, now, action),
+        AppAction::Grants(action) => notes::banish(sql, action),
     }
 }
 
@@ -372,7 +379,7 @@ pub struct NextAction(AppAction);
 
 impl Action for NextAction {
     const CHANNELS: &'static [&'static partysync::Schema] =
-        &[NextThing::SCHEMA, Account::SCHEMA, Cell::SCHEMA];
+        &[NextThing::SCHEMA, Account::SCHEMA, Cell::SCHEMA, Note::SCHEMA, Grant::SCHEMA];
 
     fn channel(&self) -> &'static str {
         self.0.channel()
