@@ -12,4 +12,7 @@ macro_rules! pages {
     )*};
 }
 
-pages!(actions, deploying, files, presence, queries, records, start, time, typescript, users);
+pages!(
+    actions, deploying, files, presence, queries, records, start, time, typescript, users,
+    visibility
+);
