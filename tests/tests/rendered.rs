@@ -39,6 +39,7 @@ async fn served() -> String {
     let channel = Channel {
         schema: rendered_app::Note::SCHEMA.hash(),
         version: 1,
+        view: None,
         rows: vec![serde_json::json!(["1", "Note 1"])],
     };
     let rows = Snapshot {

@@ -2,7 +2,7 @@
 //! and has the answers to each one's actions.
 
 use super::feed::Feed;
-use super::sight::Heard;
+use super::seeing::Heard;
 use super::v1::Call;
 use super::view::{self, Changed, ViewId};
 use super::{Machine, Protocol, Slot};

@@ -33,6 +33,7 @@ mod push;
 pub(crate) mod rate;
 mod read;
 mod request;
+mod seeing;
 mod send;
 mod sight;
 mod slots;

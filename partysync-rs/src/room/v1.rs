@@ -8,7 +8,8 @@
 //! time, and a table goes by key. v2 has no such gap.
 
 use super::project::Followed;
-use super::sight::{self, Heard, Seen};
+use super::seeing::Heard;
+use super::sight::{self, Seen};
 use super::view::{Changed, ViewId};
 use super::{Effect, Machine, Protocol, Slot};
 use crate::record::{Role, Schema};

@@ -2,7 +2,8 @@
 //! sent is written once for all connections that follow the same.
 
 use super::project::{self, Followed};
-use super::sight::{Heard, Seen};
+use super::seeing::Heard;
+use super::sight::Seen;
 use crate::Result;
 use crate::record::Schema;
 use crate::store::Change;

@@ -61,9 +61,15 @@ impl Predicate {
             let own = ["sqlite_", "_partysync", "pragma_"].iter().any(|own| word.starts_with(own));
             own || tables.iter().any(|table| table.eq_ignore_ascii_case(word))
         };
-        match self.words.iter().find(|word| is_table(word) && !is_column(word)) {
+        // A column may have the name of a table.
+        let before = std::iter::once("").chain(self.words.iter().map(String::as_str));
+        let mut words = self.words.iter().zip(before);
+        let reads = |(word, before): &(&String, &str)| {
+            is_table(word) && (!is_column(word) || ["from", "join"].contains(before))
+        };
+        match words.find(reads) {
             None => Ok(()),
-            Some(table) => Err(refuse(&format!(
+            Some((table, _)) => Err(refuse(&format!(
                 "it reads `{table}`: read that in `visible`, by `room.sql()`, and give what it \
                  says as a parameter (a JSON array for `json_each(?)`, say)"
             ))),
@@ -180,6 +186,8 @@ mod tests {
         predicate.check_names(&["c"], &["b".to_owned()]).unwrap_err();
         predicate.check_names(&["a", "b"], &[]).unwrap_err();
         predicate.check_names(&["b", "c"], &["b".to_owned()]).unwrap();
+        let reads = Predicate::parse("b IN (SELECT a FROM b)").unwrap();
+        reads.check_names(&["b"], &["b".to_owned()]).unwrap_err();
     }
 
     #[test]
