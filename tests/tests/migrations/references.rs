@@ -74,6 +74,7 @@ board!(restricting, [table = "lists"] {
 board!(clearing, [table = "lists"] {
     #[record(references = "lists", on_delete = "set_null")] pub(super) list: Option<String>,
 });
+board!(without, [table = "lists"] { pub(super) text: Option<String>, });
 board!(renamed, [table = "columns", renamed_from = "lists"] {
     #[record(references = "columns", on_delete = "cascade", renamed_from = "list")]
     pub(super) column: String,
@@ -168,6 +169,33 @@ fn a_reference_that_goes_is_no_more() {
     assert_eq!(cards(&path, "list"), ["a x", "b y"]);
     let null = run(&room, "UPDATE cards SET list = NULL").unwrap_err();
     assert_eq!(null.code(), Code::Constraint);
+}
+
+#[test]
+fn a_field_that_goes_takes_its_reference_along_and_a_rollback_has_it_again() {
+    let (_folder, path) = folder();
+    for open in [
+        |path: &Path| run(&cascading::open(path).unwrap(), CARDS),
+        |path: &Path| run(&restricting::open(path).unwrap(), CARDS),
+        |path: &Path| run(&clearing::open(path).unwrap(), CARDS),
+    ] {
+        let _ = std::fs::remove_file(&path);
+        let room = plain::open(&path).unwrap();
+        run(&room, ROWS).unwrap();
+        drop(room);
+        open(&path).unwrap();
+        let room = without::open(&path).unwrap();
+        run(&room, "DELETE FROM lists WHERE id = 'x'").unwrap();
+        drop(room);
+        assert_eq!(cards(&path, "list"), ["a x", "b y"]);
+        let room = without::open(&path).unwrap();
+        run(&room, "DELETE FROM cards WHERE id = 'a'").unwrap();
+        drop(room);
+        let room = cascading::open(&path).unwrap();
+        run(&room, "DELETE FROM lists").unwrap();
+        drop(room);
+        assert!(cards(&path, "list").is_empty());
+    }
 }
 
 #[test]

@@ -249,13 +249,23 @@ impl<'a> Plan<'a> {
 
     /// A column that the type has not stays as it is; inserts need not know of it.
     fn set_aside(&mut self, column: &StoredColumn) {
-        let mut kept = StoredColumn { index: false, unique: false, scope: false, ..column.clone() };
+        let mut kept = StoredColumn {
+            index: false,
+            unique: false,
+            scope: false,
+            references: None,
+            ..column.clone()
+        };
+        let refers = column.references.is_some();
         if !kept.nullable && kept.default.is_none() {
             kept.nullable = true;
             kept.guarded = false;
-            if !column.takes_null() {
-                self.replaces.push(Replace { column: kept.clone(), fill: None, refers: false });
+            if !column.takes_null() || refers {
+                self.replaces.push(Replace { column: kept.clone(), fill: None, refers });
             }
+        } else if refers {
+            // No row is kept by a column that is in no type.
+            self.replaces.push(Replace { column: kept.clone(), fill: None, refers });
         }
         self.next.kept.push(kept);
     }
