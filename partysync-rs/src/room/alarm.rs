@@ -110,7 +110,7 @@ impl<S: SyncServer> Machine<S> {
             store::set_forgetting(sql, wanted.trim_at, wanted.compact_at)?;
         }
         self.stored = wanted;
-        if std::mem::take(&mut self.jobs_changed) {
+        if std::mem::take(&mut self.jobs_changed) && self.meta.has_jobs {
             self.meta.job_at = store::next_job(sql)?;
         }
         let at_once = self.migrating || self.has_to_publish();

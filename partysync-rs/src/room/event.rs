@@ -56,6 +56,9 @@ pub enum Event<'a, A> {
     Closed(Slot),
     /// The alarm rang.
     Alarm,
+    /// The alarm rings again, because the turn in which it did was lost: it failed, trapped, or took
+    /// longer than the runtime allows.
+    AlarmAgain,
 }
 
 /// Something that a driver has to do.

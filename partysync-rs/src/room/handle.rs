@@ -164,8 +164,9 @@ impl<S> Room<'_, S> {
     /// it does not begin. Nobody waits for it, and it is run at most once: not to its end if the
     /// process ends before. A Durable Object stays awake for it.
     ///
-    /// With a [job](Self::schedule) that is taken back on success, what happens outside of the room
-    /// happens at least once: here the job has itself done again in a minute before it tries.
+    /// With a [job](Self::schedule) that is [finished](Self::finish) on success, what happens outside of
+    /// the room happens at least once: here the job is [put off](Self::put_off) for a minute before it is
+    /// tried.
     ///
     /// ```
     /// use partysync::{Action, Job, Record, Result, Room, SyncServer};
@@ -212,14 +213,14 @@ impl<S> Room<'_, S> {
     ///     }
     ///
     ///     fn on_job(&self, room: &mut Room<'_, Self>, job: &Job) -> Result<()> {
-    ///         let (order, name) = (job.payload::<String>()?, job.name().to_owned());
+    ///         let order: String = job.payload()?;
     ///         // If it is not told by then, or the process has ended.
-    ///         room.schedule(room.now().plus_millis(60_000), &name, &order)?;
+    ///         let again = room.put_off(job, room.now().plus_millis(60_000))?;
     ///         let (shop, handle) = (self.clone(), room.handle());
     ///         room.spawn(async move {
     ///             if shop.tell(&order).await.is_ok() {
     ///                 // If this fails, it is told once more.
-    ///                 let _ = handle.run(move |room| room.cancel(&name)).await;
+    ///                 let _ = handle.run(move |room| room.finish(&again)).await;
     ///             }
     ///         });
     ///         Ok(())

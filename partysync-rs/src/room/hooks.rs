@@ -4,9 +4,10 @@
 use super::event::close_reason;
 use super::life::{Asked, Reply};
 use super::{Begun, Connection, Effect, Machine, Overlay, Protocol, Slot, refusal};
+use crate::job::FURTHEST;
 use crate::sql::Sql;
 use crate::wire::v2::ServerFrame;
-use crate::{Code, Error, Identity, Result, Room, SyncServer, Timestamp};
+use crate::{Code, Error, Identity, Result, Room, SyncServer, Timestamp, store};
 use std::rc::Rc;
 
 /// What a Durable Object keeps sockets for at most: accepting one more would be a trap.
@@ -219,7 +220,10 @@ impl<S: SyncServer> Machine<S> {
         self.begun.0.extend(begun.0);
         self.review_due |= review;
         self.jobs_changed |= jobs;
-        self.meta.has_jobs |= jobs;
+        // The hook may have taken back what it has scheduled first.
+        if jobs && !self.meta.has_jobs {
+            self.meta.has_jobs = store::has_jobs(sql)?;
+        }
         for (slot, connection) in overlay.changed {
             if let Some(entry) = self.slots.get_mut(slot) {
                 entry.connection = connection;
@@ -491,9 +495,11 @@ impl<'a, S> Room<'a, S> {
     }
 
     /// Asks for [`SyncServer::on_alarm`] at this time, once, instead of any time asked for
-    /// before; `None` takes that back.
+    /// before; `None` takes that back. A time after the year 2200 is the end of it.
     pub fn set_alarm(&mut self, at: impl Into<Option<Timestamp>>) {
-        self.output.alarm = Some(at.into());
+        // What no runtime has a date for.
+        let at = at.into().map(|at| at.clamp(Timestamp::from_millis(0), FURTHEST));
+        self.output.alarm = Some(at);
     }
 
     /// Gives the room's storage another epoch: every client starts over with a whole snapshot.

@@ -2,7 +2,7 @@
 
 use super::alarm::retry_after;
 use super::{Caller, Machine};
-use crate::job::{Job, Repeat};
+use crate::job::{FURTHEST, Job, Repeat};
 use crate::sql::Sql;
 use crate::{Code, Error, Result, Room, SyncServer, Timestamp, store};
 
@@ -10,17 +10,48 @@ use crate::{Code, Error, Result, Room, SyncServer, Timestamp, store};
 const IN_A_TURN: u32 = 100;
 /// The longest name of a job, bytes.
 const NAME: usize = 512;
-/// The longest payload, bytes: what SQLite has a row for in a Durable Object.
-const PAYLOAD: usize = 1 << 20;
+/// The longest payload, bytes: all that are done in a turn are in memory at once.
+const PAYLOAD: usize = 1 << 16;
 
 impl<S: SyncServer> Machine<S> {
     /// Does what is due, each in a transaction of its own.
     pub(super) fn run_jobs(&mut self, server: &S, sql: &dyn Sql) -> Result<()> {
         // Until the turn's end nothing else asks for the next.
         self.jobs_changed = true;
-        for job in store::jobs(sql, self.meta.now, IN_A_TURN)? {
+        let most = if self.careful { 1 } else { IN_A_TURN };
+        for job in store::jobs(sql, self.meta.now, most)? {
             self.run_job(server, sql, &job)?;
         }
+        Ok(())
+    }
+
+    /// The turn in which the alarm rang was lost: maybe by the first job that is due. It counts as one
+    /// that has failed, and the others are done one by one, so that the next of its kind is the first.
+    pub(super) fn put_off_lost(&mut self, sql: &dyn Sql) -> Result<()> {
+        let due = self.meta.job_at.is_some_and(|at| at <= self.meta.now);
+        // What is done before jobs was lost, if it is due.
+        if !due || self.meta.alarm_at.is_some_and(|at| at <= self.meta.now) {
+            return Ok(());
+        }
+        for job in &store::jobs(sql, self.meta.now, 1)? {
+            let message = "the turn in which it was to be done was lost: it has panicked, or taken \
+                           too long, or the process has ended";
+            self.try_again(sql, job, Error::new(Code::Internal, message))?;
+        }
+        self.careful = true;
+        self.meta.job_at = store::next_job(sql)?;
+        self.jobs_changed = true;
+        Ok(())
+    }
+
+    /// Has a job that has failed done again, later each time.
+    fn try_again(&mut self, sql: &dyn Sql, job: &Job, error: Error) -> Result<()> {
+        let wait = retry_after(job.attempts);
+        let at = self.meta.now.plus_millis(wait).min(FURTHEST);
+        let attempts = job.attempts.saturating_add(1);
+        store::put_job(sql, &Job { at, attempts, ..job.clone() })?;
+        let error = error.context(format_args!("it is done again in {wait} ms"));
+        self.fault(format!("the job `{}`", job.name), error);
         Ok(())
     }
 
@@ -37,14 +68,10 @@ impl<S: SyncServer> Machine<S> {
             }
             server.on_job(room, job)
         })?;
-        if let Err(error) = done {
-            let wait = retry_after(job.attempts);
-            let (at, attempts) = (now.plus_millis(wait), job.attempts.saturating_add(1));
-            store::put_job(sql, &Job { at, attempts, ..job.clone() })?;
-            let error = error.context(format_args!("it is done again in {wait} ms"));
-            self.fault(format!("the job `{}`", job.name), error);
+        match done {
+            Ok(()) => Ok(()),
+            Err(error) => self.try_again(sql, job, error),
         }
-        Ok(())
     }
 }
 
@@ -134,8 +161,8 @@ impl<S> Room<'_, S> {
     /// ```
     ///
     /// # Errors
-    /// [`Code::InvalidValue`] when the name is empty or longer than 512 bytes, or the payload has no
-    /// JSON form, or one of more than 1 MiB.
+    /// [`Code::InvalidValue`] when the time is after the year 2200, the name is empty or longer than 512
+    /// bytes, or the payload has no JSON form, or one of more than 64 KiB.
     pub fn schedule<T: serde::Serialize + ?Sized>(
         &mut self,
         at: Timestamp,
@@ -169,11 +196,45 @@ impl<S> Room<'_, S> {
     }
 
     fn put(&mut self, job: Job) -> Result<()> {
-        if !self.has_jobs && !self.output.jobs {
+        // What the hook has taken back of it itself is made again.
+        if !self.has_jobs {
             store::make_jobs(self.sql)?;
         }
         self.output.jobs = true;
         store::put_job(self.sql, &job)
+    }
+
+    fn has_jobs(&self) -> Result<bool> {
+        Ok(self.has_jobs || self.output.jobs && store::has_jobs(self.sql)?)
+    }
+
+    /// In [`on_job`](SyncServer::on_job): has the same job done once more at this time, also if the hook
+    /// succeeds. It counts as one that has failed ([`Job::attempts`]), keeps its
+    /// [`due`](Job::due) time, and is [finished](Self::finish) by what it has begun. Returns the job as it
+    /// is then. See [`spawn`](Self::spawn).
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when the time is after the year 2200.
+    pub fn put_off(&mut self, job: &Job, at: Timestamp) -> Result<Job> {
+        let attempts = job.attempts.saturating_add(1);
+        let job = Job { at: bounded(at)?, attempts, ..job.clone() };
+        self.put(job.clone())?;
+        Ok(job)
+    }
+
+    /// A job that was [put off](Self::put_off) is done: it is forgotten, or if it is repeated done at its
+    /// next time. Whether it was still that one: one of its name that was scheduled meanwhile, or put off
+    /// again, stays.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn finish(&mut self, job: &Job) -> Result<bool> {
+        let is_it = self.job(&job.name)?.as_ref() == Some(job);
+        if is_it {
+            self.output.jobs = true;
+            settle(self.sql, job, self.now)?;
+        }
+        Ok(is_it)
     }
 
     /// Takes a job back; whether there was one.
@@ -194,7 +255,7 @@ impl<S> Room<'_, S> {
     /// # Errors
     /// What SQLite says.
     pub fn job(&self, name: &str) -> Result<Option<Job>> {
-        if self.has_jobs || self.output.jobs { store::job(self.sql, name) } else { Ok(None) }
+        if self.has_jobs()? { store::job(self.sql, name) } else { Ok(None) }
     }
 
     /// All jobs, by their time.
@@ -203,7 +264,7 @@ impl<S> Room<'_, S> {
     /// What SQLite says.
     pub fn jobs(&self) -> Result<Vec<Job>> {
         let ever = Timestamp::from_millis(i64::MAX);
-        match self.has_jobs || self.output.jobs {
+        match self.has_jobs()? {
             true => store::jobs(self.sql, ever, u32::MAX),
             false => Ok(Vec::new()),
         }
@@ -225,5 +286,16 @@ fn job<T: serde::Serialize + ?Sized>(at: Timestamp, name: &str, payload: &T) -> 
         );
         return Err(invalid(message));
     }
+    let at = bounded(at)?;
     Ok(Job { name: name.to_owned(), due: at, at, attempts: 0, payload, repeat: None })
+}
+
+/// A time that an alarm can be set to; one that is past is now.
+fn bounded(at: Timestamp) -> Result<Timestamp> {
+    if at > FURTHEST {
+        let message =
+            format!("{} ms is after the year 2200: no alarm is set to it", at.as_millis());
+        return Err(Error::new(Code::InvalidValue, message));
+    }
+    Ok(at.max(Timestamp::from_millis(0)))
 }

@@ -59,6 +59,9 @@ pub struct Machine<S: SyncServer> {
     pub(super) written: Written,
     /// Whether jobs were scheduled, cancelled or done in this turn.
     pub(super) jobs_changed: bool,
+    /// Whether a job may have ended an earlier life of the room: one is done in a turn, so that those
+    /// before it are kept.
+    pub(super) careful: bool,
     /// The alarm as the runtime has it.
     pub(super) alarm_set: Option<Timestamp>,
     /// The version that the history ends with.
@@ -181,6 +184,7 @@ impl<S: SyncServer> Machine<S> {
             review_due: false,
             written: Written::default(),
             jobs_changed: false,
+            careful: false,
             alarm_set: meta.next_alarm().filter(|at| *at > meta.now),
             #[cfg(feature = "streams")]
             published: opening.published,
@@ -313,6 +317,7 @@ impl<S: SyncServer> Machine<S> {
             Event::HookDone(done) => self.hook_done(server, sql, done),
             Event::Closed(slot) => self.closed(server, sql, slot),
             Event::Alarm => self.alarm(server, sql),
+            Event::AlarmAgain => self.put_off_lost(sql).and_then(|()| self.alarm(server, sql)),
         };
         if let Err(error) = result {
             self.abort(error);

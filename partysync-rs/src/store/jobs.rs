@@ -21,6 +21,12 @@ fn read(row: &Row<'_>) -> Result<Job> {
     })
 }
 
+/// Whether the table is there.
+pub(crate) fn has_jobs(sql: &dyn Sql) -> Result<bool> {
+    let known = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?)";
+    sql.query_one(known, params![TABLE], |row| row.get(0))
+}
+
 /// Makes the table, unless it is there.
 pub(crate) fn make_jobs(sql: &dyn Sql) -> Result<()> {
     sql.exec(

@@ -151,3 +151,9 @@ impl State {
         self.tags(socket).ok()?.get(0).as_string()
     }
 }
+
+/// Whether an alarm rings because its last ring has failed, as the runtime says.
+pub(super) fn is_retry(info: &JsValue) -> bool {
+    info.is_object()
+        && js_sys::Reflect::get(info, &JsValue::from_str("isRetry")).is_ok_and(|it| it.is_truthy())
+}

@@ -135,8 +135,8 @@ macro_rules! __object_class {
                         self.object.fetch(request)
                     }
 
-                    pub fn alarm(&self) -> ::std::result::Result<(), JsValue> {
-                        self.object.alarm()
+                    pub fn alarm(&self, info: JsValue) -> ::std::result::Result<(), JsValue> {
+                        self.object.alarm(&info)
                     }
 
                     #[wasm_bindgen(js_name = webSocketMessage)]

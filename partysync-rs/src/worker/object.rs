@@ -109,18 +109,19 @@ impl<S: SyncServer> Object<S> {
         self.inner.closed(socket, code).map_err(thrown)
     }
 
-    /// The object's alarm rang.
+    /// The object's alarm rang; `info` is what the runtime says of it.
     ///
     /// # Errors
     /// What the runtime says, or why the storage fails: the runtime rings again. A room that cannot be
     /// opened for another reason is tried again in a minute.
-    pub fn alarm(&self) -> Result<(), JsValue> {
-        self.rang().map(drop)
+    pub fn alarm(&self, info: &JsValue) -> Result<(), JsValue> {
+        self.rang(info).map(drop)
     }
 
     /// The object's alarm rang; whether the room is open.
-    pub(super) fn rang(&self) -> Result<bool, JsValue> {
-        match self.inner.turn(Some(Event::Alarm)) {
+    pub(super) fn rang(&self, info: &JsValue) -> Result<bool, JsValue> {
+        let event = if js::is_retry(info) { Event::AlarmAgain } else { Event::Alarm };
+        match self.inner.turn(Some(event)) {
             Ok(_) => Ok(true),
             // The runtime would ring six times more, and then never again: also not when code is
             // deployed that opens the room.

@@ -129,6 +129,8 @@ pub struct Server {
     backup: Option<Sqlite>,
     /// The alarm as the runtime has it.
     alarm: Option<Timestamp>,
+    /// Whether the turn in which it rang last was lost.
+    rings_again: bool,
     /// Whether the room has more to send.
     again: bool,
     /// What the last connection is told that was not let in.
@@ -148,6 +150,7 @@ impl Server {
             outside: Rc::default(),
             backup: None,
             alarm: None,
+            rings_again: false,
             again: false,
             refused: None,
         })
@@ -204,7 +207,7 @@ impl Server {
             }),
             Happens::Frame(id, text) => Some(Event::Frame(sockets.slot(id)?, Incoming::Text(text))),
             Happens::Closed(id) => Some(Event::Closed(sockets.slot(id)?)),
-            Happens::Alarm => Some(Event::Alarm),
+            Happens::Alarm(again) => Some(if *again { Event::AlarmAgain } else { Event::Alarm }),
             Happens::Hook(which) => process.resume(*which).map(Event::HookDone),
         });
         let events: Vec<_> = events.collect();
@@ -346,7 +349,7 @@ impl Server {
             .as_ref()
             .is_none_or(|p| with!(p, process => process.room.machine().is_none()))
         {
-            self.turn(now, vec![Happens::Alarm])?;
+            self.turn(now, vec![Happens::Alarm(false)])?;
         }
         self.renew_epoch(now)?;
         self.outside.told.borrow_mut().clear();
@@ -391,7 +394,8 @@ impl Server {
     /// The alarm rings, if it is time.
     pub fn alarm(&mut self, now: Timestamp) -> Result<Option<Vec<FromServer>>> {
         let Some(at) = self.alarm.take_if(|at| *at <= now) else { return Ok(Some(Vec::new())) };
-        let out = self.turn(now, vec![Happens::Alarm])?;
+        let out = self.turn(now, vec![Happens::Alarm(self.rings_again)])?;
+        self.rings_again = out.is_none();
         if out.is_none() {
             // The runtime rings again.
             self.alarm = Some(at);
@@ -439,7 +443,8 @@ enum Happens {
     Connect(String, Protocol, Option<String>),
     Frame(String, String),
     Closed(String),
-    Alarm,
+    /// With `true` again, as the turn was lost.
+    Alarm(bool),
     Hook(usize),
 }
 

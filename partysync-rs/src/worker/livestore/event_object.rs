@@ -94,12 +94,12 @@ impl<S: EventServer> EventObject<S> {
         self.object.closed(socket, code)
     }
 
-    /// The object's alarm rang.
+    /// The object's alarm rang; `info` is what the runtime says of it.
     ///
     /// # Errors
     /// What the runtime says, or why the storage fails: the runtime rings again.
-    pub fn alarm(&self) -> Result<(), JsValue> {
-        if self.object.rang()? {
+    pub fn alarm(&self, info: &JsValue) -> Result<(), JsValue> {
+        if self.object.rang(info)? {
             self.driver.ask();
         }
         Ok(())
