@@ -318,7 +318,7 @@ fn what_is_put_off_is_finished_only_by_what_it_has_begun() -> Result<()> {
     assert_eq!((second.attempts(), second.due()), (2, first.due()));
     // The first one comes to its end late.
     assert!(!room.run(move |room| room.finish(&first))?);
-    assert_eq!(room.jobs()?, [second.clone()]);
+    assert_eq!(room.jobs()?, std::slice::from_ref(&second));
     assert!(room.run(move |room| room.finish(&second))?);
     assert_eq!(room.jobs()?, []);
     Ok(())

@@ -131,7 +131,7 @@ impl<S: LiveStoreServer> LiveStoreObject<S> {
     /// # Errors
     /// What the runtime says, or why the store cannot be opened: the runtime rings again. Where D1
     /// has to be opened first, the alarm is set anew if that fails.
-    pub fn alarm(&self) -> Result<(), JsValue> {
+    pub fn alarm(&self, _info: &JsValue) -> Result<(), JsValue> {
         let Some(store) = self.inner.known_store() else { return Ok(()) };
         if !self.inner.is_ready() {
             self.inner.open_for_alarm(store);
