@@ -25,6 +25,19 @@ test("jobs are done at their times, and one that fails is done again", async () 
   await a.close();
 });
 
+test("a job that ends the process is put off, and keeps no other from being done", async () => {
+  const a = await Client.join(room("traps"), { channels: both });
+  // They are due at once, and it is the first.
+  a.send({ type: "message", data: { job_after_ms: 300, name: "a", traps: true } });
+  for (const name of ["b", "c"]) a.send({ type: "message", data: { job_after_ms: 300, name } });
+  const query = "SELECT (SELECT group_concat(text) FROM notes) AS done, name, attempts FROM _partysync_job";
+  const left = await until("the others are done", () => {
+    const rows = server.sqlite("_partysync_job", query).flat();
+    return rows.find(({ name, done }) => name === "a" && done === "b,c");
+  }, 60_000);
+  assert.ok(left.attempts >= 1, `${left.attempts}`);
+});
+
 test("jobs are done once each, whenever the server is killed", async () => {
   const names = Array.from({ length: 40 }, (_, n) => `job ${n}`);
   const a = await Client.join(room("killed"), { channels: both });

@@ -135,6 +135,9 @@ impl SyncServer for Lab {
 
     fn on_job(&self, room: &mut Room<'_, Self>, job: &Job) -> Result<()> {
         let message: Json = job.payload()?;
+        if message.get("traps").is_some() {
+            std::process::abort();
+        }
         if message
             .get("fails")
             .and_then(Json::as_u64)
