@@ -57,7 +57,9 @@ impl Visible {
     /// The rows for which a condition of SQL holds: over the record's columns that are marked
     /// `#[record(scope)]`, and its key. It may not read tables: what else it takes to decide is read
     /// in [`visible`](crate::SyncServer::visible) and comes as a parameter, each a `?`; a list is a
-    /// JSON array for `json_each(?)`. It is to depend on nothing else, such as the time.
+    /// JSON array for `json_each(?)`, as in `id IN (SELECT value FROM json_each(?))`: within that
+    /// `SELECT` the names `id`, `key`, `value`, `type`, `path` and `parent` are the array's. It is to
+    /// depend on nothing else, such as the time.
     ///
     /// A condition that is none, or that names what it may not, is an error when it is first used:
     /// whoever connects is refused, and the log says why.
@@ -71,6 +73,12 @@ impl Visible {
     pub fn rows(condition: impl Into<String>, params: impl AsRef<[Value]>) -> Self {
         let (condition, params) = (condition.into(), params.as_ref().to_vec());
         Self { rows: Some(Rows { condition, params }) }
+    }
+
+    /// Whether it is all rows.
+    #[cfg(feature = "livestore")]
+    pub(crate) fn is_all(&self) -> bool {
+        self.rows.is_none()
     }
 }
 

@@ -11,8 +11,9 @@ impl<S: SyncServer> Room<'_, S> {
     /// a page, and its client is to show the same. They are all in memory at once.
     ///
     /// In a hook for a request or a connection they are those that its caller may see
-    /// ([`SyncServer::visible`]); where the room acts by itself, as for an alarm, all rows. See to it
-    /// that no cache gives a page that holds them to another one.
+    /// ([`SyncServer::visible`]); where the room acts by itself, as for an alarm, all rows. A
+    /// [handle](crate::Handle) sees what whoever was behind its hook may see, and one of the room's own
+    /// hooks what nobody in particular may: take the snapshot in the hook itself. See to it that no cache gives a page that holds them to another one.
     ///
     /// ```
     /// # use partysync::{Action, Handle, Record, Result, Room, SyncServer};

@@ -76,7 +76,8 @@ impl Predicate {
         }
     }
 
-    /// The condition, true or false, with its parameters taken from this expression: a JSON array.
+    /// The condition, for a `WHERE`, with its parameters taken from this expression: a JSON array.
+    /// Nothing is put around it that SQLite would not look through for an index.
     pub(crate) fn over(&self, parameters: &str) -> String {
         let mut sql = String::from("(");
         for (place, part) in self.parts.iter().enumerate() {
@@ -85,7 +86,7 @@ impl Predicate {
             }
             sql.push_str(part);
         }
-        sql.push_str(") IS TRUE");
+        sql.push(')');
         sql
     }
 }
@@ -159,10 +160,12 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Leaves a comment out.
+    /// Leaves a comment out. What begins it does not end it.
     fn skip_to(&mut self, end: &str) {
-        let comment = self.rest.find(end).map_or(self.rest.len(), |at| at + end.len());
-        self.rest = self.rest.get(comment..).unwrap_or_default();
+        const BEGIN: usize = 2;
+        let within = self.rest.get(BEGIN..).unwrap_or_default();
+        let comment = within.find(end).map_or(within.len(), |at| at + end.len());
+        self.rest = within.get(comment..).unwrap_or_default();
         if let Some(part) = self.parts.last_mut() {
             part.push(' ');
         }
@@ -181,8 +184,10 @@ mod tests {
         assert_eq!(
             predicate.over("p"),
             "(a = json_extract(p, '$[0]') AND b <> '?'   OR   \"c\" IN \
-             (SELECT value FROM json_each(json_extract(p, '$[1]')))) IS TRUE"
+             (SELECT value FROM json_each(json_extract(p, '$[1]'))))"
         );
+        let comment = Predicate::parse("a = 1 /*/ OR 1 /*/").unwrap();
+        assert_eq!(comment.over("p"), "(a = 1  )");
         predicate.check_names(&["c"], &["b".to_owned()]).unwrap_err();
         predicate.check_names(&["a", "b"], &[]).unwrap_err();
         predicate.check_names(&["b", "c"], &["b".to_owned()]).unwrap();
@@ -214,7 +219,7 @@ mod tests {
     #[test]
     fn an_end_in_a_comment_ends_nothing() {
         let predicate = Predicate::parse("a = 1 -- )").unwrap();
-        assert_eq!(predicate.over("p"), "(a = 1  ) IS TRUE");
-        assert_eq!(Predicate::parse("a = 1 /* )").unwrap().over("p"), "(a = 1  ) IS TRUE");
+        assert_eq!(predicate.over("p"), "(a = 1  )");
+        assert_eq!(Predicate::parse("a = 1 /* )").unwrap().over("p"), "(a = 1  )");
     }
 }

@@ -288,7 +288,12 @@ impl<S: EventServer> SyncServer for EventRoom<S> {
             output: &mut output,
             server: &self.server,
         };
-        self.server.visible(&room, channel)
+        let visible = self.server.visible(&room, channel)?;
+        // Rows, and rights among them, are what they were once: nobody is let in by those.
+        if !visible.is_all() && log::state(room.sql)?.rebuilt_to.is_some() {
+            return Err(Error::retry("the rows are being made anew"));
+        }
+        Ok(visible)
     }
 
     #[cfg(feature = "streams")]
