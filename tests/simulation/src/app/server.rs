@@ -114,7 +114,8 @@ impl<A: Version> SyncServer for App<A> {
 
     fn limits(&self) -> Limits {
         let page_bytes = if self.config.small { 64 } else { Limits::default().page_bytes };
-        let pending_bytes = page_bytes as u64 * 8;
+        // A page of each channel, as they are sent when all is there.
+        let pending_bytes = page_bytes as u64 * 16;
         let log_entries = if self.config.small { 4 } else { 30 };
         let migration_rows = if self.config.small { 1 } else { 1_000 };
         let clients = if self.config.forgets { 3 } else { 1_000_000 };
