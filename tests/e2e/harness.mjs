@@ -152,7 +152,7 @@ export class Server {
     const folder = join(this.data, "v3", of);
     const files = readdirSync(folder, { recursive: true }).filter((name) => name.endsWith(".sqlite"));
     return files.flatMap((file) => {
-      const db = new DatabaseSync(join(folder, file), { readOnly: !write });
+      const db = new DatabaseSync(join(folder, file), { readOnly: !write, timeout: 5_000 });
       try {
         const found = db.prepare("SELECT 1 FROM sqlite_master WHERE name = ?").get(table);
         return found ? [db.prepare(query).all()] : [];
