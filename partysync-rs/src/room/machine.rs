@@ -272,13 +272,13 @@ impl<S: SyncServer> Machine<S> {
     }
 
     /// When the alarm rings, as the runtime was told in this life of the room or an earlier one.
-    #[cfg(feature = "testing")]
+    #[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
     pub(crate) fn alarm_set(&self) -> Option<Timestamp> {
         self.alarm_set
     }
 
     /// Whether a job was ever scheduled.
-    #[cfg(feature = "testing")]
+    #[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
     pub(crate) fn has_jobs(&self) -> bool {
         self.meta.has_jobs
     }
