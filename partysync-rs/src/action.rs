@@ -6,6 +6,7 @@ use crate::sql::{Sql, Value};
 use crate::store::apply;
 use crate::{Code, Draft, Error, Identity, Record, Result, Timestamp, referring};
 use serde_json::Value as Json;
+use std::collections::BTreeSet;
 
 /// What a client may ask of a room: one record's actions, or an enum of several records' actions.
 ///
@@ -183,14 +184,15 @@ pub trait Tables {
         keys.iter().filter_map(|key| self.get(channel, key)).for_each(|row| f(&row));
     }
 
-    /// The keys of the rows whose column at this place holds this key.
-    fn referring(&self, channel: &str, column: usize, key: &Key) -> Vec<Key> {
-        let (mut keys, value) = (Vec::new(), key.to_value());
+    /// The keys of the rows whose column at this place holds one of these keys, each with that one.
+    fn referring(&self, channel: &str, column: usize, to: &BTreeSet<Key>) -> Vec<(Key, Key)> {
+        let mut found = Vec::new();
         self.each(channel, &mut |row| {
-            let refers = row.get(column) == Some(&value);
-            keys.extend(row.first().filter(|_| refers).cloned().map(Key::try_from));
+            let key = |place: usize| Key::try_from(row.get(place)?.clone()).ok();
+            let referred = key(column).filter(|key| to.contains(key));
+            found.extend(key(0).zip(referred));
         });
-        keys.into_iter().filter_map(Result::ok).collect()
+        found
     }
 
     /// Takes every row out that fits, and no other. When a row changes, it may be judged again without

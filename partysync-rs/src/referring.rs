@@ -6,20 +6,15 @@ use crate::record::{Key, Role, Schema};
 use crate::sql::Value;
 use crate::wire::clip;
 use crate::{Code, Error, OnDelete, Result};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// So many rows deep a cascade goes, as each is a trigger's in SQLite: what Durable Objects take.
 const DEEPEST: usize = 10;
 
-type At = (&'static str, Key);
-
 /// Whether other rows hang on those of a table: not where deletes are soft, which are updates.
 pub(crate) fn is_referred(schema: &Schema, tables: &dyn Tables) -> bool {
-    let refers = |other: &&Schema| {
-        let mut references = other.columns.iter().filter_map(|column| column.references);
-        references.any(|reference| reference.table == schema.table)
-    };
-    schema.role(Role::DeletedAt).is_none() && tables.schemas().iter().copied().any(|s| refers(&s))
+    let mut referring = referring_to(tables.schemas(), schema.table);
+    schema.role(Role::DeletedAt).is_none() && referring.next().is_some()
 }
 
 /// Takes rows out, with what hangs on them, as one `DELETE` does.
@@ -32,17 +27,16 @@ pub(crate) fn delete(schema: &Schema, tables: &mut dyn Tables, keys: Vec<Key>) -
         keys.into_iter().for_each(|key| tables.set(schema.table, key, None));
         return Ok(());
     }
-    let schemas = tables.schemas();
-    let Some(schema) = schemas.iter().find(|known| known.table == schema.table) else {
-        return Ok(());
-    };
-    let there = keys.into_iter().filter(|key| tables.get(schema.table, key).is_some());
-    let mut rows: Vec<(&Schema, Key, usize)> = there.map(|key| (*schema, key, 1)).collect();
-    let mut gone: BTreeSet<At> = rows.iter().map(|(s, key, _)| (s.table, key.clone())).collect();
+    let there = keys.into_iter().filter(|key| tables.get(schema.table, key).is_some()).collect();
+    let mut gone: BTreeMap<&str, BTreeSet<Key>> = BTreeMap::new();
     let (mut cleared, mut kept) = (Vec::new(), Vec::new());
-    let mut next = 0;
-    while let Some((schema, key, depth)) = rows.get(next).cloned() {
-        next += 1;
+    // What goes with what: each table is looked through once for all rows of a level.
+    let mut level: BTreeMap<&str, BTreeSet<Key>> = BTreeMap::from([(schema.table, there)]);
+    for depth in 1.. {
+        level.retain(|_, keys| !keys.is_empty());
+        if level.is_empty() {
+            break;
+        }
         if depth > DEEPEST {
             let message = format!(
                 "rows that are deleted with others refer to each other more than {DEEPEST} deep: \
@@ -50,38 +44,40 @@ pub(crate) fn delete(schema: &Schema, tables: &mut dyn Tables, keys: Vec<Key>) -
             );
             return Err(Error::new(Code::Sql, message));
         }
-        for child in schemas.iter().copied() {
-            for (index, column) in child.columns.iter().enumerate() {
-                let Some(reference) = column.references.filter(|r| r.table == schema.table) else {
-                    continue;
-                };
-                for row in tables.referring(child.table, index, &key) {
-                    match reference.on_delete {
+        for (table, keys) in &level {
+            gone.entry(table).or_default().extend(keys.iter().cloned());
+        }
+        let mut next: BTreeMap<&str, BTreeSet<Key>> = BTreeMap::new();
+        for (table, keys) in &level {
+            for (child, index, on_delete) in referring_to(tables.schemas(), table) {
+                for (row, key) in tables.referring(child.table, index, keys) {
+                    match on_delete {
                         OnDelete::Cascade => {
-                            if gone.insert((child.table, row.clone())) {
-                                rows.push((child, row, depth + 1));
+                            if !gone.get(child.table).is_some_and(|gone| gone.contains(&row)) {
+                                next.entry(child.table).or_default().insert(row);
                             }
                         }
                         OnDelete::SetNull => cleared.push((child, row, index)),
-                        OnDelete::Restrict => kept.push((child.table, row, schema, key.clone())),
+                        OnDelete::Restrict => kept.push((child.table, row, *table, key)),
                     }
                 }
             }
         }
+        level = next;
     }
+    let goes = |table: &str, row: &Key| gone.get(table).is_some_and(|gone| gone.contains(row));
     // It counts what is there when the statement is done.
-    for (table, row, schema, key) in kept {
-        if !gone.contains(&(table, row.clone())) {
+    for (table, row, referred, key) in kept {
+        if !goes(table, &row) {
             let (row, key) = (clip(&row.to_string()), clip(&key.to_string()));
             let message = format!(
-                "the row `{row}` of `{table}` refers to `{key}` of `{}`: delete it first",
-                schema.table
+                "the row `{row}` of `{table}` refers to `{key}` of `{referred}`: delete it first"
             );
             return Err(Error::new(Code::Constraint, message));
         }
     }
     for (child, key, index) in cleared {
-        let there = !gone.contains(&(child.table, key.clone()));
+        let there = !goes(child.table, &key);
         if let Some(mut row) = tables.get(child.table, &key).filter(|_| there) {
             let now = Value::Integer(tables.now().as_millis());
             let touched = child.role(Role::UpdatedAt).map(|(index, _)| (index, now));
@@ -93,8 +89,23 @@ pub(crate) fn delete(schema: &Schema, tables: &mut dyn Tables, keys: Vec<Key>) -
             tables.set(child.table, key, Some(row));
         }
     }
-    rows.into_iter().for_each(|(schema, key, _)| tables.set(schema.table, key, None));
+    for (table, keys) in gone {
+        keys.into_iter().for_each(|key| tables.set(table, key, None));
+    }
     Ok(())
+}
+
+/// The columns that refer to a table, and what becomes of their rows.
+fn referring_to<'a>(
+    schemas: &'a [&'static Schema],
+    table: &'a str,
+) -> impl Iterator<Item = (&'static Schema, usize, OnDelete)> + 'a {
+    schemas.iter().flat_map(move |child| {
+        child.columns.iter().enumerate().filter_map(move |(index, column)| {
+            let reference = column.references.filter(|reference| reference.table == table)?;
+            Some((*child, index, reference.on_delete))
+        })
+    })
 }
 
 /// Looks whether a row refers to rows that are there, where it did not do so before. One that is

@@ -125,20 +125,22 @@ impl Tables for Scratch<'_> {
         self.each_row(channel, table, &mut |_, row| f(row));
     }
 
-    fn referring(&self, channel: &str, column: usize, key: &Key) -> Vec<Key> {
+    fn referring(&self, channel: &str, column: usize, to: &BTreeSet<Key>) -> Vec<(Key, Key)> {
         let Some((channel, table)) = self.channel(channel) else { return Vec::new() };
         let mut noted = self.noted.borrow_mut();
         if noted.swept.contains(channel) {
             // Any row that was judged may be one of them.
             noted.scanned.insert(channel);
         } else if !noted.scanned.contains(channel) {
-            noted.referring.insert((channel, column, key.clone()));
+            noted.referring.extend(to.iter().map(|key| (channel, column, key.clone())));
         }
-        let (mut keys, value) = (Vec::new(), key.to_value());
+        let mut found = Vec::new();
         self.each_row(channel, table, &mut |key, row| {
-            keys.extend((row.get(column) == Some(&value)).then(|| key.clone()));
+            let referred = row.get(column).and_then(|cell| Key::try_from(cell.clone()).ok());
+            let referred = referred.filter(|referred| to.contains(referred));
+            found.extend(referred.map(|referred| (key.clone(), referred)));
         });
-        keys
+        found
     }
 
     fn delete_where(
