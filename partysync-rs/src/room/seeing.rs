@@ -5,7 +5,7 @@
 use super::project::Followed;
 use super::sight::{Filtered, Reading, Seen, sight, token};
 use super::view::{Changed, ChannelView, ViewId};
-use super::{Caller, HookOutput, Machine, Protocol, Slot, event};
+use super::{Caller, Handles, HookOutput, Machine, Protocol, Slot, event};
 use crate::sql::{Sql, Value};
 use crate::store::Plan;
 use crate::{Action, Code, Error, Identity, Result, Room, SyncServer, wire};
@@ -118,23 +118,20 @@ impl<S: SyncServer> Machine<S> {
 
     /// Sets what connections see that an earlier life of the room has left open.
     pub(super) fn see_again(&mut self, server: &S, sql: &dyn Sql) -> Result<()> {
-        let open: Vec<_> = self.slots.iter().filter(|(_, entry)| !entry.closing).collect();
-        let open: Vec<_> =
-            open.iter().map(|(slot, entry)| (*slot, entry.connection.clone())).collect();
-        for (slot, connection) in open {
-            let v1 = connection.protocol() == Protocol::V1;
-            if !v1 && connection.client.is_none() {
-                continue;
-            }
-            let followed = match v1 {
-                true => Self::all_channels(),
-                false => connection.channels.clone(),
-            };
+        let open = self.slots.iter().filter(|(_, entry)| !entry.closing);
+        let follows = open.filter_map(|(slot, entry)| {
+            let (v1, known) = (entry.connection.protocol() == Protocol::V1, &entry.connection);
+            (v1 || known.client.is_some()).then(|| (slot, v1, known.channels.clone()))
+        });
+        for (slot, v1, known) in follows.collect::<Vec<_>>() {
+            let mut followed = if v1 { Self::all_channels() } else { known.clone() };
+            // One that is in no type any more is not followed.
+            followed.retain(|followed| Self::place(&followed.channel).is_ok());
             let places = followed.iter().filter_map(|f| Self::place(&f.channel).ok());
             let Some(seen) = self.see_all(server, sql, slot, places)? else { continue };
             let view = |channel: &str| {
-                let mut known = connection.channels.iter();
-                known.find(|known| known.channel == channel).and_then(|known| known.view.as_deref())
+                let known = known.iter().find(|known| known.channel == channel);
+                known.and_then(|known| known.view.as_deref())
             };
             if followed.iter().zip(&seen).any(|(f, seen)| view(&f.channel) != token(seen)) {
                 self.close(slot, wire::CLOSE_RESTART, "restart");
@@ -304,16 +301,18 @@ impl<S: SyncServer> Room<'_, S> {
         self.output.review = true;
     }
 
-    /// What the caller of this hook sees of a channel; the room itself sees everything.
-    pub(super) fn sees(&self, plan: &Plan) -> Result<Seen> {
-        if matches!(self.caller, Caller::Room) {
-            return Ok(None);
-        }
-        let reading = Reading::new(self.sql, S::Action::CHANNELS);
+    /// Shows the room, as this hook has it, to somebody who changes nothing.
+    pub(crate) fn show<T, V>(
+        &self,
+        sql: &dyn Sql,
+        handles: &dyn Handles<T>,
+        server: &T,
+        look: impl FnOnce(&Room<'_, T>) -> V,
+    ) -> V {
         let overlay = self.output.overlay.clone();
         let mut output = HookOutput { overlay, ..HookOutput::default() };
-        let room = Room {
-            sql: &reading,
+        look(&Room {
+            sql,
             name: self.name,
             now: self.now,
             version: self.version,
@@ -322,11 +321,21 @@ impl<S: SyncServer> Room<'_, S> {
             has_jobs: self.has_jobs,
             caller: self.caller,
             slots: self.slots,
-            handles: self.handles,
+            handles,
             output: &mut output,
-            server: self.server,
-        };
-        let visible = self.server.visible(&room, plan.schema.table)?;
+            server,
+        })
+    }
+
+    /// What the caller of this hook sees of a channel; the room itself sees everything.
+    pub(super) fn sees(&self, plan: &Plan) -> Result<Seen> {
+        if matches!(self.caller, Caller::Room) {
+            return Ok(None);
+        }
+        let reading = Reading::new(self.sql, S::Action::CHANNELS);
+        let visible = self.show(&reading, self.handles, self.server, |room| {
+            self.server.visible(room, plan.schema.table)
+        })?;
         sight(plan.schema, visible, self.server.limits().page_bytes, &mut Filtered::new(), self.sql)
     }
 }

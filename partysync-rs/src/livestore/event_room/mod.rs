@@ -19,7 +19,8 @@ pub use link::{EventInput, EventOutput};
 pub use server::EventServer;
 
 use crate::room::alarm::retry_after;
-use crate::room::{Ask, Asked, Connection, Handles, HookOutput, Level, Limits, Work};
+use crate::room::{Ask, Asked, Connection, Handles, Level, Limits, Work};
+use crate::sql::Sql;
 use crate::{Code, Error, Handle, Job, Migrated, Migration, Result, Room, SyncServer, Visible};
 use link::Link;
 use serde_json::Value as Json;
@@ -242,6 +243,14 @@ fn inner_handle<S: EventServer>(handle: &Handle<EventRoom<S>>) -> Handle<S> {
     handle.map(Rc::new(Inner(handle.clone())))
 }
 
+/// Looks that no rows are being made anew: what is there of them meanwhile is nobody's business.
+fn are_whole(sql: &dyn Sql) -> Result<()> {
+    match log::state(sql)?.rebuilt_to {
+        None => Ok(()),
+        Some(_) => Err(Error::retry("the rows are being made anew")),
+    }
+}
+
 /// The room as the application's hooks see it.
 fn inner<'r, S>(room: &'r mut Room<'_, EventRoom<S>>, handles: &'r dyn Handles<S>) -> Room<'r, S> {
     Room {
@@ -264,34 +273,17 @@ impl<S: EventServer> SyncServer for EventRoom<S> {
     type Action = S::Action;
 
     fn on_action(&self, room: &mut Room<'_, Self>, action: S::Action) -> Result<()> {
-        if log::state(room.sql)?.rebuilt_to.is_some() {
-            return Err(Error::retry("the rows are being made anew"));
-        }
+        are_whole(room.sql)?;
         self.hook(room, |room| self.server.on_action(room, action))
     }
 
     fn visible(&self, room: &Room<'_, Self>, channel: &str) -> Result<Visible> {
-        let overlay = room.output.overlay.clone();
-        let mut output = HookOutput { overlay, ..HookOutput::default() };
-        let handles = Inner(room.handles);
-        let room = Room {
-            sql: room.sql,
-            name: room.name,
-            now: room.now,
-            version: room.version,
-            epoch: room.epoch,
-            plans: room.plans,
-            has_jobs: room.has_jobs,
-            caller: room.caller,
-            slots: room.slots,
-            handles: &handles,
-            output: &mut output,
-            server: &self.server,
-        };
-        let visible = self.server.visible(&room, channel)?;
+        let visible = room.show(room.sql, &Inner(room.handles), &self.server, |room| {
+            self.server.visible(room, channel)
+        })?;
         // Rows, and rights among them, are what they were once: nobody is let in by those.
-        if !visible.is_all() && log::state(room.sql)?.rebuilt_to.is_some() {
-            return Err(Error::retry("the rows are being made anew"));
+        if !visible.is_all() {
+            are_whole(room.sql)?;
         }
         Ok(visible)
     }

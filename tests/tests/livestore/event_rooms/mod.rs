@@ -9,7 +9,7 @@ use partysync::livestore::{EventInput, EventOutput, EventRoom, EventServer, Iden
 use partysync::livestore::{Transport, msgpack};
 use partysync::sql::{Sql, Sqlite};
 use partysync::testing::TestRoom;
-use partysync::{Action, Error, Event, Record, Result, Room, SyncServer, params};
+use partysync::{Action, Error, Event, Record, Result, Room, SyncServer, Visible, params};
 use serde_json::{Value as Json, json};
 use std::collections::VecDeque;
 
@@ -74,10 +74,16 @@ struct Items {
     version: u32,
     reset: &'static str,
     poll_ms: Option<u32>,
+    /// Whether nobody sees any row.
+    hides: bool,
 }
 
 impl SyncServer for Items {
     type Action = ItemAction;
+
+    fn visible(&self, _: &Room<'_, Self>, _: &str) -> Result<Visible> {
+        Ok(if self.hides { Visible::nothing() } else { Visible::all() })
+    }
 
     fn on_action(&self, room: &mut Room<'_, Self>, action: ItemAction) -> Result<()> {
         match action {

@@ -2,10 +2,10 @@
 
 use super::{Item, ItemAction, ItemEvent, Items, Node, World, created};
 use crate::harness::{STORE, event, request};
-use partysync::Code;
 use partysync::livestore::EventRoom;
 use partysync::sql::{Sql, Sqlite};
 use partysync::testing::TestRoom;
+use partysync::{Code, Protocol, Record};
 use serde_json::{Value as Json, json};
 
 #[test]
@@ -133,6 +133,33 @@ fn another_version_makes_rows_anew_in_parts_and_goes_on_after_a_restart() {
     assert_eq!(rows.len(), 2_501);
     assert!(rows.iter().all(|row| row.text.ends_with('!')));
     assert_eq!(world.log().len(), 2_501);
+}
+
+#[test]
+fn while_rows_are_made_anew_nobody_is_let_in_who_may_not_see_all() {
+    let (mut world, file) = World::in_file();
+    for n in 0..15 {
+        let events: Vec<_> = (0..100).map(|m| created(&format!("{n:02}-{m:02}"))).collect();
+        world.foreign(&events);
+    }
+    world.settle();
+    world.nodes.clear();
+    let newer = Items { version: 1, hides: true, ..Items::default() };
+    world.nodes.push(Node::with("n0", newer, Sqlite::open(file.path()).unwrap()));
+    assert!(world.nodes[0].again);
+    let hello = json!({"type": "hello", "client": "c", "epoch": null, "channels": [
+        {"channel": "items", "since": null, "schema": Item::SCHEMA.hash()}]});
+    let join = |world: &mut World, id: &str| {
+        let room = &mut world.nodes[0].room;
+        room.connect(id, Protocol::V2).unwrap();
+        room.frame(id, &hello.to_string()).unwrap()
+    };
+    let told = |sent: &[(String, String)], what: &str| sent.iter().any(|(_, f)| f.contains(what));
+    let sent = join(&mut world, "early");
+    assert!(told(&sent, "close ") && !told(&sent, "catch_up"), "{sent:?}");
+    world.settle();
+    let sent = join(&mut world, "late");
+    assert!(!told(&sent, "close ") && told(&sent, "catch_up"), "{sent:?}");
 }
 
 #[test]
