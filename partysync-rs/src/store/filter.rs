@@ -190,3 +190,46 @@ fn held(holds: &str) -> &str {
 fn join(now: String, old: Option<String>) -> String {
     old.map_or_else(|| now.clone(), |old| format!("{now} UNION ALL {old}"))
 }
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use super::*;
+    use crate::sql::Sqlite;
+    use crate::{Record, Timestamp, store};
+
+    #[derive(Record, Clone)]
+    #[record(table = "notes")]
+    struct Note {
+        #[record(key)]
+        id: String,
+        #[record(scope, index)]
+        owner: String,
+        #[record(scope, index)]
+        board: Option<i64>,
+        #[record(scope)]
+        color: String,
+    }
+
+    /// How SQLite finds the rows for which a condition holds.
+    fn plan(condition: &str) -> Result<Vec<String>> {
+        let db = Sqlite::in_memory()?;
+        store::open(&db, &[Note::SCHEMA], Timestamp::from_millis(1), "epoch")?;
+        let filter = Filter::new(Note::SCHEMA, condition, "[\"ada\",\"[1,2]\"]", &db)?;
+        let sql: &dyn Sql = &db;
+        let explain = format!("EXPLAIN QUERY PLAN SELECT s.k FROM {}", filter.rows()?);
+        sql.query_map(&explain, params!["[\"ada\",\"[1,2]\"]"], |row| row.get(3))
+    }
+
+    #[test]
+    fn rows_that_a_condition_names_by_an_index_are_found_by_it() -> Result<()> {
+        let scans = |plan: &[String]| plan.iter().any(|step| step == "SCAN t");
+        for condition in
+            ["owner = ?", "owner = ? OR board IN (SELECT value FROM json_each(?))", "id = ?"]
+        {
+            let plan = plan(condition)?;
+            assert!(!scans(&plan), "{condition}: {plan:?}");
+        }
+        assert!(scans(&plan("color = ?")?));
+        Ok(())
+    }
+}
