@@ -1,13 +1,12 @@
 //! An application's folders, and its build as a whole.
 
-use crate::process::{Failed, Server, is_stopped, step};
+use crate::process::{Failed, Server, step};
 use crate::{Profile, Tools, WASM, add_target, build_page, build_worker, page};
 use anyhow::{Context, Result};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
 
 /// A crate that is built for wasm.
 #[derive(Clone, Debug)]
@@ -112,6 +111,10 @@ impl App {
     /// # Errors
     /// A tool cannot be installed.
     pub fn set_up_for_dev(&self) -> Result<Tools> {
+        // Later there is nothing to install, and the build is enough.
+        if self.root.join("node_modules").is_dir() {
+            return Tools::set_up(&self.root, &self.target);
+        }
         add_target(WASM)?;
         let failed = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -120,13 +123,8 @@ impl App {
                     let mut command = part.cargo_command(&self.target, Profile::Dev);
                     command.stdout(Stdio::null()).stderr(Stdio::null());
                     // The build begins with the same, and says what is wrong.
-                    let Ok(mut cargo) = Server::start(&mut command) else { return };
-                    while matches!(cargo.has_ended(), Ok(false)) {
-                        if failed.load(Relaxed) || is_stopped() {
-                            return;
-                        }
-                        std::thread::sleep(Duration::from_millis(20));
-                    }
+                    let wanted = || !failed.load(Relaxed);
+                    let _ = Server::start(&mut command).and_then(|mut it| it.wait_while(wanted));
                 }
             });
             let tools = Tools::set_up(&self.root, &self.target);

@@ -171,8 +171,16 @@ impl Server {
     /// # Errors
     /// We were told to stop, or the system does not say.
     pub fn wait(&mut self) -> Result<ExitStatus> {
+        self.wait_while(|| true)
+    }
+
+    /// Waits for its end, for as long as it is wanted.
+    ///
+    /// # Errors
+    /// It is not wanted any more, we were told to stop, or the system does not say.
+    pub fn wait_while(&mut self, wanted: impl Fn() -> bool) -> Result<ExitStatus> {
         loop {
-            if is_stopped() {
+            if is_stopped() || !wanted() {
                 bail!("stopped");
             }
             if let Some(status) = self.child.try_wait()? {
