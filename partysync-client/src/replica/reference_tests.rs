@@ -2,9 +2,8 @@
 //! show what all of them show when they are done anew.
 
 use super::overlay::NewRows;
-use super::pending::{Pending, Whose};
+use super::tests::{answer, leaves_nothing, new, other, other_acts};
 use super::{Replica, Row};
-use crate::store::SavedAction;
 use partysync::sql::Value;
 use partysync::{Action, Draft, Key, Record, Reduce, Result, Timestamp};
 use proptest::prelude::*;
@@ -203,27 +202,16 @@ fn confirm(client: &mut Replica<Any>, rows: &[Confirmed], answered: Option<usize
         let channel = new.entry(Any::CHANNELS[*table].table).or_default();
         channel.insert(Key::from(*id), row.map(|row| cells(*table, *id, row)));
     }
-    let own = client.queues.last_mut().unwrap();
-    let seq = answered.and_then(|n| own.pending.get(n)).map(|pending| pending.seq);
-    let gone: Vec<Pending<_>> = seq.and_then(|seq| own.take(seq)).into_iter().collect();
-    client.confirm(new, gone);
+    answer(client, new, answered);
 }
 
 fn apply(client: &mut Replica<Any>, step: &Step, seq: &mut u64) {
-    let other = |who: bool| if who { "one" } else { "two" };
     match step {
         Step::Act(action) => {
             client.act(action.clone(), action.to_json().unwrap(), Timestamp::default());
         }
         Step::OtherActs(who, action) => {
-            *seq += 1;
-            let saved = SavedAction {
-                channel: action.channel().to_owned(),
-                action: action.to_json().unwrap(),
-                made_at: Timestamp::default(),
-                suspicion: Default::default(),
-            };
-            client.other_acted(other(*who), *seq, &saved);
+            other_acts(client, *who, action, seq);
         }
         Step::Confirm(rows, answered) => confirm(client, rows, *answered),
         Step::OtherRefused(who, seq) => {
@@ -239,13 +227,6 @@ type Shown = (Vec<Folder>, Vec<Note>, Vec<Seal>);
 
 fn shown(client: &Replica<Any>) -> Shown {
     (client.rows().unwrap(), client.rows().unwrap(), client.rows().unwrap())
-}
-
-fn new() -> Replica<Any> {
-    let mut client = Replica::new("own".into());
-    client.epoch = Some("e".to_owned());
-    client.tables.values_mut().for_each(|table| table.version = Some(1));
-    client
 }
 
 #[test]
@@ -280,7 +261,7 @@ proptest! {
     fn actions_over_several_tables_show_what_all_show_anew(
         steps in prop::collection::vec(step(), 1..24)
     ) {
-        let (mut client, mut anew) = (new(), new());
+        let (mut client, mut anew) = (new::<Any>(), new());
         let (mut seq, mut same) = (0, 0);
         for step in &steps {
             apply(&mut client, step, &mut seq);
@@ -288,13 +269,6 @@ proptest! {
             anew.replay();
             prop_assert_eq!(shown(&client), shown(&anew), "{:?}", step);
         }
-        // Nothing stays behind.
-        while client.queues.last().unwrap().pending.front().is_some() {
-            confirm(&mut client, &[], Some(0));
-        }
-        client.queues.retain(|queue| queue.whose == Whose::Own);
-        client.replay();
-        prop_assert!(client.index.is_empty());
-        prop_assert!(client.tables.values().all(|table| table.overlay.is_empty()));
+        leaves_nothing(client)?;
     }
 }

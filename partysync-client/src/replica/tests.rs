@@ -8,6 +8,7 @@ use crate::store::SavedAction;
 use partysync::sql::Value;
 use partysync::{Action, Draft, Error, Key, Record, Reduce, Result, Timestamp};
 use proptest::prelude::*;
+use proptest::test_runner::TestCaseResult;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Record, Clone, Debug, PartialEq)]
@@ -139,33 +140,74 @@ fn cells(id: i64, n: i64) -> Row {
 
 type Client = Replica<NoteAction>;
 
-fn confirm(client: &mut Client, rows: &[(i64, Option<i64>)], answered: Option<usize>) -> Changes {
-    let mut new = NewRows::new();
-    let channel = new.entry("notes").or_default();
-    channel.extend(rows.iter().map(|(id, n)| (Key::from(*id), n.map(|n| cells(*id, n)))));
+/// A client that has rows of a room.
+pub(super) fn new<A: Action>() -> Replica<A> {
+    let mut client = Replica::new("own".into());
+    client.epoch = Some("e".to_owned());
+    client.tables.values_mut().for_each(|table| table.version = Some(1));
+    client
+}
+
+/// Rows are confirmed, and an action of this client is answered.
+pub(super) fn answer<A: Action>(
+    client: &mut Replica<A>,
+    new: NewRows,
+    answered: Option<usize>,
+) -> Changes {
     let own = client.queues.last_mut().unwrap();
     let seq = answered.and_then(|n| own.pending.get(n)).map(|pending| pending.seq);
     let gone: Vec<Pending<_>> = seq.and_then(|seq| own.take(seq)).into_iter().collect();
     client.confirm(new, gone)
 }
 
+/// Another client.
+pub(super) fn other(who: bool) -> &'static str {
+    if who { "one" } else { "two" }
+}
+
+/// Another client acts; `seq` counts what they do.
+pub(super) fn other_acts<A: Action>(
+    client: &mut Replica<A>,
+    who: bool,
+    action: &A,
+    seq: &mut u64,
+) -> Changes {
+    *seq += 1;
+    let saved = SavedAction {
+        channel: action.channel().to_owned(),
+        action: action.to_json().unwrap(),
+        made_at: Timestamp::default(),
+        suspicion: Default::default(),
+    };
+    client.other_acted(other(who), *seq, &saved)
+}
+
+/// When all is answered, nothing stays behind.
+pub(super) fn leaves_nothing<A: Action>(mut client: Replica<A>) -> TestCaseResult {
+    while client.queues.last().unwrap().pending.front().is_some() {
+        answer(&mut client, NewRows::new(), Some(0));
+    }
+    client.queues.retain(|queue| queue.whose == Whose::Own);
+    client.replay();
+    prop_assert!(client.index.is_empty());
+    prop_assert!(client.tables.values().all(|table| table.overlay.is_empty()));
+    Ok(())
+}
+
+fn confirm(client: &mut Client, rows: &[(i64, Option<i64>)], answered: Option<usize>) -> Changes {
+    let mut new = NewRows::new();
+    let channel = new.entry("notes").or_default();
+    channel.extend(rows.iter().map(|(id, n)| (Key::from(*id), n.map(|n| cells(*id, n)))));
+    answer(client, new, answered)
+}
+
 fn apply(client: &mut Client, step: &Step, seq: &mut u64) -> Changes {
-    let other = |who: bool| if who { "one" } else { "two" };
     match step {
         Step::Act(action) => {
             let json = action.to_json().unwrap();
             client.act(action.clone(), json, Timestamp::default()).changes
         }
-        Step::OtherActs(who, action) => {
-            *seq += 1;
-            let saved = SavedAction {
-                channel: "notes".to_owned(),
-                action: action.to_json().unwrap(),
-                made_at: Timestamp::default(),
-                suspicion: Default::default(),
-            };
-            client.other_acted(other(*who), *seq, &saved)
-        }
+        Step::OtherActs(who, action) => other_acts(client, *who, action, seq),
         Step::Confirm(rows, answered) => confirm(client, rows, *answered),
         Step::ConfirmShown(id) => {
             let shown = client.get::<Note>(&Key::from(*id)).unwrap();
@@ -192,13 +234,7 @@ proptest! {
     fn actions_that_are_done_again_alone_show_what_all_show_anew(
         steps in prop::collection::vec(step(), 1..24)
     ) {
-        let new = || {
-            let mut client = Client::new("own".into());
-            client.epoch = Some("e".to_owned());
-            client.tables.values_mut().for_each(|table| table.version = Some(1));
-            client
-        };
-        let (mut client, mut anew) = (new(), new());
+        let (mut client, mut anew) = (new::<NoteAction>(), new());
         let (mut seq, mut same) = (0, 0);
         let mut before = shown(&client);
         for step in &steps {
@@ -220,13 +256,6 @@ proptest! {
             prop_assert_eq!(told, expected, "{:?}", step);
             before = after;
         }
-        // Nothing stays behind.
-        while client.queues.last().unwrap().pending.front().is_some() {
-            confirm(&mut client, &[], Some(0));
-        }
-        client.queues.retain(|queue| queue.whose == Whose::Own);
-        client.replay();
-        prop_assert!(client.index.is_empty());
-        prop_assert!(client.tables.values().all(|table| table.overlay.is_empty()));
+        leaves_nothing(client)?;
     }
 }
