@@ -263,11 +263,7 @@ impl<S> Room<'_, S> {
     /// # Errors
     /// What SQLite says.
     pub fn jobs(&self) -> Result<Vec<Job>> {
-        let ever = Timestamp::from_millis(i64::MAX);
-        match self.has_jobs()? {
-            true => store::jobs(self.sql, ever, u32::MAX),
-            false => Ok(Vec::new()),
-        }
+        if self.has_jobs()? { store::all_jobs(self.sql) } else { Ok(Vec::new()) }
     }
 }
 

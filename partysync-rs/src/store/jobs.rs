@@ -64,6 +64,11 @@ pub(crate) fn jobs(sql: &dyn Sql, until: Timestamp, most: u32) -> Result<Vec<Job
     sql.query_map(&due, params![until, most], read)
 }
 
+/// All jobs, by their time.
+pub(crate) fn all_jobs(sql: &dyn Sql) -> Result<Vec<Job>> {
+    jobs(sql, Timestamp::from_millis(i64::MAX), u32::MAX)
+}
+
 /// When the next job runs.
 pub(crate) fn next_job(sql: &dyn Sql) -> Result<Option<Timestamp>> {
     sql.query_one("SELECT min(at) FROM _partysync_job", [], |row| row.get(0))

@@ -24,7 +24,7 @@ mod trim;
 
 pub(crate) use clients::{add_reject, client_seq, forget_rejects, outcome, set_client_seq};
 pub(crate) use filter::Filter;
-pub(crate) use jobs::{has_jobs, job, jobs, make_jobs, next_job, put_job, remove_job};
+pub(crate) use jobs::{all_jobs, has_jobs, job, jobs, make_jobs, next_job, put_job, remove_job};
 pub(crate) use log::{
     changed_after, last_before, last_of, next_versions, set_alarm, set_forgetting, set_now, unsent,
 };
