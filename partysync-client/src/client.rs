@@ -79,6 +79,8 @@ pub struct Update {
     pub changes: Arc<Changes>,
     /// Where the client stands.
     pub status: Status,
+    /// Whether [others](SyncClient::others) have come, changed or gone.
+    pub presence: bool,
     /// The application's own messages from the server.
     pub messages: Vec<Json>,
     /// What the server could not use, and rejections that nobody waits for.
@@ -235,7 +237,7 @@ impl<A: Action> SyncClient<A> {
         (Self { shared, wake }, driver)
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner<A>> {
+    pub(crate) fn inner(&self) -> MutexGuard<'_, Inner<A>> {
         self.shared.inner()
     }
 
@@ -245,7 +247,7 @@ impl<A: Action> SyncClient<A> {
     }
 
     /// Does something to the machine, tells users what came of it and has the driver go on.
-    fn with_peer<T>(&self, act: impl FnOnce(&mut Inner<A>, Now) -> T) -> T {
+    pub(crate) fn with_peer<T>(&self, act: impl FnOnce(&mut Inner<A>, Now) -> T) -> T {
         let mut inner = self.inner();
         let now = (inner.now)();
         let done = act(&mut inner, now);
@@ -569,6 +571,7 @@ impl<A: Action> Inner<A> {
         let (mut changes, mut answered) = (Changes::new(), Vec::new());
         let mut update = Update {
             changes: Arc::default(),
+            presence: false,
             messages: Vec::new(),
             errors: Vec::new(),
             status: self.peer.status(),
@@ -576,6 +579,7 @@ impl<A: Action> Inner<A> {
         while let Some(output) = self.peer.poll_output() {
             match output {
                 Output::Changed(more) => merge(&mut changes, more),
+                Output::Presence => update.presence = true,
                 Output::Message(message) => update.messages.push(message),
                 Output::Error(error) => update.errors.push(error),
                 Output::Answer(seq, outcome) => match self.answers.remove(&seq) {
@@ -606,6 +610,7 @@ impl<A: Action> Inner<A> {
             self.answers.clear();
         }
         let quiet = update.changes.is_empty()
+            && !update.presence
             && update.messages.is_empty()
             && update.errors.is_empty()
             && self.last_status.as_ref() == Some(&update.status);

@@ -181,6 +181,7 @@ impl<T: Transport> Io<'_, T> {
             Output::Changed(_)
             | Output::Wake(_)
             | Output::Answer(..)
+            | Output::Presence
             | Output::Message(_)
             | Output::Error(_) => {}
         }

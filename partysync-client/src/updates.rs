@@ -63,6 +63,7 @@ impl Listener {
         {
             merge(Arc::make_mut(&mut last.changes), (*update.changes).clone());
             last.status = update.status.clone();
+            last.presence |= update.presence;
             last.messages.extend_from_slice(&update.messages);
             last.errors.extend_from_slice(&update.errors);
         } else {

@@ -3,7 +3,7 @@
 use crate::room::{Caller, Connection, Fault, Handle, Handles, HookOutput, Limits, Slots};
 use crate::sql::Sql;
 use crate::store::Plan;
-use crate::{Action, Code, Error, Job, Migrated, Migration, Result, Timestamp, Visible};
+use crate::{Action, Code, Error, Job, Migrated, Migration, Presence, Result, Timestamp, Visible};
 use serde_json::Value as Json;
 use std::future::{Future, ready};
 
@@ -266,6 +266,59 @@ pub trait SyncServer: Sized + 'static {
     ) -> Result<()> {
         let _ = (room, connection, request);
         Ok(())
+    }
+
+    /// A client has said `hello` (v2): [`Room::sender`] is who, it is among
+    /// [`Room::connections`], and what is sent to it comes before its rows. It is the place to greet
+    /// somebody.
+    ///
+    /// # Errors
+    /// Nothing is written or sent, and the client is told.
+    fn on_hello(&self, room: &mut Room<'_, Self>) -> Result<()> {
+        let _ = room;
+        Ok(())
+    }
+
+    /// A client says that it is here ([`Room::sender`]), with a state of its own: where its pointer
+    /// is, say. What are others told of who it is? All who are shown hear of each other, and of each
+    /// new state; it ends with the connection. Asked when a client comes, or comes again.
+    ///
+    /// ```
+    /// # use partysync::{Action, Record, Result, Room, SyncServer};
+    /// # #[derive(Record, Clone, Debug, PartialEq)] #[record(table = "notes")]
+    /// # struct Note { #[record(key)] id: String }
+    /// # #[derive(Action, Clone, Debug)] #[action(record = Note)]
+    /// # enum NoteAction { #[action(insert)] Create { id: String } }
+    /// # struct Notes;
+    /// use partysync::Presence;
+    ///
+    /// impl SyncServer for Notes {
+    ///     // ...
+    /// #   type Action = NoteAction;
+    /// #   fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+    /// #       action.apply(room.sql())
+    /// #   }
+    ///     fn presence(&self, room: &mut Room<'_, Self>) -> Result<Presence> {
+    ///         match room.identity::<String>()? {
+    ///             Some(name) => Presence::shown_as(&name),
+    ///             None => Ok(Presence::hidden()),
+    ///         }
+    ///     }
+    /// }
+    /// # let mut room = partysync::testing::TestRoom::new(Notes)?;
+    /// # for name in ["ada", "bob"] { room.login(name, name)?; }
+    /// # room.frame("ada", r#"{"type":"presence","here":true,"state":{"x":1}}"#)?;
+    /// # let sent = room.frame("bob", r#"{"type":"presence","here":true}"#)?;
+    /// # assert!(sent.iter().any(|(to, text)| to == "ada" && text.contains(r#""who":"bob""#)), "{sent:?}");
+    /// # Ok::<(), partysync::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The client is told, and is not among those who are here. Unless you say otherwise, nobody is.
+    fn presence(&self, room: &mut Room<'_, Self>) -> Result<Presence> {
+        let _ = room;
+        let message = "this room does not tell who is here: its server has no `presence`";
+        Err(Error::new(Code::InvalidFrame, message))
     }
 
     /// A client's socket has closed. It is not called for sockets that end with the process: when

@@ -4,6 +4,7 @@
 use crate::room::turn::Local;
 use crate::room::{Answered, Connection, Event, Incoming, Machine, Slot};
 use crate::sql::{Sql, Sqlite};
+use crate::wire;
 use crate::wire::v2::{Ack, ClientFrame, Hello, Push, PushAction, ServerFrame, Subscription};
 use crate::{Action, Code, Error, Identity, Protocol, Record, Result, Room, SyncServer, Timestamp};
 use std::collections::BTreeMap;
@@ -65,6 +66,9 @@ pub struct TestRoom<S: SyncServer> {
     waiting: Waiting<S::Action>,
     /// Whether the room has more to send.
     again: bool,
+    /// When pings of connections were last answered, and those that the room wants to know of.
+    pinged: BTreeMap<String, Timestamp>,
+    asked: Vec<Slot>,
     /// Why clients were not let in.
     refused: BTreeMap<String, Error>,
     /// What each of them has connected with.
@@ -103,6 +107,8 @@ impl<S: SyncServer> TestRoom<S> {
             logged,
             waiting,
             again,
+            pinged: BTreeMap::new(),
+            asked: Vec::new(),
             refused,
             requests,
         };
@@ -434,6 +440,8 @@ impl<S: SyncServer> TestRoom<S> {
     pub fn frames(&mut self, frames: &[(&str, Incoming<'_>)]) -> Result<Vec<(String, String)>> {
         let event = |(id, frame): &(&str, _)| Some(Event::Frame(self.slot(id)?, *frame));
         let events: Vec<_> = frames.iter().filter_map(event).collect();
+        let pings = frames.iter().filter(|(_, f)| matches!(f, Incoming::Text(wire::PING)));
+        self.pinged.extend(pings.map(|(id, _)| ((*id).to_owned(), self.now)));
         self.turn(events)?;
         Ok(std::mem::take(&mut self.sent))
     }

@@ -361,6 +361,11 @@ const PROTECTIONS: [&str; 53] = [
     "kept",
     // Who sees what: a key is told to those who saw its row, whenever that was since they have rows;
     // the log keeps who did; what was seen by another view is no use; and views are looked at again.
+    "presence_again",
+    "presence_gone",
+    "presence_replace",
+    "presence_silent",
+    "presence_wake",
     "visible_before",
     "visible_compact",
     "visible_since",

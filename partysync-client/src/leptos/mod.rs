@@ -1,4 +1,5 @@
-//! Rows for Leptos: [`use_sync`] follows a room, [`Synced::query`] and [`Synced::row`] read it.
+//! Rows for Leptos: [`use_sync`] follows a room, [`Synced::query`] and [`Synced::row`] read it,
+//! [`use_presence`] tells who else is there.
 //!
 //! ```no_run
 //! # use partysync::{Action, Record};
@@ -45,14 +46,17 @@
 //! - `rooms.rs`: which client is shared by whom
 //! - `synced.rs`: a room in a component
 //! - `reading.rs`, `rows.rs`, `loaded.rs`: what is read of it
+//! - `presence.rs`: who else is there
 
 mod loaded;
+mod presence;
 mod reading;
 mod rooms;
 mod rows;
 mod synced;
 
 pub use loaded::Loaded;
+pub use presence::{Presence, use_presence};
 pub use rows::{Listing, Row, Rows};
 pub use synced::Synced;
 

@@ -6,6 +6,7 @@ use ::leptos::task::{spawn_local, tick};
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::{StreamExt, select_biased};
 use partysync::Action;
+use serde_json::Value as Json;
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -24,8 +25,17 @@ type Name = (TypeId, Place);
 pub(super) struct Room<A: Action + Send> {
     pub(super) client: SyncClient<A>,
     pub(super) status: ArcRwSignal<Status>,
+    /// What components say of this page to others.
+    presence: Mutex<Said>,
     /// Takes what a component lets go of.
     leaving: UnboundedSender<Arc<Room<A>>>,
+}
+
+/// What components say of a page, by a number for each: the last counts.
+#[derive(Debug, Default)]
+struct Said {
+    holders: u64,
+    states: BTreeMap<u64, Json>,
 }
 
 impl<A: Action + Send> Drop for Room<A> {
@@ -47,7 +57,7 @@ impl<A: Action + Send> Room<A> {
         let (leaving, left) = unbounded();
         let updates = client.updates();
         let follow = follow(updates, left, status.clone());
-        let room = Arc::new(Self { client, status, leaving });
+        let room = Arc::new(Self { client, status, presence: Mutex::default(), leaving });
         // The first component may be gone before the others are.
         root.with(|| {
             let mut work = Some((driver, follow, watching));
@@ -60,6 +70,25 @@ impl<A: Action + Send> Room<A> {
             });
         });
         room
+    }
+
+    /// A number for a component that says something of this page.
+    pub(super) fn hold_presence(&self) -> u64 {
+        let mut said = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
+        said.holders += 1;
+        said.holders
+    }
+
+    /// What a component says of this page; `None` when it says nothing any more.
+    pub(super) fn say_presence(&self, holder: u64, state: Option<Json>) {
+        let mut said = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
+        match state {
+            Some(state) => drop(said.states.insert(holder, state)),
+            None => drop(said.states.remove(&holder)),
+        }
+        let state = said.states.values().next_back().cloned();
+        drop(said);
+        self.client.with_peer(|inner, now| inner.peer.set_presence(state, now));
     }
 
     /// A component is gone.

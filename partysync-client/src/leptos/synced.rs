@@ -40,6 +40,14 @@ impl<A: Action + Send> Synced<A> {
         Self { status: room.status.clone().into(), room: StoredValue::new(room) }
     }
 
+    /// The room that it follows.
+    ///
+    /// # Panics
+    /// When the component is gone.
+    pub(super) fn room(&self) -> Arc<Room<A>> {
+        self.room.get_value()
+    }
+
     /// Does an action; see [`SyncClient::send`]. When the component is gone, so is the client: the
     /// answer is [`Code::Closed`](partysync::Code::Closed).
     pub fn send(&self, action: A) -> Answer {

@@ -89,6 +89,8 @@ pub enum Output {
     Wake(Wakers),
     /// An action of this client's has its answer.
     Answer(u64, Result<()>),
+    /// Others have come, changed or gone.
+    Presence,
     /// A message of the application's own.
     Message(Json),
     /// Something that the server could not use, or this client of the server's; or a rejection

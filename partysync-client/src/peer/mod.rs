@@ -28,10 +28,12 @@
 
 mod connection;
 mod event;
+mod presence;
 mod status;
 mod storage;
 
 pub use event::{Cause, Input, Note, Now, Output};
+pub use presence::Known;
 pub use status::{Phase, Status, Timing};
 
 use crate::gathered::gathered;
@@ -43,6 +45,7 @@ use partysync::query::{Group, Query, Totals, Tuple};
 use partysync::wire::snapshot::Snapshot;
 use partysync::wire::v2::ClientFrame;
 use partysync::{Action, Code, Error, Record, Result};
+use presence::Presence;
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use storage::Storage;
@@ -60,6 +63,7 @@ pub struct Peer<A> {
     replica: Replica<A>,
     connection: Connection,
     storage: Storage,
+    presence: Presence,
     timing: Timing,
     abandoned: BTreeMap<String, Abandoned>,
     /// Those that are not wanted any more.
@@ -88,6 +92,7 @@ impl<A: Action> Peer<A> {
             replica: Replica::new(client.as_str().into()),
             connection: Connection::new(random[0] ^ random[1].rotate_left(17)),
             storage: Storage::new(now),
+            presence: Presence::default(),
             timing,
             abandoned: BTreeMap::new(),
             discarded: BTreeSet::new(),
@@ -161,8 +166,11 @@ impl<A: Action> Peer<A> {
         if self.connection.is_closed() {
             return self.storage.last_timeout(self.timing.store_ms);
         }
-        let connection = self.connection.timeout(&self.timing);
-        connection.into_iter().chain(self.storage.timeout(self.timing.store_ms)).min()
+        let timing = &self.timing;
+        let connection = self.connection.timeout(timing, self.presence.is_told());
+        let presence = self.presence.timeout(timing, &self.connection);
+        let storage = self.storage.timeout(timing.store_ms);
+        [connection, presence, storage].into_iter().flatten().min()
     }
 
     /// Something happens.
@@ -232,6 +240,7 @@ impl<A: Action> Peer<A> {
     pub fn close(&mut self) {
         self.disconnect();
         self.connection.close();
+        self.presence_ends();
         self.held = None;
     }
 
@@ -333,6 +342,7 @@ impl<A: Action> Peer<A> {
             self.report(error);
         }
         self.storage_goes_on(now);
+        self.presence_goes_on(now);
         let held =
             self.held.take_if(|held| self.storage.has(held.mark) || partysync::__mutated("stored"));
         if let Some(Held { text, full, .. }) = held {

@@ -71,6 +71,9 @@ pub struct Timing {
     /// For the answer to a ping.
     /// Unless you say otherwise: 10,000.
     pub pong_ms: u64,
+    /// Between two states of this client that others are told, while there are others.
+    /// Unless you say otherwise: 60.
+    pub presence_ms: u64,
     /// Before the first new attempt; doubles with each.
     /// Unless you say otherwise: 250.
     pub retry_ms: u64,
@@ -96,6 +99,7 @@ impl Default for Timing {
             answer_ms: 10_000,
             ping_ms: 20_000,
             pong_ms: 10_000,
+            presence_ms: 60,
             retry_ms: 250,
             retry_max_ms: 15_000,
             store_ms: 10_000,

@@ -7,6 +7,7 @@ mod tests;
 
 pub use served::{Served, ServedTransport};
 
+use crate::Other;
 use crate::peer::{Cause, Input, Now, Output, Peer, Status, Timing};
 use crate::query::{Live, LiveTotals};
 use crate::store::{Abandoned, Events, MemoryStore, Saved, Write};
@@ -14,6 +15,7 @@ use futures::{FutureExt, StreamExt};
 use partysync::query::{Group, Query, Totals, Tuple};
 use partysync::testing::TestRoom;
 use partysync::{Code, Error, Key, Protocol, Record, Result, SyncServer, Timestamp};
+use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -228,6 +230,41 @@ impl<S: SyncServer> World<S> {
     /// The messages of the application's own that a client was sent, since the last call.
     pub fn messages(&mut self, client: ClientId) -> Vec<Json> {
         self.clients.get_mut(client.0).map(|c| std::mem::take(&mut c.messages)).unwrap_or_default()
+    }
+
+    /// Says that a client is here, with this state, or `None` that it is no more; see
+    /// [`SyncClient::set_presence`](crate::SyncClient::set_presence).
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when it has no JSON form.
+    pub fn set_presence<P: serde::Serialize>(
+        &mut self,
+        client: ClientId,
+        state: impl Into<Option<P>>,
+    ) -> Result<()> {
+        let state = state.into().map(|state| crate::presence::state(&state)).transpose()?;
+        let now = self.now;
+        let peer = self.clients.get_mut(client.0).ok_or_else(nobody)?;
+        peer.peer.set_presence(state, now);
+        self.outputs(client.0);
+        Ok(())
+    }
+
+    /// The others who are here, as a client knows them; see
+    /// [`SyncClient::others`](crate::SyncClient::others).
+    #[must_use]
+    pub fn others<W: DeserializeOwned, P: DeserializeOwned>(
+        &self,
+        client: ClientId,
+    ) -> Vec<Other<W, P>> {
+        self.clients.get(client.0).map(|c| Other::all(c.peer.others())).unwrap_or_default()
+    }
+
+    /// How many connections the room has, as a client knows; see
+    /// [`SyncClient::connections`](crate::SyncClient::connections).
+    #[must_use]
+    pub fn connections(&self, client: ClientId) -> u64 {
+        self.clients.get(client.0).map_or(0, |c| c.peer.connections())
     }
 
     /// Tries again at once, after a refusal, too; see
@@ -509,7 +546,7 @@ impl<S: SyncServer> World<S> {
                 Output::Error(error) => client.errors.push(error),
                 Output::Wake(wakers) => wakers.wake(),
                 Output::Message(message) => client.messages.push(message),
-                Output::Changed(_) => {}
+                Output::Changed(_) | Output::Presence => {}
             }
         }
     }

@@ -31,6 +31,9 @@ impl<S: SyncServer> Machine<S> {
         if due(self.meta.trim_at) {
             return self.trim(sql);
         }
+        if due(self.present.next_look()) {
+            self.look_who_is_silent();
+        }
         Ok(())
     }
 
@@ -114,7 +117,8 @@ impl<S: SyncServer> Machine<S> {
             self.meta.job_at = store::next_job(sql)?;
         }
         let at_once = self.migrating || self.has_to_publish();
-        let next = if at_once { Some(self.meta.now) } else { self.meta.next_alarm() };
+        let next = || self.meta.next_alarm().into_iter().chain(self.present.next_look()).min();
+        let next = if at_once { Some(self.meta.now) } else { next() };
         if next != self.alarm_set {
             self.alarm_set = next;
             self.effect(Effect::SetAlarm(next));

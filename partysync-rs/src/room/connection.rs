@@ -1,5 +1,6 @@
 //! One client's socket, as the room remembers it through hibernation.
 
+use super::presence::Own;
 use super::project::Followed;
 use crate::{Code, Error, Identity, Result, store};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -36,6 +37,9 @@ pub struct Connection {
     /// The channels that it follows, from `hello` on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) channels: Vec<Followed>,
+    /// What it has said of itself, if it has said that it is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) own: Option<Own>,
     /// Whether it was sent only a part of what it lacks: in another life of the room nobody
     /// would know which.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -54,6 +58,7 @@ impl Connection {
             identity: None,
             client: None,
             channels: Vec::new(),
+            own: None,
             behind: false,
         }
     }
@@ -93,6 +98,16 @@ impl Connection {
     pub fn with_identity(mut self, identity: Identity) -> Self {
         self.identity = Some(identity);
         self
+    }
+
+    /// The state that its client gives for those who are here; `None` when it has not said that it is
+    /// here. Changed by [clients](crate::SyncServer::presence) only.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when it is not of this type.
+    pub fn presence<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        let state = self.own.as_ref().map(|own| serde_json::from_value(own.state.clone()));
+        state.transpose().map_err(|e| Error::new(Code::InvalidValue, format!("presence: {e}")))
     }
 
     /// The tags given to it.

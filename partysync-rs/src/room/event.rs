@@ -2,6 +2,7 @@
 
 use super::{Connection, Fault, Handle, Protocol};
 use crate::{Code, Error, Identity, SyncServer, Timestamp, wire};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// A connection's number in its room: small, and given again when a connection is gone.
@@ -59,6 +60,9 @@ pub enum Event<'a, A> {
     /// The alarm rings again, because the turn in which it did was lost: it failed, trapped, or took
     /// longer than the runtime allows.
     AlarmAgain,
+    /// When connections were heard last by what answers their pings, which is not the room: the answer
+    /// to [`Effect::AskHeard`]. One that never was is left out.
+    Heard(BTreeMap<Slot, Timestamp>),
 }
 
 /// Something that a driver has to do.
@@ -107,6 +111,8 @@ pub enum Effect<A> {
     },
     /// Call with [`Event::Alarm`] at this time instead of any before; never, for `None`.
     SetAlarm(Option<Timestamp>),
+    /// Say in another turn, with [`Event::Heard`], when these were heard last.
+    AskHeard(Vec<Slot>),
     /// There is more to send: go on with another turn, when what happened meanwhile was heard.
     Again,
     /// Run a hook that may wait, and hand in what it returns.

@@ -2,7 +2,7 @@
 
 use super::feed::Feed;
 use super::project::Followed;
-use super::{Machine, Slot, sight};
+use super::{Caller, Machine, Slot, sight};
 use crate::sql::Sql;
 use crate::wire::v2::{Hello, Reset, ServerFrame, Welcome};
 use crate::{Code, Error, Result, SyncServer, wire};
@@ -89,6 +89,13 @@ impl<S: SyncServer> Machine<S> {
         }
         self.dirty.insert(slot);
         self.hungry.insert(slot);
+        self.present.count_anew();
+        let greeted =
+            self.hook(server, sql, Caller::Connection(slot), |room| server.on_hello(room))?;
+        if let Err(error) = greeted {
+            let error = self.public(error, "on_hello");
+            self.tell(slot, &error);
+        }
         Ok(())
     }
 

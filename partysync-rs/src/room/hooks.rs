@@ -268,6 +268,7 @@ impl<S: SyncServer> Machine<S> {
                 }
                 self.effect(Effect::Accept { slot, id });
                 self.effect(Effect::StoreAttachment { slot, attachment });
+                self.present.count_anew();
                 if protocol == Protocol::V1 {
                     self.follow_all(server, sql, slot)?;
                 }
@@ -297,7 +298,10 @@ impl<S: SyncServer> Machine<S> {
         if self.unknown.remove(&slot) {
             return Ok(());
         }
-        let connection = entry.connection;
+        let mut connection = entry.connection;
+        let own = connection.own.take();
+        self.left(slot, own, connection.client());
+        self.present.count_anew();
         let client = connection.client.as_deref().and_then(|id| self.clients.get_mut(id));
         if let Some(client) = client {
             client.connections = client.connections.saturating_sub(1);

@@ -43,6 +43,15 @@ pub struct Limits {
     /// the application's own messages pile up, it is closed with 4429. A v1 connection cannot say
     /// what it has read, and is not limited.
     pub pending_bytes: u64,
+    /// The most connections that are shown to each other ([`presence`](crate::SyncServer::presence)).
+    /// Who comes when there are so many is only counted.
+    pub present: usize,
+    /// The largest state that a connection may have among those, in bytes of its JSON: all of them
+    /// are sent it.
+    pub presence_bytes: usize,
+    /// A connection among those that has not been heard of for so long, in milliseconds, is closed:
+    /// nobody is there. Clients tell of themselves every 20 s.
+    pub silent_ms: i64,
     /// How long the deletion of a row is remembered, in milliseconds. A client that was away for
     /// longer gets a whole snapshot instead of a delta.
     pub retention_ms: i64,
@@ -72,6 +81,9 @@ impl Default for Limits {
             log_entries: 500_000,
             migration_rows: 1_000,
             pending_bytes: 8 * 1024 * 1024,
+            present: 200,
+            presence_bytes: 2 * 1024,
+            silent_ms: 75_000,
             retention_ms: 7 * DAY,
             client_retention_ms: 90 * DAY,
         }

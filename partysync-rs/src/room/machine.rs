@@ -2,6 +2,7 @@
 
 use super::feed::Cache;
 use super::life::Reply;
+use super::presence::Whereabouts;
 use super::push::Pending;
 use super::sight::Filtered;
 use super::stamped::{Stamped, Written};
@@ -29,6 +30,7 @@ pub struct Machine<S: SyncServer> {
     /// The version that connections have been sent.
     pub(super) flushed: u64,
     pub(super) slots: Slots,
+    pub(super) present: Whereabouts,
     pub(super) views: Views,
     pub(super) clients: HashMap<Rc<str>, Client>,
     pub(super) pending: BTreeMap<u64, Pending>,
@@ -165,6 +167,7 @@ impl<S: SyncServer> Machine<S> {
             stored: Stored::of(&meta),
             flushed: meta.version,
             slots: Slots::default(),
+            present: Whereabouts::default(),
             views: Views::default(),
             clients: HashMap::new(),
             pending: BTreeMap::new(),
@@ -209,6 +212,7 @@ impl<S: SyncServer> Machine<S> {
             machine.alarm_set = None;
         }
         machine.wake(opening.sockets);
+        machine.wake_present();
         if migrates {
             machine.send_away();
         }
@@ -318,6 +322,10 @@ impl<S: SyncServer> Machine<S> {
             Event::Closed(slot) => self.closed(server, sql, slot),
             Event::Alarm => self.alarm(server, sql),
             Event::AlarmAgain => self.put_off_lost(sql).and_then(|()| self.alarm(server, sql)),
+            Event::Heard(heard) => {
+                self.heard_last(&heard);
+                Ok(())
+            }
         };
         if let Err(error) = result {
             self.abort(error);
@@ -382,6 +390,7 @@ impl<S: SyncServer> Machine<S> {
             self.flush(server, sql, None)?;
         }
         self.feed_v1(sql)?;
+        self.tell_present();
         #[cfg(feature = "streams")]
         self.publish(sql)?;
         self.set_alarms(sql)?;

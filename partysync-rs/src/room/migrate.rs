@@ -92,7 +92,11 @@ impl<S: SyncServer> Machine<S> {
                 self.unknown.remove(&slot);
             }
             // The turn itself goes on with the migration.
-            Event::Alarm | Event::AlarmAgain | Event::Frame(..) | Event::HookDone(_) => {}
+            Event::Alarm
+            | Event::AlarmAgain
+            | Event::Frame(..)
+            | Event::HookDone(_)
+            | Event::Heard(_) => {}
         }
     }
 }

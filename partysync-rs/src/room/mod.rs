@@ -28,6 +28,7 @@ mod life;
 mod limits;
 mod machine;
 mod migrate;
+mod presence;
 mod project;
 mod push;
 pub(crate) mod rate;

@@ -19,9 +19,11 @@ impl<S: SyncServer> Machine<S> {
         frame: Incoming<'_>,
     ) -> Result<()> {
         let limits = self.limits;
+        let now = self.meta.now;
         let Some(entry) = self.slots.get_mut(slot).filter(|entry| !entry.closing) else {
             return Ok(());
         };
+        entry.heard = now;
         let text = match frame {
             Incoming::Text(text) if text.len() <= limits.frame_bytes => text,
             Incoming::Text(_) | Incoming::Long(_) => {
@@ -145,6 +147,7 @@ impl<S: SyncServer> Machine<S> {
                     }
                 }
             }
+            Ok(ClientFrame::Presence(state)) => self.say_present(server, sql, slot, state)?,
             Ok(ClientFrame::Message(message)) => {
                 let result = self.hook(server, sql, Caller::Connection(slot), |room| {
                     server.on_message(room, message)

@@ -64,12 +64,28 @@ impl<S: SyncServer> Machine<S> {
         self.effect(Effect::Send { slots, frame });
     }
 
+    /// Sends one frame to those of these that are open. Who does not read is closed.
+    pub(super) fn send_to(&mut self, slots: Vec<Slot>, frame: impl Into<Rc<str>>) {
+        let most = self.unread_limit() * 2;
+        let (open, slow): (Vec<_>, Vec<_>) = slots
+            .into_iter()
+            .filter(|slot| self.slots.get(*slot).is_some_and(|e| !e.closing))
+            .partition(|slot| self.slots.get(*slot).is_some_and(|e| e.unread <= most));
+        self.send_all(open, frame);
+        for slot in slow {
+            self.close(slot, wire::CLOSE_BUSY, crate::Code::SlowReader.as_str());
+        }
+    }
+
     /// Closes a connection: it is neither heard nor sent anything from here on.
     pub(super) fn close(&mut self, slot: Slot, code: u16, reason: &str) {
         let Some(entry) = self.slots.get_mut(slot).filter(|entry| !entry.closing) else { return };
         entry.closing = true;
         entry.waiting.clear();
         entry.waiting_bytes = 0;
+        self.leave(slot);
+        self.present.count_anew();
+        let Some(entry) = self.slots.get_mut(slot) else { return };
         // It stays closed if the room sleeps before its socket is gone.
         entry.connection.behind = true;
         if let Ok(attachment) = entry.connection.attachment() {
@@ -82,17 +98,7 @@ impl<S: SyncServer> Machine<S> {
     pub(super) fn send_out(&mut self, out: Vec<Outgoing>) {
         for outgoing in out {
             match outgoing {
-                Outgoing::Message { slots, frame } => {
-                    let most = self.unread_limit() * 2;
-                    let (open, slow): (Vec<_>, Vec<_>) = slots
-                        .into_iter()
-                        .filter(|slot| self.slots.get(*slot).is_some_and(|e| !e.closing))
-                        .partition(|slot| self.slots.get(*slot).is_some_and(|e| e.unread <= most));
-                    self.send_all(open, frame);
-                    for slot in slow {
-                        self.close(slot, wire::CLOSE_BUSY, crate::Code::SlowReader.as_str());
-                    }
-                }
+                Outgoing::Message { slots, frame } => self.send_to(slots, frame),
                 Outgoing::DeleteAll { channel } => {
                     let slots = self.slots.open(Protocol::V1).map(|(slot, _)| slot).collect();
                     self.send_all(slots, v1::Frame::DeleteAll { channel: &channel }.to_text());

@@ -4,6 +4,7 @@ use super::feed::Feed;
 use super::rate::Rate;
 use super::view::ViewId;
 use super::{Connection, Protocol, Slot};
+use crate::Timestamp;
 use crate::wire::v2::Ack;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -25,6 +26,8 @@ pub(crate) struct Entry {
     /// when nothing is under way.
     pub(crate) unread: u64,
     pub(crate) rate: Rate,
+    /// When it last sent something to the room itself.
+    pub(crate) heard: Timestamp,
     /// Whether a hook is awaited for it: frames wait, so that its actions stay in order.
     pub(crate) awaits: bool,
     pub(crate) waiting: VecDeque<String>,
@@ -77,6 +80,7 @@ impl Slots {
             strangers: 0,
             unread: 0,
             rate: Rate::default(),
+            heard: Timestamp::default(),
             awaits: false,
             waiting: VecDeque::new(),
             waiting_bytes: 0,

@@ -44,6 +44,11 @@ impl<S: SyncServer> TestRoom<S> {
             // What handles have asked for comes before what their hooks return.
             if self.room.is_asked() || std::mem::take(&mut self.again) {
                 self.one_turn(None)?;
+            } else if !self.asked.is_empty() {
+                let heard = |slot| Some((slot, *self.pinged.get(self.ids.get(&slot)?)?));
+                let heard = std::mem::take(&mut self.asked).into_iter().filter_map(heard);
+                let heard = heard.collect();
+                self.one_turn(Some(Event::Heard(heard)))?;
             } else if let Some(done) = self.waiting.done() {
                 self.one_turn(Some(Event::HookDone(done)))?;
             } else if self.waiting.is_empty() && request.is_none() {
@@ -73,7 +78,10 @@ impl<S: SyncServer> TestRoom<S> {
         let mut refused = None;
         for effect in turn.effects {
             match effect {
-                Effect::Accept { slot, id } => drop(self.ids.insert(slot, id)),
+                Effect::Accept { slot, id } => {
+                    self.pinged.remove(&id);
+                    self.ids.insert(slot, id);
+                }
                 Effect::Refuse { error, .. } => refused = Some(error),
                 Effect::Send { slots, frame } => {
                     let to = slots.iter().filter_map(|slot| self.ids.get(slot));
@@ -84,6 +92,7 @@ impl<S: SyncServer> TestRoom<S> {
                     self.sent.push((id, format!("close {code} {reason}")));
                 }
                 Effect::Again => self.again = true,
+                Effect::AskHeard(slots) => self.asked = slots,
                 Effect::SetAlarm(at) => self.alarm = at,
                 Effect::Fault(fault) => self.tell(&fault),
                 Effect::Warn(message) => self.logged.push(message),

@@ -20,6 +20,8 @@ pub enum ClientFrame {
     Push(Push),
     /// This many bytes of frames were read since the last one of these.
     Read(u64),
+    /// The client is here, with a state that others are told; `None` when it is here no more.
+    Presence(Option<Json>),
     /// A message of the application's own.
     Message(Json),
 }
@@ -107,6 +109,10 @@ struct ClientEnvelope<'a> {
     #[serde(default)]
     bytes: Option<u64>,
     #[serde(default)]
+    here: Option<bool>,
+    #[serde(default)]
+    state: Json,
+    #[serde(default)]
     data: Option<Json>,
 }
 
@@ -184,6 +190,10 @@ impl ClientFrame {
                 })
             }
             "read" => Self::Read(envelope.bytes.ok_or_else(|| missing("read", "bytes"))?),
+            "presence" => {
+                let here = envelope.here.ok_or_else(|| missing("presence", "here"))?;
+                Self::Presence(here.then_some(envelope.state))
+            }
             "message" => Self::Message(envelope.data.ok_or_else(|| missing("message", "data"))?),
             other => return Err(invalid(format!("unknown frame `{}`", clip(other)))),
         })
@@ -202,9 +212,19 @@ impl ClientFrame {
             Self::Hello(hello) => tagged("hello", hello),
             Self::Push(push) => tagged("push", push),
             Self::Read(bytes) => tagged("read", ReadBody { bytes: *bytes }),
+            Self::Presence(state) => {
+                tagged("presence", PresenceBody { here: state.is_some(), state: state.as_ref() })
+            }
             Self::Message(data) => tagged("message", DataBody { data }),
         }
     }
+}
+
+#[derive(Serialize)]
+struct PresenceBody<'a> {
+    here: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'a Json>,
 }
 
 #[derive(Serialize)]
@@ -240,6 +260,8 @@ pub enum ServerFrame {
     CatchUp(CatchUp),
     /// What changed between two versions, with answers to the client's own actions.
     Patch(Patch),
+    /// Who is here, or who of them has come, changed or gone.
+    Presence(Present),
     /// A message of the application's own.
     Message(Json),
     /// Something that the client sent could not be used.
@@ -373,6 +395,48 @@ impl Ack {
     }
 }
 
+/// Who is here, for one who has said that it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Present {
+    /// Whether these are all, instead of what has changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+    /// With all of them: which one the client itself is; `None` where it is told of nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<String>,
+    /// Those who are here, or who have come or changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub here: Vec<Here>,
+    /// The names of those who have gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<String>,
+    /// How many connections the room has, whatever they say: of 64 and more it may be out by one in
+    /// 64.
+    pub connections: u64,
+}
+
+/// One who is here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Here {
+    /// A name for the client, which stays the same over reconnects
+    /// ([`Connection::client`](crate::Connection::client)).
+    pub id: String,
+    /// Who it is, in the server's words.
+    #[serde(default, skip_serializing_if = "Json::is_null")]
+    pub who: Json,
+    /// Its state, in its own.
+    #[serde(default, skip_serializing_if = "Json::is_null")]
+    pub state: Json,
+}
+
+impl Present {
+    /// The frame as text.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        tagged("presence", self)
+    }
+}
+
 /// Something that the client sent could not be used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WireError {
@@ -415,6 +479,7 @@ impl ServerFrame {
                 number("to", patch.to)?;
                 Self::Patch(patch)
             }
+            "presence" => Self::Presence(body(text)?),
             "message" => Self::Message(body::<Data>(text)?.data),
             "error" => Self::Error(body(text)?),
             _ => return Ok(None),
@@ -429,6 +494,7 @@ impl ServerFrame {
             Self::Reset(body) => tagged("reset", body),
             Self::CatchUp(body) => tagged("catch_up", body),
             Self::Patch(body) => tagged("patch", body),
+            Self::Presence(body) => body.to_text(),
             Self::Message(data) => tagged("message", DataBody { data }),
             Self::Error(body) => tagged("error", body),
         }

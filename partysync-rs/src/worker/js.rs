@@ -1,7 +1,8 @@
 //! What the runtime offers to a Durable Object and the crate `worker` does not, or not at the
 //! price of one call.
 
-use js_sys::{Array, Function, JsString, Promise, Uint8Array};
+use crate::Timestamp;
+use js_sys::{Array, Date, Function, JsString, Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
 
 #[wasm_bindgen(inline_js = "
@@ -45,6 +46,8 @@ extern "C" {
     pub(super) fn storage(this: &State) -> Storage;
     #[wasm_bindgen(method, catch, js_name = getTags)]
     fn tags(this: &State, socket: &JsValue) -> Result<Array, JsValue>;
+    #[wasm_bindgen(method, catch, js_name = getWebSocketAutoResponseTimestamp)]
+    fn answered_at(this: &State, socket: &JsValue) -> Result<Option<Date>, JsValue>;
 
     /// What the event loop does later.
     pub(super) type Scheduler;
@@ -149,6 +152,13 @@ impl State {
     /// The id of a socket's connection: the tag that it was accepted with.
     pub(super) fn connection_id(&self, socket: &JsValue) -> Option<String> {
         self.tags(socket).ok()?.get(0).as_string()
+    }
+
+    /// When the runtime last answered a ping of this socket's.
+    pub(super) fn pinged_at(&self, socket: &Socket) -> Option<Timestamp> {
+        let at = self.answered_at(socket).ok()??.get_time();
+        // A date that is none is 0: no ping.
+        Some(Timestamp::from_millis(at as i64))
     }
 }
 

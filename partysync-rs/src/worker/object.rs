@@ -203,6 +203,10 @@ impl<S: SyncServer> Inner<S> {
             self.wait();
         }
         self.attend(turn);
+        let heard = self.room.borrow_mut().as_mut().and_then(|open| open.heard(self.js()));
+        if heard.is_some() {
+            self.turn(heard)?;
+        }
         Ok(answer)
     }
 

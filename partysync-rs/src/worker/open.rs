@@ -22,6 +22,8 @@ pub(super) struct Open<S: SyncServer> {
     machine: Machine<S>,
     sockets: Vec<Option<js::Socket>>,
     slots: HashMap<String, Slot>,
+    /// Those that the room wants to know of when they were heard last.
+    asked: Vec<Slot>,
     #[cfg(feature = "streams")]
     pub(super) history: Option<super::history::History>,
 }
@@ -78,6 +80,7 @@ impl<S: SyncServer> Open<S> {
             machine,
             sockets,
             slots,
+            asked: Vec::new(),
             #[cfg(feature = "streams")]
             history,
         })
@@ -113,6 +116,13 @@ impl<S: SyncServer> Open<S> {
 
     pub(super) fn machine(&self) -> &Machine<S> {
         &self.machine
+    }
+
+    /// When the runtime last answered pings of those that the room wants to know of.
+    pub(super) fn heard(&mut self, state: &js::State) -> Option<Event<'static, S::Action>> {
+        let asked = std::mem::take(&mut self.asked);
+        let heard = |slot: &Slot| Some((*slot, state.pinged_at(self.socket(*slot)?)?));
+        (!asked.is_empty()).then(|| Event::Heard(asked.iter().filter_map(heard).collect()))
     }
 
     /// Whether handles have asked for something.
@@ -189,6 +199,7 @@ impl<S: SyncServer> Open<S> {
                         }
                     }
                 }
+                Effect::AskHeard(slots) => self.asked = slots,
                 Effect::Again => inner.gathered.set_again(),
                 Effect::SetAlarm(at) => set_alarm(&inner.js().storage(), at)?,
                 #[cfg(feature = "streams")]

@@ -13,6 +13,7 @@ mod check;
 mod disk;
 pub mod livestore;
 mod network;
+mod presence;
 pub mod queries;
 pub mod server;
 mod sight;

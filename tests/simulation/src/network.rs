@@ -4,7 +4,7 @@ use crate::app::Cell;
 use crate::server::FromServer;
 use crate::tab::Link;
 use crate::world::{Rows, World};
-use partysync::{Protocol, Record, Result};
+use partysync::{Protocol, Record, Result, wire};
 use partysync_client::{Cause, Input};
 use std::collections::BTreeSet;
 
@@ -37,7 +37,10 @@ impl World {
         for _ in 0..times {
             self.stats.frames += 1;
             let now = self.server_now();
-            let out = self.server.receive(vec![(id.clone(), text.clone())], now)?;
+            let out = match text.as_str() {
+                wire::PING => Some(self.server.ping(&id, now)),
+                _ => self.server.receive(vec![(id.clone(), text.clone())], now)?,
+            };
             self.route(out);
         }
         Ok(())
@@ -56,6 +59,12 @@ impl World {
         }
         self.stats.frames += frames.len() as u64;
         let now = self.server_now();
+        let (pings, frames): (Vec<_>, Vec<_>) =
+            frames.into_iter().partition(|(_, text)| text == wire::PING);
+        for (id, _) in pings {
+            let out = self.server.ping(&id, now);
+            self.route(Some(out));
+        }
         let out = self.server.receive(frames, now)?;
         self.route(out);
         Ok(())
@@ -85,7 +94,13 @@ impl World {
             4 => vec![push("1", "null"), hello("", ""), push("7", "null")],
             5 => vec!["{".repeat(500), "\u{0}".into(), "[]".into(), "null".into()],
             6 => vec![hello(&cells, ""), r#"{"type":"read","bytes":18446744073709551615}"#.into()],
-            7 => vec![hello(&cells, ""), r#"{"type":"message","data":{"x":1}}"#.into()],
+            7 => vec![
+                r#"{"type":"presence","here":true,"state":1}"#.into(),
+                hello(&cells, ""),
+                r#"{"type":"message","data":{"x":1}}"#.into(),
+                r#"{"type":"presence","here":false}"#.into(),
+                format!(r#"{{"type":"presence","here":true,"state":"{}"}}"#, "x".repeat(5_000)),
+            ],
             8 => vec![
                 hello(&cells, ""),
                 push("1", &format!(r#"{{"type":"{}"}}"#, "x".repeat(9_000))),
@@ -254,6 +269,7 @@ impl World {
         for output in out {
             if let FromServer::Send { to, text } = &output {
                 self.check_sight(to, text);
+                self.check_present(to, text);
             }
             let (FromServer::Send { to, .. } | FromServer::Close { to, .. }) = &output;
             let Some(link) = self.links().find(|link| link.id == *to && !link.broken) else {

@@ -9,6 +9,7 @@ use futures::future::LocalBoxFuture;
 use partysync::room::turn::{Local, Turn};
 use partysync::room::{Effect, Event, HookDone, Incoming, Opening, Slot};
 use partysync::sql::{Sql, Sqlite};
+use partysync::wire;
 use partysync::{Identity, Protocol, Result, Room, SyncServer, Timestamp, params};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -90,6 +91,8 @@ struct Sockets {
     slots: BTreeMap<String, Slot>,
     ids: BTreeMap<Slot, String>,
     attachments: BTreeMap<String, String>,
+    /// When the runtime last answered a ping of each.
+    pinged: BTreeMap<String, Timestamp>,
 }
 
 impl Sockets {
@@ -100,6 +103,7 @@ impl Sockets {
     /// A socket is gone.
     fn remove(&mut self, id: &str) {
         self.attachments.remove(id);
+        self.pinged.remove(id);
         if let Some(slot) = self.slots.remove(id) {
             self.ids.remove(&slot);
         }
@@ -133,6 +137,8 @@ pub struct Server {
     rings_again: bool,
     /// Whether the room has more to send.
     again: bool,
+    /// Whether it wants to know when sockets were heard last.
+    asks_heard: bool,
     /// What the last connection is told that was not let in.
     refused: Option<(u16, String, Option<String>)>,
 }
@@ -152,6 +158,7 @@ impl Server {
             alarm: None,
             rings_again: false,
             again: false,
+            asks_heard: false,
             refused: None,
         })
     }
@@ -161,8 +168,24 @@ impl Server {
         &self.disk.inner
     }
 
-    /// Takes the room through a turn. `None` when its sockets are gone after it.
+    /// Takes the room through a turn, and through what it leads to at once. `None` when its sockets are
+    /// gone after it.
     fn turn(&mut self, now: Timestamp, events: Vec<Happens>) -> Result<Option<Vec<FromServer>>> {
+        let mut out = self.one_turn(now, events)?;
+        while let Some(sent) = out.as_mut().filter(|_| std::mem::take(&mut self.asks_heard)) {
+            match self.one_turn(now, vec![Happens::Heard])? {
+                Some(more) => sent.extend(more),
+                None => out = None,
+            }
+        }
+        Ok(out)
+    }
+
+    fn one_turn(
+        &mut self,
+        now: Timestamp,
+        events: Vec<Happens>,
+    ) -> Result<Option<Vec<FromServer>>> {
         let config = self.config;
         let mut process = self.process.take().unwrap_or_else(|| match self.next {
             true => AnyProcess::Next(Process::new(App::new(config, &self.outside))),
@@ -208,6 +231,10 @@ impl Server {
             Happens::Frame(id, text) => Some(Event::Frame(sockets.slot(id)?, Incoming::Text(text))),
             Happens::Closed(id) => Some(Event::Closed(sockets.slot(id)?)),
             Happens::Alarm(again) => Some(if *again { Event::AlarmAgain } else { Event::Alarm }),
+            Happens::Heard => {
+                let heard = |(id, at): (&String, &Timestamp)| Some((sockets.slot(id)?, *at));
+                Some(Event::Heard(sockets.pinged.iter().filter_map(heard).collect()))
+            }
             Happens::Hook(which) => process.resume(*which).map(Event::HookDone),
         });
         let events: Vec<_> = events.collect();
@@ -244,7 +271,7 @@ impl Server {
             return None;
         }
         let mut out = Vec::new();
-        let Sockets { slots: known, ids, attachments } = &mut self.sockets;
+        let Sockets { slots: known, ids, attachments, .. } = &mut self.sockets;
         for effect in turn.effects {
             match effect {
                 Effect::Accept { slot, id } => {
@@ -256,6 +283,7 @@ impl Server {
                 }
                 Effect::SetAlarm(at) => self.alarm = at,
                 Effect::Again => self.again = true,
+                Effect::AskHeard(_) => self.asks_heard = true,
                 Effect::Send { slots, frame } => {
                     for to in slots.iter().filter_map(|slot| ids.get(slot)) {
                         out.push(FromServer::Send { to: to.clone(), text: frame.to_string() });
@@ -283,7 +311,7 @@ impl Server {
     /// The process is killed between two events.
     pub fn kill(&mut self) {
         self.disk.restart();
-        self.again = false;
+        (self.again, self.asks_heard) = (false, false);
         self.process = None;
         self.sockets = Sockets::default();
     }
@@ -413,6 +441,15 @@ impl Server {
         self.turn(now, frames.collect())
     }
 
+    /// A ping comes, which the runtime answers: a room that sleeps does not wake for it.
+    pub fn ping(&mut self, id: &str, now: Timestamp) -> Vec<FromServer> {
+        if self.sockets.slot(id).is_none() {
+            return Vec::new();
+        }
+        self.sockets.pinged.insert(id.to_owned(), now);
+        vec![FromServer::Send { to: id.to_owned(), text: wire::PONG.to_owned() }]
+    }
+
     /// Whether a hook is awaited.
     pub fn is_slow(&self) -> bool {
         self.process.as_ref().is_some_and(|p| with!(p, process => process.is_slow()))
@@ -445,6 +482,8 @@ enum Happens {
     Closed(String),
     /// With `true` again, as the turn was lost.
     Alarm(bool),
+    /// What it has asked for: when sockets were heard last.
+    Heard,
     Hook(usize),
 }
 

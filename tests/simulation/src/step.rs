@@ -15,6 +15,8 @@ pub enum Step {
     Act(usize, AppAction),
     /// As [`Act`](Self::Act), and the client dies before the action is stored.
     ActAndDie(usize, AppAction),
+    /// A client says that it is here with this state, or that it is no more.
+    Here(usize, Option<i64>),
     /// The socket that a client asked for opens.
     Open(usize),
     /// A frame reaches the server.
@@ -238,7 +240,7 @@ impl Schedule {
         let watchers = 0;
         let schedule =
             Self { clients, tabs, watchers, slow_hooks, small_pages, store_faults, steps };
-        schedule.with_notes(seed).with_watchers(seed)
+        schedule.with_notes(seed).with_presence(seed).with_watchers(seed)
     }
 
     /// With what is done to notes and grants in between.
@@ -252,6 +254,23 @@ impl Schedule {
                 token += 1;
                 let action = AppAction::random_note(&mut random, token);
                 steps.push(Step::Act(random.usize(..self.clients), action));
+            }
+            steps.push(step);
+        }
+        self.steps = steps;
+        self
+    }
+
+    /// With what clients say of themselves in between.
+    fn with_presence(mut self, seed: u64) -> Self {
+        // Numbers of their own, as for notes.
+        let mut random = fastrand::Rng::with_seed(seed ^ 0x6865_7265);
+        let often = [0, 3, 6, 12][random.usize(..4)];
+        let mut steps = Vec::new();
+        for step in self.steps {
+            if often > 0 && random.u8(..often) == 0 {
+                let state = (random.u8(..5) > 0).then(|| random.i64(0..1_000));
+                steps.push(Step::Here(random.usize(..self.clients), state));
             }
             steps.push(step);
         }

@@ -64,6 +64,8 @@ pub(crate) struct Tab {
     pub(crate) health: Health,
     pub(crate) asked: Option<Ask>,
     pub(crate) link: Option<Link>,
+    /// What the others are to know of it, if it is here.
+    pub(crate) here: Option<i64>,
     /// The page does nothing.
     pub(crate) frozen: bool,
     /// Clients whose outboxes it took over.

@@ -38,6 +38,7 @@ impl World {
             health: Health::default(),
             asked: None,
             link: None,
+            here: None,
             frozen: false,
             adopted: BTreeSet::new(),
         });
@@ -215,6 +216,7 @@ impl World {
                 | Output::Wake(_)
                 | Output::Answer(..)
                 | Output::Message(_)
+                | Output::Presence
                 | Output::Error(_) => {}
             }
         }

@@ -170,6 +170,7 @@ impl World {
                 self.close_tab(*tab)?;
                 self.open_tab(*tab);
             }
+            Step::Here(tab, state) => self.say_here(*tab, *state),
             Step::Open(tab) => self.open(*tab)?,
             Step::Up(tab) => self.up(*tab, 1)?,
             Step::UpTwice(tab) => self.up(*tab, 2)?,
@@ -282,10 +283,17 @@ impl World {
                 .map(|tab| (tab.peer.status(), tab.peer.replica().pending_elsewhere()))
                 .collect();
             let planned = self.planned();
-            let message = format!("it does not heal: {status:?}, jobs: {planned:?}");
+            let present = self.present_wrong();
+            let message =
+                format!("it does not heal: {status:?}, jobs: {planned:?}, present: {present:?}");
             return Err(self.violation(message));
         }
-        self.check_healed()
+        self.check_healed()?;
+        match self.present_after_sleep() {
+            Ok(None) => Ok(()),
+            Ok(Some(wrong)) => Err(self.violation(wrong)),
+            Err(error) => Err(self.violation(format!("an error came out: {error}"))),
+        }
     }
 
     fn try_heal(&mut self) -> Result<bool> {
@@ -336,6 +344,7 @@ impl World {
             if self.tabs.iter().flatten().all(calm)
                 && self.watchers.iter().all(connected)
                 && self.planned()?.is_empty()
+                && self.present_wrong().is_none()
             {
                 return Ok(true);
             }

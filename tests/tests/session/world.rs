@@ -168,7 +168,7 @@ impl World {
                     }
                 }
                 Output::Answer(seq, outcome) => self.answers.push((seq, outcome)),
-                Output::Message(_) | Output::Wake(_) => {}
+                Output::Message(_) | Output::Wake(_) | Output::Presence => {}
                 Output::Error(error) => self.errors.push(error),
             }
         }

@@ -121,6 +121,7 @@ impl<A: Action> Peer<A> {
                     self.push(now);
                 }
             }
+            ServerFrame::Presence(present) => self.hears_present(present),
             ServerFrame::Message(message) => self.outputs.push_back(Output::Message(message)),
             // It is why the connection ends, and comes again with each attempt.
             ServerFrame::Error(error)

@@ -80,6 +80,8 @@ pub(super) struct Connection {
     told_at: u64,
     /// When a frame last came.
     heard_at: u64,
+    /// When the last ping was sent.
+    pinged_at: u64,
     /// When the answer to a ping is overdue.
     pong_by: Option<u64>,
     /// Whether a timer rang late, and nothing was heard since.
@@ -111,6 +113,7 @@ impl Connection {
             read_bytes: READ_BYTES,
             told_at: 0,
             heard_at: 0,
+            pinged_at: 0,
             pong_by: None,
             slept: false,
             live_since: None,
@@ -164,6 +167,7 @@ impl Connection {
         self.pushed = (now.monotonic, full);
         self.answer_by = Some(now.monotonic.saturating_add(self.patient(timing.answer_ms)));
         self.pings += 1;
+        self.pinged_at = now.monotonic;
         self.push_ping = self.pings;
     }
 
@@ -208,7 +212,9 @@ impl Connection {
         }
     }
 
-    pub(super) fn timeout(&self, timing: &Timing) -> Option<u64> {
+    /// When something is due; `present` says whether the room is told that this client is here, and
+    /// wants to hear so of it.
+    pub(super) fn timeout(&self, timing: &Timing, present: bool) -> Option<u64> {
         match &self.state {
             State::Waiting { at, .. } => Some(*at),
             State::Greeting { welcomed: true, .. } => {
@@ -216,7 +222,9 @@ impl Connection {
             }
             State::Opening | State::Greeting { .. } => Some(self.deadline),
             State::Live => {
-                let ping = self.heard_at.saturating_add(timing.ping_ms);
+                // What it hears of others tells the room nothing of this client.
+                let since = if present { self.pinged_at } else { self.heard_at };
+                let ping = since.saturating_add(timing.ping_ms);
                 // A ping waits behind the push that is on its way.
                 Some(self.answer_by.or(self.pong_by).unwrap_or(ping))
             }
@@ -271,13 +279,15 @@ impl<A: Action> Peer<A> {
         if self.connection.pong_by.is_none() {
             self.connection.pong_by = Some(now.monotonic.saturating_add(self.timing.pong_ms));
             self.connection.pings += 1;
+            self.connection.pinged_at = now.monotonic;
             self.send(PING.to_owned());
         }
     }
 
     /// Time has passed.
     pub(super) fn time(&mut self, now: Now) {
-        let Some(due) = self.connection.timeout(&self.timing) else { return };
+        let present = self.presence.is_told();
+        let Some(due) = self.connection.timeout(&self.timing, present) else { return };
         if now.monotonic < due {
             return;
         }
@@ -375,6 +385,7 @@ impl<A: Action> Peer<A> {
 
     fn refuse(&mut self, error: Error, now: Now) {
         self.lose(0, now);
+        self.presence_ends();
         self.outputs.push_back(Output::Disconnect);
         self.connection.state = State::Refused(error);
         self.stand_back();
@@ -384,7 +395,7 @@ impl<A: Action> Peer<A> {
         self.connection.told = None;
         self.connection.state = State::Opening;
         self.connection.sockets += 1;
-        self.connection.heard_at = now.monotonic;
+        (self.connection.heard_at, self.connection.pinged_at) = (now.monotonic, now.monotonic);
         (self.connection.pong_by, self.connection.slept) = (None, false);
         self.connection.read = 0;
         (self.connection.pings, self.connection.pongs) = (0, 0);
@@ -403,6 +414,7 @@ impl<A: Action> Peer<A> {
 
     /// What was under way on the connection is not any more.
     fn lose(&mut self, blame: u32, now: Now) {
+        self.presence_lost(now);
         self.replica.interrupt();
         // A push that waited for the store was not sent: nothing is to blame.
         let sent = self.held.take().is_none() && self.connection.answer_by.is_some();

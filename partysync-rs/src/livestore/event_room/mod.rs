@@ -21,7 +21,9 @@ pub use server::EventServer;
 use crate::room::alarm::retry_after;
 use crate::room::{Ask, Asked, Connection, Handles, Level, Limits, Work};
 use crate::sql::Sql;
-use crate::{Code, Error, Handle, Job, Migrated, Migration, Result, Room, SyncServer, Visible};
+use crate::{
+    Code, Error, Handle, Job, Migrated, Migration, Presence, Result, Room, SyncServer, Visible,
+};
 use link::Link;
 use serde_json::Value as Json;
 use std::cell::{Cell, RefCell};
@@ -334,6 +336,14 @@ impl<S: EventServer> SyncServer for EventRoom<S> {
         request: &http::Request<()>,
     ) -> Result<()> {
         self.hook(room, |room| self.server.on_connect(room, connection, request))
+    }
+
+    fn on_hello(&self, room: &mut Room<'_, Self>) -> Result<()> {
+        self.hook(room, |room| self.server.on_hello(room))
+    }
+
+    fn presence(&self, room: &mut Room<'_, Self>) -> Result<Presence> {
+        self.hook(room, |room| self.server.presence(room))
     }
 
     fn on_close(&self, room: &mut Room<'_, Self>, connection: &Connection) -> Result<()> {

@@ -3,8 +3,8 @@
 use super::{Account, AccountAction, AppAction, Cell, Grant, Note, Op, ThingAction, notes};
 use partysync::sql::Sql;
 use partysync::{
-    Action, Connection, Error, Handle, Job, Limits, Migrated, Migration, Record, Result, Room,
-    SyncServer, Timestamp, Visible, params,
+    Action, Connection, Error, Handle, Job, Limits, Migrated, Migration, Presence, Record, Result,
+    Room, SyncServer, Timestamp, Visible, params,
 };
 use serde_json::Value as Json;
 use std::cell::RefCell;
@@ -177,6 +177,17 @@ impl<A: Version> SyncServer for App<A> {
 
     fn on_close(&self, room: &mut Room<'_, Self>, _: &Connection) -> Result<()> {
         spoil(room, &self.outside)
+    }
+
+    fn on_hello(&self, room: &mut Room<'_, Self>) -> Result<()> {
+        if room.now().as_millis() % 3 == 0 { spoil(room, &self.outside) } else { Ok(()) }
+    }
+
+    fn presence(&self, room: &mut Room<'_, Self>) -> Result<Presence> {
+        match room.identity::<String>()? {
+            Some(who) if who != crate::presence::HIDDEN => Presence::shown_as(&who),
+            _ => Ok(Presence::hidden()),
+        }
     }
 
     fn on_message(&self, room: &mut Room<'_, Self>, _: Json) -> Result<()> {

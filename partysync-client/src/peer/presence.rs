@@ -1,0 +1,150 @@
+//! Who is here: what the room is told of this client, and what it tells of the others.
+
+use super::{Connection, Now, Output, Peer, Timing};
+use partysync::Action;
+use partysync::wire::v2::{ClientFrame, Present};
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+
+/// Others are shown for so long while there is no connection, ms: most come back before.
+const GRACE: u64 = 5_000;
+
+/// What is known of one of the others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Known {
+    /// Who it is, as the server says.
+    pub who: Json,
+    /// Its state, as it says itself.
+    pub state: Json,
+}
+
+/// This client and the others, as far as they are here.
+#[derive(Debug, Default)]
+pub(super) struct Presence {
+    /// What others are to be told; `None` when this client is not to be here.
+    own: Option<Json>,
+    /// What the room was told on this connection.
+    told: Option<Json>,
+    /// When it was.
+    told_at: u64,
+    /// What the room calls this client.
+    name: Option<String>,
+    others: BTreeMap<String, Known>,
+    connections: u64,
+    /// When others are shown no more, as there is no connection.
+    until: Option<u64>,
+}
+
+impl Presence {
+    /// Whether the room was told that this client is here.
+    pub(super) fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// When the room is to be told.
+    fn due(&self, timing: &Timing) -> Option<u64> {
+        match (&self.own, &self.told) {
+            (own, told) if own == told => None,
+            // Coming and going is told at once.
+            (None, _) | (_, None) => Some(0),
+            // Who is alone tells nobody; the server is to know nonetheless.
+            _ if self.others.is_empty() => Some(self.told_at.saturating_add(timing.ping_ms)),
+            _ => Some(self.told_at.saturating_add(timing.presence_ms)),
+        }
+    }
+
+    /// When something is to be done.
+    pub(super) fn timeout(&self, timing: &Timing, connection: &Connection) -> Option<u64> {
+        let due = self.due(timing).filter(|_| connection.is_live());
+        due.into_iter().chain(self.until).min()
+    }
+
+    /// Whether anybody is shown no more.
+    fn clear(&mut self) -> bool {
+        let shown = !self.others.is_empty() || self.connections > 0;
+        (self.others, self.connections, self.until) = (BTreeMap::new(), 0, None);
+        shown
+    }
+}
+
+impl<A: Action> Peer<A> {
+    /// What others are told of this client; `None` when it is not here any more. It is told when there
+    /// is a connection, and again on each new one.
+    pub fn set_presence(&mut self, state: Option<Json>, now: Now) {
+        if self.connection.is_closed() {
+            return;
+        }
+        self.presence.own = state;
+        if self.presence.own.is_none() && self.presence.clear() {
+            self.outputs.push_back(Output::Presence);
+        }
+        self.presence_goes_on(now);
+    }
+
+    /// The others who are here, by a name for each, which stays the same while they come back.
+    pub fn others(&self) -> &BTreeMap<String, Known> {
+        &self.presence.others
+    }
+
+    /// How many connections the room has, this one among them, as it has told; 0 when it has not.
+    pub fn connections(&self) -> u64 {
+        self.presence.connections
+    }
+
+    /// Time has passed, or something has changed: tells the room what it is to know.
+    pub(super) fn presence_goes_on(&mut self, now: Now) {
+        if self.presence.until.is_some_and(|until| now.monotonic >= until) && self.presence.clear()
+        {
+            self.outputs.push_back(Output::Presence);
+        }
+        let due = self.presence.due(&self.timing);
+        if !self.connection.is_live() || due.is_none_or(|due| now.monotonic < due) {
+            return;
+        }
+        let own = self.presence.own.clone();
+        self.send(ClientFrame::Presence(own.clone()).to_text());
+        (self.presence.told, self.presence.told_at) = (own, now.monotonic);
+    }
+
+    /// The room tells who is here.
+    pub(super) fn hears_present(&mut self, present: Present) {
+        // What was on its way when this client left.
+        if self.presence.own.is_none() {
+            return;
+        }
+        let known = &mut self.presence;
+        if present.all {
+            (known.name, known.until) = (present.own, None);
+            known.others.clear();
+        }
+        for name in present.gone {
+            known.others.remove(&name);
+        }
+        for here in present.here {
+            if known.name.as_ref() != Some(&here.id) {
+                known.others.insert(here.id, Known { who: here.who, state: here.state });
+            }
+        }
+        known.connections = present.connections;
+        self.outputs.push_back(Output::Presence);
+    }
+
+    /// The connection is lost.
+    pub(super) fn presence_lost(&mut self, now: Now) {
+        if !partysync::__mutated("presence_again") {
+            self.presence.told = None;
+        }
+        let shown = !self.presence.others.is_empty() || self.presence.connections > 0;
+        if shown && self.presence.until.is_none() {
+            self.presence.until = Some(now.monotonic.saturating_add(GRACE));
+        }
+    }
+
+    /// There will be no connection: nobody is here.
+    pub(super) fn presence_ends(&mut self) {
+        self.presence.told = None;
+        if self.presence.clear() {
+            self.outputs.push_back(Output::Presence);
+        }
+    }
+}
