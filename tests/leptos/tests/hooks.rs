@@ -8,7 +8,7 @@ use partysync::query::Query;
 use partysync::query::plan::Plan;
 use partysync::wire::snapshot::Snapshot;
 use partysync::{Code, Error, Record};
-use partysync_client::leptos::{Listing, Loaded, use_sync};
+use partysync_client::leptos::{Listing, Loaded, Presence, use_presence, use_sync};
 use partysync_client::{Options, Phase, Place, User};
 use serde_json::json;
 use std::sync::{Arc, Mutex};
@@ -344,6 +344,51 @@ async fn a_row_of_one_s_own_says_nothing_of_the_others() {
         page.settle().await;
         assert_eq!(items.listing(), Listing::Rows);
         assert!(matches!(items.loaded(), Loaded::Failed(_)));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn who_else_is_here_is_told_one_by_one() {
+    Page::test(async |page| {
+        let options = || {
+            let mut options = Options::default();
+            // Time stands still.
+            options.timing.presence_ms = 0;
+            options
+        };
+        let (sync, other) = (page.sync_as::<ItemAction>(options()), page.sync_as(options()));
+        let (x, set_x) = signal(1);
+        let here: Presence<(), i32> = use_presence(sync, move || 0);
+        assert_eq!((here.keys().len(), here.connections()), (0, 0));
+        let owner = Owner::new();
+        let _ = owner.with(|| use_presence::<ItemAction, (), i32>(other, move || x.get()));
+        page.settle().await;
+        let (keys, key) = log();
+        let (states, state) = log();
+        Effect::new(move |_| key(here.keys().len()));
+        let one = here.get(&here.keys()[0]).unwrap();
+        Effect::new(move |_| state(one.get().state));
+        page.settle().await;
+        assert_eq!((take(&keys), take(&states)), (vec![1], vec![1]));
+        // One that changes is no reason to look at the list again.
+        set_x.set(2);
+        page.settle().await;
+        assert_eq!((take(&keys), take(&states)), (vec![], vec![2]));
+        assert_eq!(here.others()[0].state, 2);
+        // Another component of the same page says something else, until it is gone.
+        let inner = Owner::new();
+        let _ = inner.with(|| use_presence::<ItemAction, (), i32>(other, || 9));
+        page.settle().await;
+        set_x.set(3);
+        page.settle().await;
+        assert_eq!(take(&states), [9]);
+        inner.cleanup();
+        page.settle().await;
+        assert_eq!((take(&keys), take(&states)), (vec![], vec![3]));
+        owner.cleanup();
+        page.settle().await;
+        assert_eq!((take(&keys), here.connections()), (vec![0], 3), "it is still connected");
     })
     .await;
 }

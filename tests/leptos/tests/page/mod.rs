@@ -3,7 +3,9 @@
 use any_spawner::Executor;
 use leptos::prelude::*;
 use partysync::wire::snapshot::Snapshot;
-use partysync::{Action, Column, Connection, Error, Handle, Record, Result, Room, SyncServer};
+use partysync::{
+    Action, Column, Connection, Error, Handle, Presence, Record, Result, Room, SyncServer,
+};
 use partysync_client::Options;
 use partysync_client::leptos::{Synced, use_sync_over};
 use partysync_client::testing::Served;
@@ -107,6 +109,10 @@ impl SyncServer for Items {
             Ok(http::Response::new(serde_json::to_vec(&snapshot).unwrap()))
         })
         .await
+    }
+
+    fn presence(&self, _: &mut Room<'_, Self>) -> Result<Presence> {
+        Ok(Presence::shown())
     }
 
     fn on_action(&self, room: &mut Room<'_, Self>, action: ItemAction) -> Result<()> {
