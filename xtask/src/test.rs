@@ -330,7 +330,7 @@ pub(crate) fn simulate(arguments: impl IntoIterator<Item = String>) -> Result<()
 }
 
 /// What the simulation has to notice the lack of.
-const PROTECTIONS: [&str; 53] = [
+const PROTECTIONS: [&str; 58] = [
     // The client's and the room's.
     "dedupe",
     "version",
@@ -359,13 +359,15 @@ const PROTECTIONS: [&str; 53] = [
     "job_asleep",
     "begun",
     "kept",
-    // Who sees what: a key is told to those who saw its row, whenever that was since they have rows;
-    // the log keeps who did; what was seen by another view is no use; and views are looked at again.
+    // Who is here: it is said again on a new connection, and known after a sleep; whoever goes, or is
+    // silent, is told of; a client that comes again is one still.
     "presence_again",
     "presence_gone",
     "presence_replace",
     "presence_silent",
     "presence_wake",
+    // Who sees what: a key is told to those who saw its row, whenever that was since they have rows;
+    // the log keeps who did; what was seen by another view is no use; and views are looked at again.
     "visible_before",
     "visible_compact",
     "visible_since",

@@ -6,7 +6,8 @@ use lab_shared::{ItemAction, LabAction};
 use partysync::streams::{MemoryStore, Options};
 use partysync::worker::{LiveStore, Router};
 use partysync::{
-    Action, Code, Connection, Error, Handle, Job, Limits, Result, Room, SyncServer, params,
+    Action, Code, Connection, Error, Handle, Job, Limits, Presence, Result, Room, SyncServer,
+    params,
 };
 use serde_json::{Value as Json, json};
 use std::cell::Cell;
@@ -63,7 +64,12 @@ impl SyncServer for Lab {
     type Action = LabAction;
 
     fn limits(&self) -> Limits {
-        Limits { frame_bytes: 256 * 1024, pending_bytes: 1024 * 1024, ..Limits::default() }
+        Limits {
+            frame_bytes: 256 * 1024,
+            pending_bytes: 1024 * 1024,
+            silent_ms: 6_000,
+            ..Limits::default()
+        }
     }
 
     fn keeps_history(&self) -> bool {
@@ -94,6 +100,14 @@ impl SyncServer for Lab {
         connection.set_state(&query)?;
         connection.add_tag(if query.contains("vip") { "vip" } else { "guest" });
         Ok(())
+    }
+
+    fn presence(&self, room: &mut Room<'_, Self>) -> Result<Presence> {
+        let query = room.sender().map(Connection::state::<String>).transpose()?.flatten();
+        match query {
+            Some(query) if query.contains("hidden") => Ok(Presence::hidden()),
+            query => Presence::shown_as(&query),
+        }
     }
 
     fn on_close(&self, room: &mut Room<'_, Self>, connection: &Connection) -> Result<()> {
