@@ -67,7 +67,8 @@ impl SyncServer for Lab {
         Limits {
             frame_bytes: 256 * 1024,
             pending_bytes: 1024 * 1024,
-            silent_ms: 6_000,
+            // Longer than a room stays awake for.
+            silent_ms: 20_000,
             ..Limits::default()
         }
     }
