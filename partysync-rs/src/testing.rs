@@ -121,6 +121,7 @@ impl<S: SyncServer> TestRoom<S> {
         room.alarm = room.alarm.or(room.room.machine().and_then(Machine::alarm_set));
         // Whether it is let in is told to whoever acts.
         let _ = room.connect_own(&http::Request::new(()));
+        room.unheard.clear();
         Ok(room)
     }
 
@@ -245,7 +246,9 @@ impl<S: SyncServer> TestRoom<S> {
             columns: Vec::new(),
         });
         let hello = Hello { client: name.into(), epoch: None, channels: channels.collect() };
-        self.frame(name, &ClientFrame::Hello(hello).to_text()).map(drop)
+        let sent = self.frame(name, &ClientFrame::Hello(hello).to_text())?;
+        self.unheard.extend(sent);
+        Ok(())
     }
 
     /// The database.
