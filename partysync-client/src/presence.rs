@@ -7,12 +7,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One of the others who are here: `W` is who it is, as the server says
 /// ([`SyncServer::presence`](partysync::SyncServer::presence)), `P` the state that it gives itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Other<W, P> {
-    /// A name for it, which stays the same while its connection comes back. Tabs have one each.
+    /// A name for it, which stays the same while its connection comes back, unless the room has ended or
+    /// slept meanwhile. Tabs have one each.
     pub id: String,
     /// Who it is.
     pub who: W,
@@ -29,7 +31,7 @@ impl<W: DeserializeOwned, P: DeserializeOwned> Other<W, P> {
     }
 
     /// All of those that are known.
-    pub(crate) fn all(known: &BTreeMap<String, Known>) -> Vec<Self> {
+    pub(crate) fn all(known: &BTreeMap<String, Arc<Known>>) -> Vec<Self> {
         known.iter().filter_map(|(id, known)| Self::read(id, known)).collect()
     }
 }
@@ -50,7 +52,7 @@ impl<A: Action> SyncClient<A> {
     ///
     /// # Errors
     /// [`Code::InvalidValue`] when it has no JSON form. That the room does not take it is told to
-    /// [`Update::errors`](crate::Update::errors): a state has 2 KiB at most, and a server has to have a
+    /// [`Update::errors`](crate::Update::errors): a state has 1 KiB at most, and a server has to have a
     /// [`presence`](partysync::SyncServer::presence).
     ///
     /// ```no_run

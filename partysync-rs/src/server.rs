@@ -281,7 +281,8 @@ pub trait SyncServer: Sized + 'static {
 
     /// A client says that it is here ([`Room::sender`]), with a state of its own: where its pointer
     /// is, say. What are others told of who it is? All who are shown hear of each other, and of each
-    /// new state; it ends with the connection. Asked when a client comes, or comes again.
+    /// new state; it ends with the connection. Asked when a client comes, or comes again, and whenever
+    /// rights are looked at again: see [`visible`](Self::visible) and [`Room::review`].
     ///
     /// ```
     /// # use partysync::{Action, Record, Result, Room, SyncServer};
@@ -314,7 +315,8 @@ pub trait SyncServer: Sized + 'static {
     /// ```
     ///
     /// # Errors
-    /// The client is told, and is not among those who are here. Unless you say otherwise, nobody is.
+    /// The client is told, is not among those who are here, and asks again later. Unless you say
+    /// otherwise, nobody is here.
     fn presence(&self, room: &mut Room<'_, Self>) -> Result<Presence> {
         let _ = room;
         let message = "this room does not tell who is here: its server has no `presence`";

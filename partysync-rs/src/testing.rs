@@ -66,6 +66,10 @@ pub struct TestRoom<S: SyncServer> {
     waiting: Waiting<S::Action>,
     /// Whether the room has more to send.
     again: bool,
+    /// When the room goes on with what it has put off for a moment.
+    later: Option<Timestamp>,
+    /// What is kept with the sockets.
+    attachments: BTreeMap<Slot, String>,
     /// When pings of connections were last answered, and those that the room wants to know of.
     pinged: BTreeMap<String, Timestamp>,
     asked: Vec<Slot>,
@@ -107,6 +111,8 @@ impl<S: SyncServer> TestRoom<S> {
             logged,
             waiting,
             again,
+            later: None,
+            attachments: BTreeMap::new(),
             pinged: BTreeMap::new(),
             asked: Vec::new(),
             refused,
@@ -456,12 +462,31 @@ impl<S: SyncServer> TestRoom<S> {
     /// What SQLite says.
     pub fn run_for(&mut self, millis: i64) -> Result<Vec<(String, String)>> {
         let (end, mut sent) = (self.now.plus_millis(millis), Vec::new());
-        while let Some(at) = self.alarm.filter(|at| *at <= end) {
-            self.now = self.now.max(at);
-            sent.append(&mut self.alarm()?);
+        loop {
+            let rings = self.alarm.filter(|at| self.later.is_none_or(|later| *at <= later));
+            if let Some(at) = rings.filter(|at| *at <= end) {
+                self.now = self.now.max(at);
+                sent.append(&mut self.alarm()?);
+            } else if let Some(at) = self.later.filter(|at| *at <= end) {
+                self.now = self.now.max(at);
+                sent.append(&mut self.go_on()?);
+            } else {
+                self.now = end;
+                return Ok(sent);
+            }
         }
-        self.now = end;
-        Ok(sent)
+    }
+
+    /// Has the room do what it has put off for a moment, if its time has come, and returns what it sent:
+    /// the states of those who are [here](SyncServer::presence) are told 50 ms apart.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn go_on(&mut self) -> Result<Vec<(String, String)>> {
+        if self.later.take_if(|at| *at <= self.now).is_some() {
+            self.turn([])?;
+        }
+        Ok(std::mem::take(&mut self.sent))
     }
 
     /// The jobs that are to be done, by their time.
@@ -554,14 +579,21 @@ impl<S: SyncServer> TestRoom<S> {
     /// # Errors
     /// What SQLite says, or `on_start` returns.
     pub fn hibernate(&mut self) -> Result<()> {
-        let Some(machine) = self.room.machine() else { return Ok(()) };
-        let kept = |(slot, id): (&Slot, &String)| {
-            Some((id.clone(), machine.connection(*slot)?.attachment().ok()))
-        };
-        let kept: Vec<_> = self.ids.iter().filter_map(kept).collect();
+        if self.room.machine().is_none() {
+            return Ok(());
+        }
+        // A room that has something to do soon does not sleep.
+        if let Some(at) = self.later {
+            self.now = self.now.max(at);
+            let sent = self.go_on()?;
+            self.unheard.extend(sent);
+        }
         self.room.close();
-        self.ids = (0..).map(Slot).zip(kept.iter().map(|(id, _)| id.clone())).collect();
-        let sockets = kept.into_iter().map(|(_, attachment)| attachment).collect();
+        let ids = std::mem::take(&mut self.ids);
+        let sockets: Vec<_> = ids.keys().map(|slot| self.attachments.get(slot).cloned()).collect();
+        let slots = (0..).map(Slot);
+        self.attachments = slots.zip(&sockets).filter_map(|(s, a)| Some((s, a.clone()?))).collect();
+        self.ids = (0..).map(Slot).zip(ids.into_values()).collect();
         self.take(sockets, [])
     }
 

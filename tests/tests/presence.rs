@@ -2,8 +2,7 @@
 
 use partysync::testing::TestRoom;
 use partysync::{
-    Action, Code, Connection, Identity, Limits, Presence, Protocol, Record, Result, Room,
-    SyncServer, wire,
+    Action, Code, Identity, Limits, Presence, Protocol, Record, Result, Room, SyncServer, wire,
 };
 use partysync_client::testing::{ClientId, World};
 use partysync_client::{Other, Phase, Timing};
@@ -278,10 +277,10 @@ fn presence(sent: Vec<(String, String)>) -> Vec<(String, Json)> {
     sent.into_iter().filter_map(json).filter(|(_, frame)| frame["type"] == "presence").collect()
 }
 
-fn name(client: &str) -> Option<String> {
-    let mut connection = serde_json::to_value(Connection::new("c", Protocol::V2)).ok()?;
-    connection["client"] = client.into();
-    serde_json::from_value::<Connection>(connection).ok()?.client()
+/// What a client is called, as it is told.
+fn name(sent: &[(String, Json)], id: &str) -> Json {
+    let mut own = sent.iter().filter(|(to, frame)| to == id && frame.get("own").is_some());
+    own.next().map(|(_, frame)| frame["own"].clone()).unwrap_or_default()
 }
 
 #[test]
@@ -296,20 +295,20 @@ fn frames_are_as_the_protocol_says() -> Result<()> {
     for id in ["ada", "bob"] {
         join(&mut room, id, id)?;
     }
-    let (ada, bob) = (name("ada"), name("bob"));
-    let told = |own: &Option<String>, here: Json| json!({ "type": "presence", "all": true, "own": own, "here": here, "connections": 3 });
+    let own = |own: &Json| json!({ "type": "presence", "own": own, "connections": 3 });
+    let all =
+        |here: Json| json!({ "type": "presence", "all": true, "here": here, "connections": 3 });
+    let sent = say(&mut room, "ada", 1)?;
+    let ada = name(&sent, "ada");
     let here_ada = json!({ "id": ada, "who": "ada", "state": { "x": 1 } });
-    assert_eq!(say(&mut room, "ada", 1)?, [("ada".to_owned(), told(&ada, json!([here_ada])))]);
-    let here_bob = json!({ "id": bob, "who": "bob", "state": { "x": 2 } });
+    let to = |who: &str, frame: Json| (who.to_owned(), frame);
+    assert_eq!(sent, [to("ada", own(&ada)), to("ada", all(json!([here_ada])))]);
     let sent = say(&mut room, "bob", 2)?;
+    let bob = name(&sent, "bob");
+    let here_bob = json!({ "id": bob, "who": "bob", "state": { "x": 2 } });
     let news = json!({ "type": "presence", "here": [here_bob], "connections": 3 });
-    assert_eq!(
-        sent,
-        [
-            ("ada".to_owned(), news.clone()),
-            ("bob".to_owned(), told(&bob, json!([here_ada, here_bob])))
-        ]
-    );
+    let both = all(json!([here_ada, here_bob]));
+    assert_eq!(sent, [to("ada", news), to("bob", own(&bob)), to("bob", both)]);
     // The same once more is no news, and nobody hears of itself.
     assert_eq!(say(&mut room, "bob", 2)?, []);
     assert_eq!(say(&mut room, "bob", 3)?.len(), 1);
@@ -322,10 +321,12 @@ fn frames_are_as_the_protocol_says() -> Result<()> {
 #[test]
 fn a_room_that_has_slept_knows_who_is_here() -> Result<()> {
     let mut room = TestRoom::new(Notes::default())?;
+    let mut names = Vec::new();
     for (id, x) in [("ada", 1), ("bob", 2)] {
         join(&mut room, id, id)?;
-        say(&mut room, id, x)?;
+        names.push(name(&say(&mut room, id, x)?, id));
     }
+    room.take_sent();
     room.hibernate()?;
     assert_eq!(presence(room.take_sent()), [], "nobody is told what they know");
     room.hibernate()?;
@@ -339,7 +340,7 @@ fn a_room_that_has_slept_knows_who_is_here() -> Result<()> {
     room.disconnect("bob")?;
     let told = presence(room.take_sent());
     assert_eq!(told.len(), 2, "{told:?}");
-    assert_eq!(told[0].1["gone"], json!([name("bob")]));
+    assert_eq!(told[0].1["gone"], json!([names[1]]));
     Ok(())
 }
 
@@ -367,7 +368,7 @@ fn a_connection_that_is_silent_is_closed_and_one_that_pings_is_not() -> Result<(
 fn a_newcomer_is_not_told_of_one_who_was_silent_while_it_was_alone() -> Result<()> {
     let mut room = TestRoom::new(Notes::default())?;
     join(&mut room, "ada", "ada")?;
-    say(&mut room, "ada", 1)?;
+    let ada = name(&say(&mut room, "ada", 1)?, "ada");
     assert_eq!(room.next_alarm(), None, "nobody has to be told of anybody");
     room.run_for(200_000)?;
     join(&mut room, "bob", "bob")?;
@@ -375,7 +376,28 @@ fn a_newcomer_is_not_told_of_one_who_was_silent_while_it_was_alone() -> Result<(
     let sent = room.frame("bob", &frame.to_string())?;
     assert!(sent.contains(&("ada".to_owned(), "close 1012 silent".to_owned())), "{sent:?}");
     let last = presence(sent).into_iter().rfind(|(to, _)| to == "bob");
-    assert_eq!(last.map(|(_, frame)| frame["gone"].clone()), Some(json!([name("ada")])));
+    assert_eq!(last.map(|(_, frame)| frame["gone"].clone()), Some(json!([ada])));
+    Ok(())
+}
+
+#[test]
+fn states_of_many_are_told_in_one_frame_after_a_moment() -> Result<()> {
+    let mut room = TestRoom::new(Notes::default())?;
+    for id in ["ada", "bob", "eve"] {
+        join(&mut room, id, id)?;
+        say(&mut room, id, 1)?;
+    }
+    assert_eq!(say(&mut room, "ada", 2)?.len(), 2, "the first one is told at once");
+    for (id, x) in [("bob", 2), ("ada", 3), ("bob", 3), ("ada", 4)] {
+        assert_eq!(say(&mut room, id, x)?, []);
+    }
+    assert_eq!(room.run_for(49)?, []);
+    let sent = presence(room.run_for(1)?);
+    assert_eq!(sent.len(), 3, "{sent:?}");
+    let states: Vec<_> = sent[0].1["here"].as_array().into_iter().flatten().collect();
+    let states: Vec<_> = states.iter().map(|here| &here["state"]["x"]).collect();
+    assert_eq!(states, [4, 3], "the last of each");
+    assert_eq!(room.run_for(10_000)?, []);
     Ok(())
 }
 
@@ -385,37 +407,43 @@ fn a_client_that_comes_again_before_its_end_is_heard_of_is_one_still() -> Result
     join(&mut room, "ada", "ada")?;
     say(&mut room, "ada", 1)?;
     join(&mut room, "bob", "bob")?;
-    say(&mut room, "bob", 2)?;
+    let bob = name(&say(&mut room, "bob", 2)?, "bob");
     // The first socket of the same client is half open.
     join(&mut room, "bob again", "bob")?;
     let sent = say(&mut room, "bob again", 3)?;
     let (_, all) = &sent[sent.len() - 1];
     assert_eq!(all["here"].as_array().map(Vec::len), Some(2), "{sent:?}");
+    assert_eq!(name(&sent, "bob again"), bob);
     room.take_sent();
     room.disconnect("bob")?;
     let told = presence(room.take_sent());
     assert!(told.iter().all(|(_, frame)| frame.get("gone").is_none()), "{told:?}");
     room.disconnect("bob again")?;
-    assert_eq!(presence(room.take_sent())[0].1["gone"], json!([name("bob")]));
+    assert_eq!(presence(room.take_sent())[0].1["gone"], json!([bob]));
     Ok(())
 }
 
 #[test]
-fn in_a_full_room_who_comes_is_counted() -> Result<()> {
+fn in_a_full_room_who_comes_is_counted_and_shown_when_there_is_a_place() -> Result<()> {
     let limits = Limits { present: 2, ..Limits::default() };
     let mut room = TestRoom::new(Notes { limits })?;
-    for id in ["ada", "bob", "eve"] {
+    for id in ["ada", "bob"] {
         join(&mut room, id, id)?;
         say(&mut room, id, 1)?;
     }
-    let sent = say(&mut room, "eve", 2)?;
+    join(&mut room, "eve", "eve")?;
     let counted = json!({ "type": "presence", "all": true, "connections": 4 });
-    assert_eq!(sent, [("eve".to_owned(), counted)]);
-    room.disconnect("bob")?;
+    let sent = say(&mut room, "eve", 1)?;
+    assert!(sent.contains(&("eve".to_owned(), counted)), "{sent:?}");
+    assert_eq!(say(&mut room, "eve", 2)?, []);
     room.take_sent();
-    // There is a place for it now.
-    let sent = say(&mut room, "eve", 3)?;
-    assert_eq!(sent[0].1["here"][0]["who"], "eve", "{sent:?}");
+    room.hibernate()?;
+    room.disconnect("bob")?;
+    let sent = presence(room.take_sent());
+    let to_ada = sent.iter().find(|(to, _)| to == "ada");
+    assert_eq!(to_ada.map(|(_, frame)| &frame["here"][0]["state"]["x"]), Some(&json!(2)));
+    let to_eve = sent.iter().rfind(|(to, _)| to == "eve");
+    assert_eq!(to_eve.map(|(_, frame)| frame["here"].as_array().map(Vec::len)), Some(Some(2)));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use super::rooms::Room;
 use super::{Synced, for_each};
-use crate::{Other, presence};
+use crate::{Known, Other, presence};
 use ::leptos::prelude::*;
 use partysync::Action;
 use serde::Serialize;
@@ -69,17 +69,17 @@ where
     let room = sync.room();
     let holder = room.hold_presence();
     let leaving = room.clone();
-    on_cleanup(move || leaving.say_presence(holder, None));
+    on_cleanup(move || leaving.stop_saying(holder));
     let says = room.clone();
     Effect::new(move |_| match presence::state(&state()) {
         Ok(state) => says.say_presence(holder, Some(state)),
         Err(error) => ::leptos::logging::error!("partysync: {error}"),
     });
     let read = move |room: &Room<A>| {
-        let now: Vec<Other<W, P>> = room.client.others();
+        let known = room.client.inner().peer.others().clone();
         super::reading::set(connections, room.client.connections());
         // The component may be gone.
-        let _ = others.try_maybe_update(|known| (change(known, now), ()));
+        let _ = others.try_maybe_update(|others| (change(others, &known), ()));
     };
     read(&room);
     for_each(room.client.updates(), move |update| {
@@ -90,25 +90,39 @@ where
     Presence { others, connections }
 }
 
-type Others<W, P> = BTreeMap<String, ArcRwSignal<Arc<Other<W, P>>>>;
+/// The others, each with what is known of it as it was read last.
+type Others<W, P> = BTreeMap<String, (Arc<Known>, ArcRwSignal<Arc<Other<W, P>>>)>;
 
-/// Takes in who is here now; whether somebody has come or gone.
-fn change<W, P>(known: &mut Others<W, P>, now: Vec<Other<W, P>>) -> bool
+/// Takes in who is here now; whether somebody has come or gone. Only what has changed is read.
+fn change<W, P>(others: &mut Others<W, P>, known: &BTreeMap<String, Arc<Known>>) -> bool
 where
-    W: PartialEq + Send + Sync + 'static,
-    P: PartialEq + Send + Sync + 'static,
+    W: DeserializeOwned + PartialEq + Send + Sync + 'static,
+    P: DeserializeOwned + PartialEq + Send + Sync + 'static,
 {
-    let count = known.len();
-    known.retain(|id, _| now.iter().any(|other| other.id == *id));
-    let mut changed = known.len() != count;
-    for other in now {
-        match known.get(&other.id) {
-            Some(signal) if **signal.read_untracked() == other => {}
-            Some(signal) => signal.set(Arc::new(other)),
-            None => {
-                let id = other.id.clone();
-                known.insert(id, ArcRwSignal::new(Arc::new(other)));
+    let count = others.len();
+    others.retain(|id, _| known.contains_key(id));
+    let mut changed = others.len() != count;
+    for (id, known) in known {
+        let before = others.get_mut(id);
+        if before.as_ref().is_some_and(|(before, _)| Arc::ptr_eq(before, known)) {
+            continue;
+        }
+        match (before, Other::read(id, known)) {
+            (Some((before, signal)), Some(now)) => {
+                before.clone_from(known);
+                if **signal.read_untracked() != now {
+                    signal.set(Arc::new(now));
+                }
+            }
+            (None, Some(now)) => {
+                let signal = ArcRwSignal::new(Arc::new(now));
+                others.insert(id.clone(), (known.clone(), signal));
                 changed = true;
+            }
+            // Of another version of the application.
+            (before, None) => {
+                changed |= before.is_some();
+                others.remove(id);
             }
         }
     }
@@ -142,7 +156,7 @@ impl<W: Send + Sync + 'static, P: Send + Sync + 'static> Presence<W, P> {
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Signal<Arc<Other<W, P>>>> {
         let other = self.others.try_with_untracked(|others| others.get(id).cloned()).flatten();
-        other.map(Signal::from)
+        other.map(|(_, signal)| signal.into())
     }
 
     /// All of them, as they are now. It is another whenever one has another state: what shows a list
@@ -151,7 +165,7 @@ impl<W: Send + Sync + 'static, P: Send + Sync + 'static> Presence<W, P> {
     pub fn others(&self) -> Vec<Arc<Other<W, P>>> {
         let signals: Vec<_> =
             self.others.try_with(|others| others.values().cloned().collect()).unwrap_or_default();
-        signals.iter().map(Get::get).collect()
+        signals.iter().map(|(_, signal)| signal.get()).collect()
     }
 
     /// How many connections the room has, with this one and those of who does not say that it is here:

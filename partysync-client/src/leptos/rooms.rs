@@ -28,8 +28,11 @@ pub(super) struct Room<A: Action + Send> {
     /// What components say of this page to others.
     presence: Mutex<Said>,
     /// Takes what a component lets go of.
-    leaving: UnboundedSender<Arc<Room<A>>>,
+    leaving: UnboundedSender<Left<A>>,
 }
+
+/// A room that a component lets go of, and the number by which it has said something of the page.
+type Left<A> = (Arc<Room<A>>, Option<u64>);
 
 /// What components say of a page, by a number for each: the last counts.
 #[derive(Debug, Default)]
@@ -94,15 +97,20 @@ impl<A: Action + Send> Room<A> {
     /// A component is gone.
     pub(super) fn leave(self: Arc<Self>) {
         // It is dropped here where nobody takes it: nothing was started.
-        let _ = self.leaving.clone().unbounded_send(self);
+        let _ = self.leaving.clone().unbounded_send((self, None));
+    }
+
+    /// A component is gone that has said something of this page.
+    pub(super) fn stop_saying(self: Arc<Self>, holder: u64) {
+        let _ = self.leaving.clone().unbounded_send((self, Some(holder)));
     }
 }
 
-/// Keeps a room's status. What components let go of is kept for a moment: another one may follow
-/// the same room, as when a route takes the place of another.
+/// Keeps a room's status. What components let go of, and say, is kept for a moment: another one may
+/// follow the same room, as when a route takes the place of another.
 async fn follow<A: Action + Send>(
     updates: crate::Updates,
-    mut left: UnboundedReceiver<Arc<Room<A>>>,
+    mut left: UnboundedReceiver<Left<A>>,
     status: ArcRwSignal<Status>,
 ) {
     let mut updates = updates.fuse();
@@ -116,8 +124,9 @@ async fn follow<A: Action + Send>(
                 }
                 None => return,
             },
-            room = left.select_next_some() => {
+            (room, holder) = left.select_next_some() => {
                 tick().await;
+                holder.into_iter().for_each(|holder| room.say_presence(holder, None));
                 drop(room);
             }
         }

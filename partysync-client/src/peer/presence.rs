@@ -5,6 +5,7 @@ use partysync::Action;
 use partysync::wire::v2::{ClientFrame, Present};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Others are shown for so long while there is no connection, ms: most come back before.
 const GRACE: u64 = 5_000;
@@ -25,11 +26,14 @@ pub(super) struct Presence {
     own: Option<Json>,
     /// What the room was told on this connection.
     told: Option<Json>,
-    /// When it was.
+    /// When it was, and how often without an answer.
     told_at: u64,
+    tries: u32,
+    /// Whether the room has answered on this connection.
+    answered: bool,
     /// What the room calls this client.
     name: Option<String>,
-    others: BTreeMap<String, Known>,
+    others: BTreeMap<String, Arc<Known>>,
     connections: u64,
     /// When others are shown no more, as there is no connection.
     until: Option<u64>,
@@ -44,6 +48,11 @@ impl Presence {
     /// When the room is to be told.
     fn due(&self, timing: &Timing) -> Option<u64> {
         match (&self.own, &self.told) {
+            // The room could not tell who this is.
+            (Some(own), Some(told)) if own == told && !self.answered => {
+                let wait = timing.ping_ms.saturating_mul(1 << self.tries.min(5));
+                Some(self.told_at.saturating_add(wait))
+            }
             (own, told) if own == told => None,
             // Coming and going is told at once.
             (None, _) | (_, None) => Some(0),
@@ -81,8 +90,8 @@ impl<A: Action> Peer<A> {
         self.presence_goes_on(now);
     }
 
-    /// The others who are here, by a name for each, which stays the same while they come back.
-    pub fn others(&self) -> &BTreeMap<String, Known> {
+    /// The others who are here, by a name for each: what is known of one is another when it changes.
+    pub fn others(&self) -> &BTreeMap<String, Arc<Known>> {
         &self.presence.others
     }
 
@@ -103,6 +112,8 @@ impl<A: Action> Peer<A> {
         }
         let own = self.presence.own.clone();
         self.send(ClientFrame::Presence(own.clone()).to_text());
+        let again = own == self.presence.told;
+        self.presence.tries = if again { self.presence.tries.saturating_add(1) } else { 0 };
         (self.presence.told, self.presence.told_at) = (own, now.monotonic);
     }
 
@@ -113,8 +124,12 @@ impl<A: Action> Peer<A> {
             return;
         }
         let known = &mut self.presence;
+        if let Some(name) = present.own {
+            known.others.remove(&name);
+            known.name = Some(name);
+        }
         if present.all {
-            (known.name, known.until) = (present.own, None);
+            (known.answered, known.until) = (true, None);
             known.others.clear();
         }
         for name in present.gone {
@@ -122,7 +137,8 @@ impl<A: Action> Peer<A> {
         }
         for here in present.here {
             if known.name.as_ref() != Some(&here.id) {
-                known.others.insert(here.id, Known { who: here.who, state: here.state });
+                let other = Known { who: here.who, state: here.state };
+                known.others.insert(here.id, Arc::new(other));
             }
         }
         known.connections = present.connections;
@@ -131,8 +147,9 @@ impl<A: Action> Peer<A> {
 
     /// The connection is lost.
     pub(super) fn presence_lost(&mut self, now: Now) {
+        self.presence.name = None;
         if !partysync::__mutated("presence_again") {
-            self.presence.told = None;
+            (self.presence.told, self.presence.answered) = (None, false);
         }
         let shown = !self.presence.others.is_empty() || self.presence.connections > 0;
         if shown && self.presence.until.is_none() {
@@ -142,7 +159,7 @@ impl<A: Action> Peer<A> {
 
     /// There will be no connection: nobody is here.
     pub(super) fn presence_ends(&mut self) {
-        self.presence.told = None;
+        (self.presence.told, self.presence.answered) = (None, false);
         if self.presence.clear() {
             self.outputs.push_back(Output::Presence);
         }

@@ -65,7 +65,8 @@ pub struct Timing {
     /// be pushed.
     /// Unless you say otherwise: 10,000.
     pub answer_ms: u64,
-    /// Between two pings of a quiet connection.
+    /// Between two pings of a quiet connection; of one that says that it is here, between any two. A room
+    /// closes one of those that it has not heard of for 75 s.
     /// Unless you say otherwise: 20,000.
     pub ping_ms: u64,
     /// For the answer to a ping.

@@ -316,7 +316,8 @@ impl<S: SyncServer> World<S> {
     pub fn deliver(&mut self) -> Result<()> {
         loop {
             let mut moved = false;
-            for (to, text) in self.room.take_sent() {
+            let later = self.room.go_on()?;
+            for (to, text) in self.room.take_sent().into_iter().chain(later) {
                 self.send_down(&to, text);
             }
             for index in 0..self.clients.len() {

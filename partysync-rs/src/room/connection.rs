@@ -1,7 +1,7 @@
 //! One client's socket, as the room remembers it through hibernation.
 
-use super::presence::Own;
 use super::project::Followed;
+use super::whereabouts::Own;
 use crate::{Code, Error, Identity, Result, store};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
@@ -101,7 +101,7 @@ impl Connection {
     }
 
     /// The state that its client gives for those who are here; `None` when it has not said that it is
-    /// here. Changed by [clients](crate::SyncServer::presence) only.
+    /// here. `on_close` finds the last one. Changed by [clients](crate::SyncServer::presence) only.
     ///
     /// # Errors
     /// [`Code::InvalidValue`] when it is not of this type.

@@ -115,6 +115,8 @@ pub enum Effect<A> {
     AskHeard(Vec<Slot>),
     /// There is more to send: go on with another turn, when what happened meanwhile was heard.
     Again,
+    /// There is more to send: go on with another turn after so many milliseconds.
+    AgainAfter(u32),
     /// Run a hook that may wait, and hand in what it returns.
     RunHook(Hook<A>),
     /// Append these messages to the room's history, in the turn's transaction.

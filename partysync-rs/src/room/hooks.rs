@@ -298,9 +298,8 @@ impl<S: SyncServer> Machine<S> {
         if self.unknown.remove(&slot) {
             return Ok(());
         }
-        let mut connection = entry.connection;
-        let own = connection.own.take();
-        self.left(slot, own, connection.client());
+        let connection = entry.connection;
+        self.left(slot, connection.own.as_ref(), connection.client.as_deref());
         self.present.count_anew();
         let client = connection.client.as_deref().and_then(|id| self.clients.get_mut(id));
         if let Some(client) = client {

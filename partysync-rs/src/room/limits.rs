@@ -44,10 +44,11 @@ pub struct Limits {
     /// what it has read, and is not limited.
     pub pending_bytes: u64,
     /// The most connections that are shown to each other ([`presence`](crate::SyncServer::presence)).
-    /// Who comes when there are so many is only counted.
+    /// Who comes when there are so many waits for a place, and is told how many connections there are.
     pub present: usize,
-    /// The largest state that a connection may have among those, in bytes of its JSON: all of them
-    /// are sent it.
+    /// The largest state that a connection may have among those, and what the server says of who it is,
+    /// in bytes of its JSON: all of them are sent it. A state also counts as an action for each eight of
+    /// them.
     pub presence_bytes: usize,
     /// A connection among those that has not been heard of for so long, in milliseconds, is closed:
     /// nobody is there. Clients tell of themselves every 20 s.
@@ -81,8 +82,8 @@ impl Default for Limits {
             log_entries: 500_000,
             migration_rows: 1_000,
             pending_bytes: 8 * 1024 * 1024,
-            present: 200,
-            presence_bytes: 2 * 1024,
+            present: 100,
+            presence_bytes: 1024,
             silent_ms: 75_000,
             retention_ms: 7 * DAY,
             client_retention_ms: 90 * DAY,

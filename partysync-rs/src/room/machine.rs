@@ -2,12 +2,12 @@
 
 use super::feed::Cache;
 use super::life::Reply;
-use super::presence::Whereabouts;
 use super::push::Pending;
 use super::sight::Filtered;
 use super::stamped::{Stamped, Written};
 use super::v1::Backlog;
 use super::view::Views;
+use super::whereabouts::Whereabouts;
 use super::{
     Asked, Begun, Caller, Connection, Effect, Event, Fault, Handle, Hook, Life, Limits, Opening,
     Protocol, Slot, Slots,
@@ -78,7 +78,7 @@ pub struct Machine<S: SyncServer> {
     pub(super) begun: Begun,
     /// Answers to handles, for when the turn is kept.
     pub(super) replies: Vec<Reply>,
-    fresh_epoch: String,
+    pub(super) fresh_epoch: String,
     /// Whether there are rows of an older version of the application.
     pub(super) migrating: bool,
     broken: bool,
@@ -332,12 +332,12 @@ impl<S: SyncServer> Machine<S> {
         }
     }
 
-    /// Does what [handles](Handle) have asked for since the last turn. Time is the host's.
+    /// A turn begins: does what [handles](Handle) have asked for since the last one. Time is the host's.
     pub fn handle_asked(&mut self, server: &S, sql: &dyn Sql, now: Timestamp) {
+        self.meta.now = self.meta.now.max(now);
         if self.broken || self.migrating || !self.life.is_asked() {
             return;
         }
-        self.meta.now = self.meta.now.max(now);
         if let Err(error) = self.run_asked(server, sql) {
             self.abort(error);
         }
@@ -395,6 +395,8 @@ impl<S: SyncServer> Machine<S> {
         self.publish(sql)?;
         self.set_alarms(sql)?;
         self.store_attachments();
+        // One whose attachment is too large was closed.
+        self.tell_present();
         for hook in std::mem::take(&mut self.committed) {
             self.effects.push_back(Effect::RunHook(hook));
         }

@@ -43,6 +43,7 @@ mod stamped;
 pub mod turn;
 mod v1;
 mod view;
+mod whereabouts;
 
 pub use connection::{Connection, Protocol};
 #[cfg(feature = "worker")]

@@ -7,80 +7,65 @@
 //! the room, which asks when each was heard last: whenever it wakes with two or more who are shown to
 //! each other, and then when the first of them may have been silent for too long.
 
+use super::whereabouts::{Own, Whereabouts};
 use super::{Caller, Connection, Effect, Machine, Protocol, Slot};
 use crate::sql::Sql;
 use crate::wire::v2::{Here, Present};
-use crate::{Code, Error, Result, SyncServer, Timestamp, wire};
-use serde::{Deserialize, Serialize};
+use crate::{Code, Error, Presence, Result, SyncServer, Timestamp, wire};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A number of connections is told anew when it differs by this part of what was told.
 const ROUGHLY: usize = 64;
-
-/// What a connection has said of itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Own {
-    /// Who it is to the others; `None` where they are not told of it, nor it of them.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some")]
-    who: Option<Json>,
-    /// Its state.
-    pub(crate) state: Json,
-    /// When it said so last.
-    at: Timestamp,
-}
-
-/// `null` is a value, too.
-fn some<'de, D: serde::Deserializer<'de>>(value: D) -> std::result::Result<Option<Json>, D::Error> {
-    Json::deserialize(value).map(Some)
-}
-
-/// Who is here, and what of that the others were not told yet.
-#[derive(Debug, Default)]
-pub(super) struct Whereabouts {
-    /// Those who have said that they are here.
-    here: BTreeSet<Slot>,
-    /// Those of them who have come, or have another state.
-    changed: BTreeSet<Slot>,
-    /// The names of those who have gone.
-    gone: BTreeSet<String>,
-    /// Those who are to be told all.
-    come: BTreeSet<Slot>,
-    /// How many connections those who are here were told of.
-    told: usize,
-    /// Whether there may be more or fewer.
-    counts: bool,
-    /// When somebody may have been silent for too long.
-    silent_at: Option<Timestamp>,
-    /// Whether the driver was asked when those who are here were heard last.
-    asked: bool,
-}
-
-impl Whereabouts {
-    /// When the room has to look who is silent.
-    pub(super) fn next_look(&self) -> Option<Timestamp> {
-        self.silent_at
-    }
-
-    /// There may be more or fewer connections.
-    pub(super) fn count_anew(&mut self) {
-        self.counts = true;
-    }
-}
+/// A state that is nested deeper is refused: readers of JSON have limits, and it is sent within others.
+const DEEPEST: usize = 32;
+/// States of those who are here are told after so long at the earliest, ms: those of many go in one
+/// frame.
+const PAUSE: i64 = 50;
 
 /// Whether it is one of those that are counted.
 fn is_counted(connection: &Connection) -> bool {
     connection.protocol() == Protocol::V1 || connection.client.is_some()
 }
 
+/// How deep a value is nested.
+fn depth(value: &Json) -> usize {
+    match value {
+        Json::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Json::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 impl<S: SyncServer> Machine<S> {
     /// The room wakes with these connections.
     pub(super) fn wake_present(&mut self) {
         let counted = self.slots.iter().filter(|(_, entry)| is_counted(&entry.connection)).count();
-        let open = self.slots.iter().filter(|(_, entry)| !entry.closing);
-        let here = open.filter(|(_, entry)| entry.connection.own.is_some());
-        self.present.here =
-            here.map(|(slot, _)| slot).filter(|_| !crate::__mutated("presence_wake")).collect();
+        for (slot, entry) in self.slots.iter() {
+            let connection = &entry.connection;
+            let Some(own) = connection.own.as_ref().filter(|_| !crate::__mutated("presence_wake"))
+            else {
+                continue;
+            };
+            let client = connection.client.clone().unwrap_or_default();
+            self.present.names.insert(client.clone(), own.name.clone());
+            if !entry.closing {
+                self.present.put(slot, own);
+                self.present.clients.insert(client, slot);
+            } else if own.is_shown() {
+                // It was closed before the room slept, or now.
+                self.present.gone.insert(own.name.clone());
+            }
+        }
+        // A client may be here by another connection than the one that was closed.
+        let shown = &self.present.shown;
+        let names = shown.iter().filter_map(|slot| Some(self.here(*slot)?.id));
+        let names: BTreeSet<_> = names.collect();
+        self.present.gone.retain(|name| !names.contains(name));
+        if !self.unknown.is_empty() {
+            // Nobody knows which of those who were here they are.
+            self.present.come = self.present.shown.clone();
+        }
         // Nobody came or went while it slept; who is closed now is told of.
         (self.present.told, self.present.counts) = (counted, true);
         self.look_who_is_silent();
@@ -94,8 +79,7 @@ impl<S: SyncServer> Machine<S> {
         slot: Slot,
         state: Option<Json>,
     ) -> Result<()> {
-        let (now, limit) = (self.meta.now, self.limits.presence_bytes);
-        let Some(entry) = self.slots.get_mut(slot) else { return Ok(()) };
+        let Some(entry) = self.slots.get(slot) else { return Ok(()) };
         if entry.connection.client.is_none() {
             let message = "`presence` before `hello`: say who you are first";
             self.tell(slot, &Error::new(Code::HelloFirst, message));
@@ -103,113 +87,165 @@ impl<S: SyncServer> Machine<S> {
         }
         let Some(state) = state else {
             self.leave(slot);
-            self.dirty.insert(slot);
-            return Ok(());
-        };
-        let size = state.to_string().len();
-        if size > limit {
-            let message = format!("a presence of {size} bytes; the limit is {limit}");
-            self.tell(slot, &Error::new(Code::TooLarge, message));
-            return Ok(());
-        }
-        let before = entry.connection.own.clone();
-        let who = match &before {
-            Some(Own { who: Some(who), .. }) => Some(who.clone()),
-            // Whoever is hidden may be shown by now.
-            _ => {
-                let asked =
-                    self.hook(server, sql, Caller::Connection(slot), |room| server.presence(room))?;
-                match asked {
-                    Ok(presence) => presence.who.filter(|_| self.shown() < self.limits.present),
-                    Err(error) => {
-                        let error = self.public(error, "presence");
-                        self.tell(slot, &error);
-                        return Ok(());
-                    }
-                }
+            if let Some(entry) = self.slots.get_mut(slot) {
+                entry.connection.own = None;
+                self.dirty.insert(slot);
             }
+            return Ok(());
         };
-        let Some(entry) = self.slots.get_mut(slot) else { return Ok(()) };
-        entry.connection.own = Some(Own { who, state, at: now });
-        if let Err(error) = entry.connection.attachment() {
-            entry.connection.own = before;
+        if let Err(error) = self.check_presence("a state", &state) {
             self.tell(slot, &error);
             return Ok(());
         }
-        self.dirty.insert(slot);
-        let (own, client) = (&entry.connection.own, entry.connection.client.clone());
-        let told = |own: &Option<Own>| {
-            let own = own.as_ref()?;
-            Some((own.who.clone()?, own.state.clone()))
-        };
-        let (told_before, told_now) = (told(&before), told(own));
-        if told_now.is_some() && told_now != told_before {
-            self.present.changed.insert(slot);
+        if self.present.is_here(slot) {
+            self.say_anew(slot, state);
+            return Ok(());
         }
-        if told_now.is_none() || told_before.is_none() {
-            self.present.come.insert(slot);
-            self.present.here.insert(slot);
-            self.present.counts = true;
-            self.replace(slot, client.as_deref(), told_now.is_some());
-            if self.present.silent_at.is_none() {
-                self.look_who_is_silent();
+        let who = match self.ask_presence(server, sql, slot)? {
+            Ok(presence) => presence.who,
+            Err(error) => {
+                self.tell(slot, &error);
+                return Ok(());
             }
+        };
+        self.admit(slot, who, state);
+        Ok(())
+    }
+
+    /// Whether something is small enough to be sent to all.
+    fn check_presence(&self, what: &str, value: &Json) -> Result<()> {
+        let (size, limit) = (value.to_string().len(), self.limits.presence_bytes);
+        if size > limit {
+            let message = format!("{what} of presence of {size} bytes; the limit is {limit}");
+            return Err(Error::new(Code::TooLarge, message));
+        }
+        if depth(value) > DEEPEST {
+            let message = format!("{what} of presence is nested deeper than {DEEPEST} levels");
+            return Err(Error::new(Code::InvalidFrame, message));
         }
         Ok(())
     }
 
-    /// A client is here by another connection than before, whose end was not heard of yet. The others
-    /// know it by the same name.
-    fn replace(&mut self, by: Slot, client: Option<&str>, shown: bool) {
-        for slot in self.present.here.clone() {
-            let Some(entry) = self.slots.get_mut(slot).filter(|_| slot != by) else { continue };
-            if entry.connection.client.as_deref() != client || crate::__mutated("presence_replace")
-            {
-                continue;
-            }
-            let own = entry.connection.own.take().filter(|_| !shown);
-            let name = entry.connection.client();
-            self.left(slot, own, name);
+    /// Asks the server what others are told of somebody.
+    ///
+    /// # Errors
+    /// Of the storage. What its client is told is inside.
+    fn ask_presence(&mut self, server: &S, sql: &dyn Sql, slot: Slot) -> Result<Result<Presence>> {
+        let asked =
+            self.hook(server, sql, Caller::Connection(slot), |room| server.presence(room))?;
+        let checked = asked.and_then(|presence| {
+            let checked = presence.who.iter().try_for_each(|who| self.check_presence("who", who));
+            let internal = |error: Error| Error::new(Code::Internal, error.message());
+            checked.map_err(internal).map(|()| presence)
+        });
+        Ok(checked.map_err(|error| self.public(error, "presence")))
+    }
+
+    /// Somebody who is here has another state.
+    fn say_anew(&mut self, slot: Slot, state: Json) {
+        let now = self.meta.now;
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        let before = entry.connection.own.clone();
+        let Some(own) = &mut entry.connection.own else { return };
+        let same = own.state == state;
+        let is_shown = own.is_shown();
+        (own.state, own.at) = (state, now);
+        if let Err(error) = entry.connection.attachment() {
+            entry.connection.own = before;
+            self.tell(slot, &error);
+            return;
+        }
+        self.dirty.insert(slot);
+        if is_shown && !same {
+            self.present.changed.insert(slot);
+        }
+    }
+
+    /// Somebody comes.
+    fn admit(&mut self, slot: Slot, who: Option<Json>, state: Json) {
+        let at = self.meta.now;
+        // The hook may have closed it.
+        let Some(entry) = self.slots.get(slot).filter(|entry| !entry.closing) else { return };
+        let Some(client) = entry.connection.client.clone() else { return };
+        let name = self.present.name(&client, &self.fresh_epoch);
+        self.replace(slot, &client);
+        let waits = who.is_some() && self.present.shown.len() >= self.limits.present;
+        let own = Own { name: name.clone(), who, waits, state, at };
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        entry.connection.own = Some(own.clone());
+        if let Err(error) = entry.connection.attachment() {
+            entry.connection.own = None;
+            self.tell(slot, &error);
+            return;
+        }
+        self.dirty.insert(slot);
+        if own.is_shown() {
+            // The others know it by the same name.
+            self.present.gone.remove(&name);
+            self.present.changed.insert(slot);
+        }
+        self.present.put(slot, &own);
+        self.present.clients.insert(client, slot);
+        self.present.come.insert(slot);
+        self.present.counts = true;
+        if self.present.silent_at.is_none() {
+            self.look_who_is_silent();
+        }
+    }
+
+    /// A client may be here by another connection, whose end was not heard of yet.
+    fn replace(&mut self, by: Slot, client: &str) {
+        let before = self.present.clients.get(client).copied().filter(|slot| *slot != by);
+        let Some(slot) = before.filter(|_| !crate::__mutated("presence_replace")) else { return };
+        self.leave(slot);
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.connection.own = None;
             self.dirty.insert(slot);
         }
     }
 
-    /// How many are shown to each other.
-    fn shown(&self) -> usize {
-        self.present.here.iter().filter(|slot| self.is_shown(**slot)).count()
-    }
-
-    fn is_shown(&self, slot: Slot) -> bool {
-        let own = self.slots.get(slot).and_then(|entry| entry.connection.own.as_ref());
-        own.is_some_and(|own| own.who.is_some())
-    }
-
-    /// A connection is here no more, if it was.
+    /// A connection is here no more, if it was. What it has said stays with it, for `on_close`.
     pub(super) fn leave(&mut self, slot: Slot) {
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        let own = entry.connection.own.take();
-        let name = entry.connection.client();
-        self.left(slot, own, name);
+        let Some(entry) = self.slots.get(slot) else { return };
+        let (own, client) = (entry.connection.own.clone(), entry.connection.client.clone());
+        self.left(slot, own.as_ref(), client.as_deref());
     }
 
     /// A connection that said this of itself is here no more.
-    pub(super) fn left(&mut self, slot: Slot, own: Option<Own>, name: Option<String>) {
-        self.present.here.remove(&slot);
-        self.present.changed.remove(&slot);
-        self.present.come.remove(&slot);
-        if own.is_some_and(|own| own.who.is_some()) && !crate::__mutated("presence_gone") {
-            self.present.gone.extend(name);
+    pub(super) fn left(&mut self, slot: Slot, own: Option<&Own>, client: Option<&str>) {
+        let was_shown = self.present.shown.contains(&slot);
+        self.present.remove(slot, client);
+        if let Some(own) = own.filter(|_| was_shown && !crate::__mutated("presence_gone")) {
+            self.present.gone.insert(own.name.clone());
         }
     }
 
-    /// Has the driver say when those who are here were heard last.
+    /// Rights have changed: the server is asked again what others are told of those who are here.
+    pub(super) fn review_present(&mut self, server: &S, sql: &dyn Sql) -> Result<()> {
+        for slot in self.present.all() {
+            let who = match self.ask_presence(server, sql, slot)? {
+                Ok(presence) => presence.who,
+                Err(error) => {
+                    self.tell(slot, &error);
+                    None
+                }
+            };
+            let Some(entry) = self.slots.get(slot).filter(|entry| !entry.closing) else { continue };
+            let Some(own) = entry.connection.own.clone().filter(|own| own.who != who) else {
+                continue;
+            };
+            self.leave(slot);
+            self.admit(slot, who, own.state);
+        }
+        Ok(())
+    }
+
+    /// Has the driver say when those who are shown were heard last.
     pub(super) fn look_who_is_silent(&mut self) {
         self.present.silent_at = None;
-        if self.shown() >= 2 && !self.present.asked {
+        if self.present.shown.len() >= 2 && !self.present.asked {
             self.present.asked = true;
-            let shown = self.present.here.iter().filter(|slot| self.is_shown(**slot));
-            let shown = shown.copied().collect();
-            self.effect(Effect::AskHeard(shown));
+            self.effect(Effect::AskHeard(self.present.shown.iter().copied().collect()));
         }
     }
 
@@ -218,12 +254,13 @@ impl<S: SyncServer> Machine<S> {
         self.present.asked = false;
         let (now, patience) = (self.meta.now, self.limits.silent_ms);
         let mut first: Option<Timestamp> = None;
-        for slot in self.present.here.clone() {
+        for slot in self.present.shown.clone() {
             let Some(entry) = self.slots.get(slot) else { continue };
-            let shown = entry.connection.own.as_ref().filter(|own| own.who.is_some());
-            let Some(own) = shown else { continue };
+            let Some(own) = &entry.connection.own else { continue };
             let pinged = heard.get(&slot).copied().unwrap_or_default();
-            let last = own.at.max(entry.heard).max(pinged);
+            // Its frames wait, maybe one that says so.
+            let waits = if entry.awaits { now } else { Timestamp::default() };
+            let last = own.at.max(entry.heard).max(pinged).max(waits);
             let until = last.plus_millis(patience);
             if until > now || crate::__mutated("presence_silent") {
                 first = Some(first.map_or(until, |first| first.min(until)));
@@ -232,16 +269,58 @@ impl<S: SyncServer> Machine<S> {
                 self.close(slot, wire::CLOSE_RESTART, "silent");
             }
         }
-        self.present.silent_at = first.filter(|_| self.shown() >= 2);
+        self.present.silent_at = first.filter(|_| self.present.shown.len() >= 2);
     }
 
-    /// Tells those who are here what they were not told yet.
+    /// Tells those who are here what they were not told yet. Whoever does not read is closed, and then
+    /// that is told.
     pub(super) fn tell_present(&mut self) {
+        self.tell_news();
+        while self.present.has_news() {
+            self.tell_news();
+        }
+        if self.present.shown.len() < 2 {
+            self.present.silent_at = None;
+        }
+    }
+
+    /// There is a place among those who are shown.
+    fn take_in(&mut self) {
+        while self.present.shown.len() < self.limits.present
+            && let Some(slot) = self.present.waiting.pop_first()
+        {
+            if let Some(entry) = self.slots.get_mut(slot)
+                && let Some(own) = &mut entry.connection.own
+            {
+                own.waits = false;
+                self.dirty.insert(slot);
+                self.present.shown.insert(slot);
+                self.present.changed.insert(slot);
+                self.present.come.insert(slot);
+            }
+        }
+    }
+
+    fn tell_news(&mut self) {
+        self.take_in();
+        let (now, states_at) = (self.meta.now, self.present.states_at);
+        let only_states = !self.present.has_news() && !self.present.counts;
+        if only_states && !self.present.changed.is_empty() {
+            let at = states_at.plus_millis(PAUSE);
+            if now < at {
+                let wait = at.as_millis().saturating_sub(now.as_millis());
+                if !std::mem::replace(&mut self.present.later, true) {
+                    self.effect(Effect::AgainAfter(u32::try_from(wait).unwrap_or(u32::MAX)));
+                }
+                return;
+            }
+            self.present.states_at = now;
+        }
+        self.present.later = false;
         let Whereabouts { changed, gone, come, counts, .. } = &mut self.present;
         let (changed, gone) = (std::mem::take(changed), std::mem::take(gone));
         let (come, counts) = (std::mem::take(come), std::mem::take(counts));
-        if self.present.here.is_empty() {
-            self.present.silent_at = None;
+        if self.present.is_empty() {
             return;
         }
         let connections = if counts { self.count() } else { self.present.told };
@@ -252,39 +331,47 @@ impl<S: SyncServer> Machine<S> {
         }
         let counted = connections != self.present.told;
         self.present.told = connections;
-        let frame = |here, gone| Present {
-            all: false,
-            own: None,
-            here,
-            gone,
-            connections: connections as u64,
-        };
-        let gone: Vec<_> = gone.into_iter().filter(|name| !self.is_here(name)).collect();
+        let connections = connections as u64;
+        let frame = |here, gone| Present { all: false, own: None, here, gone, connections };
         // Nobody wants to hear of itself.
         let alone = changed.first().copied();
         let alone = alone.filter(|_| changed.len() == 1 && gone.is_empty() && !counted);
-        let shown: Vec<_> =
-            self.present.here.iter().filter(|s| self.is_shown(**s)).copied().collect();
-        if !changed.is_empty() || !gone.is_empty() || counted {
-            let told = |slot: &Slot| !come.contains(slot) && Some(*slot) != alone;
-            let told = shown.iter().copied().filter(told).collect();
-            let here = changed.iter().filter_map(|slot| self.here(*slot)).collect();
-            self.send_to(told, frame(here, gone).to_text());
+        if !quiet || counted {
+            let told = |slot: &&Slot| !come.contains(*slot) && Some(**slot) != alone;
+            let told: Vec<_> = self.present.shown.iter().filter(told).copied().collect();
+            let here: Vec<_> = changed.iter().filter_map(|slot| self.here(*slot)).collect();
+            let gone: Vec<_> = gone.into_iter().collect();
+            if counted || !here.is_empty() || !gone.is_empty() {
+                self.send_to(told, frame(here, gone).to_text());
+            }
         }
-        if shown.len() < 2 {
-            self.present.silent_at = None;
+        if counted {
+            let others = self.present.hidden.iter().chain(&self.present.waiting).copied();
+            let others = others.filter(|slot| !come.contains(slot)).collect();
+            self.send_to(others, frame(Vec::new(), Vec::new()).to_text());
         }
-        if come.is_empty() {
-            return;
+        if !come.is_empty() {
+            self.tell_all(come, connections);
         }
-        let list: Vec<_> = shown.iter().filter_map(|slot| self.here(*slot)).collect();
-        let mut all = Present { all: true, ..frame(list, Vec::new()) };
-        let none = Present { all: true, ..frame(Vec::new(), Vec::new()) }.to_text();
-        for slot in come {
-            all.own = self.here(slot).map(|here| here.id);
-            let text = if all.own.is_some() { all.to_text() } else { none.clone() };
-            self.send_to(vec![slot], text);
+    }
+
+    /// Tells those who have come of all who are here: one text for all of them.
+    fn tell_all(&mut self, come: BTreeSet<Slot>, connections: u64) {
+        let (shown, others): (Vec<_>, Vec<_>) =
+            come.into_iter().partition(|slot| self.present.shown.contains(slot));
+        let nobody = Present { all: true, own: None, here: vec![], gone: vec![], connections };
+        let list = self.present.shown.iter().filter_map(|slot| self.here(*slot)).collect();
+        let all = Present { here: list, ..nobody.clone() }.to_text();
+        for slot in &shown {
+            let own = self.here(*slot).map(|here| here.id);
+            self.send_to(vec![*slot], Present { all: false, own, ..nobody.clone() }.to_text());
+            let now = self.meta.now;
+            if let Some(entry) = self.slots.get_mut(*slot) {
+                entry.rate.charge(now, all.len());
+            }
         }
+        self.send_to(shown, all);
+        self.send_to(others, nobody.to_text());
     }
 
     /// How many connections there are that have said who they are.
@@ -293,16 +380,9 @@ impl<S: SyncServer> Machine<S> {
         open.filter(|(_, entry)| is_counted(&entry.connection)).count()
     }
 
-    /// What others are told of a connection.
+    /// What others are told of a connection that is shown.
     fn here(&self, slot: Slot) -> Option<Here> {
-        let connection = &self.slots.get(slot)?.connection;
-        let own = connection.own.as_ref()?;
-        let who = own.who.clone()?;
-        Some(Here { id: connection.client()?, who, state: own.state.clone() })
-    }
-
-    /// Whether somebody is here by this name.
-    fn is_here(&self, name: &str) -> bool {
-        self.present.here.iter().any(|slot| self.here(*slot).is_some_and(|here| here.id == name))
+        let own = self.slots.get(slot)?.connection.own.as_ref()?;
+        Some(Here { id: own.name.clone(), who: own.who.clone()?, state: own.state.clone() })
     }
 }

@@ -47,7 +47,8 @@ impl<S: SyncServer> Machine<S> {
                 return Ok(());
             }
         };
-        if !entry.awaits {
+        // Who is here has no order with what is done.
+        if !entry.awaits || text.starts_with(r#"{"type":"presence""#) {
             return self.read(server, sql, slot, text);
         }
         // What waits behind a hook has a bound, too.
@@ -127,6 +128,7 @@ impl<S: SyncServer> Machine<S> {
         let frame = ClientFrame::parse(text);
         let actions = match &frame {
             Ok(ClientFrame::Push(push)) => push.actions.len(),
+            Ok(ClientFrame::Presence(_)) => self.present.costs(),
             _ => 0,
         };
         if !self.takes(slot, actions, text.len()) {

@@ -113,7 +113,7 @@ impl<S: SyncServer> Machine<S> {
                 self.close(slot, wire::CLOSE_RESTART, "restart");
             }
         }
-        Ok(())
+        self.review_present(server, sql)
     }
 
     /// Sets what connections see that an earlier life of the room has left open.

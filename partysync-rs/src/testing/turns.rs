@@ -92,14 +92,17 @@ impl<S: SyncServer> TestRoom<S> {
                     self.sent.push((id, format!("close {code} {reason}")));
                 }
                 Effect::Again => self.again = true,
+                Effect::AgainAfter(millis) => {
+                    self.later = Some(self.now.plus_millis(i64::from(millis)));
+                }
                 Effect::AskHeard(slots) => self.asked = slots,
                 Effect::SetAlarm(at) => self.alarm = at,
                 Effect::Fault(fault) => self.tell(&fault),
                 Effect::Warn(message) => self.logged.push(message),
-                Effect::StoreAttachment { .. }
-                | Effect::Publish { .. }
-                | Effect::RunHook(_)
-                | Effect::Abort(_) => {}
+                Effect::StoreAttachment { slot, attachment } => {
+                    self.attachments.insert(slot, attachment);
+                }
+                Effect::Publish { .. } | Effect::RunHook(_) | Effect::Abort(_) => {}
             }
         }
         if let Some(error) = aborted {

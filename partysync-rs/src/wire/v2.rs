@@ -401,7 +401,7 @@ pub struct Present {
     /// Whether these are all, instead of what has changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
-    /// With all of them: which one the client itself is; `None` where it is told of nobody.
+    /// Which one the client itself is: in a frame of its own, before the one with all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own: Option<String>,
     /// Those who are here, or who have come or changed.
@@ -418,8 +418,8 @@ pub struct Present {
 /// One who is here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Here {
-    /// A name for the client, which stays the same over reconnects
-    /// ([`Connection::client`](crate::Connection::client)).
+    /// A name for the client, which stays the same on its next connection unless the room has ended or
+    /// slept meanwhile.
     pub id: String,
     /// Who it is, in the server's words.
     #[serde(default, skip_serializing_if = "Json::is_null")]

@@ -12,7 +12,7 @@ use crate::{Code, Error, Fault, SyncServer, Timestamp, wire};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
-use worker::wasm_bindgen_futures::{future_to_promise, spawn_local};
+use worker::wasm_bindgen_futures::{JsFuture, future_to_promise, spawn_local};
 use worker::{Request, State, WebSocket, console_error, web_sys};
 
 /// When the alarm rang for a room that cannot be opened, it rings again after this, ms.
@@ -187,6 +187,22 @@ impl<S: SyncServer> Inner<S> {
             // Another turn may have done it already.
             let asked = inner.room.borrow().as_ref().is_some_and(Open::is_asked);
             if asked && let Err(error) = inner.turn(None) {
+                console_error!("partysync: a turn failed: {error}");
+            }
+        });
+    }
+
+    /// Has another turn come after so many milliseconds, if the room is there then.
+    pub(super) fn go_later(self: &Rc<Self>, millis: u32) {
+        let inner = Rc::downgrade(self);
+        let waits = JsFuture::from(js::SCHEDULER.with(|scheduler| scheduler.wait(millis)));
+        spawn_local(async move {
+            // The runtime lets go of it when the object ends.
+            let Ok(_) = waits.await else { return };
+            let Some(inner) = inner.upgrade().filter(|inner| inner.room.borrow().is_some()) else {
+                return;
+            };
+            if let Err(error) = inner.turn(None) {
                 console_error!("partysync: a turn failed: {error}");
             }
         });

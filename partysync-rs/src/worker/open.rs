@@ -201,6 +201,7 @@ impl<S: SyncServer> Open<S> {
                 }
                 Effect::AskHeard(slots) => self.asked = slots,
                 Effect::Again => inner.gathered.set_again(),
+                Effect::AgainAfter(millis) => inner.go_later(millis),
                 Effect::SetAlarm(at) => set_alarm(&inner.js().storage(), at)?,
                 #[cfg(feature = "streams")]
                 Effect::Publish { to, messages } => {

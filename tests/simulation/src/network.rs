@@ -190,6 +190,12 @@ impl World {
                 self.server_goes_on()?;
                 moved = true;
             }
+            let now = self.server_now();
+            if self.server.later().is_some_and(|at| at <= now) {
+                let out = self.server.go_on_later(now)?;
+                self.route(out);
+                moved = true;
+            }
             for which in 0..self.watchers.len() {
                 moved |= self.v1_settle(which)?;
             }

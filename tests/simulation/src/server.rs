@@ -137,6 +137,8 @@ pub struct Server {
     rings_again: bool,
     /// Whether the room has more to send.
     again: bool,
+    /// When it goes on with what it has put off for a moment.
+    later: Option<Timestamp>,
     /// Whether it wants to know when sockets were heard last.
     asks_heard: bool,
     /// What the last connection is told that was not let in.
@@ -158,6 +160,7 @@ impl Server {
             alarm: None,
             rings_again: false,
             again: false,
+            later: None,
             asks_heard: false,
             refused: None,
         })
@@ -239,7 +242,7 @@ impl Server {
         });
         let events: Vec<_> = events.collect();
         let turn = process.room.turn(disk, now, || opening, events);
-        Ok(self.carry_out(process, turn?))
+        Ok(self.carry_out(process, now, turn?))
     }
 
     /// The storage was set back: it gets another epoch.
@@ -253,7 +256,7 @@ impl Server {
             let (turn, renewed) =
                 process.room.run(&self.disk, now, Opening::default, None, renew)?;
             renewed?;
-            self.carry_out(process, turn);
+            self.carry_out(process, now, turn);
         });
         self.process = Some(process);
         Ok(())
@@ -262,9 +265,11 @@ impl Server {
     fn carry_out<S: SyncServer>(
         &mut self,
         process: &mut Process<S>,
+        now: Timestamp,
         turn: Turn<S>,
     ) -> Option<Vec<FromServer>> {
         if turn.aborted.is_some() {
+            self.later = None;
             self.sockets = Sockets::default();
             process.hooks.clear();
             // What nobody waits for goes on, and hears that the room is gone.
@@ -284,6 +289,9 @@ impl Server {
                 Effect::SetAlarm(at) => self.alarm = at,
                 Effect::Again => self.again = true,
                 Effect::AskHeard(_) => self.asks_heard = true,
+                Effect::AgainAfter(millis) => {
+                    self.later = Some(now.plus_millis(i64::from(millis)));
+                }
                 Effect::Send { slots, frame } => {
                     for to in slots.iter().filter_map(|slot| ids.get(slot)) {
                         out.push(FromServer::Send { to: to.clone(), text: frame.to_string() });
@@ -311,7 +319,7 @@ impl Server {
     /// The process is killed between two events.
     pub fn kill(&mut self) {
         self.disk.restart();
-        (self.again, self.asks_heard) = (false, false);
+        (self.again, self.asks_heard, self.later) = (false, false, None);
         self.process = None;
         self.sockets = Sockets::default();
     }
@@ -343,6 +351,7 @@ impl Server {
     /// send, does not.
     pub fn hibernate(&mut self) {
         if !self.again
+            && self.later.is_none()
             && self.process.as_ref().is_some_and(|p| with!(p, process => !process.is_slow()))
         {
             self.process = None;
@@ -405,6 +414,19 @@ impl Server {
     /// Whether the room has more to send.
     pub fn has_more(&self) -> bool {
         self.again
+    }
+
+    /// When the room goes on with what it has put off for a moment.
+    pub fn later(&self) -> Option<Timestamp> {
+        self.later
+    }
+
+    /// That moment has come.
+    pub fn go_on_later(&mut self, now: Timestamp) -> Result<Option<Vec<FromServer>>> {
+        match self.later.take_if(|at| *at <= now) {
+            Some(_) => self.turn(now, Vec::new()),
+            None => Ok(Some(Vec::new())),
+        }
     }
 
     /// The room sends more of what it has, if there is any.

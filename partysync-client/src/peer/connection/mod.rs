@@ -222,14 +222,19 @@ impl Connection {
             }
             State::Opening | State::Greeting { .. } => Some(self.deadline),
             State::Live => {
-                // What it hears of others tells the room nothing of this client.
-                let since = if present { self.pinged_at } else { self.heard_at };
-                let ping = since.saturating_add(timing.ping_ms);
+                let ping = self.heard_at.saturating_add(timing.ping_ms);
                 // A ping waits behind the push that is on its way.
-                Some(self.answer_by.or(self.pong_by).unwrap_or(ping))
+                let waits = self.answer_by.or(self.pong_by).unwrap_or(ping);
+                // What it hears of others tells the room nothing of this client.
+                Some(if present { waits.min(self.says_so_at(timing)) } else { waits })
             }
             State::Loading | State::Refused(_) | State::Closed => None,
         }
+    }
+
+    /// When a client that is here pings, whatever it waits for.
+    fn says_so_at(&self, timing: &Timing) -> u64 {
+        self.pinged_at.saturating_add(timing.ping_ms)
     }
 
     /// xorshift64: good enough to spread clients.
@@ -278,10 +283,15 @@ impl<A: Action> Peer<A> {
     fn ping(&mut self, now: Now) {
         if self.connection.pong_by.is_none() {
             self.connection.pong_by = Some(now.monotonic.saturating_add(self.timing.pong_ms));
-            self.connection.pings += 1;
-            self.connection.pinged_at = now.monotonic;
-            self.send(PING.to_owned());
+            self.say_so(now);
         }
+    }
+
+    /// Tells the room that somebody is there.
+    fn say_so(&mut self, now: Now) {
+        self.connection.pings += 1;
+        self.connection.pinged_at = now.monotonic;
+        self.send(PING.to_owned());
     }
 
     /// Time has passed.
@@ -329,6 +339,8 @@ impl<A: Action> Peer<A> {
                     self.lost(&unanswered(), blame, now);
                 } else if self.connection.answer_by.is_none() && over(self.connection.pong_by) {
                     self.lost(&unanswered(), MAYBE, now);
+                } else if present && over(Some(self.connection.says_so_at(&self.timing))) {
+                    self.say_so(now);
                 } else {
                     self.ping(now);
                 }

@@ -339,10 +339,13 @@ impl<S: EventServer> SyncServer for EventRoom<S> {
     }
 
     fn on_hello(&self, room: &mut Room<'_, Self>) -> Result<()> {
+        are_whole(room.sql)?;
         self.hook(room, |room| self.server.on_hello(room))
     }
 
     fn presence(&self, room: &mut Room<'_, Self>) -> Result<Presence> {
+        // Who is here may depend on rows, which are what they were once.
+        are_whole(room.sql)?;
         self.hook(room, |room| self.server.presence(room))
     }
 
