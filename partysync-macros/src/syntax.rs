@@ -131,28 +131,6 @@ pub(crate) fn argument_of<'a>(ty: &'a Type, name: &str) -> Option<&'a Type> {
     }
 }
 
-/// Whether the type is one of the built-in column types, or `Option` of one.
-pub(crate) fn is_builtin_column(ty: &Type) -> bool {
-    const NAMES: [&str; 14] = [
-        "String",
-        "Cow",
-        "bool",
-        "i8",
-        "i16",
-        "i32",
-        "i64",
-        "u8",
-        "u16",
-        "u32",
-        "u64",
-        "f32",
-        "f64",
-        "Timestamp",
-    ];
-    let ty = option_of(ty).unwrap_or(ty);
-    is_bytes(ty) || last_name(ty).is_some_and(|name| NAMES.contains(&name.as_str()))
-}
-
 /// Whether the type is `Vec<u8>` or `[u8; N]`.
 pub(crate) fn is_bytes(ty: &Type) -> bool {
     let inner = match ty {

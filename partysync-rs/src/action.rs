@@ -34,6 +34,9 @@ use std::collections::BTreeSet;
 /// Derived too: `Serialize` and `Deserialize`, in the form above; an enum of `channels` puts the
 /// channel beside it, `{"channel": "todos", "action": {...}}`.
 ///
+/// The fields of a custom action are of any types: a [`Column`](crate::Column) travels as it does in
+/// other actions, and any other type as serde has it.
+///
 /// On a field: `json` where the record's column is `json`, `rename = "column"`, and `alias =
 /// "name"` for one that clients of before send, which are taken as well as the column's
 /// `renamed_from`. A field that is not known is refused, and nothing done: what a client of another

@@ -497,6 +497,57 @@ pub fn put_json<T: Serialize>(
     Ok(())
 }
 
+/// A field of a custom action. Derived code calls `CustomField::<T>::put` and `take`: for a column
+/// these are its own functions, as in any other action, and otherwise, since its own come first
+/// where they are, those of [`SerdeField`].
+#[derive(Debug)]
+pub struct CustomField<T>(std::marker::PhantomData<T>);
+
+impl<T: Column> CustomField<T> {
+    /// Puts a column into a payload.
+    pub fn put(payload: &mut Map<String, Json>, field: &str, value: &T) -> Result<()> {
+        put(payload, field, value)
+    }
+
+    /// Takes a column out of a payload.
+    pub fn take(payload: &Fields<'_>, action: &str, field: &str) -> Result<T> {
+        take(payload, action, field)
+    }
+}
+
+/// A field of a custom action that is no column. What the type has to be is asked by the functions
+/// and not by the trait: so the error is ours.
+pub trait SerdeField<T> {
+    /// Puts any serde type into a payload.
+    fn put(payload: &mut Map<String, Json>, field: &str, value: &T) -> Result<()>
+    where
+        T: Travels,
+    {
+        put_json(payload, field, value)
+    }
+
+    /// Takes any serde type out of a payload.
+    fn take(payload: &Fields<'_>, action: &str, field: &str) -> Result<T>
+    where
+        T: Travels,
+    {
+        take_json(payload, action, field)
+    }
+}
+
+impl<T> SerdeField<T> for CustomField<T> {}
+
+/// What serde can write and read.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a field of a custom action",
+    label = "neither a column type nor a serde type",
+    note = "derive `partysync::Column` for a unit enum or a newtype of your own, and `serde::Serialize` and `serde::Deserialize` for any other type"
+)]
+pub trait Travels: Serialize + DeserializeOwned {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned> Travels for T {}
+
 /// `Serialize` of an action.
 pub fn serialize<A: Action, S: serde::Serializer>(action: &A, to: S) -> Result<S::Ok, S::Error> {
     action.to_json().map_err(serde::ser::Error::custom)?.serialize(to)

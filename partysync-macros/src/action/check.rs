@@ -1,7 +1,7 @@
 //! An action that cannot be wrong, or every reason why it is.
 
 use super::parse::{Actions, Field, Kind, Variant};
-use crate::syntax::{Errors, is_builtin_column, option_of};
+use crate::syntax::{Errors, option_of};
 use syn::{Ident, Path, Type};
 
 pub(super) struct Checked {
@@ -36,6 +36,9 @@ pub(super) struct CheckedField {
 pub(super) enum Codec {
     Column,
     Serde,
+    /// As a column, if the type is one, and otherwise as serde has it: which of them, only the
+    /// compiler knows.
+    Either,
 }
 
 pub(super) fn check(actions: Actions) -> syn::Result<Checked> {
@@ -100,7 +103,11 @@ fn check_field(field: &Field, kind: Kind, errors: &mut Errors) -> CheckedField {
     if kind == Kind::Delete && option_of(&field.ty).is_some() {
         errors.add(syn::Error::new_spanned(&field.ty, "a key is never NULL: remove the `Option`"));
     }
-    let serde = field.json || (kind == Kind::Custom && !is_builtin_column(&field.ty));
+    let codec = match (field.json, kind) {
+        (true, _) => Codec::Serde,
+        (false, Kind::Custom) => Codec::Either,
+        (false, _) => Codec::Column,
+    };
     CheckedField {
         ident: field.ident.clone(),
         name: match &field.rename {
@@ -109,7 +116,7 @@ fn check_field(field: &Field, kind: Kind, errors: &mut Errors) -> CheckedField {
         },
         aliases: field.aliases.iter().map(syn::LitStr::value).collect(),
         ty: inner.unwrap_or(&field.ty).clone(),
-        codec: if serde { Codec::Serde } else { Codec::Column },
+        codec,
         optional: inner.is_some(),
     }
 }

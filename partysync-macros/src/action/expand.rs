@@ -37,6 +37,9 @@ pub(super) fn expand(action: &Checked) -> TokenStream {
     let (rest_reduce, rest_apply) = rest.unzip();
     let serde = serde(ident, &quote!(serialize), &quote!(deserialize));
     let code = quote! {
+        #[allow(unused_imports)]
+        use __partysync::__private::SerdeField as _;
+
         #[automatically_derived]
         impl __partysync::Action for #ident {
             const CHANNELS: &'static [&'static __partysync::Schema] =
@@ -102,16 +105,27 @@ pub(super) fn expand(action: &Checked) -> TokenStream {
     in_block(krate.as_ref(), &code)
 }
 
+/// The function `put` or `take` of a field of a custom action.
+fn either(ty: &syn::Type, function: &str) -> TokenStream {
+    let at = ty.span().resolved_at(Span::call_site());
+    let function = Ident::new(function, at);
+    quote_spanned!(at=> __partysync::__private::CustomField::<#ty>::#function)
+}
+
 /// A match arm that fills `payload` and gives the name.
 fn encode(variant: &CheckedVariant, payload: &Ident) -> TokenStream {
     let CheckedVariant { ident, name, fields, .. } = variant;
     let idents = fields.iter().map(|f| &f.ident);
     let puts = fields.iter().map(|field| {
-        let CheckedField { ident, name, codec, optional, .. } = field;
+        let CheckedField { ident, name, ty, codec, optional, .. } = field;
         let put = match codec {
             Codec::Column => quote!(__partysync::__private::put(&mut #payload, #name, #ident)?;),
             Codec::Serde => {
                 quote!(__partysync::__private::put_json(&mut #payload, #name, #ident)?;)
+            }
+            Codec::Either => {
+                let put = either(ty, "put");
+                quote!(#put(&mut #payload, #name, #ident)?;)
             }
         };
         if *optional {
@@ -138,12 +152,17 @@ fn decode(variant: &CheckedVariant, record: &syn::Path) -> TokenStream {
     let takes = fields.iter().map(|field| {
         let CheckedField { ident, name: column, ty, codec, optional, .. } = field;
         let take = match (codec, optional) {
-            (Codec::Column, false) => quote!(take),
-            (Codec::Column, true) => quote!(take_option),
-            (Codec::Serde, false) => quote!(take_json),
-            (Codec::Serde, true) => quote!(take_json_option),
+            (Codec::Column, false) => quote!(__partysync::__private::take::<#ty>),
+            (Codec::Column, true) => quote!(__partysync::__private::take_option::<#ty>),
+            (Codec::Serde, false) => quote!(__partysync::__private::take_json::<#ty>),
+            (Codec::Serde, true) => quote!(__partysync::__private::take_json_option::<#ty>),
+            // No field of a custom action is left out.
+            (Codec::Either, _) => either(ty, "take"),
         };
-        quote!(#ident: __partysync::__private::#take::<#ty>(&payload, #name, #column)?)
+        // On the user's type, where it is told if it cannot be a field.
+        let at = ty.span().resolved_at(Span::call_site());
+        let took = quote_spanned!(at=> #take(&payload, #name, #column));
+        quote!(#ident: #took?)
     });
     quote! {
         #name #(| #aliases)* => {

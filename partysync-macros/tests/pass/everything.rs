@@ -77,6 +77,9 @@ pub enum ShapeAction {
     Erase { id: Id },
     #[action(custom)]
     Scale { by: f32, around: Option<Point>, quick: bool },
+    /// Columns are as in any action, and what is no column is as serde has it.
+    #[action(custom)]
+    Resize { ids: Vec<String>, to: Size, unless: Option<Size>, near: Vec<Point> },
 }
 
 impl Reduce for ShapeAction {
@@ -103,6 +106,17 @@ fn main() {
     assert_eq!(app.channel(), "shapes");
     let back = AppAction::from_json("shapes", &app.to_json().unwrap().to_string()).unwrap();
     assert_eq!(back, AppAction::Shapes(action));
+
+    let action = ShapeAction::Resize {
+        ids: vec!["a".into()],
+        to: Size::ExtraLarge,
+        unless: Some(Size::Small),
+        near: vec![Point { x: 1.0, y: 2.0 }],
+    };
+    let json = serde_json(&action);
+    let payload = r#"{"ids":["a"],"near":[{"x":1.0,"y":2.0}],"to":"XL","unless":"small"}"#;
+    assert_eq!(json, format!(r#"{{"payload":{payload},"type":"resize"}}"#));
+    assert_eq!(ShapeAction::from_json("shapes", &json).unwrap(), action);
 }
 
 fn serde_json(action: &ShapeAction) -> String {
