@@ -98,6 +98,8 @@ test("what is edited is in the page, and so is what does not compile", async (t)
   await note.press("Enter");
   await page.getByRole("alert").getByText("No milk today").waitFor();
   assert.equal(await note.inputValue(), "Buy milk");
+  // What is refused is no error of the worker's.
+  assert.doesNotMatch(server.output, /wasm-bindgen/);
 });
 
 test("what is deployed is built to be small", async (t) => {

@@ -5,7 +5,7 @@ use crate::Timestamp;
 use js_sys::{Array, Date, Function, JsString, Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
 
-#[wasm_bindgen(inline_js = "
+#[wasm_bindgen(inline_js = r#"
 export function abort(state, reason) {
   // An abort ends all that runs: not before wasm has returned, or its stack stays as it is. A
   // microtask is still part of the turn.
@@ -14,6 +14,17 @@ export function abort(state, reason) {
 const encoder = new TextEncoder();
 export function utf8(text) {
   return encoder.encode(text);
+}
+// Throwing is what rolls back: the one exception that is no error, and goes no further.
+const rollback = Symbol("rollback");
+export function transaction(storage, body) {
+  try {
+    storage.transactionSync(() => {
+      if (!body()) throw rollback;
+    });
+  } catch (error) {
+    if (error !== rollback) throw error;
+  }
 }
 export function guarded(state, turn) {
   try {
@@ -25,11 +36,16 @@ export function guarded(state, turn) {
     if (error instanceof WebAssembly.RuntimeError) reportError(error);
     throw error;
   }
-}")]
+}"#)]
 extern "C" {
     /// Runs a turn; if it throws (a panic is a trap), what it has written is taken back.
     #[wasm_bindgen(catch)]
     pub(super) fn guarded(state: &State, turn: &Function) -> Result<(), JsValue>;
+    /// Runs this in a transaction, which is rolled back if it gives `false`. What it throws does not
+    /// come to a function of wasm-bindgen's: in development builds those log each exception as an
+    /// error, and a refused action is none.
+    #[wasm_bindgen(catch)]
+    pub(super) fn transaction(storage: &Storage, body: &Function) -> Result<(), JsValue>;
     /// A text's bytes: much cheaper for a long one than what wasm-bindgen does, letter by letter.
     pub(super) fn utf8(text: &JsValue) -> Uint8Array;
     /// Ends this life of the object when the turn is over: what the turn has written is taken
@@ -61,8 +77,6 @@ extern "C" {
     pub(super) type Storage;
     #[wasm_bindgen(method, getter)]
     pub(super) fn sql(this: &Storage) -> Option<Database>;
-    #[wasm_bindgen(method, catch, js_name = transactionSync)]
-    pub(super) fn transaction(this: &Storage, body: &Function) -> Result<JsValue, JsValue>;
     #[wasm_bindgen(method, catch, js_name = setAlarm)]
     pub(super) fn set_alarm(this: &Storage, at: f64) -> Result<Promise, JsValue>;
     #[wasm_bindgen(method, catch, js_name = deleteAlarm)]

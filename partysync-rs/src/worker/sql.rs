@@ -118,24 +118,21 @@ impl Sql for DurableSql {
     fn transaction(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         let mut result = Ok(());
         let called = {
-            let mut once = || -> Thrown {
+            let mut once = || -> bool {
                 result = body();
-                // Throwing is what rolls back.
-                if result.is_err() { Err(JsValue::from_str("rollback")) } else { Ok(()) }
+                result.is_ok()
             };
             let callback =
-                ScopedClosure::<'_, dyn FnMut() -> Thrown + '_>::borrow_mut_aborting(&mut once);
-            self.storage.transaction(callback.as_js_value().unchecked_ref())
+                ScopedClosure::<'_, dyn FnMut() -> bool + '_>::borrow_mut_aborting(&mut once);
+            js::transaction(&self.storage, callback.as_js_value().unchecked_ref())
         };
         match (result, called) {
             (Err(error), _) => Err(error),
-            (Ok(()), Ok(_)) => Ok(()),
+            (Ok(()), Ok(())) => Ok(()),
             (Ok(()), Err(error)) => Err(js_error(&error)),
         }
     }
 }
-
-type Thrown = std::result::Result<(), JsValue>;
 
 fn to_js(value: &Value) -> JsValue {
     match value {
