@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { createRequire } from "node:module";
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,6 +12,7 @@ import { promisify } from "node:util";
 import { root, Server } from "./harness.mjs";
 import { launch } from "./page.mjs";
 
+const axe = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 const env = { ...process.env, CARGO_TARGET_DIR: join(root, "target"), WRANGLER_SEND_METRICS: "false" };
 
 /** Runs a program to its end; gives what it printed. */
@@ -100,6 +102,38 @@ test("what is edited is in the page, and so is what does not compile", async (t)
   assert.equal(await note.inputValue(), "Buy milk");
   // What is refused is no error of the worker's.
   assert.doesNotMatch(server.output, /wasm-bindgen/);
+});
+
+test("a change that the server does not know is kept, tried again, and discarded", async () => {
+  const context = await browser.newContext();
+  let known = false;
+  await context.routeWebSocket(/parties/, (ws) => {
+    const up = ws.connectToServer();
+    ws.onMessage((text) => up.send(known ? text : text.replaceAll('"type":"add"', '"type":"was_renamed"')));
+  });
+  const page = await context.newPage();
+  await page.goto(server.url);
+  const add = async (text) => {
+    await page.getByLabel("A new note").fill(text);
+    await page.getByRole("button", { name: "Add" }).click();
+    await page.getByRole("status").getByText("1 change could not be saved").waitFor();
+    await page.getByRole("listitem").getByText(text, { exact: true }).waitFor();
+  };
+  const none = () => page.locator(".given-up li").waitFor({ state: "detached" });
+  await add("Buy bread");
+  await page.addScriptTag({ path: axe });
+  const violations = await page.evaluate(async () => (await window.axe.run()).violations);
+  assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]), []);
+  known = true;
+  await page.getByRole("button", { name: "Try again: Buy bread" }).click();
+  await none();
+  await page.getByRole("button", { name: "Remove Buy bread" }).waitFor();
+  await page.getByText("Saved", { exact: true }).waitFor();
+  known = false;
+  await add("Buy jam");
+  await page.getByRole("button", { name: "Discard: Buy jam" }).click();
+  await none();
+  await context.close();
 });
 
 test("what is deployed is built to be small", async (t) => {

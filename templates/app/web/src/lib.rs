@@ -1,12 +1,15 @@
 //! The page.
 
+mod given_up;
+
 use app_shared::{MAX_TEXT, Note, NoteAction};
+use given_up::GivenUp;
 use leptos::ev::SubmitEvent;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use partysync::Record;
 use partysync_client::leptos::{Listing, Row, use_sync};
-use partysync_client::{Phase, Place, Status, User};
+use partysync_client::{Answer, Phase, Place, Status, User};
 use wasm_bindgen::prelude::wasm_bindgen;
 
 /// Shows the page; its HTML calls this when the module is loaded.
@@ -24,16 +27,17 @@ fn App() -> impl IntoView {
 
     let error = RwSignal::new(None::<String>);
     sync.on_error(move |problem| error.set(Some(problem.message().to_owned())));
-    // Shown at once; the answer says what the server made of it.
-    let send = Callback::new(move |action| {
+    // The answer says what the server made of an action.
+    let watch = Callback::new(move |answer: Answer| {
         error.set(None);
-        let answer = sync.send(action);
         spawn_local(async move {
             if let Err(problem) = answer.await {
                 error.set(Some(problem.message().to_owned()));
             }
         });
     });
+    // Shown at once.
+    let send = Callback::new(move |action| watch.run(sync.send(action)));
 
     view! {
         <main>
@@ -43,6 +47,7 @@ fn App() -> impl IntoView {
             </header>
             <NewNote send />
             {move || error.get().map(|text| view! { <p class="error" role="alert">{text}</p> })}
+            <GivenUp sync watch />
             {move || match notes.listing() {
                 Listing::Loading => view! { <p class="nothing">"Loading"</p> }.into_any(),
                 Listing::Empty => view! { <p class="nothing">"No notes yet"</p> }.into_any(),
