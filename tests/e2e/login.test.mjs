@@ -2,21 +2,38 @@
 // by its user; one that is refused; and sessions and tokens as the worker takes them.
 
 import assert from "node:assert/strict";
+import { generateKeyPairSync, sign } from "node:crypto";
+import { once } from "node:events";
+import http from "node:http";
 import { after, before, test } from "node:test";
 import { Client, Server, Socket, until } from "./harness.mjs";
 import { launch } from "./page.mjs";
 
 const passwords = { ada: "lovelace", bob: "kahn" };
 
-let server, browser;
+/** An identity provider: two keys, one of which it publishes. */
+const pair = () => generateKeyPairSync("rsa", { modulusLength: 2048 });
+const [published, secret] = [pair(), pair()];
+const provider = http.createServer((request, response) => {
+  const key = { ...published.publicKey.export({ format: "jwk" }), kid: "2026-11", use: "sig", alg: "RS256" };
+  const other = { kty: "EC", kid: "another", crv: "P-256", x: "", y: "" };
+  response.statusCode = request.url === "/.well-known/jwks.json" ? 200 : 404;
+  response.end(JSON.stringify({ keys: [other, key] }));
+});
+
+let server, browser, issuer;
 before(async () => {
+  await once(provider.listen(0, "127.0.0.1"), "listening");
+  issuer = `http://127.0.0.1:${provider.address().port}`;
   // Tokens that end within a test.
-  server = await Server.start("fixtures/login", { vars: { TOKEN_SECONDS: "2" } });
+  const vars = { TOKEN_SECONDS: "2", PROVIDER_ISSUER: issuer, PROVIDER_AUDIENCE: "notes" };
+  server = await Server.start("fixtures/login", { vars });
   browser = await launch();
 });
 after(async () => {
   await browser?.close();
   await server?.stop();
+  provider.close();
 });
 
 /** A browser profile, and what it asks for tokens: `answer` may hold that up, or answer itself. */
@@ -269,4 +286,32 @@ test("a session's cookie is as good as a token, until it is ended; and what is n
     assert.deepEqual(socket.closed, { code: 4401, reason });
   }
   assert.equal((await post("/token", { headers, body: "bob" })).status, 401);
+});
+
+test("a token of an identity provider is checked with the key that it publishes", async () => {
+  const base64 = (json) => Buffer.from(JSON.stringify(json)).toString("base64url");
+  const token = ({ head, claims, by = published } = {}) => {
+    const ends = Math.floor(Date.now() / 1000) + 60;
+    const signed = `${base64({ alg: "RS256", kid: "2026-11", ...head })}.${base64({ iss: issuer, aud: "notes", sub: "ada", exp: ends, ...claims })}`;
+    return `${signed}.${sign("sha256", Buffer.from(signed), by.privateKey).toString("base64url")}`;
+  };
+  const open = (text) =>
+    Client.open(`${server.ws}/parties/notes/provided`, ["partysync.v2"], { headers: { authorization: `Bearer ${text}` } });
+  const socket = await open(token());
+  socket.send({ type: "hello", client: crypto.randomUUID(), epoch: null, channels: [] });
+  assert.equal((await socket.next("welcome", (frame) => frame.type === "welcome")).identity.name, "ada");
+  await socket.close();
+  for (const [text, reason] of [
+    [token({ by: secret }), "the token is not valid"],
+    [token({ head: { kid: "2026-12" } }), "the token is not valid"],
+    [token({ head: { kid: "another" } }), "the token is not valid"],
+    [token({ head: { alg: "HS256" } }), "the token is not valid"],
+    [token({ claims: { aud: "others" } }), "the token is not valid"],
+    [token({ claims: { iss: "http://127.0.0.1" } }), "the token is not valid"],
+    [token({ claims: { exp: 1000 } }), "the token has ended"],
+  ]) {
+    const refused = await open(text);
+    await until("it is closed", () => refused.closed);
+    assert.deepEqual(refused.closed, { code: 4401, reason });
+  }
 });
