@@ -120,7 +120,7 @@ fn a_link_that_leads_nowhere_is_found() {
 }
 
 #[test]
-fn every_page_of_the_guide_is_in_its_summary_and_its_code_is_compiled() {
+fn every_page_of_the_guide_is_in_its_summary_and_the_readme_and_its_code_is_compiled() {
     let source = root().join("docs/guide/src");
     let summary = read(&source.join("SUMMARY.md"));
     let listed: BTreeSet<_> = links(&summary).into_iter().collect();
@@ -129,6 +129,11 @@ fn every_page_of_the_guide_is_in_its_summary_and_its_code_is_compiled() {
     });
     let there: BTreeSet<_> = names.filter(|name| name != "SUMMARY.md").collect();
     assert_eq!(listed, there);
+    let readme = links(&read(&root().join("README.md")));
+    for page in &there {
+        let link = format!("docs/guide/src/{page}");
+        assert!(readme.contains(&link), "the README does not lead to {page}");
+    }
 
     let doctests = read(&root().join("tests/guide/lib.rs"));
     let (_, doctests) = doctests.rsplit_once("pages!(").unwrap();
