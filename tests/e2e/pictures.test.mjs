@@ -88,7 +88,7 @@ test("the todo app", async (t) => {
   const page = await context.newPage();
   await page.goto(`${server.url}/#groceries`);
   await live(page);
-  for (const text of ["Coffee", "Two lemons", "Bread, the dark one", "Oat milk"]) await enter(page, "New todo", text);
+  for (const text of ["Coffee", "Two lemons", "Bread, the dark one", "Oat milk"]) await enter(page, "What needs to be done?", text);
   for (const text of ["Coffee", "Oat milk"]) await page.getByRole("checkbox", { name: text }).check();
   await until("nothing is pending", async () => (await page.locator(".pending").count()) === 0);
   await page.mouse.move(1, 1);
