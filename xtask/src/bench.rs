@@ -1,5 +1,5 @@
-//! The benchmarks: streams on their stores, rooms and LiveStore's backends against others, and a
-//! client.
+//! The benchmarks: streams on their stores, rooms and LiveStore's backends against others, a client,
+//! views, and pages.
 
 use crate::test::cargo_command;
 use crate::tools::{CHROMIUM, livestore_packages, set_up};
@@ -78,4 +78,21 @@ pub(crate) fn client(arguments: impl IntoIterator<Item = OsString>) -> Result<()
     command.arg(script).args(arguments).env("BENCH_PAGE", page);
     command.env(CHROMIUM.variable, CHROMIUM.find(&tools)?);
     run(command.env("BENCH_NATIVE", target()?.join("simulation/bench-client")))
+}
+
+/// Measures what it costs that each of many sees other rows.
+pub(crate) fn visible() -> Result<()> {
+    let package = ["--package", "partysync-tests", "--bin", "bench-visible"];
+    let native = ["run", "--quiet", "--profile", "simulation"];
+    run(cargo_command(&native)?.args(package))
+}
+
+/// Asks Lighthouse what it says of the pages.
+pub(crate) fn lighthouse() -> Result<()> {
+    build::build(&fixture::find("board")?)?;
+    let tools = build::build(&fixture::find("todo-sync")?)?;
+    let script = root()?.join("tests/bench/lighthouse.mjs");
+    let mut command = tools.command(tools.node())?;
+    command.env(CHROMIUM.variable, CHROMIUM.find(&tools)?);
+    run(command.arg(script))
 }

@@ -46,6 +46,10 @@ cargo xtask bench queries [--write-docs] [--smoke]
     Live queries over an issue tracker, natively and as wasm, beside TanStack DB and Rindle.
 cargo xtask bench livestore [--pairs N] [--cases A,B] [--json FILE] [--write-docs] [--smoke]
     The LiveStore backend against LiveStore's own, in N pairs (5) of each case.
+cargo xtask bench visible
+    What it costs that each of 1, 100 and 1,000 connections sees other rows.
+cargo xtask bench lighthouse
+    What Lighthouse says of the pages of todo-sync and board: less than 95 is an error.
 cargo xtask build [FIXTURE]
     Builds a fixture for `wrangler dev` and `wrangler deploy`.
 cargo xtask size [FIXTURE] [--page] [--rows N]
@@ -113,9 +117,11 @@ fn run() -> Result<()> {
             Some(Value(what)) if what == "client" => bench::client(arguments.raw_args()?)?,
             Some(Value(what)) if what == "livestore" => bench::livestore(arguments.raw_args()?)?,
             Some(Value(what)) if what == "queries" => bench::queries(arguments.raw_args()?)?,
+            Some(Value(what)) if what == "visible" => bench::visible()?,
+            Some(Value(what)) if what == "lighthouse" => bench::lighthouse()?,
             _ => bail!(
-                "the benchmarks are `cargo xtask bench streams`, `rooms`, `client`, `livestore` and \
-                 `queries`"
+                "the benchmarks are `cargo xtask bench streams`, `rooms`, `client`, `livestore`, \
+                 `queries`, `visible` and `lighthouse`"
             ),
         },
         "build" => {
