@@ -1,6 +1,6 @@
 //! [`SyncClient`]: what users hold of a client.
 
-use crate::answer::{Answer, Unread, closed};
+use crate::answer::{Answer, Outcome, Unread, closed};
 use crate::devtools::Recorder;
 use crate::driver;
 use crate::endpoint::Endpoint;
@@ -57,7 +57,7 @@ pub(crate) struct Inner<A> {
     outputs: Vec<Output>,
     /// Who waits for results that have changed: to be woken without the lock.
     wakers: Wakers,
-    answers: BTreeMap<u64, oneshot::Sender<Result<()>>>,
+    answers: BTreeMap<u64, oneshot::Sender<Outcome>>,
     pub(crate) unread: Arc<Unread>,
     pub(crate) recorder: Recorder,
     listeners: Vec<Listener>,
@@ -261,7 +261,8 @@ impl<A: Action> SyncClient<A> {
 
     /// Does an action: its effect is shown at once, and it is sent, now or when there is a
     /// connection. The answer resolves when the server has committed or rejected it; it need not
-    /// be awaited. Offline, and after a refusal, it does not resolve.
+    /// be awaited. Offline, and after a refusal, it does not resolve. [`Answer::result`] has what the
+    /// server has answered the action with.
     ///
     /// The action outlives the program when it is stored: [`stored`](Self::stored) says when, and
     /// so does [`close`](Self::close) with [`closed`](Self::closed) behind it.

@@ -63,7 +63,7 @@ codes! {
     Constraint = "constraint",
     /// A value cannot be what its column holds.
     InvalidValue = "invalid_value",
-    /// A frame, a row or a name is over its limit.
+    /// A frame, a row, a result or a name is over its limit.
     TooLarge = "too_large",
     /// A push holds more actions than the room takes at once.
     TooManyActions = "too_many_actions",
@@ -85,6 +85,9 @@ codes! {
     /// The action has other fields than the server knows, or lacks some, or a value that the field's
     /// type does not know: it is of another version of the application.
     ActionMismatch = "action_mismatch",
+    /// The action was done, but its result is not of the type that is asked for
+    /// ([`wire::v2::read_result`](crate::wire::v2::read_result)).
+    ResultMismatch = "result_mismatch",
     /// The server has another version of the application: it does not know the action, and nothing was
     /// done (the client keeps it, and it may be done after a reload); or it has rows that this
     /// client cannot read.

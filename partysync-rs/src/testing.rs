@@ -5,8 +5,12 @@ use crate::room::turn::Local;
 use crate::room::{Answered, Connection, Event, Incoming, Machine, Slot};
 use crate::sql::{Sql, Sqlite};
 use crate::wire;
-use crate::wire::v2::{Ack, ClientFrame, Hello, Push, PushAction, ServerFrame, Subscription};
+use crate::wire::v2::{
+    ClientFrame, Hello, Push, PushAction, ServerFrame, Subscription, read_result,
+};
 use crate::{Action, Code, Error, Identity, Protocol, Record, Result, Room, SyncServer, Timestamp};
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use turns::opening;
@@ -329,12 +333,56 @@ impl<S: SyncServer> TestRoom<S> {
         self.act_as(OWN, action)
     }
 
+    /// As [`act`](Self::act), for an action that is answered with something
+    /// ([`Room::answer`]). One that gives no result is `None` of an `Option`.
+    ///
+    /// ```
+    /// # use partysync::{Action, Record, Result, Room, SyncServer};
+    /// # #[derive(Record, Clone, Debug, PartialEq)] #[record(table = "notes")]
+    /// # struct Note { #[record(key)] id: String }
+    /// # #[derive(Action, Clone, Debug)] #[action(record = Note)]
+    /// # enum NoteAction { #[action(insert)] Create { id: String } }
+    /// # struct Notes;
+    /// # impl SyncServer for Notes {
+    /// #     type Action = NoteAction;
+    /// fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+    ///     action.apply(room.sql())?;
+    ///     let count = "SELECT count(*) FROM notes";
+    ///     let count: i64 = room.sql().query_one(count, [], |row| row.get(0))?;
+    ///     room.answer(&count)
+    /// }
+    /// # }
+    /// # let mut room = partysync::testing::TestRoom::new(Notes)?;
+    /// assert_eq!(room.act_for::<i64>(NoteAction::Create { id: "a".into() })?, 1);
+    /// # Ok::<(), partysync::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`act`](Self::act); [`Code::ResultMismatch`] when the result is not of this type.
+    pub fn act_for<T: DeserializeOwned>(&mut self, action: S::Action) -> Result<T> {
+        self.act_as_for(OWN, action)
+    }
+
     /// Sends an action as the client of a [`login`](Self::login) and waits for its answer.
     ///
     /// # Errors
     /// Why it was rejected, or why that client was not let in; [`Code::NotFound`] when there was no
     /// login of this name.
     pub fn act_as(&mut self, name: &str, action: S::Action) -> Result<()> {
+        self.answered(name, action).map(drop)
+    }
+
+    /// As [`act_as`](Self::act_as), for an action that is answered with something: see
+    /// [`act_for`](Self::act_for).
+    ///
+    /// # Errors
+    /// As [`act_as`](Self::act_as); [`Code::ResultMismatch`] when the result is not of this type.
+    pub fn act_as_for<T: DeserializeOwned>(&mut self, name: &str, action: S::Action) -> Result<T> {
+        read_result(self.answered(name, action)?)
+    }
+
+    /// What an action of a client is answered.
+    fn answered(&mut self, name: &str, action: S::Action) -> Result<Option<Json>> {
         if let Some(error) = self.refused.get(name) {
             return Err(error.clone());
         }
@@ -368,8 +416,8 @@ impl<S: SyncServer> TestRoom<S> {
                 read += text.len() as u64;
                 match ServerFrame::parse(&text)? {
                     Some(ServerFrame::Patch(patch)) => {
-                        let own = |ack: &&Ack| ack.seq == seq;
-                        outcome = patch.acks.iter().find(own).map(Ack::outcome).or(outcome);
+                        let own = patch.acks.into_iter().find(|ack| ack.seq == seq);
+                        outcome = own.map(|ack| ack.outcome().map(|()| ack.result)).or(outcome);
                     }
                     Some(ServerFrame::Error(error)) => {
                         let code = Code::from_name(&error.code);

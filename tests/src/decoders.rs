@@ -233,7 +233,7 @@ impl Honest {
                         frames.extend(room.frame(Self::ID, &text).expect("no reason to stop"));
                     }
                     Output::Disconnect => self.connected = false,
-                    Output::Answer(_, answer) => self.answers.push(answer),
+                    Output::Answer(_, answer) => self.answers.push(answer.map(drop)),
                     Output::Store(_) => self.peer.handle(Input::Stored(Ok(())), self.now),
                     _ => {}
                 }

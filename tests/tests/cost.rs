@@ -43,6 +43,9 @@ impl SyncServer for Todos {
     }
 
     fn on_action(&self, room: &mut Room<'_, Self>, action: TodoAction) -> Result<()> {
+        if matches!(&action, TodoAction::Create { completed: true, .. }) {
+            room.answer(&7)?;
+        }
         action.apply(room.sql())
     }
 }
@@ -139,12 +142,24 @@ impl Bench {
     }
 
     fn push(&mut self, from: usize, count: usize, action: impl Fn(usize) -> String) -> Cost {
+        self.push_behind(0, from, count, action)
+    }
+
+    /// A push that says up to which seq its client has heard its answers.
+    fn push_behind(
+        &mut self,
+        answered: usize,
+        from: usize,
+        count: usize,
+        action: impl Fn(usize) -> String,
+    ) -> Cost {
         let action = |n: usize| {
             let (seq, action) = (from + n, action(n));
             format!(r#"{{"seq":{seq},"channel":"todos","action":{action}}}"#)
         };
         let actions: Vec<_> = (0..count).map(action).collect();
-        let push = format!(r#"{{"type":"push","actions":[{}]}}"#, actions.join(","));
+        let push =
+            format!(r#"{{"type":"push","answered":{answered},"actions":[{}]}}"#, actions.join(","));
         let (cost, effects) = self.event(Event::Frame(Slot(0), Incoming::Text(&push)));
         let acks = effects.iter().filter_map(|effect| match effect {
             Effect::Send { frame, .. } => ServerFrame::parse(frame).unwrap(),
@@ -184,6 +199,26 @@ fn a_push_of_n_actions_takes_n_and_four_statements_and_three_rows_each() {
         let cost = bench.push(2 + n, n, update);
         assert_eq!((cost.statements, cost.rows), (n + 4, 2 * rows + 2), "{n} updates");
     }
+}
+
+/// One that is answered with something.
+fn answered(n: usize) -> String {
+    format!(r#"{{"type":"create","payload":{{"id":"{n}","text":"milk","completed":1}}}}"#)
+}
+
+#[test]
+fn a_result_takes_a_statement_and_a_row_and_those_without_take_none() {
+    let mut bench = Bench::new();
+    // The table is made, and it is planned when deletions are forgotten.
+    bench.push(1, 1, answered);
+    let cost = bench.push_behind(1, 2, 32, |n| answered(100 + n));
+    // Those that were heard are forgotten at once.
+    assert_eq!((cost.statements, cost.rows), (2 * 32 + 5, 4 * 32 + 2 + 1));
+    // In a room that has results, too, once those of the client are heard.
+    let cost = bench.push_behind(33, 34, 1, |n| create(200 + n));
+    assert_eq!(cost.statements, 1 + 5);
+    let cost = bench.push_behind(34, 35, 32, |n| create(300 + n));
+    assert_eq!((cost.statements, cost.rows), (32 + 4, 3 * 32 + 2));
 }
 
 #[test]

@@ -87,8 +87,9 @@ pub enum Output {
     Changed(Changes),
     /// Wake whoever waits for the result of a query, when no lock is held: it may ask at once.
     Wake(Wakers),
-    /// An action of this client's has its answer.
-    Answer(u64, Result<()>),
+    /// An action of this client's has its answer, with its result if it was done and gave any. That
+    /// of another client's, whose action this one has pushed, is told to nobody.
+    Answer(u64, Result<Option<Json>>),
     /// Others have come, changed or gone.
     Presence,
     /// A message of the application's own.

@@ -4,6 +4,7 @@
 use super::overlay::NewRows;
 use super::pending::Whose;
 use super::{Changes, Replica, Row, Staged, Table};
+use crate::answer::Outcome;
 use crate::gathered::gathered;
 use crate::store::{RowsWrite, SavedAction, Write};
 use partysync::sql::Value;
@@ -20,7 +21,7 @@ pub(crate) struct Answered {
     pub(crate) seq: u64,
     /// Whether this client has made it.
     pub(crate) own: bool,
-    pub(crate) outcome: Result<()>,
+    pub(crate) outcome: Outcome,
     pub(crate) action: SavedAction,
 }
 
@@ -112,7 +113,7 @@ impl<A: Action> Replica<A> {
         }
         let mut gone = Vec::new();
         let mut answers = Vec::new();
-        for ack in &patch.acks {
+        for ack in patch.acks {
             self.answered(ack, &mut gone, &mut answers);
         }
         gone.extend(self.held_by_rows());
@@ -124,7 +125,7 @@ impl<A: Action> Replica<A> {
     /// was heard the first time.
     fn answered(
         &mut self,
-        ack: &Ack,
+        ack: Ack,
         gone: &mut Vec<super::Pending<A>>,
         answers: &mut Vec<Answered>,
     ) {
@@ -135,7 +136,7 @@ impl<A: Action> Replica<A> {
         let Some(queue) = self.queues.iter_mut().find(whose) else { return };
         let Some(pending) = queue.take(ack.seq) else { return };
         let (client, own) = (queue.client.clone(), queue.whose == Whose::Own);
-        let (action, outcome) = (pending.saved(), ack.outcome());
+        let (action, outcome) = (pending.saved(), ack.outcome().map(|()| ack.result));
         gone.push(pending);
         let write = Write::Answered { client: client.clone(), from: ack.seq, to: ack.seq };
         match self.writes.last_mut() {

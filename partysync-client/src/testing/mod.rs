@@ -14,6 +14,7 @@ use crate::store::{Abandoned, Events, MemoryStore, Saved, Write};
 use futures::{FutureExt, StreamExt};
 use partysync::query::{Group, Query, Totals, Tuple};
 use partysync::testing::TestRoom;
+use partysync::wire::v2::read_result;
 use partysync::{Code, Error, Key, Protocol, Record, Result, SyncServer, Timestamp};
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
@@ -78,7 +79,7 @@ struct Client<S: SyncServer> {
     connects: bool,
     up: VecDeque<String>,
     down: VecDeque<String>,
-    answers: BTreeMap<u64, Result<()>>,
+    answers: BTreeMap<u64, (Result<()>, Option<Json>)>,
     errors: Vec<Error>,
     messages: Vec<Json>,
 }
@@ -492,7 +493,38 @@ impl<S: SyncServer> World<S> {
     /// What an action of a client was answered; `None` as long as it was not.
     #[must_use]
     pub fn answer(&self, client: ClientId, seq: u64) -> Option<&Result<()>> {
-        self.clients.get(client.0)?.answers.get(&seq)
+        self.clients.get(client.0)?.answers.get(&seq).map(|(outcome, _)| outcome)
+    }
+
+    /// What an action of a client was answered, with its result; `None` as long as it was not. See
+    /// [`Answer::result`](crate::Answer::result).
+    ///
+    /// ```
+    /// # use partysync::{Action, Record, Result, Room, SyncServer};
+    /// # #[derive(Record, Clone, Debug, PartialEq)] #[record(table = "notes")]
+    /// # struct Note { #[record(key)] id: String }
+    /// # #[derive(Action, Clone, Debug)] #[action(record = Note)]
+    /// # enum NoteAction { #[action(insert)] Create { id: String } }
+    /// # struct Notes;
+    /// # impl SyncServer for Notes {
+    /// #     type Action = NoteAction;
+    /// fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
+    ///     action.apply(room.sql())?;
+    ///     room.answer("done")
+    /// }
+    /// # }
+    /// # let mut world = partysync_client::testing::World::new(Notes)?;
+    /// # let ada = world.client();
+    /// let seq = world.act(ada, NoteAction::Create { id: "a".into() })?;
+    /// assert_eq!(world.result::<String>(ada, seq), None);
+    /// world.deliver()?;
+    /// assert_eq!(world.result(ada, seq), Some(Ok("done".to_owned())));
+    /// # Ok::<(), partysync::Error>(())
+    /// ```
+    #[must_use]
+    pub fn result<T: DeserializeOwned>(&self, client: ClientId, seq: u64) -> Option<Result<T>> {
+        let (outcome, result) = self.clients.get(client.0)?.answers.get(&seq)?;
+        Some(outcome.clone().and_then(|()| read_result(result.clone())))
     }
 
     /// Errors that no action's answer told, since the last call.
@@ -543,7 +575,13 @@ impl<S: SyncServer> World<S> {
                         let _ = self.room.disconnect(&socket);
                     }
                 }
-                Output::Answer(seq, answer) => drop(client.answers.insert(seq, answer)),
+                Output::Answer(seq, answer) => {
+                    let answer = match answer {
+                        Ok(result) => (Ok(()), result),
+                        Err(error) => (Err(error), None),
+                    };
+                    client.answers.insert(seq, answer);
+                }
                 Output::Error(error) => client.errors.push(error),
                 Output::Wake(wakers) => wakers.wake(),
                 Output::Message(message) => client.messages.push(message),

@@ -232,7 +232,7 @@ impl<S: SyncServer> Machine<S> {
     fn finish_feed(&mut self, slot: Slot, feed: Feed, to: u64) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
         if let Some(from) = feed.live {
-            let acks = std::mem::take(&mut entry.acks);
+            let acks = entry.take_acks();
             self.acked.remove(&slot);
             let (mut changes, mut size, mut page) = (Changes::default(), 0, feed.pages);
             for channel in &feed.channels {

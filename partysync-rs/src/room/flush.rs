@@ -123,7 +123,7 @@ impl<S: SyncServer> Machine<S> {
             for slot in own {
                 self.acked.remove(&slot);
                 let Some(entry) = self.slots.get_mut(slot) else { continue };
-                let acks = std::mem::take(&mut entry.acks);
+                let acks = entry.take_acks();
                 self.send(slot, patch(&acks));
             }
             if !shared.is_empty() {

@@ -1,6 +1,7 @@
 //! The hooks that do not wait: each is one transaction, and what it does to connections, the
 //! alarm and the wire happens only if it returns `Ok`.
 
+use super::answer::Answering;
 use super::event::close_reason;
 use super::life::{Asked, Reply};
 use super::{Begun, Connection, Effect, Machine, Overlay, Protocol, Slot, refusal};
@@ -8,6 +9,7 @@ use crate::job::FURTHEST;
 use crate::sql::Sql;
 use crate::wire::v2::ServerFrame;
 use crate::{Code, Error, Identity, Result, Room, SyncServer, Timestamp, store};
+use serde_json::Value as Json;
 use std::rc::Rc;
 
 /// What a Durable Object keeps sockets for at most: accepting one more would be a trap.
@@ -49,12 +51,14 @@ pub(crate) struct HookOutput {
     pub(crate) begun: Begun,
     /// Whether connections may see something else now.
     pub(crate) review: bool,
+    /// What the action is answered with, where the hook does one.
+    pub(crate) answering: Option<Answering>,
 }
 
 impl HookOutput {
     /// Adds what a later hook wants done, which has seen this one's connections.
     fn append(&mut self, later: Self) {
-        let Self { overlay, out, alarm, new_epoch, jobs, begun, review } = later;
+        let Self { overlay, out, alarm, new_epoch, jobs, begun, review, answering: _ } = later;
         self.overlay = overlay;
         self.out.extend(out);
         self.alarm = alarm.or(self.alarm);
@@ -77,7 +81,18 @@ impl<S: SyncServer> Machine<S> {
         caller: Caller<'_>,
         hook: impl FnOnce(&mut Room<'_, S>) -> Result<T>,
     ) -> Result<Result<T>> {
-        let mut output = HookOutput::default();
+        self.hook_with(server, sql, caller, HookOutput::default(), hook)
+    }
+
+    /// As [`hook`](Self::hook), with what the hook has to begin with.
+    pub(super) fn hook_with<T>(
+        &mut self,
+        server: &S,
+        sql: &dyn Sql,
+        caller: Caller<'_>,
+        mut output: HookOutput,
+        hook: impl FnOnce(&mut Room<'_, S>) -> Result<T>,
+    ) -> Result<Result<T>> {
         let (mut hook, mut value) = (Some(hook), None);
         let stamped = self.stamped(sql);
         let result = stamped.transaction(&mut || {
@@ -105,7 +120,8 @@ impl<S: SyncServer> Machine<S> {
         }
     }
 
-    /// Does actions, each whole or not at all; what came of each, until one is not to be had now.
+    /// Does actions, each whole or not at all; what came of each, with its result, until one is not to
+    /// be had now.
     /// They share a transaction. One that fails when it has written is taken back with the others,
     /// and then each has its own.
     pub(super) fn do_all(
@@ -114,7 +130,7 @@ impl<S: SyncServer> Machine<S> {
         sql: &dyn Sql,
         slot: Slot,
         actions: &[Result<S::Action>],
-    ) -> Result<Vec<Result<()>>> {
+    ) -> Result<Vec<Result<Option<Json>>>> {
         if let [_, _, ..] = actions
             && let Some(outcomes) = self.do_together(server, sql, slot, actions)?
         {
@@ -123,10 +139,7 @@ impl<S: SyncServer> Machine<S> {
         let mut outcomes = Vec::with_capacity(actions.len());
         for action in actions {
             let outcome = match action.clone() {
-                Ok(action) => {
-                    let caller = Caller::Connection(slot);
-                    self.hook(server, sql, caller, |room| server.on_action(room, action))?
-                }
+                Ok(action) => self.do_one(server, sql, slot, action)?,
                 Err(error) => Err(error),
             };
             let wait = outcome.as_ref().is_err_and(|e| e.code() == Code::Unavailable);
@@ -146,14 +159,15 @@ impl<S: SyncServer> Machine<S> {
         sql: &dyn Sql,
         slot: Slot,
         actions: &[Result<S::Action>],
-    ) -> Result<Option<Vec<Result<()>>>> {
+    ) -> Result<Option<Vec<Result<Option<Json>>>>> {
         let mut output = HookOutput::default();
         let mut outcomes = Vec::with_capacity(actions.len());
         let stamped = self.stamped(sql);
         let result = stamped.transaction(&mut || {
             for action in actions {
                 let (overlay, jobs) = (output.overlay.clone(), output.jobs);
-                let mut own = HookOutput { overlay, jobs, ..Default::default() };
+                let answering = Some(self.answering());
+                let mut own = HookOutput { overlay, jobs, answering, ..Default::default() };
                 let written = self.written.statements.get();
                 let outcome = match action.clone() {
                     Ok(action) => {
@@ -166,7 +180,8 @@ impl<S: SyncServer> Machine<S> {
                         {
                             return outcome;
                         }
-                        outcome.map_err(|error| error.with_keys(Self::SCHEMAS))
+                        let result = own.answering.take().and_then(Answering::result);
+                        outcome.map(|()| result).map_err(|error| error.with_keys(Self::SCHEMAS))
                     }
                     Err(error) => Err(error),
                 };
@@ -216,7 +231,8 @@ impl<S: SyncServer> Machine<S> {
     }
 
     fn carry_out(&mut self, sql: &dyn Sql, output: HookOutput) -> Result<()> {
-        let HookOutput { overlay, out, alarm, new_epoch, jobs, begun, review } = output;
+        let HookOutput { overlay, out, alarm, new_epoch, jobs, begun, review, answering: _ } =
+            output;
         self.begun.0.extend(begun.0);
         self.review_due |= review;
         self.jobs_changed |= jobs;

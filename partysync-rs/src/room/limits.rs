@@ -43,6 +43,9 @@ pub struct Limits {
     /// the application's own messages pile up, it is closed with 4429. A v1 connection cannot say
     /// what it has read, and is not limited.
     pub pending_bytes: u64,
+    /// The largest result of an action ([`Room::answer`](crate::Room::answer)), in bytes of its JSON.
+    /// It is kept until its client has heard it.
+    pub result_bytes: usize,
     /// The most connections that are shown to each other ([`presence`](crate::SyncServer::presence)).
     /// Who comes when there are so many waits for a place, and is told how many connections there are.
     pub present: usize,
@@ -82,6 +85,7 @@ impl Default for Limits {
             log_entries: 500_000,
             migration_rows: 1_000,
             pending_bytes: 8 * 1024 * 1024,
+            result_bytes: 64 * 1024,
             present: 100,
             presence_bytes: 1024,
             silent_ms: 75_000,

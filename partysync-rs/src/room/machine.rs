@@ -108,6 +108,9 @@ pub(super) struct Client {
     pub(super) connections: u32,
     /// Whether its seq is to be written at the end of the turn.
     pub(super) unsaved: bool,
+    /// The last seq whose result is kept, 0 for none; `None` when it was not looked up in this life
+    /// of the room.
+    pub(super) results: Option<u64>,
 }
 
 /// The last action of a client that was answered.

@@ -13,6 +13,7 @@
 //! commit what a turn has written by themselves, and take it back with `ctx.abort()`.
 
 pub(crate) mod alarm;
+mod answer;
 mod connection;
 mod event;
 mod fault;

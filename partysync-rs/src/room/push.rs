@@ -1,12 +1,13 @@
 //! Actions on their way: what came is parsed, asked about, committed once and in order, and its
 //! answers wait for the patch that holds its rows.
 
+use super::answer::Acks;
 use super::event::{Call, Hook, HookDone};
 use super::feed::Feed;
 use super::machine::Seq;
-use super::{Caller, Effect, Machine, Slot, v1};
+use super::{Effect, Machine, Slot, v1};
 use crate::sql::Sql;
-use crate::wire::v2::{Ack, Push, PushAction};
+use crate::wire::v2::{Push, PushAction};
 use crate::{Action, Code, Error, Result, SyncServer, Timestamp, store, wire};
 use serde_json::value::RawValue;
 use std::rc::Rc;
@@ -29,9 +30,11 @@ enum Origin {
 /// What a push has led to so far.
 struct Notes<A> {
     committed: Vec<A>,
-    acks: Vec<Ack>,
+    acks: Acks,
     /// Whether an action was refused.
     refused: bool,
+    /// Whether an action has a result.
+    gave: bool,
 }
 
 /// Actions that share a savepoint. SQLite keeps the pages that a savepoint touches in memory up to
@@ -108,9 +111,7 @@ impl<S: SyncServer> Machine<S> {
             self.tell_and_close(slot, wire::CLOSE_PROTOCOL, &error);
             return Ok(());
         }
-        if entry.acks.len() > 2 * self.limits.push_actions {
-            let error = Error::new(Code::SlowReader, "read what there is before you push more");
-            self.tell_and_close(slot, wire::CLOSE_BUSY, &error);
+        if self.is_overdue(slot) {
             return Ok(());
         }
         let (found, limit) = (push.actions.len(), self.limits.push_actions);
@@ -171,18 +172,9 @@ impl<S: SyncServer> Machine<S> {
     fn answer_unknown(&mut self, slot: Slot, client: &Rc<str>, actions: &[PushAction]) {
         let message = "sent so long ago that the room has forgotten whether it was done";
         let outcome = Err(Error::new(Code::ClientForgotten, message));
-        let acks = actions.iter().map(|action| Ack::new(action.seq, &outcome)).collect();
-        self.answer(slot, client, acks);
-    }
-
-    /// Has these answers sent with the turn's changes.
-    fn answer(&mut self, slot: Slot, client: &Rc<str>, mut acks: Vec<Ack>) {
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        if entry.connection.client.as_deref() != Some(&**client) {
-            acks.iter_mut().for_each(|ack| ack.client = Some(client.to_string()));
-        }
-        entry.acks.append(&mut acks);
-        self.acked.insert(slot);
+        let mut acks = Acks::default();
+        actions.iter().for_each(|action| acks.add(action.seq, &outcome, None));
+        self.answer(slot, client, &mut acks);
     }
 
     /// A v1 client calls an action.
@@ -247,7 +239,9 @@ impl<S: SyncServer> Machine<S> {
         actions: impl Iterator<Item = (u64, Result<S::Action>)>,
     ) -> Result<()> {
         let mut actions = actions.peekable();
-        let mut notes = Notes { committed: Vec::new(), acks: Vec::new(), refused: false };
+        let (committed, acks) = (Vec::new(), Acks::default());
+        let mut notes = Notes { committed, acks, refused: false, gave: false };
+        self.forget_results(sql, client, answered)?;
         while actions.peek().is_some() {
             let last = match self.seq(sql, client, answered)? {
                 Seq::At(last) => last,
@@ -262,13 +256,18 @@ impl<S: SyncServer> Machine<S> {
             });
             let group: Vec<_> = group.take(GROUP).collect();
             if !group.is_empty() {
-                let client = (client, answered);
-                if !self.commit_group(server, sql, slot, client, group, &mut notes)? {
+                let whose = (client, answered);
+                if !self.commit_group(server, sql, slot, whose, group, &mut notes)?
+                    || !self.answer_early(server, sql, slot, client, &mut notes.acks)?
+                {
                     break;
                 }
             } else if let Some((seq, _)) = actions.next() {
                 if seq <= last {
-                    notes.acks.push(Ack::new(seq, &store::outcome(sql, client, seq)?));
+                    self.answer_again(sql, client, seq, &mut notes.acks)?;
+                    if !self.answer_early(server, sql, slot, client, &mut notes.acks)? {
+                        break;
+                    }
                     continue;
                 }
                 let message = format!("action {seq} came after {last}: one is missing");
@@ -280,7 +279,7 @@ impl<S: SyncServer> Machine<S> {
         self.unsaved.insert(client.clone());
         self.forget_client(client);
         self.after(slot, notes.committed);
-        self.answer(slot, client, notes.acks);
+        self.answer(slot, client, &mut notes.acks);
         Ok(())
     }
 
@@ -297,6 +296,9 @@ impl<S: SyncServer> Machine<S> {
     ) -> Result<bool> {
         let (seqs, actions): (Vec<_>, Vec<_>) = group.into_iter().unzip();
         let outcomes = self.do_all(server, sql, slot, &actions)?;
+        // A client pushes on when it has its answers: what is older it has.
+        let most = self.limits.push_actions as u64;
+        let older = |seq: u64| seq.saturating_sub(most.max(1)).max(answered);
         for ((seq, action), outcome) in seqs.into_iter().zip(actions).zip(outcomes) {
             let outcome = match outcome {
                 Err(error) if error.code() == Code::Unavailable => {
@@ -305,22 +307,34 @@ impl<S: SyncServer> Machine<S> {
                     return Ok(false);
                 }
                 Err(error) => Err(self.public(error, &named(action.as_ref().ok()))),
-                Ok(()) => Ok(()),
+                Ok(result) => Ok(result),
             };
-            match &outcome {
-                Ok(()) => notes.committed.extend(action),
+            let (outcome, result) = match outcome {
+                Ok(result) => {
+                    notes.committed.extend(action);
+                    (Ok(()), result)
+                }
                 Err(error) => {
                     if !notes.refused {
-                        // A client pushes on when it has its answers: what is older it has.
-                        let most = self.limits.push_actions as u64;
-                        let older = seq.saturating_sub(most.max(1)).max(answered);
-                        store::forget_rejects(sql, client, older)?;
+                        store::forget_rejects(sql, client, older(seq))?;
                         notes.refused = true;
                     }
-                    store::add_reject(sql, client, seq, error)?;
+                    store::add_reject(sql, client, seq, &error)?;
+                    (Err(error), None)
                 }
-            }
-            notes.acks.push(Ack::new(seq, &outcome));
+            };
+            let result = match result {
+                Some(result) => {
+                    if !notes.gave {
+                        self.forget_results(sql, client, older(seq))?;
+                        notes.gave = true;
+                    }
+                    let bytes = self.keep_result(sql, client, seq, &result)?;
+                    Some((result, bytes))
+                }
+                None => None,
+            };
+            notes.acks.add(seq, &outcome, result);
             if let Some(client) = self.clients.get_mut(client) {
                 (client.seq, client.unsaved) = (Seq::At(seq), true);
             }
@@ -340,10 +354,8 @@ impl<S: SyncServer> Machine<S> {
         self.flush(server, sql, None)?;
         let done = action.as_ref().ok().cloned();
         let outcome = match action {
-            Ok(action) => {
-                let caller = Caller::Connection(slot);
-                self.hook(server, sql, caller, |room| server.on_action(room, action))?
-            }
+            // The result of a call is its rows.
+            Ok(action) => self.do_one(server, sql, slot, action)?.map(drop),
             Err(error) => Err(error),
         };
         let outcome = outcome.map_err(|error| self.public(error, &named(done.as_ref())));

@@ -20,6 +20,8 @@ pub(crate) struct Entry {
     pub(crate) feed: Option<Feed>,
     /// Answers that go out with its next patch.
     pub(crate) acks: Vec<Ack>,
+    /// Bytes of the results among them.
+    pub(crate) ack_bytes: usize,
     /// Clients that the room did not know and that it has pushed for.
     pub(crate) strangers: u32,
     /// Bytes that it was sent and has not read, as far as it has said. Forgotten in hibernation,
@@ -36,6 +38,14 @@ pub(crate) struct Entry {
     pub(crate) closing: bool,
     /// What is kept with its socket.
     pub(crate) attachment: Option<String>,
+}
+
+impl Entry {
+    /// The answers, which go out now.
+    pub(crate) fn take_acks(&mut self) -> Vec<Ack> {
+        self.ack_bytes = 0;
+        std::mem::take(&mut self.acks)
+    }
 }
 
 /// All connections.
@@ -77,6 +87,7 @@ impl Slots {
             view: None,
             feed: None,
             acks: Vec::new(),
+            ack_bytes: 0,
             strangers: 0,
             unread: 0,
             rate: Rate::default(),

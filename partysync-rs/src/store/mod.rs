@@ -5,6 +5,7 @@
 //! - the change log (`log.rs`): append-only; an entry's rowid is the room's version
 //! - `jobs.rs`: what it does at a time
 //! - `clients.rs`: what each client was answered
+//! - `results.rs`: what its actions gave it
 //! - `rows.rs`: pages of a table, and of what changed in it
 //! - `filter.rs`, `predicate.rs`: which of it somebody may see
 //! - `migrate.rs`, `triggers.rs`: the records' tables
@@ -18,6 +19,7 @@ mod jobs;
 mod log;
 mod migrate;
 mod predicate;
+mod results;
 mod rows;
 mod triggers;
 mod trim;
@@ -29,6 +31,7 @@ pub(crate) use log::{
     changed_after, last_before, last_of, next_versions, set_alarm, set_forgetting, set_now, unsent,
 };
 pub(crate) use migrate::{Step, finish, hold_times, next_step};
+pub(crate) use results::{add_result, forget_results, last_result, make_results, result};
 pub(crate) use rows::{Change, Given, Plan};
 pub(crate) use triggers::ROW_TOO_LARGE;
 pub(crate) use trim::{compact, compaction_is_due, trim};
@@ -90,6 +93,8 @@ pub(crate) struct Meta {
     pub(crate) alarm_failures: u32,
     /// Whether there is a table of jobs.
     pub(crate) has_jobs: bool,
+    /// Whether there is a table of results.
+    pub(crate) has_results: bool,
     /// When the next job runs.
     pub(crate) job_at: Option<Timestamp>,
     /// Whether there are rows of an older version of the application.
@@ -123,10 +128,11 @@ pub(crate) fn open(
     fresh_epoch: &str,
 ) -> Result<Meta> {
     distinct(schemas)?;
-    let known = "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN (?, ?)";
-    let known =
-        sql.query_map(known, params!["_partysync_meta", jobs::TABLE], |row| row.get::<String>(0))?;
+    let known = "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN (?, ?, ?)";
+    let names = params!["_partysync_meta", jobs::TABLE, results::TABLE];
+    let known = sql.query_map(known, names, |row| row.get::<String>(0))?;
     let has_jobs = known.iter().any(|name| name == jobs::TABLE);
+    let has_results = known.iter().any(|name| name == results::TABLE);
     if !known.iter().any(|name| name == "_partysync_meta") {
         for table in TABLES {
             sql.exec(table, &[])?;
@@ -165,6 +171,7 @@ pub(crate) fn open(
             alarm_failures: row.get::<u32>(13)?,
             version: unsigned(14)?,
             has_jobs,
+            has_results,
             job_at: None,
             migrates: false,
             notes: Vec::new(),

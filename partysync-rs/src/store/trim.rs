@@ -1,7 +1,7 @@
 //! What a room forgets, by the alarm: old deletions, entries of the change log that later ones
 //! supersede, clients long unseen. Each step looks at so much of the log, and is a turn's work.
 
-use super::{Meta, channel_id, integer, last_before};
+use super::{Meta, channel_id, integer, last_before, results};
 use crate::record::{Role, Schema};
 use crate::room::Limits;
 use crate::sql::{Sql, quote};
@@ -96,7 +96,7 @@ pub(crate) fn trim(
     if meta.trimming.is_some() {
         meta.trim_at = Some(meta.now);
     } else {
-        forget_clients(sql, limits, meta.now)?;
+        forget_clients(sql, limits, meta)?;
         let next = next(sql, limits, old, meta.now, kept.is_some())?;
         meta.trim_at = next.map(|at| at.max(meta.now.plus_millis(SELDOM)));
     }
@@ -177,13 +177,16 @@ fn forget(sql: &dyn Sql, schema: &Schema, (from, to): (u64, u64), meta: &mut Met
     Ok(())
 }
 
-fn forget_clients(sql: &dyn Sql, limits: &Limits, now: Timestamp) -> Result<()> {
-    let unseen = now.plus_millis(-limits.client_retention_ms);
-    sql.exec(
-        "DELETE FROM _partysync_reject WHERE client IN \
-         (SELECT client FROM _partysync_client WHERE seen_at <= ?)",
-        &params![unseen],
-    )?;
+fn forget_clients(sql: &dyn Sql, limits: &Limits, meta: &Meta) -> Result<()> {
+    let unseen = meta.now.plus_millis(-limits.client_retention_ms);
+    let answers = [Some("_partysync_reject"), meta.has_results.then_some(results::TABLE)];
+    for table in answers.into_iter().flatten() {
+        let forget = format!(
+            "DELETE FROM {table} WHERE client IN \
+             (SELECT client FROM _partysync_client WHERE seen_at <= ?)"
+        );
+        sql.exec(&forget, &params![unseen])?;
+    }
     sql.exec("DELETE FROM _partysync_client WHERE seen_at <= ?", &params![unseen])
 }
 

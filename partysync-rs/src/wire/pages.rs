@@ -94,6 +94,9 @@ impl PatchPage<'_> {
             if let Some(code) = &ack.code {
                 out.text("code", code).text("message", ack.message.as_deref().unwrap_or_default());
             }
+            if let Some(result) = &ack.result {
+                out.json("result", &result.to_string());
+            }
             acks.push_str(&out.end());
         }
         let mut out = Object::with_capacity(self.changes.0.len() + acks.len());
@@ -119,7 +122,9 @@ mod tests {
         rows.add(r#"["a",1]"#, false);
         rows.add(r#""b""#, true);
         let other = Ack { client: Some("other".into()), ..Ack::new(7, &Ok(())) };
-        let acks = [Ack::new(1, &Ok(())), Ack::new(2, &Err(Error::reject("\"no\""))), other];
+        let result = Some(serde_json::json!({"number": 7, "link": "\"x\""}));
+        let gave = Ack { result, ..Ack::new(3, &Ok(())) };
+        let acks = [Ack::new(1, &Ok(())), Ack::new(2, &Err(Error::reject("\"no\""))), gave, other];
         let mut changes = Changes::default();
         changes.add("todos", &rows);
         let text =

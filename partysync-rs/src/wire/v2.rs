@@ -5,6 +5,7 @@
 use super::clip;
 use crate::record::{first_version, is_first_version};
 use crate::{Code, Error, Identity, Result, Timestamp};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
@@ -366,10 +367,13 @@ pub struct Ack {
     /// The error's message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// What the action was answered with, if with anything ([`Room::answer`](crate::Room::answer)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Json>,
 }
 
 impl Ack {
-    /// The answer that an action was committed or rejected.
+    /// The answer that an action was committed or rejected, with no result.
     #[must_use]
     pub fn new(seq: u64, outcome: &Result<()>) -> Self {
         let error = outcome.as_ref().err();
@@ -378,6 +382,7 @@ impl Ack {
             seq,
             code: error.map(|e| e.code().as_str().to_owned()),
             message: error.map(|e| e.message().to_owned()),
+            result: None,
         }
     }
 
@@ -393,6 +398,32 @@ impl Ack {
             }
         }
     }
+}
+
+/// What an action was answered with, as the type that is asked for. No result is read as `null`: an
+/// `Option` is `None` then.
+///
+/// ```
+/// use partysync::{Code, wire::v2::read_result};
+/// use serde_json::json;
+///
+/// assert_eq!(read_result::<i64>(Some(json!(7))), Ok(7));
+/// assert_eq!(read_result::<Option<i64>>(None), Ok(None));
+/// assert_eq!(read_result::<i64>(None).unwrap_err().code(), Code::ResultMismatch);
+/// ```
+///
+/// # Errors
+/// [`Code::ResultMismatch`] when it is not of this type: the action was done.
+pub fn read_result<T: DeserializeOwned>(result: Option<Json>) -> Result<T> {
+    let given = result.is_some();
+    serde_json::from_value(result.unwrap_or_default()).map_err(|error| {
+        let wanted = std::any::type_name::<T>();
+        let message = match given {
+            true => format!("the action was done, but its result is no `{wanted}`: {error}"),
+            false => format!("the action was done, but it gave no result, and no `{wanted}`"),
+        };
+        Error::new(Code::ResultMismatch, message)
+    })
 }
 
 /// Who is here, for one who has said that it is.

@@ -57,7 +57,6 @@ impl Object {
     }
 
     /// A value that is JSON already.
-    #[cfg(any(feature = "livestore", feature = "streams"))]
     pub(crate) fn json(&mut self, name: &str, value: &str) -> &mut Self {
         self.name(name).push_str(value);
         self

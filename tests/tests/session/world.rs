@@ -167,7 +167,7 @@ impl World {
                         self.changes.entry(channel).or_default().merge(keys);
                     }
                 }
-                Output::Answer(seq, outcome) => self.answers.push((seq, outcome)),
+                Output::Answer(seq, outcome) => self.answers.push((seq, outcome.map(drop))),
                 Output::Message(_) | Output::Wake(_) | Output::Presence => {}
                 Output::Error(error) => self.errors.push(error),
             }
