@@ -331,7 +331,7 @@ pub(crate) fn simulate(arguments: impl IntoIterator<Item = String>) -> Result<()
 }
 
 /// What the simulation has to notice the lack of.
-const PROTECTIONS: [&str; 58] = [
+const PROTECTIONS: [&str; 60] = [
     // The client's and the room's.
     "dedupe",
     "version",
@@ -342,7 +342,8 @@ const PROTECTIONS: [&str; 58] = [
     // several in a transaction; a turn that failed is; a client's seq is written; a snapshot is
     // followed by what changed meanwhile; a page that is lost is missed; the log keeps the last
     // change of a row; a migration goes on where it was; a job is done once, and known after a sleep;
-    // a handle says that something is written when it is, and what a hook begins waits for its commit.
+    // a handle says that something is written when it is, and what a hook begins waits for its commit;
+    // the result of an action is kept, and only forgotten when its client has heard it.
     "compact",
     "group",
     "abort",
@@ -360,6 +361,8 @@ const PROTECTIONS: [&str; 58] = [
     "job_asleep",
     "begun",
     "kept",
+    "result",
+    "result_heard",
     // Who is here: it is said again on a new connection, and known after a sleep; whoever goes, or is
     // silent, is told of; a client that comes again is one still.
     "presence_again",

@@ -68,6 +68,8 @@ pub struct Stats {
     pub resets: u64,
     /// Outboxes that one tab took over from another.
     pub adopted: u64,
+    /// Actions whose client has heard their result.
+    pub results: u64,
 }
 
 impl std::ops::AddAssign for Stats {
@@ -81,5 +83,6 @@ impl std::ops::AddAssign for Stats {
         self.connections += other.connections;
         self.resets += other.resets;
         self.adopted += other.adopted;
+        self.results += other.results;
     }
 }

@@ -7,7 +7,7 @@ use partysync::Result;
 use partysync::wire::v2::ClientFrame;
 use partysync_client::store::{Events, MemoryStore, Saved, Store, Write};
 use partysync_client::{Input, Now, Peer};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A socket as the network sees it.
 pub(crate) struct Link {
@@ -68,6 +68,8 @@ pub(crate) struct Tab {
     pub(crate) here: Option<i64>,
     /// The page does nothing.
     pub(crate) frozen: bool,
+    /// The tokens of the actions that it has made, by seq.
+    pub(crate) tokens: BTreeMap<u64, i64>,
     /// Clients whose outboxes it took over.
     pub(crate) adopted: BTreeSet<String>,
 }

@@ -1,13 +1,13 @@
 //! The tabs of the world: what happens to them and their stores, and how their machines' outputs
 //! are carried out.
 
-use crate::app::AppAction;
+use crate::app::{AppAction, result_of};
 use crate::tab::{Ask, Health, Link, Tab, Told};
 use crate::world::{Known, World};
 use partysync::{Code, Result, Timestamp};
 use partysync_client::store::{Kept, Store, StoreEvent};
 use partysync_client::{Input, Note, Output, Peer};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl World {
     pub(crate) fn link(&mut self, tab: usize) -> Option<&mut Link> {
@@ -40,6 +40,7 @@ impl World {
             link: None,
             here: None,
             frozen: false,
+            tokens: BTreeMap::new(),
             adopted: BTreeSet::new(),
         });
         self.outputs(tab);
@@ -132,6 +133,7 @@ impl World {
         self.stats.actions += 1;
         let client = tab.client.clone();
         let seq = tab.peer.act(action.clone(), now).expect("an action that fits");
+        tab.tokens.insert(seq, action.token());
         self.known.insert(action.token(), (client.clone(), Known::Waiting));
         self.made.entry(client).or_default().insert(seq, action.clone());
         self.outputs(index);
@@ -212,9 +214,20 @@ impl World {
                 Output::Error(error) if error.code() == Code::ClientForgotten => {
                     self.stats.forgotten += 1;
                 }
+                Output::Answer(seq, Ok(result)) => {
+                    let wanted = tab.tokens.get(&seq).and_then(|token| result_of(*token));
+                    let result = result.as_ref().and_then(|result| result.as_str());
+                    self.stats.results += u64::from(result.is_some());
+                    // Where another tab pushes what this one pushes, too, it hears in its place.
+                    if result != wanted.as_deref() && !self.locks_lost {
+                        self.wrong = Some(format!(
+                            "action {seq} of tab {index} was answered with {result:?}, and not {wanted:?}"
+                        ));
+                    }
+                }
                 Output::Changed(_)
                 | Output::Wake(_)
-                | Output::Answer(..)
+                | Output::Answer(_, Err(_))
                 | Output::Message(_)
                 | Output::Presence
                 | Output::Error(_) => {}

@@ -309,6 +309,14 @@ impl AppAction {
     }
 }
 
+/// What the server answers the action of this token with: now and then with nothing, or with more than
+/// a small page holds.
+#[must_use]
+pub fn result_of(token: i64) -> Option<String> {
+    let long = if token % 5 == 0 { "x".repeat(100) } else { String::new() };
+    (token % 3 != 0).then(|| format!("of {token}{long}"))
+}
+
 impl Reduce for ThingAction {
     fn reduce_custom(&self, draft: &mut Draft<'_, Thing>) -> Result<()> {
         match self {

@@ -1,6 +1,8 @@
 //! What the application's server does, in both of its versions.
 
-use super::{Account, AccountAction, AppAction, Cell, Grant, Note, Op, ThingAction, notes};
+use super::{
+    Account, AccountAction, AppAction, Cell, Grant, Note, Op, ThingAction, notes, result_of,
+};
 use partysync::sql::Sql;
 use partysync::{
     Action, Connection, Error, Handle, Job, Limits, Migrated, Migration, Presence, Record, Result,
@@ -205,6 +207,10 @@ impl<A: Version> SyncServer for App<A> {
             if token % 2 == 1 {
                 room.spawn(tell(room.handle(), self.outside.clone(), token));
             }
+        }
+        // Also one that is refused then.
+        if let Some(result) = result_of(token) {
+            room.answer(&result)?;
         }
         action.perform(room.sql(), room.now())
     }
