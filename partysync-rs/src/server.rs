@@ -56,12 +56,16 @@ pub trait SyncServer: Sized + 'static {
     /// It may be called again for an action whose writes were taken back, as when a later action
     /// of the same push failed in the middle: change nothing but the room.
     ///
+    /// What its client is to hear of it, beside the rows that it changes, it says by
+    /// [`Room::answer`].
+    ///
     /// **Do not panic.** A panic ends the object with all its connections, and what the turn has
     /// written is taken back; its client sends the action again, alone, until it gives it up after an
     /// hour.
     ///
     /// # Errors
-    /// [`Error::reject`] to refuse the action; any other error refuses it as well.
+    /// [`Error::reject`] to refuse the action; [`Error::retry`] to have its client send it again later;
+    /// any other error refuses it as well.
     fn on_action(&self, room: &mut Room<'_, Self>, action: Self::Action) -> Result<()>;
 
     /// Which rows of a channel the caller of this room may see: whoever is behind the connection or
