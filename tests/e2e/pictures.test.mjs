@@ -1,4 +1,4 @@
-// The pictures of README, taken of the apps as they are. With `PICTURES=docs/images` they are put there;
+// README's picture of the board, taken of it as it is. With `SCREENSHOTS=docs/images` it is put there;
 // otherwise into `target/pictures`.
 
 import assert from "node:assert/strict";
@@ -8,7 +8,7 @@ import { after, before, test } from "node:test";
 import { root, Server, until } from "./harness.mjs";
 import { launch } from "./page.mjs";
 
-const folder = resolve(root, process.env.PICTURES ?? "target/pictures");
+const folder = resolve(root, process.env.SCREENSHOTS ?? "target/pictures");
 
 let browser;
 before(async () => {
@@ -78,19 +78,4 @@ test("the board, with three who look at it", async (t) => {
   await until("nothing is pending", async () => (await ada.locator(".pending").count()) === 0);
   await ada.mouse.move(640, 600);
   await take(ada, "board");
-});
-
-test("the todo app", async (t) => {
-  const server = await Server.start("fixtures/todo-sync");
-  t.after(() => server.stop());
-  const context = await browser.newContext({ viewport: { width: 700, height: 560 }, deviceScaleFactor: 2 });
-  t.after(() => context.close());
-  const page = await context.newPage();
-  await page.goto(`${server.url}/#groceries`);
-  await live(page);
-  for (const text of ["Coffee", "Two lemons", "Bread, the dark one", "Oat milk"]) await enter(page, "What needs to be done?", text);
-  for (const text of ["Coffee", "Oat milk"]) await page.getByRole("checkbox", { name: text }).check();
-  await until("nothing is pending", async () => (await page.locator(".pending").count()) === 0);
-  await page.mouse.move(1, 1);
-  await take(page, "todo");
 });
