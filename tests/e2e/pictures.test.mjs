@@ -1,5 +1,5 @@
 // README's picture of the board, taken of it as it is. With `SCREENSHOTS=docs/images` it is put there;
-// otherwise into `target/pictures`.
+// otherwise into `target/screenshots`.
 
 import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
@@ -8,7 +8,7 @@ import { after, before, test } from "node:test";
 import { root, Server, until } from "./harness.mjs";
 import { launch } from "./page.mjs";
 
-const folder = resolve(root, process.env.SCREENSHOTS ?? "target/pictures");
+const folder = resolve(root, process.env.SCREENSHOTS ?? "target/screenshots");
 
 let browser;
 before(async () => {

@@ -147,7 +147,7 @@ const LIBRARIES: [&str; 3] = ["partysync-rs", "partysync-client", "partysync-mac
 const TOGETHER: &str = "livestore,streams,worker";
 
 /// What is for browsers only.
-const PAGES: [&str; 4] = ["todo-web", "todo-yew", "login-web", "rendered-web"];
+const PAGES: [&str; 5] = ["board-web", "todo-web", "todo-yew", "login-web", "rendered-web"];
 
 fn lint_native() -> Result<()> {
     let pages = PAGES.map(|page| ["--exclude", page]).concat();
@@ -171,6 +171,7 @@ fn lint_wasm() -> Result<()> {
     };
     let workers = [
         "todo-worker",
+        "board-worker",
         "lab-worker",
         "login-worker",
         "streams-worker",
@@ -284,6 +285,7 @@ fn natively(command: &str) -> Result<Command> {
         "partysync-client",
         "partysync-build",
         "partysync-simulation",
+        "board-worker",
         "login-worker",
         "todo-terminal",
         "todo-worker",
