@@ -73,8 +73,18 @@ impl<A: Action> SyncClient<A> {
     /// # Ok(()) }
     /// ```
     pub fn set_presence<P: Serialize + ?Sized>(&self, presence: &P) -> Result<()> {
-        let state = state(presence)?;
-        self.with_peer(|inner, now| inner.peer.set_presence(Some(state), now));
+        self.set_presence_at("", presence)
+    }
+
+    /// As [`set_presence`](Self::set_presence), at a topic: a part of the room, as a board or a document.
+    /// Those who are at the same one are told of each other; a client is at one. The server says who may
+    /// be there.
+    ///
+    /// # Errors
+    /// As [`set_presence`](Self::set_presence).
+    pub fn set_presence_at<P: Serialize + ?Sized>(&self, topic: &str, presence: &P) -> Result<()> {
+        let own = (topic.to_owned(), state(presence)?);
+        self.with_peer(|inner, now| inner.peer.set_presence(Some(own), now));
         Ok(())
     }
 

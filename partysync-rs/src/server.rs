@@ -284,9 +284,13 @@ pub trait SyncServer: Sized + 'static {
     }
 
     /// A client says that it is here ([`Room::sender`]), with a state of its own: where its pointer
-    /// is, say. What are others told of who it is? All who are shown hear of each other, and of each
-    /// new state; it ends with the connection. Asked when a client comes, or comes again, and whenever
-    /// rights are looked at again: see [`visible`](Self::visible) and [`Room::review`].
+    /// is, say. What are others told of who it is? All who are shown at the same topic hear of each
+    /// other, and of each new state; it ends with the connection.
+    ///
+    /// A topic is a part of the room, as the client says: a board, a document; nothing where the room has
+    /// no parts. Look whether it may be there. Asked when a client comes, comes again or goes to another
+    /// topic, and whenever rights are looked at again: see [`visible`](Self::visible) and
+    /// [`Room::review`].
     ///
     /// ```
     /// # use partysync::{Action, Record, Result, Room, SyncServer};
@@ -303,7 +307,7 @@ pub trait SyncServer: Sized + 'static {
     /// #   fn on_action(&self, room: &mut Room<'_, Self>, action: NoteAction) -> Result<()> {
     /// #       action.apply(room.sql())
     /// #   }
-    ///     fn presence(&self, room: &mut Room<'_, Self>) -> Result<Presence> {
+    ///     fn presence(&self, room: &mut Room<'_, Self>, _topic: &str) -> Result<Presence> {
     ///         match room.identity::<String>()? {
     ///             Some(name) => Presence::shown_as(&name),
     ///             None => Ok(Presence::hidden()),
@@ -321,8 +325,8 @@ pub trait SyncServer: Sized + 'static {
     /// # Errors
     /// The client is told, is not among those who are here, and asks again later. Unless you say
     /// otherwise, nobody is here.
-    fn presence(&self, room: &mut Room<'_, Self>) -> Result<Presence> {
-        let _ = room;
+    fn presence(&self, room: &mut Room<'_, Self>, topic: &str) -> Result<Presence> {
+        let _ = (room, topic);
         let message = "this room does not tell who is here: its server has no `presence`";
         Err(Error::new(Code::InvalidFrame, message))
     }

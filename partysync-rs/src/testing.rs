@@ -70,6 +70,8 @@ pub struct TestRoom<S: SyncServer> {
     waiting: Waiting<S::Action>,
     /// Whether the room has more to send.
     again: bool,
+    /// Connections that the room has closed, and how.
+    closed: BTreeMap<String, String>,
     /// When the room goes on with what it has put off for a moment.
     later: Option<Timestamp>,
     /// What is kept with the sockets.
@@ -115,6 +117,7 @@ impl<S: SyncServer> TestRoom<S> {
             logged,
             waiting,
             again,
+            closed: BTreeMap::new(),
             later: None,
             attachments: BTreeMap::new(),
             pinged: BTreeMap::new(),
@@ -258,7 +261,13 @@ impl<S: SyncServer> TestRoom<S> {
         let hello = Hello { client: name.into(), epoch: None, channels: channels.collect() };
         let sent = self.frame(name, &ClientFrame::Hello(hello).to_text())?;
         self.unheard.extend(sent);
-        Ok(())
+        match self.closed.get(name).filter(|how| *how != RESTART) {
+            Some(how) => {
+                let message = format!("`{name}` was let in and then sent away: {how}; see the log");
+                Err(Error::new(Code::Closed, message))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The database.
@@ -389,6 +398,18 @@ impl<S: SyncServer> TestRoom<S> {
         if self.slot(name).is_none() {
             let message = format!("`{name}` is not connected: `login` connects it");
             return Err(Error::new(Code::NotFound, message));
+        }
+        match self.closed.get(name).cloned() {
+            // Its rights have changed, say: it comes again, as a client does.
+            Some(how) if how == RESTART => {
+                self.disconnect(name)?;
+                self.join(name, &self.requests.get(name).cloned().unwrap_or_default())?;
+            }
+            Some(how) => {
+                let message = format!("`{name}` was sent away: {how}; `login` lets it in again");
+                return Err(Error::new(Code::Closed, message));
+            }
+            None => {}
         }
         let seq = self.users.get(name).map_or(1, |seq| seq + 1);
         self.users.insert(name.to_owned(), seq);

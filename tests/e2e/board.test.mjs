@@ -223,6 +223,74 @@ test("whose rights are taken away while typing sees the board no more, and keeps
   await closeAll();
 });
 
+test("what is being written stays when others change the card, and undo leaves what others did", async () => {
+  const [ada, bob] = await board("writing", "Writing", ["bob"]);
+  await openCard(ada, "One");
+  await dialog(ada).getByLabel("Description").pressSequentially("Half a sen");
+  await openCard(bob, "One");
+  await dialog(bob).getByRole("button", { name: "idea" }).click();
+  await until("Ada sees the label", async () => (await dialog(ada).locator("[data-label=idea][aria-pressed=true]").count()) === 1);
+  assert.equal(await dialog(ada).getByLabel("Description").inputValue(), "Half a sen");
+  await dialog(ada).getByLabel("Description").pressSequentially("tence");
+  // A click beside it: what was written is saved, and a comment that was begun is there again.
+  await dialog(ada).getByLabel("A comment").fill("Begun");
+  await ada.mouse.click(5, 400);
+  await until("Bob sees the text", async () => (await dialog(bob).getByLabel("Description").inputValue()) === "Half a sentence");
+  await openCard(ada, "One");
+  assert.equal(await dialog(ada).getByLabel("A comment").inputValue(), "Begun");
+  await closeDialog(ada);
+
+  // Bob writes after Ada: her undo is not of what he wrote.
+  await dialog(bob).getByLabel("Description").fill("Bob's");
+  await closeDialog(bob);
+  await until("SQLite has it", () => server.sqlite("cards", "SELECT text FROM cards").flat().some(({ text }) => text === "Bob's"));
+  await until("Ada has it", async () => {
+    await openCard(ada, "One");
+    const text = await dialog(ada).getByLabel("Description").inputValue();
+    await closeDialog(ada);
+    return text === "Bob's";
+  });
+  await ada.getByRole("button", { name: "Undo" }).click();
+  await until("Ada is told", async () => (await ada.locator(".messages").textContent()).includes("changed since"));
+  assert.ok(server.sqlite("cards", "SELECT text FROM cards").flat().some(({ text }) => text === "Bob's"));
+
+  // A list into which others have put something stays.
+  await add(ada, "A new list's title", "Later");
+  await until("Bob sees the list", async () => (await bob.locator("[data-list]").count()) === 3);
+  await add(bob, "A new card in Later", "Of Bob's");
+  await until("Ada sees the card", async () => (await ada.getByRole("button", { name: "Of Bob's", exact: true }).count()) === 1);
+  await ada.getByRole("button", { name: "Undo" }).click();
+  await until("the list is still there", async () => (await ada.locator(".messages p").count()) >= 2);
+  assert.equal(await ada.locator("[data-list]").count(), 3);
+
+  // What was put away is found again.
+  await openCard(bob, "Of Bob's");
+  await dialog(bob).getByRole("button", { name: "Archive this card" }).click();
+  await ada.getByRole("button", { name: "Archive", exact: true }).click();
+  await dialog(ada).getByRole("button", { name: "Put back" }).click();
+  await until("Bob sees it again", async () => (await bob.getByRole("button", { name: "Of Bob's", exact: true }).count()) === 1);
+  await closeAll();
+});
+
+test("who has logged in beside another does not send what that one has done", async () => {
+  const [ada] = await board("beside", "Two of us");
+  await server.down("SIGKILL");
+  await phase(ada, "offline");
+  await add(ada, "A new card in Done", "Ada's own");
+  await server.up();
+  // In another tab of the same browser, before Ada's is back.
+  const context = ada.context();
+  await context.request.post(`${server.url}/login`, { data: { name: "bob", password: passwords.bob }, headers: { origin: server.url } });
+  await until("Ada's page asks who she is", async () => (await ada.getByLabel("Password").count()) === 1, 60_000);
+  assert.ok(!server.sqlite("cards", "SELECT title FROM cards").flat().some(({ title }) => title === "Ada's own"));
+  await ada.getByLabel("Password").fill(passwords.ada);
+  await ada.getByRole("button", { name: "Log in" }).click();
+  await live(ada);
+  await until("SQLite has it", () => server.sqlite("cards", "SELECT title FROM cards").flat().some(({ title }) => title === "Ada's own"));
+  assert.deepEqual(server.sqlite("edits", "SELECT DISTINCT by FROM edits JOIN cards ON cards.id = edits.card WHERE title = 'Ada''s own'").flat().map(({ by }) => by), ["ada"]);
+  await closeAll();
+});
+
 test("a picture is for who may see its card", async () => {
   const folder = mkdtempSync(join(tmpdir(), "partysync-"));
   const file = join(folder, "dot.png");

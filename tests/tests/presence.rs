@@ -52,11 +52,13 @@ impl SyncServer for Notes {
         room.send(&id, &json!({ "hello": who, "known": known, "among": among }))
     }
 
-    fn presence(&self, room: &mut Room<'_, Self>) -> Result<Presence> {
+    fn presence(&self, room: &mut Room<'_, Self>, topic: &str) -> Result<Presence> {
         match room.identity::<String>()?.as_deref() {
             None => Ok(Presence::shown()),
             Some("guest") => Ok(Presence::hidden()),
             Some("bad") => Err(partysync::Error::reject("not you")),
+            // Eve is at the garden only.
+            Some("eve") if topic == "house" => Ok(Presence::hidden()),
             Some(who) => Presence::shown_as(who),
         }
     }
@@ -109,6 +111,41 @@ fn each_is_told_of_the_others_what_they_say_and_who_they_are() -> Result<()> {
     world.deliver()?;
     assert_eq!((others(&world, ada), others(&world, bob)), (vec![], vec![]));
     assert_eq!(world.connections(ada), 4, "it is still connected");
+    Ok(())
+}
+
+#[test]
+fn those_at_the_same_topic_are_told_of_each_other_and_of_nobody_else() -> Result<()> {
+    let (mut world, ada, bob) = both()?;
+    let eve = world.client_by(by("eve"));
+    world.set_presence_at(ada, "house", Pointer { x: 1 })?;
+    world.set_presence_at(bob, "garden", Pointer { x: 2 })?;
+    world.set_presence_at(eve, "garden", Pointer { x: 3 })?;
+    world.deliver()?;
+    assert_eq!(others(&world, ada), []);
+    assert_eq!(others(&world, bob), [("eve".to_owned(), 3)]);
+    assert_eq!(others(&world, eve), [("bob".to_owned(), 2)]);
+    // One goes over: gone here, and come there.
+    world.set_presence_at(bob, "house", Pointer { x: 4 })?;
+    assert_eq!(others(&world, bob), [], "it shows nobody of where it was");
+    world.deliver()?;
+    assert_eq!(others(&world, eve), []);
+    assert_eq!(others(&world, ada), [("bob".to_owned(), 4)]);
+    assert_eq!(others(&world, bob), [("ada".to_owned(), 1)]);
+    // The server says who may be where.
+    world.set_presence_at(eve, "house", Pointer { x: 5 })?;
+    world.deliver()?;
+    assert_eq!((others(&world, eve), world.connections(eve)), (vec![], 4));
+    assert_eq!(others(&world, ada), [("bob".to_owned(), 4)]);
+    // After a sleep, and a state that changes, all is as before.
+    world.room().hibernate()?;
+    world.advance(60)?;
+    world.set_presence_at(bob, "house", Pointer { x: 6 })?;
+    world.deliver()?;
+    assert_eq!((others(&world, ada), others(&world, eve)), (vec![("bob".to_owned(), 6)], vec![]));
+    world.set_presence_at(ada, &"x".repeat(200), Pointer { x: 1 })?;
+    world.deliver()?;
+    assert_eq!(world.errors(ada)[0].code(), Code::TooLarge);
     Ok(())
 }
 

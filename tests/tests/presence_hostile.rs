@@ -52,7 +52,7 @@ impl SyncServer for Notes {
         Ok(())
     }
 
-    fn presence(&self, room: &mut Room<'_, Self>) -> Result<Presence> {
+    fn presence(&self, room: &mut Room<'_, Self>, _topic: &str) -> Result<Presence> {
         if self.fails.get() > 0 {
             self.fails.set(self.fails.get() - 1);
             return Err(partysync::Error::retry("in a moment"));
@@ -350,7 +350,7 @@ fn who_waits_for_an_answer_still_pings() -> Result<()> {
         at(1),
     );
     peer.handle(Input::Frame(r#"{"type":"catch_up","channel":"notes","from":null,"to":1,"rows":[],"gone":[],"sent":0,"total":0,"more":false}"#), at(1));
-    peer.set_presence(Some(json!(1)), at(1));
+    peer.set_presence(Some((String::new(), json!(1))), at(1));
     outputs(&mut peer, 1);
     assert_eq!(peer.status().phase, Phase::Live);
     peer.act(NoteAction::Create { id: "a".into() }, at(2))?;

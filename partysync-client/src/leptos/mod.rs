@@ -56,7 +56,7 @@ mod rows;
 mod synced;
 
 pub use loaded::Loaded;
-pub use presence::{Presence, use_presence};
+pub use presence::{Presence, use_presence, use_presence_at};
 pub use rows::{Listing, Row, Rows};
 pub use synced::Synced;
 

@@ -64,6 +64,23 @@ where
     W: DeserializeOwned + PartialEq + Send + Sync + 'static,
     P: Serialize + DeserializeOwned + PartialEq + Send + Sync + 'static,
 {
+    use_presence_at(sync, String::new, state)
+}
+
+/// As [`use_presence`], at a topic: a part of the room, as a board or a document, which may be another when
+/// a signal changes. Those who are at the same one are told of each other. The server says who may be
+/// there.
+#[must_use]
+pub fn use_presence_at<A, W, P>(
+    sync: Synced<A>,
+    topic: impl Fn() -> String + Send + Sync + 'static,
+    state: impl Fn() -> P + Send + Sync + 'static,
+) -> Presence<W, P>
+where
+    A: Action + Send,
+    W: DeserializeOwned + PartialEq + Send + Sync + 'static,
+    P: Serialize + DeserializeOwned + PartialEq + Send + Sync + 'static,
+{
     let others = RwSignal::new(Others::new());
     let connections = RwSignal::new(0);
     let room = sync.room();
@@ -72,7 +89,7 @@ where
     on_cleanup(move || leaving.stop_saying(holder));
     let says = room.clone();
     Effect::new(move |_| match presence::state(&state()) {
-        Ok(state) => says.say_presence(holder, Some(state)),
+        Ok(state) => says.say_presence(holder, Some((topic(), state))),
         Err(error) => ::leptos::logging::error!("partysync: {error}"),
     });
     let read = move |room: &Room<A>| {

@@ -38,7 +38,7 @@ type Left<A> = (Arc<Room<A>>, Option<u64>);
 #[derive(Debug, Default)]
 struct Said {
     holders: u64,
-    states: BTreeMap<u64, Json>,
+    states: BTreeMap<u64, (String, Json)>,
 }
 
 impl<A: Action + Send> Drop for Room<A> {
@@ -83,7 +83,7 @@ impl<A: Action + Send> Room<A> {
     }
 
     /// What a component says of this page; `None` when it says nothing any more.
-    pub(super) fn say_presence(&self, holder: u64, state: Option<Json>) {
+    pub(super) fn say_presence(&self, holder: u64, state: Option<(String, Json)>) {
         let mut said = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
         match state {
             Some(state) => drop(said.states.insert(holder, state)),

@@ -19,13 +19,16 @@ pub struct Known {
     pub state: Json,
 }
 
+/// The part of the room that this client is at, and its state.
+type Own = (String, Json);
+
 /// This client and the others, as far as they are here.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     /// What others are to be told; `None` when this client is not to be here.
-    own: Option<Json>,
+    own: Option<Own>,
     /// What the room was told on this connection.
-    told: Option<Json>,
+    told: Option<Own>,
     /// When it was, and how often without an answer.
     told_at: u64,
     tries: u32,
@@ -56,6 +59,7 @@ impl Presence {
             (own, told) if own == told => None,
             // Coming and going is told at once.
             (None, _) | (_, None) => Some(0),
+            (Some((topic, _)), Some((before, _))) if topic != before => Some(0),
             // Who is alone tells nobody; the server is to know nonetheless.
             _ if self.others.is_empty() => Some(self.told_at.saturating_add(timing.ping_ms)),
             _ => Some(self.told_at.saturating_add(timing.presence_ms)),
@@ -77,15 +81,20 @@ impl Presence {
 }
 
 impl<A: Action> Peer<A> {
-    /// What others are told of this client; `None` when it is not here any more. It is told when there
-    /// is a connection, and again on each new one.
-    pub fn set_presence(&mut self, state: Option<Json>, now: Now) {
+    /// The part of the room that this client is at, and what others there are told of it; `None` when it
+    /// is not here any more. It is told when there is a connection, and again on each new one.
+    pub fn set_presence(&mut self, own: Option<(String, Json)>, now: Now) {
         if self.connection.is_closed() {
             return;
         }
-        self.presence.own = state;
-        if self.presence.own.is_none() && self.presence.clear() {
-            self.outputs.push_back(Output::Presence);
+        let topic = |own: &Option<Own>| own.as_ref().map(|(topic, _)| topic.clone());
+        let elsewhere = topic(&own) != topic(&self.presence.own);
+        self.presence.own = own;
+        if elsewhere {
+            self.presence.answered = false;
+            if self.presence.clear() {
+                self.outputs.push_back(Output::Presence);
+            }
         }
         self.presence_goes_on(now);
     }
@@ -111,7 +120,11 @@ impl<A: Action> Peer<A> {
             return;
         }
         let own = self.presence.own.clone();
-        self.send(ClientFrame::Presence(own.clone()).to_text());
+        let (topic, state) = match own.clone() {
+            Some((topic, state)) => (topic, Some(state)),
+            None => (String::new(), None),
+        };
+        self.send(ClientFrame::Presence { topic, state }.to_text());
         let again = own == self.presence.told;
         self.presence.tries = if again { self.presence.tries.saturating_add(1) } else { 0 };
         (self.presence.told, self.presence.told_at) = (own, now.monotonic);
@@ -131,6 +144,9 @@ impl<A: Action> Peer<A> {
         if present.all {
             (known.answered, known.until) = (true, None);
             known.others.clear();
+        } else if !known.answered {
+            // Of where it was before.
+            return;
         }
         for name in present.gone {
             known.others.remove(&name);

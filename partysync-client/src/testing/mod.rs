@@ -8,7 +8,7 @@ mod tests;
 pub use served::{Served, ServedTransport};
 
 use crate::Other;
-use crate::peer::{Cause, Input, Now, Output, Peer, Status, Timing};
+use crate::peer::{Cause, Input, Now, Output, Peer, Phase, Status, Timing};
 use crate::query::{Live, LiveTotals};
 use crate::store::{Abandoned, Events, MemoryStore, Saved, Write};
 use futures::{FutureExt, StreamExt};
@@ -243,10 +243,24 @@ impl<S: SyncServer> World<S> {
         client: ClientId,
         state: impl Into<Option<P>>,
     ) -> Result<()> {
+        self.set_presence_at(client, "", state)
+    }
+
+    /// As [`set_presence`](Self::set_presence), at a topic; see
+    /// [`SyncClient::set_presence_at`](crate::SyncClient::set_presence_at).
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when it has no JSON form.
+    pub fn set_presence_at<P: serde::Serialize>(
+        &mut self,
+        client: ClientId,
+        topic: &str,
+        state: impl Into<Option<P>>,
+    ) -> Result<()> {
         let state = state.into().map(|state| crate::presence::state(&state)).transpose()?;
         let now = self.now;
         let peer = self.clients.get_mut(client.0).ok_or_else(nobody)?;
-        peer.peer.set_presence(state, now);
+        peer.peer.set_presence(state.map(|state| (topic.to_owned(), state)), now);
         self.outputs(client.0);
         Ok(())
     }
@@ -407,17 +421,27 @@ impl<S: SyncServer> World<S> {
         Ok(())
     }
 
-    /// So many milliseconds pass, for the room and its clients; timers ring when they are due.
-    /// Frames that are under way stay there.
+    /// So many milliseconds pass, for the room and its clients: timers ring when they are due, and so
+    /// does the room's alarm, so that [jobs](partysync::Job) are done. Frames that are under way stay
+    /// there.
     ///
     /// # Errors
     /// When the room's storage fails.
     pub fn advance(&mut self, millis: u64) -> Result<()> {
         let end = self.now.monotonic.saturating_add(millis);
         for _ in 0..10_000 {
-            let next = self.clients.iter().filter_map(|client| client.peer.timeout()).min();
-            let Some(at) = next.filter(|at| *at <= end) else { break };
+            let alarm = self.room.next_alarm().map(|at| {
+                let wait = at.as_millis().saturating_sub(self.room.now().as_millis());
+                self.now.monotonic.saturating_add(u64::try_from(wait).unwrap_or(0))
+            });
+            let timers = self.clients.iter().filter_map(|client| client.peer.timeout());
+            let Some(at) = timers.chain(alarm).min().filter(|at| *at <= end) else { break };
             self.set_time(at.max(self.now.monotonic));
+            if alarm.is_some_and(|alarm| alarm <= at) {
+                for (to, text) in self.room.alarm()? {
+                    self.send_down(&to, text);
+                }
+            }
             for index in 0..self.clients.len() {
                 let due = self.clients.get(index).and_then(|client| client.peer.timeout());
                 if due.is_some_and(|due| due <= self.now.monotonic) {
@@ -427,6 +451,29 @@ impl<S: SyncServer> World<S> {
         }
         self.set_time(end);
         Ok(())
+    }
+
+    /// Delivers frames, and lets time pass, until all clients that have a network are live with nothing
+    /// pending, or refused: as after rights have changed, when clients come again.
+    ///
+    /// # Errors
+    /// As [`deliver`](Self::deliver), and [`Code::Internal`] when they do not come to rest in some
+    /// minutes.
+    pub fn settle(&mut self) -> Result<()> {
+        for _ in 0..100 {
+            self.deliver()?;
+            let rests = |client: &Client<S>| {
+                let status = client.peer.status();
+                let live = status.phase == Phase::Live && status.pending == 0;
+                client.offline || live || matches!(status.phase, Phase::Refused(_) | Phase::Closed)
+            };
+            if self.clients.iter().all(rests) {
+                return Ok(());
+            }
+            self.advance(2_000)?;
+        }
+        let status: Vec<_> = self.clients.iter().map(|client| client.peer.status()).collect();
+        Err(Error::new(Code::Internal, format!("the clients do not come to rest: {status:?}")))
     }
 
     fn set_time(&mut self, monotonic: u64) {

@@ -46,7 +46,8 @@ pub struct Limits {
     /// The largest result of an action ([`Room::answer`](crate::Room::answer)), in bytes of its JSON.
     /// It is kept until its client has heard it.
     pub result_bytes: usize,
-    /// The most connections that are shown to each other ([`presence`](crate::SyncServer::presence)).
+    /// The most connections that are shown to each other at a topic
+    /// ([`presence`](crate::SyncServer::presence)).
     /// Who comes when there are so many waits for a place, and is told how many connections there are.
     pub present: usize,
     /// The largest state that a connection may have among those, and what the server says of who it is,

@@ -19,6 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const ROUGHLY: usize = 64;
 /// A state that is nested deeper is refused: readers of JSON have limits, and it is sent within others.
 const DEEPEST: usize = 32;
+/// The longest name of a topic, bytes.
+const TOPIC: usize = 128;
 /// States of those who are here are told after so long at the earliest, ms: those of many go in one
 /// frame.
 const PAUSE: i64 = 50;
@@ -54,14 +56,15 @@ impl<S: SyncServer> Machine<S> {
                 self.present.clients.insert(client, slot);
             } else if own.is_shown() {
                 // It was closed before the room slept, or now.
-                self.present.gone.insert(own.name.clone());
+                self.present.went(own);
             }
         }
         // A client may be here by another connection than the one that was closed.
         let shown = &self.present.shown;
         let names = shown.iter().filter_map(|slot| Some(self.here(*slot)?.id));
         let names: BTreeSet<_> = names.collect();
-        self.present.gone.retain(|name| !names.contains(name));
+        self.present.gone.values_mut().for_each(|gone| gone.retain(|name| !names.contains(name)));
+        self.present.gone.retain(|_, gone| !gone.is_empty());
         if !self.unknown.is_empty() {
             // Nobody knows which of those who were here they are.
             self.present.come = self.present.shown.clone();
@@ -77,7 +80,7 @@ impl<S: SyncServer> Machine<S> {
         server: &S,
         sql: &dyn Sql,
         slot: Slot,
-        state: Option<Json>,
+        (topic, state): (String, Option<Json>),
     ) -> Result<()> {
         let Some(entry) = self.slots.get(slot) else { return Ok(()) };
         if entry.connection.client.is_none() {
@@ -97,18 +100,32 @@ impl<S: SyncServer> Machine<S> {
             self.tell(slot, &error);
             return Ok(());
         }
-        if self.present.is_here(slot) {
-            self.say_anew(slot, state);
+        if topic.len() > TOPIC {
+            let message = format!("a topic of {} bytes; the limit is {TOPIC}", topic.len());
+            self.tell(slot, &Error::new(Code::TooLarge, message));
             return Ok(());
         }
-        let who = match self.ask_presence(server, sql, slot)? {
+        let own = self.slots.get(slot).and_then(|entry| entry.connection.own.as_ref());
+        let same = own.is_some_and(|own| own.topic == topic);
+        if self.present.is_here(slot) {
+            if same {
+                self.say_anew(slot, state);
+                return Ok(());
+            }
+            self.leave(slot);
+        }
+        let who = match self.ask_presence(server, sql, slot, &topic)? {
             Ok(presence) => presence.who,
             Err(error) => {
+                if let Some(entry) = self.slots.get_mut(slot) {
+                    entry.connection.own = None;
+                    self.dirty.insert(slot);
+                }
                 self.tell(slot, &error);
                 return Ok(());
             }
         };
-        self.admit(slot, who, state);
+        self.admit(slot, (topic, who), state);
         Ok(())
     }
 
@@ -130,9 +147,15 @@ impl<S: SyncServer> Machine<S> {
     ///
     /// # Errors
     /// Of the storage. What its client is told is inside.
-    fn ask_presence(&mut self, server: &S, sql: &dyn Sql, slot: Slot) -> Result<Result<Presence>> {
+    fn ask_presence(
+        &mut self,
+        server: &S,
+        sql: &dyn Sql,
+        slot: Slot,
+        topic: &str,
+    ) -> Result<Result<Presence>> {
         let asked =
-            self.hook(server, sql, Caller::Connection(slot), |room| server.presence(room))?;
+            self.hook(server, sql, Caller::Connection(slot), |room| server.presence(room, topic))?;
         let checked = asked.and_then(|presence| {
             let checked = presence.who.iter().try_for_each(|who| self.check_presence("who", who));
             let internal = |error: Error| Error::new(Code::Internal, error.message());
@@ -162,15 +185,15 @@ impl<S: SyncServer> Machine<S> {
     }
 
     /// Somebody comes.
-    fn admit(&mut self, slot: Slot, who: Option<Json>, state: Json) {
+    fn admit(&mut self, slot: Slot, (topic, who): (String, Option<Json>), state: Json) {
         let at = self.meta.now;
         // The hook may have closed it.
         let Some(entry) = self.slots.get(slot).filter(|entry| !entry.closing) else { return };
         let Some(client) = entry.connection.client.clone() else { return };
         let name = self.present.name(&client, &self.fresh_epoch);
         self.replace(slot, &client);
-        let waits = who.is_some() && self.present.shown.len() >= self.limits.present;
-        let own = Own { name: name.clone(), who, waits, state, at };
+        let waits = who.is_some() && self.present.count_at(&topic) >= self.limits.present;
+        let own = Own { name: name.clone(), topic, who, waits, state, at };
         let Some(entry) = self.slots.get_mut(slot) else { return };
         entry.connection.own = Some(own.clone());
         if let Err(error) = entry.connection.attachment() {
@@ -181,7 +204,9 @@ impl<S: SyncServer> Machine<S> {
         self.dirty.insert(slot);
         if own.is_shown() {
             // The others know it by the same name.
-            self.present.gone.remove(&name);
+            if let Some(gone) = self.present.gone.get_mut(&own.topic) {
+                gone.remove(&name);
+            }
             self.present.changed.insert(slot);
         }
         self.present.put(slot, &own);
@@ -214,16 +239,18 @@ impl<S: SyncServer> Machine<S> {
     /// A connection that said this of itself is here no more.
     pub(super) fn left(&mut self, slot: Slot, own: Option<&Own>, client: Option<&str>) {
         let was_shown = self.present.shown.contains(&slot);
-        self.present.remove(slot, client);
+        self.present.remove(slot, own, client);
         if let Some(own) = own.filter(|_| was_shown && !crate::__mutated("presence_gone")) {
-            self.present.gone.insert(own.name.clone());
+            self.present.went(own);
         }
     }
 
     /// Rights have changed: the server is asked again what others are told of those who are here.
     pub(super) fn review_present(&mut self, server: &S, sql: &dyn Sql) -> Result<()> {
         for slot in self.present.all() {
-            let who = match self.ask_presence(server, sql, slot)? {
+            let own = self.slots.get(slot).and_then(|entry| entry.connection.own.as_ref());
+            let Some(topic) = own.map(|own| own.topic.clone()) else { continue };
+            let who = match self.ask_presence(server, sql, slot, &topic)? {
                 Ok(presence) => presence.who,
                 Err(error) => {
                     self.tell(slot, &error);
@@ -235,7 +262,7 @@ impl<S: SyncServer> Machine<S> {
                 continue;
             };
             self.leave(slot);
-            self.admit(slot, who, own.state);
+            self.admit(slot, (topic, who), own.state);
         }
         Ok(())
     }
@@ -243,7 +270,7 @@ impl<S: SyncServer> Machine<S> {
     /// Has the driver say when those who are shown were heard last.
     pub(super) fn look_who_is_silent(&mut self) {
         self.present.silent_at = None;
-        if self.present.shown.len() >= 2 && !self.present.asked {
+        if self.present.any_meet() && !self.present.asked {
             self.present.asked = true;
             self.effect(Effect::AskHeard(self.present.shown.iter().copied().collect()));
         }
@@ -269,7 +296,7 @@ impl<S: SyncServer> Machine<S> {
                 self.close(slot, wire::CLOSE_RESTART, "silent");
             }
         }
-        self.present.silent_at = first.filter(|_| self.present.shown.len() >= 2);
+        self.present.silent_at = first.filter(|_| self.present.any_meet());
     }
 
     /// Tells those who are here what they were not told yet. Whoever does not read is closed, and then
@@ -279,24 +306,24 @@ impl<S: SyncServer> Machine<S> {
         while self.present.has_news() {
             self.tell_news();
         }
-        if self.present.shown.len() < 2 {
+        if !self.present.any_meet() {
             self.present.silent_at = None;
         }
     }
 
-    /// There is a place among those who are shown.
+    /// There may be a place among those who are shown.
     fn take_in(&mut self) {
-        while self.present.shown.len() < self.limits.present
-            && let Some(slot) = self.present.waiting.pop_first()
-        {
-            if let Some(entry) = self.slots.get_mut(slot)
-                && let Some(own) = &mut entry.connection.own
-            {
+        for slot in self.present.waiting.clone() {
+            let Some(entry) = self.slots.get_mut(slot) else { continue };
+            let Some(own) = &mut entry.connection.own else { continue };
+            if self.present.count_at(&own.topic) < self.limits.present {
                 own.waits = false;
-                self.dirty.insert(slot);
-                self.present.shown.insert(slot);
+                let own = own.clone();
+                self.present.waiting.remove(&slot);
+                self.present.put(slot, &own);
                 self.present.changed.insert(slot);
                 self.present.come.insert(slot);
+                self.dirty.insert(slot);
             }
         }
     }
@@ -332,46 +359,77 @@ impl<S: SyncServer> Machine<S> {
         let counted = connections != self.present.told;
         self.present.told = connections;
         let connections = connections as u64;
-        let frame = |here, gone| Present { all: false, own: None, here, gone, connections };
-        // Nobody wants to hear of itself.
-        let alone = changed.first().copied();
-        let alone = alone.filter(|_| changed.len() == 1 && gone.is_empty() && !counted);
-        if !quiet || counted {
-            let told = |slot: &&Slot| !come.contains(*slot) && Some(**slot) != alone;
-            let told: Vec<_> = self.present.shown.iter().filter(told).copied().collect();
-            let here: Vec<_> = changed.iter().filter_map(|slot| self.here(*slot)).collect();
-            let gone: Vec<_> = gone.into_iter().collect();
-            if counted || !here.is_empty() || !gone.is_empty() {
-                self.send_to(told, frame(here, gone).to_text());
+        let mut news = BTreeMap::<String, (Vec<Slot>, BTreeSet<String>)>::new();
+        for (topic, gone) in gone {
+            news.entry(topic).or_default().1 = gone;
+        }
+        for slot in changed {
+            if let Some(topic) = self.topic(slot) {
+                news.entry(topic.to_owned()).or_default().0.push(slot);
             }
+        }
+        // What they have been told holds the count, too.
+        let mut heard = come.clone();
+        for (topic, (changed, gone)) in news {
+            if changed.is_empty() && gone.is_empty() {
+                continue;
+            }
+            // Nobody wants to hear of itself.
+            let alone = changed.first().copied().filter(|_| changed.len() == 1 && gone.is_empty());
+            let told = self.present.topics.get(&topic).into_iter().flatten().copied();
+            let told: Vec<_> =
+                told.filter(|slot| !come.contains(slot) && Some(*slot) != alone).collect();
+            heard.extend(&told);
+            let here = changed.iter().filter_map(|slot| self.here(*slot)).collect();
+            let gone = gone.into_iter().collect();
+            let frame = Present { all: false, own: None, here, gone, connections };
+            self.send_to(told, frame.to_text());
         }
         if counted {
-            let others = self.present.hidden.iter().chain(&self.present.waiting).copied();
-            let others = others.filter(|slot| !come.contains(slot)).collect();
-            self.send_to(others, frame(Vec::new(), Vec::new()).to_text());
+            let others = self.present.all().into_iter().filter(|slot| !heard.contains(slot));
+            let (here, gone) = (Vec::new(), Vec::new());
+            let frame = Present { all: false, own: None, here, gone, connections };
+            self.send_to(others.collect(), frame.to_text());
         }
-        if !come.is_empty() {
-            self.tell_all(come, connections);
-        }
+        self.tell_all(come, connections);
     }
 
-    /// Tells those who have come of all who are here: one text for all of them.
+    /// Tells those who have come of all who are at the same topic: one text for all of them.
     fn tell_all(&mut self, come: BTreeSet<Slot>, connections: u64) {
-        let (shown, others): (Vec<_>, Vec<_>) =
-            come.into_iter().partition(|slot| self.present.shown.contains(slot));
         let nobody = Present { all: true, own: None, here: vec![], gone: vec![], connections };
-        let list = self.present.shown.iter().filter_map(|slot| self.here(*slot)).collect();
-        let all = Present { here: list, ..nobody.clone() }.to_text();
-        for slot in &shown {
-            let own = self.here(*slot).map(|here| here.id);
-            self.send_to(vec![*slot], Present { all: false, own, ..nobody.clone() }.to_text());
-            let now = self.meta.now;
-            if let Some(entry) = self.slots.get_mut(*slot) {
-                entry.rate.charge(now, all.len());
+        let mut topics = BTreeMap::<String, Vec<Slot>>::new();
+        let mut others = Vec::new();
+        for slot in come {
+            match self.topic(slot).filter(|_| self.present.shown.contains(&slot)) {
+                Some(topic) => topics.entry(topic.to_owned()).or_default().push(slot),
+                None => others.push(slot),
             }
         }
-        self.send_to(shown, all);
+        for (topic, slots) in topics {
+            let there = self.present.topics.get(&topic).into_iter().flatten();
+            let list = there.filter_map(|slot| self.here(*slot)).collect();
+            let all = Present { here: list, ..nobody.clone() }.to_text();
+            for slot in &slots {
+                let own = self.here(*slot).map(|here| here.id);
+                self.send_to(vec![*slot], Present { all: false, own, ..nobody.clone() }.to_text());
+                let now = self.meta.now;
+                if let Some(entry) = self.slots.get_mut(*slot) {
+                    entry.rate.charge(now, all.len());
+                }
+            }
+            self.send_to(slots, all);
+        }
         self.send_to(others, nobody.to_text());
+    }
+
+    /// What a state of a connection's costs, in actions, beside itself.
+    pub(super) fn presence_costs(&self, slot: Slot) -> usize {
+        self.topic(slot).map_or(0, |topic| self.present.costs(topic))
+    }
+
+    /// The topic that a connection is at.
+    fn topic(&self, slot: Slot) -> Option<&str> {
+        Some(&self.slots.get(slot)?.connection.own.as_ref()?.topic)
     }
 
     /// How many connections there are that have said who they are.

@@ -128,7 +128,7 @@ impl<S: SyncServer> Machine<S> {
         let frame = ClientFrame::parse(text);
         let actions = match &frame {
             Ok(ClientFrame::Push(push)) => push.actions.len(),
-            Ok(ClientFrame::Presence(_)) => self.present.costs(),
+            Ok(ClientFrame::Presence { .. }) => self.presence_costs(slot),
             _ => 0,
         };
         if !self.takes(slot, actions, text.len()) {
@@ -149,7 +149,9 @@ impl<S: SyncServer> Machine<S> {
                     }
                 }
             }
-            Ok(ClientFrame::Presence(state)) => self.say_present(server, sql, slot, state)?,
+            Ok(ClientFrame::Presence { topic, state }) => {
+                self.say_present(server, sql, slot, (topic, state))?;
+            }
             Ok(ClientFrame::Message(message)) => {
                 let result = self.hook(server, sql, Caller::Connection(slot), |room| {
                     server.on_message(room, message)

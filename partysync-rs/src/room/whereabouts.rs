@@ -4,7 +4,7 @@ use super::Slot;
 use crate::{Timestamp, store};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A state is sent to all: for so many of them it counts as one action more.
 const HEARD_BY: usize = 8;
@@ -16,6 +16,9 @@ const NAMES: usize = 1_024;
 pub(crate) struct Own {
     /// What it is called.
     pub(super) name: String,
+    /// The part of the room that it is at.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) topic: String,
     /// Who it is to the others; `None` where they are not told of it, nor it of them.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some")]
     pub(super) who: Option<Json>,
@@ -42,8 +45,10 @@ fn some<'de, D: serde::Deserializer<'de>>(value: D) -> std::result::Result<Optio
 /// Who is here, and what of that the others were not told yet.
 #[derive(Debug, Default)]
 pub(super) struct Whereabouts {
-    /// Those who are shown to each other.
+    /// Those who are shown.
     pub(super) shown: BTreeSet<Slot>,
+    /// The same by topic: those of one are shown to each other.
+    pub(super) topics: BTreeMap<String, BTreeSet<Slot>>,
     /// Those for whom there is no place among them.
     pub(super) waiting: BTreeSet<Slot>,
     /// Those whom the server does not show.
@@ -56,8 +61,8 @@ pub(super) struct Whereabouts {
     named: u64,
     /// Those who are shown and have come, or have another state.
     pub(super) changed: BTreeSet<Slot>,
-    /// The names of those who have gone.
-    pub(super) gone: BTreeSet<String>,
+    /// The names of those who have gone, by topic.
+    pub(super) gone: BTreeMap<String, BTreeSet<String>>,
     /// Those who are to be told all.
     pub(super) come: BTreeSet<Slot>,
     /// How many connections those who are here were told of.
@@ -85,9 +90,24 @@ impl Whereabouts {
         self.counts = true;
     }
 
-    /// What a state costs, in actions, beside itself.
-    pub(super) fn costs(&self) -> usize {
-        self.shown.len() / HEARD_BY
+    /// What a state costs that is told at a topic, in actions, beside itself.
+    pub(super) fn costs(&self, topic: &str) -> usize {
+        self.count_at(topic) / HEARD_BY
+    }
+
+    /// How many are shown at a topic.
+    pub(super) fn count_at(&self, topic: &str) -> usize {
+        self.topics.get(topic).map_or(0, BTreeSet::len)
+    }
+
+    /// Whether anybody is shown to anybody.
+    pub(super) fn any_meet(&self) -> bool {
+        self.topics.values().any(|topic| topic.len() >= 2)
+    }
+
+    /// Somebody who was at a topic has gone.
+    pub(super) fn went(&mut self, own: &Own) {
+        self.gone.entry(own.topic.clone()).or_default().insert(own.name.clone());
     }
 
     pub(super) fn is_here(&self, slot: Slot) -> bool {
@@ -107,13 +127,24 @@ impl Whereabouts {
         let set = match own {
             Own { who: None, .. } => &mut self.hidden,
             Own { waits: true, .. } => &mut self.waiting,
-            _ => &mut self.shown,
+            _ => {
+                self.topics.entry(own.topic.clone()).or_default().insert(slot);
+                &mut self.shown
+            }
         };
         set.insert(slot);
     }
 
     /// A connection is here no more.
-    pub(super) fn remove(&mut self, slot: Slot, client: Option<&str>) {
+    pub(super) fn remove(&mut self, slot: Slot, own: Option<&Own>, client: Option<&str>) {
+        if let Some(own) = own
+            && let Some(topic) = self.topics.get_mut(&own.topic)
+        {
+            topic.remove(&slot);
+            if topic.is_empty() {
+                self.topics.remove(&own.topic);
+            }
+        }
         for set in [&mut self.shown, &mut self.waiting, &mut self.hidden] {
             set.remove(&slot);
         }

@@ -80,6 +80,7 @@ impl<S: SyncServer> TestRoom<S> {
             match effect {
                 Effect::Accept { slot, id } => {
                     self.pinged.remove(&id);
+                    self.closed.remove(&id);
                     self.ids.insert(slot, id);
                 }
                 Effect::Refuse { error, .. } => refused = Some(error),
@@ -89,7 +90,9 @@ impl<S: SyncServer> TestRoom<S> {
                 }
                 Effect::Close { slot, code, reason } => {
                     let id = self.ids.get(&slot).cloned().unwrap_or_default();
-                    self.sent.push((id, format!("close {code} {reason}")));
+                    let how = format!("close {code} {reason}");
+                    self.closed.insert(id.clone(), how.clone());
+                    self.sent.push((id, how));
                 }
                 Effect::Again => self.again = true,
                 Effect::AgainAfter(millis) => {

@@ -21,8 +21,13 @@ pub enum ClientFrame {
     Push(Push),
     /// This many bytes of frames were read since the last one of these.
     Read(u64),
-    /// The client is here, with a state that others are told; `None` when it is here no more.
-    Presence(Option<Json>),
+    /// The client is here, or is here no more.
+    Presence {
+        /// The part of the room that it is at: those who are at the same one are told of each other.
+        topic: String,
+        /// What they are told of it; `None` when it is here no more.
+        state: Option<Json>,
+    },
     /// A message of the application's own.
     Message(Json),
 }
@@ -112,6 +117,8 @@ struct ClientEnvelope<'a> {
     #[serde(default)]
     here: Option<bool>,
     #[serde(default)]
+    topic: String,
+    #[serde(default)]
     state: Json,
     #[serde(default)]
     data: Option<Json>,
@@ -193,7 +200,7 @@ impl ClientFrame {
             "read" => Self::Read(envelope.bytes.ok_or_else(|| missing("read", "bytes"))?),
             "presence" => {
                 let here = envelope.here.ok_or_else(|| missing("presence", "here"))?;
-                Self::Presence(here.then_some(envelope.state))
+                Self::Presence { topic: envelope.topic, state: here.then_some(envelope.state) }
             }
             "message" => Self::Message(envelope.data.ok_or_else(|| missing("message", "data"))?),
             other => return Err(invalid(format!("unknown frame `{}`", clip(other)))),
@@ -213,8 +220,9 @@ impl ClientFrame {
             Self::Hello(hello) => tagged("hello", hello),
             Self::Push(push) => tagged("push", push),
             Self::Read(bytes) => tagged("read", ReadBody { bytes: *bytes }),
-            Self::Presence(state) => {
-                tagged("presence", PresenceBody { here: state.is_some(), state: state.as_ref() })
+            Self::Presence { topic, state } => {
+                let here = state.is_some();
+                tagged("presence", PresenceBody { here, topic, state: state.as_ref() })
             }
             Self::Message(data) => tagged("message", DataBody { data }),
         }
@@ -224,6 +232,8 @@ impl ClientFrame {
 #[derive(Serialize)]
 struct PresenceBody<'a> {
     here: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    topic: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'a Json>,
 }

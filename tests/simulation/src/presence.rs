@@ -9,20 +9,26 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Whoever is hidden from the others.
 pub(crate) const HIDDEN: &str = "u1";
 
+/// Where a tab is that says this: a third of them at a board of their own.
+fn topic(state: i64) -> String {
+    if state % 3 == 0 { "board".to_owned() } else { String::new() }
+}
+
 impl World {
     /// A tab says that it is here, or that it is no more.
     pub(crate) fn say_here(&mut self, index: usize, state: Option<i64>) {
         let now = self.client_now();
         let Some(tab) = self.tabs[index].as_mut().filter(|tab| !tab.frozen) else { return };
         tab.here = state;
-        let state = state.map(|state| json!({ "of": tab.client, "is": state }));
-        tab.peer.set_presence(state, now);
+        let own = state.map(|state| (topic(state), json!({ "of": tab.client, "is": state })));
+        tab.peer.set_presence(own, now);
         self.outputs(index);
     }
 
-    /// What a tab says of itself, with who it is.
-    fn said(&self, index: usize) -> Option<(Json, Json)> {
-        let tab = self.tabs[index].as_ref()?;
+    /// What a tab says of itself at a topic, with who it is.
+    fn said(&self, index: usize, at: &str) -> Option<(Json, Json)> {
+        let tab =
+            self.tabs[index].as_ref().filter(|tab| tab.here.map(topic).as_deref() == Some(at))?;
         Some((self.who(index).into(), json!({ "of": tab.client, "is": tab.here? })))
     }
 
@@ -36,7 +42,8 @@ impl World {
             let sees = tab.here.is_some() && self.who(index) != HIDDEN;
             let others = (0..self.tabs.len()).filter(|other| *other != index && sees);
             let others = others.filter(|other| self.who(*other) != HIDDEN);
-            let expected: Vec<_> = others.filter_map(|other| self.said(other)).collect();
+            let at = tab.here.map(topic).unwrap_or_default();
+            let expected: Vec<_> = others.filter_map(|other| self.said(other, &at)).collect();
             let by_text = |list: Vec<(Json, Json)>| -> BTreeMap<String, usize> {
                 let mut counts = BTreeMap::new();
                 for (who, state) in list {
@@ -58,7 +65,7 @@ impl World {
         };
         for index in here(self) {
             self.server.hibernate();
-            self.say_here(index, Some(1_000));
+            self.say_here(index, Some(1_000 + index as i64 % 2 * 2));
         }
         // Who is alone says so later.
         for _ in 0..3 {

@@ -343,10 +343,10 @@ impl<S: EventServer> SyncServer for EventRoom<S> {
         self.hook(room, |room| self.server.on_hello(room))
     }
 
-    fn presence(&self, room: &mut Room<'_, Self>) -> Result<Presence> {
+    fn presence(&self, room: &mut Room<'_, Self>, topic: &str) -> Result<Presence> {
         // Who is here may depend on rows, which are what they were once.
         are_whole(room.sql)?;
-        self.hook(room, |room| self.server.presence(room))
+        self.hook(room, |room| self.server.presence(room, topic))
     }
 
     fn on_close(&self, room: &mut Room<'_, Self>, connection: &Connection) -> Result<()> {

@@ -103,7 +103,7 @@ impl SyncServer for Lab {
         Ok(())
     }
 
-    fn presence(&self, room: &mut Room<'_, Self>) -> Result<Presence> {
+    fn presence(&self, room: &mut Room<'_, Self>, _topic: &str) -> Result<Presence> {
         let query = room.sender().map(Connection::state::<String>).transpose()?.flatten();
         match query {
             Some(query) if query.contains("hidden") => Ok(Presence::hidden()),

@@ -111,7 +111,7 @@ impl SyncServer for Items {
         .await
     }
 
-    fn presence(&self, _: &mut Room<'_, Self>) -> Result<Presence> {
+    fn presence(&self, _: &mut Room<'_, Self>, _: &str) -> Result<Presence> {
         Ok(Presence::shown())
     }
 

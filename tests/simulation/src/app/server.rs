@@ -185,7 +185,7 @@ impl<A: Version> SyncServer for App<A> {
         if room.now().as_millis() % 3 == 0 { spoil(room, &self.outside) } else { Ok(()) }
     }
 
-    fn presence(&self, room: &mut Room<'_, Self>) -> Result<Presence> {
+    fn presence(&self, room: &mut Room<'_, Self>, _topic: &str) -> Result<Presence> {
         match room.identity::<String>()? {
             Some(who) if who != crate::presence::HIDDEN => Presence::shown_as(&who),
             _ => Ok(Presence::hidden()),
