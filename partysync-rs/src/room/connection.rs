@@ -39,7 +39,7 @@ pub struct Connection {
     pub(crate) channels: Vec<Followed>,
     /// What it has said of itself, if it has said that it is here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) own: Option<Own>,
+    pub(crate) own: Option<Box<Own>>,
     /// Whether it was sent only a part of what it lacks: in another life of the room nobody
     /// would know which.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

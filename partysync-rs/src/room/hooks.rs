@@ -315,7 +315,7 @@ impl<S: SyncServer> Machine<S> {
             return Ok(());
         }
         let connection = entry.connection;
-        self.left(slot, connection.own.as_ref(), connection.client.as_deref());
+        self.left(slot, connection.own.as_deref(), connection.client.as_deref());
         self.present.count_anew();
         let client = connection.client.as_deref().and_then(|id| self.clients.get_mut(id));
         if let Some(client) = client {

@@ -45,7 +45,8 @@ impl<S: SyncServer> Machine<S> {
         let counted = self.slots.iter().filter(|(_, entry)| is_counted(&entry.connection)).count();
         for (slot, entry) in self.slots.iter() {
             let connection = &entry.connection;
-            let Some(own) = connection.own.as_ref().filter(|_| !crate::__mutated("presence_wake"))
+            let Some(own) =
+                connection.own.as_deref().filter(|_| !crate::__mutated("presence_wake"))
             else {
                 continue;
             };
@@ -105,7 +106,7 @@ impl<S: SyncServer> Machine<S> {
             self.tell(slot, &Error::new(Code::TooLarge, message));
             return Ok(());
         }
-        let own = self.slots.get(slot).and_then(|entry| entry.connection.own.as_ref());
+        let own = self.slots.get(slot).and_then(|entry| entry.connection.own.as_deref());
         let same = own.is_some_and(|own| own.topic == topic);
         if self.present.is_here(slot) {
             if same {
@@ -195,7 +196,7 @@ impl<S: SyncServer> Machine<S> {
         let waits = who.is_some() && self.present.count_at(&topic) >= self.limits.present;
         let own = Own { name: name.clone(), topic, who, waits, state, at };
         let Some(entry) = self.slots.get_mut(slot) else { return };
-        entry.connection.own = Some(own.clone());
+        entry.connection.own = Some(Box::new(own.clone()));
         if let Err(error) = entry.connection.attachment() {
             entry.connection.own = None;
             self.tell(slot, &error);
@@ -233,7 +234,7 @@ impl<S: SyncServer> Machine<S> {
     pub(super) fn leave(&mut self, slot: Slot) {
         let Some(entry) = self.slots.get(slot) else { return };
         let (own, client) = (entry.connection.own.clone(), entry.connection.client.clone());
-        self.left(slot, own.as_ref(), client.as_deref());
+        self.left(slot, own.as_deref(), client.as_deref());
     }
 
     /// A connection that said this of itself is here no more.
@@ -248,7 +249,7 @@ impl<S: SyncServer> Machine<S> {
     /// Rights have changed: the server is asked again what others are told of those who are here.
     pub(super) fn review_present(&mut self, server: &S, sql: &dyn Sql) -> Result<()> {
         for slot in self.present.all() {
-            let own = self.slots.get(slot).and_then(|entry| entry.connection.own.as_ref());
+            let own = self.slots.get(slot).and_then(|entry| entry.connection.own.as_deref());
             let Some(topic) = own.map(|own| own.topic.clone()) else { continue };
             let who = match self.ask_presence(server, sql, slot, &topic)? {
                 Ok(presence) => presence.who,
@@ -429,7 +430,7 @@ impl<S: SyncServer> Machine<S> {
 
     /// The topic that a connection is at.
     fn topic(&self, slot: Slot) -> Option<&str> {
-        Some(&self.slots.get(slot)?.connection.own.as_ref()?.topic)
+        Some(&self.slots.get(slot)?.connection.own.as_deref()?.topic)
     }
 
     /// How many connections there are that have said who they are.
@@ -440,7 +441,7 @@ impl<S: SyncServer> Machine<S> {
 
     /// What others are told of a connection that is shown.
     fn here(&self, slot: Slot) -> Option<Here> {
-        let own = self.slots.get(slot)?.connection.own.as_ref()?;
+        let own = self.slots.get(slot)?.connection.own.as_deref()?;
         Some(Here { id: own.name.clone(), who: own.who.clone()?, state: own.state.clone() })
     }
 }
