@@ -379,7 +379,8 @@ pub trait SyncServer: Sized + 'static {
         let _ = fault;
     }
 
-    /// An HTTP request to the room's URL that is no WebSocket. It may await; meanwhile the room goes on.
+    /// An HTTP request to the room's URL, or below it, that is no WebSocket. It may await; meanwhile the
+    /// room goes on.
     ///
     /// ```
     /// # use partysync::{Action, Record, Result, Room, SyncServer};
@@ -418,7 +419,10 @@ pub trait SyncServer: Sized + 'static {
     /// ```
     ///
     /// # Errors
-    /// The answer is 500 with the error's code.
+    /// The answer has the error's code and message, and a status: 401 for [`Code::Unauthorized`], 403 for
+    /// [`Code::Forbidden`] and [`Error::reject`], 404 for [`Code::NotFound`], 409 for a key that exists and
+    /// for a constraint, 413, 429, 400 for a value that makes no sense, 503 for [`Error::retry`]. Any other is
+    /// 500, without what it says: that is logged.
     fn on_request(
         &self,
         room: &Handle<Self>,

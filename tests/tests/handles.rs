@@ -249,7 +249,7 @@ fn a_closure_that_fails_writes_nothing() -> Result<()> {
     let response = room.request(get("/fails"))?;
     assert_eq!(
         (response.status().as_u16(), &**response.body()),
-        (500, &b"rejected: half of it"[..])
+        (403, &b"rejected: half of it"[..])
     );
     assert_eq!(texts(&room), []);
     assert!(room.server().0.faults.borrow().is_empty());

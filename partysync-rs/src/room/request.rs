@@ -3,7 +3,7 @@
 
 use super::migrate::MIGRATING;
 use super::{Fault, Machine};
-use crate::{Error, Identity, SyncServer};
+use crate::{Code, Error, Identity, SyncServer};
 use futures::FutureExt;
 use futures::future::{LocalBoxFuture, ready};
 use std::rc::Rc;
@@ -34,12 +34,27 @@ pub fn answer<S: SyncServer>(
             Ok(response) => Answered { response, fault: None },
             Err(error) => {
                 let (told, fault) = faults.public(error, "on_request");
-                let status = http::StatusCode::INTERNAL_SERVER_ERROR;
-                Answered { response: failed(status, &told), fault }
+                Answered { response: failed(status(told.code()), &told), fault }
             }
         }
     }
     .boxed_local()
+}
+
+/// What HTTP calls an error.
+fn status(code: Code) -> http::StatusCode {
+    use http::StatusCode;
+    match code {
+        Code::Unauthorized => StatusCode::UNAUTHORIZED,
+        Code::Forbidden | Code::Rejected => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::KeyExists | Code::Constraint => StatusCode::CONFLICT,
+        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::InvalidFrame | Code::InvalidAction | Code::InvalidValue => StatusCode::BAD_REQUEST,
+        Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
 }
 
 /// Rows are on their way to another version: come again.
