@@ -13,6 +13,6 @@ macro_rules! pages {
 }
 
 pages!(
-    actions, deploying, files, presence, queries, records, start, time, typescript, users,
-    visibility
+    actions, deploying, files, presence, queries, records, requests, start, time, typescript,
+    users, visibility
 );
