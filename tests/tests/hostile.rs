@@ -163,7 +163,7 @@ fn a_row_that_nobody_could_be_sent_is_refused_and_the_room_goes_on() {
     let fill = NoteAction::Fill { id: "a".into(), more, even_more: None };
     assert_eq!(room.act(fill).unwrap_err().code(), Code::TooLarge);
     let blob = http::Request::new(vec![7; 1_200_000]);
-    assert_eq!(room.request(blob).unwrap().status(), 500);
+    assert_eq!(room.request(blob).unwrap().status(), 413);
     room.act(put("b", "small".into())).unwrap();
     room.hibernate().unwrap();
     let fresh = Client::connect(&mut room, "fresh");
