@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
 import { Server, until } from "./harness.mjs";
-import { add, launch, onServer, openPage, phase, rename, shows } from "./page.mjs";
+import { add, entries, launch, onServer, openPage, phase, rename, shows } from "./page.mjs";
 
 const axe = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 
@@ -79,6 +79,7 @@ test("they are told to be of an older version as often as they are tried there, 
   await says(page, "1 change could not be saved.");
   await aside(page).getByRole("button", { name: "Discard" }).click();
   await gone(page);
+  await until("the store has let go of it", async () => (await entries(page, "abandoned", "older")) === 0);
   await page.reload();
   await phase(page, "live");
   await shows(page, ["One", "Two"]);

@@ -277,10 +277,12 @@ test("who has logged in beside another does not send what that one has done", as
   await server.down("SIGKILL");
   await phase(ada, "offline");
   await add(ada, "A new card in Done", "Ada's own");
-  await server.up();
   // In another tab of the same browser, before Ada's is back.
   const context = ada.context();
+  await context.setOffline(true);
+  await server.up();
   await context.request.post(`${server.url}/login`, { data: { name: "bob", password: passwords.bob }, headers: { origin: server.url } });
+  await context.setOffline(false);
   await until("Ada's page asks who she is", async () => (await ada.getByLabel("Password").count()) === 1, 60_000);
   assert.ok(!server.sqlite("cards", "SELECT title FROM cards").flat().some(({ title }) => title === "Ada's own"));
   await ada.getByLabel("Password").fill(passwords.ada);
