@@ -24,9 +24,12 @@ class Others {
   async until(what, condition) {
     while (!condition(this)) {
       const frame = await this.client.next(what, isPresence);
-      if (frame.all) this.known.clear();
-      for (const { id, who, state } of frame.here ?? []) if (id !== frame.own) this.known.set(id, { who, state });
       if (frame.own) this.own = frame.own;
+      if (frame.all) {
+        this.known.clear();
+        this.all = true;
+      }
+      for (const { id, who, state } of frame.here ?? []) this.known.set(id, { who, state });
       for (const id of frame.gone ?? []) this.known.delete(id);
       this.known.delete(this.own);
       this.connections = frame.connections;
@@ -42,7 +45,7 @@ const join = async (name, query, state, options = {}) => {
   const client = await Client.join(`${room(name)}?${query}`, { channels: { items: null }, ...options });
   client.send(here(state));
   const others = new Others(client);
-  await others.until("who is here", ({ connections }) => connections);
+  await others.until("who is here", ({ all }) => all);
   return { client, others };
 };
 
