@@ -53,6 +53,7 @@ test("the board, with three who look at it", async (t) => {
   };
   for (const board of ["Launch in May", "The office"]) await enter(ada, "A new board's title", board);
   await ada.getByRole("link", { name: "Launch in May" }).click();
+  await until("it is shown", async () => (await ada.getByLabel("The board's title").inputValue()) === "Launch in May");
   for (const list of Object.keys(cards)) await enter(ada, "A new list's title", list);
   for (const [list, all] of Object.entries(cards)) {
     for (const [title, labels] of all) {
