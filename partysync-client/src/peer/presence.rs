@@ -72,9 +72,14 @@ impl Presence {
         due.into_iter().chain(self.until).min()
     }
 
-    /// Whether anybody is shown no more.
+    /// Whether there is anything to be shown.
+    fn shows(&self) -> bool {
+        !self.others.is_empty() || self.connections > 0
+    }
+
+    /// Nobody is shown any more; whether anybody was.
     fn clear(&mut self) -> bool {
-        let shown = !self.others.is_empty() || self.connections > 0;
+        let shown = self.shows();
         (self.others, self.connections, self.until) = (BTreeMap::new(), 0, None);
         shown
     }
@@ -167,8 +172,7 @@ impl<A: Action> Peer<A> {
         if !partysync::__mutated("presence_again") {
             (self.presence.told, self.presence.answered) = (None, false);
         }
-        let shown = !self.presence.others.is_empty() || self.presence.connections > 0;
-        if shown && self.presence.until.is_none() {
+        if self.presence.shows() && self.presence.until.is_none() {
             self.presence.until = Some(now.monotonic.saturating_add(GRACE));
         }
     }

@@ -29,7 +29,7 @@ impl Answering {
     }
 
     fn give(&mut self, result: Json) -> Result<()> {
-        if depth(&result) > DEEPEST {
+        if wire::depth(&result) > DEEPEST {
             let message = format!(
                 "a result whose lists and objects lie more than {DEEPEST} deep in each other"
             );
@@ -44,16 +44,6 @@ impl Answering {
         self.result = Some(result).filter(|result| !result.is_null());
         Ok(())
     }
-}
-
-/// How deep lists and objects lie in each other.
-fn depth(json: &Json) -> usize {
-    let within = match json {
-        Json::Array(list) => list.iter().map(depth).max(),
-        Json::Object(fields) => fields.values().map(depth).max(),
-        _ => return 0,
-    };
-    1 + within.unwrap_or(0)
 }
 
 impl<S> Room<'_, S> {

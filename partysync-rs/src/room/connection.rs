@@ -75,6 +75,11 @@ impl Connection {
         self.protocol
     }
 
+    /// Whether it is known who it is: v1 says so nowhere.
+    pub(super) fn is_known(&self) -> bool {
+        self.protocol == Protocol::V1 || self.client.is_some()
+    }
+
     /// A name for the client behind it, which stays the same over reconnects; `None` before
     /// `hello`, and for v1. It is made of the client's id, which is a secret: whoever knows that can
     /// push in the client's name.

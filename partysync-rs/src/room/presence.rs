@@ -8,7 +8,7 @@
 //! each other, and then when the first of them may have been silent for too long.
 
 use super::whereabouts::{Own, Whereabouts};
-use super::{Caller, Connection, Effect, Machine, Protocol, Slot};
+use super::{Caller, Effect, Machine, Slot};
 use crate::sql::Sql;
 use crate::wire::v2::{Here, Present};
 use crate::{Code, Error, Presence, Result, SyncServer, Timestamp, wire};
@@ -25,24 +25,10 @@ const TOPIC: usize = 128;
 /// frame.
 const PAUSE: i64 = 50;
 
-/// Whether it is one of those that are counted.
-fn is_counted(connection: &Connection) -> bool {
-    connection.protocol() == Protocol::V1 || connection.client.is_some()
-}
-
-/// How deep a value is nested.
-fn depth(value: &Json) -> usize {
-    match value {
-        Json::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Json::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
-        _ => 0,
-    }
-}
-
 impl<S: SyncServer> Machine<S> {
     /// The room wakes with these connections.
     pub(super) fn wake_present(&mut self) {
-        let counted = self.slots.iter().filter(|(_, entry)| is_counted(&entry.connection)).count();
+        let counted = self.slots.iter().filter(|(_, entry)| entry.connection.is_known()).count();
         for (slot, entry) in self.slots.iter() {
             let connection = &entry.connection;
             let Some(own) =
@@ -91,10 +77,7 @@ impl<S: SyncServer> Machine<S> {
         }
         let Some(state) = state else {
             self.leave(slot);
-            if let Some(entry) = self.slots.get_mut(slot) {
-                entry.connection.own = None;
-                self.dirty.insert(slot);
-            }
+            self.forget_said(slot);
             return Ok(());
         };
         if let Err(error) = self.check_presence("a state", &state) {
@@ -118,10 +101,7 @@ impl<S: SyncServer> Machine<S> {
         let who = match self.ask_presence(server, sql, slot, &topic)? {
             Ok(presence) => presence.who,
             Err(error) => {
-                if let Some(entry) = self.slots.get_mut(slot) {
-                    entry.connection.own = None;
-                    self.dirty.insert(slot);
-                }
+                self.forget_said(slot);
                 self.tell(slot, &error);
                 return Ok(());
             }
@@ -137,7 +117,7 @@ impl<S: SyncServer> Machine<S> {
             let message = format!("{what} of presence of {size} bytes; the limit is {limit}");
             return Err(Error::new(Code::TooLarge, message));
         }
-        if depth(value) > DEEPEST {
+        if wire::depth(value) > DEEPEST {
             let message = format!("{what} of presence is nested deeper than {DEEPEST} levels");
             return Err(Error::new(Code::InvalidFrame, message));
         }
@@ -224,6 +204,11 @@ impl<S: SyncServer> Machine<S> {
         let before = self.present.clients.get(client).copied().filter(|slot| *slot != by);
         let Some(slot) = before.filter(|_| !crate::__mutated("presence_replace")) else { return };
         self.leave(slot);
+        self.forget_said(slot);
+    }
+
+    /// What a connection has said of itself holds no more.
+    fn forget_said(&mut self, slot: Slot) {
         if let Some(entry) = self.slots.get_mut(slot) {
             entry.connection.own = None;
             self.dirty.insert(slot);
@@ -329,20 +314,28 @@ impl<S: SyncServer> Machine<S> {
         }
     }
 
+    /// Where states are all that is new, whether they wait for others. The driver comes again then.
+    fn puts_off_states(&mut self) -> bool {
+        let only_states = !self.present.has_news() && !self.present.counts;
+        if !only_states || self.present.changed.is_empty() {
+            return false;
+        }
+        let (now, at) = (self.meta.now, self.present.states_at.plus_millis(PAUSE));
+        if now >= at {
+            self.present.states_at = now;
+            return false;
+        }
+        if !std::mem::replace(&mut self.present.later, true) {
+            let wait = at.as_millis().saturating_sub(now.as_millis());
+            self.effect(Effect::AgainAfter(u32::try_from(wait).unwrap_or(u32::MAX)));
+        }
+        true
+    }
+
     fn tell_news(&mut self) {
         self.take_in();
-        let (now, states_at) = (self.meta.now, self.present.states_at);
-        let only_states = !self.present.has_news() && !self.present.counts;
-        if only_states && !self.present.changed.is_empty() {
-            let at = states_at.plus_millis(PAUSE);
-            if now < at {
-                let wait = at.as_millis().saturating_sub(now.as_millis());
-                if !std::mem::replace(&mut self.present.later, true) {
-                    self.effect(Effect::AgainAfter(u32::try_from(wait).unwrap_or(u32::MAX)));
-                }
-                return;
-            }
-            self.present.states_at = now;
+        if self.puts_off_states() {
+            return;
         }
         self.present.later = false;
         let Whereabouts { changed, gone, come, counts, .. } = &mut self.present;
@@ -436,7 +429,7 @@ impl<S: SyncServer> Machine<S> {
     /// How many connections there are that have said who they are.
     fn count(&self) -> usize {
         let open = self.slots.iter().filter(|(_, entry)| !entry.closing);
-        open.filter(|(_, entry)| is_counted(&entry.connection)).count()
+        open.filter(|(_, entry)| entry.connection.is_known()).count()
     }
 
     /// What others are told of a connection that is shown.

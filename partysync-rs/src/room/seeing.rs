@@ -119,9 +119,10 @@ impl<S: SyncServer> Machine<S> {
     /// Sets what connections see that an earlier life of the room has left open.
     pub(super) fn see_again(&mut self, server: &S, sql: &dyn Sql) -> Result<()> {
         let open = self.slots.iter().filter(|(_, entry)| !entry.closing);
-        let follows = open.filter_map(|(slot, entry)| {
-            let (v1, known) = (entry.connection.protocol() == Protocol::V1, &entry.connection);
-            (v1 || known.client.is_some()).then(|| (slot, v1, known.channels.clone()))
+        let known = open.filter(|(_, entry)| entry.connection.is_known());
+        let follows = known.map(|(slot, entry)| {
+            let connection = &entry.connection;
+            (slot, connection.protocol() == Protocol::V1, connection.channels.clone())
         });
         for (slot, v1, known) in follows.collect::<Vec<_>>() {
             let mut followed = if v1 { Self::all_channels() } else { known.clone() };

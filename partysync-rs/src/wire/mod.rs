@@ -7,6 +7,8 @@ pub mod v1;
 pub mod v2;
 pub(crate) mod write;
 
+use serde_json::Value as Json;
+
 /// The WebSocket subprotocol that chooses [`v2`]; a socket without it speaks [`v1`].
 pub const SUBPROTOCOL: &str = "partysync.v2";
 
@@ -39,6 +41,16 @@ pub const CLOSE_TOO_BIG: u16 = 1009;
 pub const CLOSE_FAILED: u16 = 1011;
 /// Close code for a socket that the room cannot go on with; the client comes again.
 pub const CLOSE_RESTART: u16 = 1012;
+
+/// How deep lists and objects lie in each other: readers of JSON have limits.
+pub(crate) fn depth(json: &Json) -> usize {
+    let within = match json {
+        Json::Array(list) => list.iter().map(depth).max(),
+        Json::Object(fields) => fields.values().map(depth).max(),
+        _ => return 0,
+    };
+    1 + within.unwrap_or(0)
+}
 
 /// At most 64 characters of something that came from outside, for a message.
 pub(crate) fn clip(text: &str) -> String {
