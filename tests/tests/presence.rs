@@ -1,11 +1,10 @@
 //! Who is here: what connections say of themselves, and what each is told of the others.
 
 use partysync::testing::TestRoom;
-use partysync::{
-    Action, Code, Identity, Limits, Presence, Protocol, Record, Result, Room, SyncServer, wire,
-};
+use partysync::{Action, Code, Limits, Presence, Protocol, Record, Result, Room, SyncServer, wire};
 use partysync_client::testing::{ClientId, World};
 use partysync_client::{Other, Phase, Timing};
+use partysync_tests::crowd::request_by as by;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
@@ -67,12 +66,6 @@ impl SyncServer for Notes {
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
 struct Pointer {
     x: i32,
-}
-
-fn by(name: &str) -> http::Request<()> {
-    let mut request = http::Request::new(());
-    Identity::new(name).expect("it has a JSON form").put(&mut request);
-    request
 }
 
 /// What a client knows of the others.

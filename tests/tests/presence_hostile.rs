@@ -4,12 +4,12 @@
 use partysync::room::Incoming;
 use partysync::testing::TestRoom;
 use partysync::{
-    Action, Connection, Identity, Limits, Presence, Protocol, Record, Result, Room, SyncServer,
-    Timestamp,
+    Action, Connection, Limits, Presence, Protocol, Record, Result, Room, SyncServer, Timestamp,
 };
 use partysync_client::store::Saved;
 use partysync_client::testing::{ClientId, World};
 use partysync_client::{Input, Now, Other, Output, Peer, Phase, Timing};
+use partysync_tests::crowd::request_by as by;
 use serde_json::{Value as Json, json};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -68,12 +68,6 @@ impl SyncServer for Notes {
             Some(who) => Presence::shown_as(who),
         }
     }
-}
-
-fn by(name: &str) -> http::Request<()> {
-    let mut request = http::Request::new(());
-    Identity::new(name).expect("it has a JSON form").put(&mut request);
-    request
 }
 
 fn others(world: &World<Notes>, client: ClientId) -> Vec<String> {

@@ -1,10 +1,11 @@
 //! Clients that see different rows: by which view theirs are they keep, and say when they come again.
 
 use futures::executor::block_on;
-use partysync::{Action, Identity, Record, Result, Room, SyncServer, Visible, params};
+use partysync::{Action, Record, Result, Room, SyncServer, Visible, params};
 use partysync_client::store::{SqliteStore, Store};
 use partysync_client::testing::{ClientId, World};
 use partysync_client::{Input, Now, Output, Peer, Timing};
+use partysync_tests::crowd::request_by as by;
 use serde_json::{Value as Json, json};
 
 #[derive(Record, Clone, PartialEq, Debug)]
@@ -63,12 +64,6 @@ impl SyncServer for Server {
             _ => Visible::all(),
         })
     }
-}
-
-fn by(who: &str) -> http::Request<()> {
-    let mut request = http::Request::new(());
-    Identity::new(who).unwrap().put(&mut request);
-    request
 }
 
 fn put(id: &str, owner: &str) -> Any {

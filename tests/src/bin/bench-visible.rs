@@ -4,13 +4,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use partysync::room::turn::Local;
-use partysync::room::{Effect, Event, Incoming, Opening, Slot};
+use partysync::room::{Event, Incoming, Slot};
 use partysync::sql::Sqlite;
-use partysync::{
-    Action, Identity, Limits, Protocol, Record, Result, Room, SyncServer, Timestamp, Visible,
-    params,
-};
+use partysync::{Action, Limits, Record, Result, Room, SyncServer, Visible, params};
+use partysync_tests::crowd::{Crowd, sent};
 use std::time::{Duration, Instant};
 
 #[derive(Record, Clone, PartialEq, Debug)]
@@ -55,62 +52,29 @@ impl SyncServer for Notes {
 }
 
 struct Bench {
-    db: Sqlite,
-    room: Local<Notes>,
-    seq: usize,
+    crowd: Crowd<Sqlite, Notes>,
+    notes: usize,
 }
 
 impl Bench {
     fn new(views: bool, connections: u32) -> Self {
-        let (db, room) = (Sqlite::in_memory().unwrap(), Local::new(Notes { views }));
-        let mut bench = Self { db, room, seq: 0 };
-        for slot in 0..connections {
-            let mut request = http::Request::new(());
-            Identity::new(&format!("user {slot}")).unwrap().put(&mut request);
-            bench.event(Event::Connect {
-                wanted: Some(slot.to_string()),
-                fresh_id: slot.to_string(),
-                protocol: Protocol::V2,
-                request: &request,
-            });
-            let schema = Note::SCHEMA.hash();
-            let hello = format!(
-                r#"{{"type":"hello","client":"{slot}","epoch":null,"channels":[{{"channel":"notes","since":null,"schema":"{schema}"}}]}}"#
-            );
-            bench.event(Event::Frame(Slot(slot), Incoming::Text(&hello)));
-        }
-        bench
-    }
-
-    fn event(&mut self, event: Event<'_, NoteAction>) -> Vec<Effect<NoteAction>> {
-        let opening = || Opening { fresh_epoch: "epoch".into(), ..Opening::default() };
-        let now = Timestamp::from_millis(1_000);
-        self.room.turn(&self.db, now, opening, [event]).unwrap().effects
+        let db = Sqlite::in_memory().unwrap();
+        Self { crowd: Crowd::new(db, Notes { views }, connections), notes: 0 }
     }
 
     /// Puts a note; how long that took, and how many were sent it.
     fn put(&mut self, owner: &str) -> (Duration, usize) {
-        self.seq += 1;
-        let action = format!(
-            r#"{{"type":"put","payload":{{"id":"{}","owner":"{owner}","text":"Two litres of oat milk"}}}}"#,
-            self.seq % 100
-        );
-        let push = format!(
-            r#"{{"type":"push","actions":[{{"seq":{},"channel":"notes","action":{action}}}]}}"#,
-            self.seq
-        );
+        self.notes += 1;
+        let (id, text) = ((self.notes % 100).to_string(), "Two litres of oat milk".to_owned());
+        let push = self.crowd.next_push(&NoteAction::Put { id, owner: owner.to_owned(), text });
         let begun = Instant::now();
-        let effects = self.event(Event::Frame(Slot(0), Incoming::Text(&push)));
+        let effects = self.crowd.frame(&push);
         let took = begun.elapsed();
-        let sent = effects.iter().map(|effect| match effect {
-            Effect::Send { slots, frame } if frame.contains("oat milk") => slots.len(),
-            _ => 0,
-        });
-        let sent = sent.sum();
+        let sent = sent(&effects, "oat milk");
         // All have read it.
         let read = r#"{"type":"read","bytes":100000}"#;
         for slot in 0..u32::try_from(sent).unwrap_or(0) {
-            self.event(Event::Frame(Slot(slot), Incoming::Text(read)));
+            self.crowd.event(Event::Frame(Slot(slot), Incoming::Text(read)));
         }
         (took, sent)
     }
