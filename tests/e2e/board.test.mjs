@@ -223,6 +223,19 @@ test("whose rights are taken away while typing sees the board no more, and keeps
   await closeAll();
 });
 
+test("whose rights are taken away while sharing is told so in front of the page", async () => {
+  const [ada, bob] = await board("sharing", "Sharing", ["bob"]);
+  await ada.getByRole("button", { name: "Share" }).click();
+  await dialog(ada).getByLabel("What bob may do").selectOption("owner");
+  await bob.getByRole("button", { name: "Share" }).click();
+  await dialog(ada).getByLabel("What bob may do").selectOption("editor");
+  await until("Bob is an editor", async () => (await dialog(bob).getByLabel("What bob may do").inputValue()) === "editor");
+  await dialog(bob).getByRole("button", { name: "Make a link" }).click();
+  await until("Bob is told", async () => (await dialog(bob).locator(".messages").allTextContents()).join().includes("Only who owns"));
+  assert.equal(await dialog(bob).getByLabel("The link").count(), 0);
+  await closeAll();
+});
+
 test("what is being written stays when others change the card, and undo leaves what others did", async () => {
   const [ada, bob] = await board("writing", "Writing", ["bob"]);
   await openCard(ada, "One");
