@@ -536,9 +536,8 @@ impl<S: SyncServer> TestRoom<S> {
             if let Some(at) = rings.filter(|at| *at <= end) {
                 self.now = self.now.max(at);
                 sent.append(&mut self.alarm()?);
-            } else if let Some(at) = self.later.filter(|at| *at <= end) {
-                self.now = self.now.max(at);
-                sent.append(&mut self.go_on()?);
+            } else if self.later.is_some_and(|at| at <= end) {
+                sent.append(&mut self.catch_up()?);
             } else {
                 self.now = end;
                 return Ok(sent);
@@ -556,6 +555,17 @@ impl<S: SyncServer> TestRoom<S> {
             self.turn([])?;
         }
         Ok(std::mem::take(&mut self.sent))
+    }
+
+    /// Lets the moment pass for which the room has put something off, and has it do that: see
+    /// [`go_on`](Self::go_on). Returns what it sent; nothing where nothing was put off.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn catch_up(&mut self) -> Result<Vec<(String, String)>> {
+        let Some(at) = self.later else { return Ok(Vec::new()) };
+        self.now = self.now.max(at);
+        self.go_on()
     }
 
     /// The jobs that are to be done, by their time.
@@ -652,11 +662,8 @@ impl<S: SyncServer> TestRoom<S> {
             return Ok(());
         }
         // A room that has something to do soon does not sleep.
-        if let Some(at) = self.later {
-            self.now = self.now.max(at);
-            let sent = self.go_on()?;
-            self.unheard.extend(sent);
-        }
+        let sent = self.catch_up()?;
+        self.unheard.extend(sent);
         self.room.close();
         let ids = std::mem::take(&mut self.ids);
         let sockets: Vec<_> = ids.keys().map(|slot| self.attachments.get(slot).cloned()).collect();

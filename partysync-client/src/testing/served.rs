@@ -13,8 +13,9 @@ use std::time::Duration;
 
 /// A room that clients reach by a [`transport`](Self::transport): for tests of what has a
 /// [`SyncClient`](crate::SyncClient), as components do. Frames arrive when they are
-/// [delivered](Self::deliver). Time stands still, at the 1 s at which a [`TestRoom`] begins: a
-/// connection that was lost does not come back, and nothing is given up.
+/// [delivered](Self::deliver). Time stands still, at the 1 s at which a [`TestRoom`] begins, but for
+/// the moments after which the room does [what it has put off](TestRoom::catch_up): a connection that
+/// was lost does not come back, and nothing is given up.
 ///
 /// ```
 /// # use partysync::{Action, Record, Result, Room, SyncServer};
@@ -179,7 +180,11 @@ impl<S: SyncServer> Served<S> {
                 Err(_) => index += 1,
             }
         }
-        for (to, text) in self.room.take_sent() {
+        let mut sent = self.room.take_sent();
+        if !moved && sent.is_empty() {
+            sent = self.room.catch_up()?;
+        }
+        for (to, text) in sent {
             moved = true;
             self.send(&to, text);
         }
