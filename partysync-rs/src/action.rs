@@ -156,12 +156,12 @@ pub trait Reduce: RecordAction {
 pub enum Operation {
     /// A new row with these cells.
     Insert(Vec<(usize, Value)>),
-    /// These cells of the row with this key.
-    Update(Value, Vec<(usize, Value)>),
-    /// These cells of the row with this key, or a new row with them.
-    Upsert(Value, Vec<(usize, Value)>),
-    /// The row with this key goes.
-    Delete(Value),
+    /// These cells, of the row whose key is among them.
+    Update(Vec<(usize, Value)>),
+    /// These cells, of the row whose key is among them, or a new row.
+    Upsert(Vec<(usize, Value)>),
+    /// The row goes whose key these cells are.
+    Delete(Vec<(usize, Value)>),
 }
 
 /// The rows that a reducer works on, by channel. A client's replica is one.
@@ -190,10 +190,11 @@ pub trait Tables {
     /// The keys of the rows whose column at this place holds one of these keys, each with that one.
     fn referring(&self, channel: &str, column: usize, to: &BTreeSet<Key>) -> Vec<(Key, Key)> {
         let mut found = Vec::new();
+        let schema = self.schemas().iter().find(|schema| schema.table == channel);
         self.each(channel, &mut |row| {
-            let key = |place: usize| Key::try_from(row.get(place)?.clone()).ok();
-            let referred = key(column).filter(|key| to.contains(key));
-            found.extend(key(0).zip(referred));
+            let referred = row.get(column).and_then(|cell| Key::try_from(cell.clone()).ok());
+            let referred = referred.filter(|key| to.contains(key));
+            found.extend(schema.and_then(|schema| schema.key_of(row).ok()).zip(referred));
         });
         found
     }
@@ -230,21 +231,21 @@ impl Operation {
                 }
                 set(schema, tables, key, row)?;
             }
-            Self::Update(key, cells) => {
-                let key = Key::try_from(key.clone())?;
+            Self::Update(cells) => {
+                let key = schema.key_among(cells)?;
                 let row =
                     tables.get(schema.table, &key).ok_or_else(|| apply::not_found(schema, &key))?;
                 change_row(schema, tables, key, row, cells)?;
             }
-            Self::Upsert(key, cells) => {
-                let key = Key::try_from(key.clone())?;
+            Self::Upsert(cells) => {
+                let key = schema.key_among(cells)?;
                 match tables.get(schema.table, &key) {
                     Some(row) => change_row(schema, tables, key, row, cells)?,
                     None => Self::Insert(cells.clone()).reduce(schema, tables)?,
                 }
             }
-            Self::Delete(key) => {
-                referring::delete(schema, tables, vec![Key::try_from(key.clone())?])?;
+            Self::Delete(cells) => {
+                referring::delete(schema, tables, vec![schema.key_among(cells)?])?;
             }
         }
         Ok(())
@@ -254,9 +255,9 @@ impl Operation {
     pub(crate) fn apply(&self, schema: &Schema, sql: &dyn Sql) -> Result<()> {
         match self {
             Self::Insert(cells) => apply::insert(schema, cells, sql),
-            Self::Update(key, cells) => apply::update(schema, key, cells, sql),
-            Self::Upsert(key, cells) => apply::upsert(schema, key, cells, sql),
-            Self::Delete(key) => apply::delete(schema, key, sql),
+            Self::Update(cells) => apply::update(schema, cells, sql),
+            Self::Upsert(cells) => apply::upsert(schema, cells, sql),
+            Self::Delete(cells) => apply::delete(schema, cells, sql),
         }
     }
 }
@@ -282,7 +283,7 @@ fn change_row(
     mut row: Vec<Value>,
     cells: &[(usize, Value)],
 ) -> Result<()> {
-    let touched = cells.iter().any(|(index, _)| *index != 0);
+    let touched = cells.iter().any(|(index, _)| *index >= schema.key().len());
     let now = schema
         .role(Role::UpdatedAt)
         .filter(|(index, _)| touched && !cells.iter().any(|(i, _)| i == index))

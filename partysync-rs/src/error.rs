@@ -219,13 +219,16 @@ impl Error {
     /// The same error, as [`Code::KeyExists`] if it is about the key of one of these tables.
     pub(crate) fn with_keys(mut self, schemas: &[&crate::Schema]) -> Self {
         let clash = self.message.split_once("UNIQUE constraint failed: ").map(|(_, rest)| rest);
-        // SQLite says `table.column`, and more after it.
-        let named = clash.map(|rest| rest.split([':', ',', ' ']).next().unwrap_or(rest));
+        // SQLite says `table.column, table.column`, and more after it, as Durable Objects do.
         let is_key = |schema: &&crate::Schema| {
-            let key = schema.columns.first().map(|column| column.name);
-            named.and_then(|named| named.split_once('.')) == key.map(|key| (schema.table, key))
+            let names =
+                schema.key().iter().map(|column| format!("{}.{}", schema.table, column.name));
+            let names = names.collect::<Vec<_>>().join(", ");
+            let rest = clash.and_then(|clash| clash.strip_prefix(&names));
+            let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+            rest.is_some_and(|rest| ends(rest) && !rest.starts_with([',', '$']))
         };
-        if self.code == Code::Constraint && named.is_some() && schemas.iter().any(is_key) {
+        if self.code == Code::Constraint && schemas.iter().any(is_key) {
             self.code = Code::KeyExists;
         }
         self

@@ -1,8 +1,8 @@
 //! [`Migration`]: a step of a data migration, and what has come of it.
 
 use crate::record::Schema;
-use crate::sql::{Sql, SqlType, Value, quote};
-use crate::store::Step;
+use crate::sql::{Sql, Value};
+use crate::store::{Keys, Step};
 use crate::{Code, Error, Key, Result};
 
 /// One batch of one step of a data migration: rows of one table become those of the next version.
@@ -58,20 +58,20 @@ impl Migration {
     /// # Errors
     /// What SQLite says.
     pub fn keys(&self, sql: &dyn Sql, limit: u32) -> Result<Vec<Key>> {
-        let column = self.schema.key()?;
-        let key = quote(column.name);
-        // A Durable Object gives an integer beyond 2^53 whole as text only.
-        let is_integer = column.sql_type == SqlType::Integer;
-        let shown = if is_integer { format!("CAST({key} AS TEXT)") } else { key.clone() };
-        let behind = self.cursor.as_ref().map(|_| format!("WHERE {key} > ?")).unwrap_or_default();
-        let table = self.schema.quoted();
-        let select = format!("SELECT {shown} FROM {table} {behind} ORDER BY {key} LIMIT ?");
-        let mut values: Vec<_> = self.cursor.iter().map(Key::to_value).collect();
-        values.push(Value::from(i64::from(limit)));
-        sql.query_map(&select, values, |row| match column.sql_type {
-            SqlType::Integer => row.get::<i64>(0).map(Key::from),
-            SqlType::Blob => row.get::<Vec<u8>>(0).map(|bytes| Key::Blob(bytes.into())),
-            _ => row.get::<String>(0).map(Key::from),
+        let (table, keys) = (self.schema.quoted(), Keys::of(self.schema));
+        let order = keys.columns("");
+        // As JSON: a Durable Object gives an integer beyond 2^53 whole as text only.
+        let key = keys.json(&keys.logged(""));
+        let behind = self.cursor.as_ref().map(|_| format!("WHERE {}", keys.behind("", "?2")));
+        let behind = behind.unwrap_or_default();
+        let select = format!("SELECT {key} FROM {table} {behind} ORDER BY {order} LIMIT ?1");
+        let limit = Value::from(i64::from(limit));
+        let values: Vec<_> =
+            std::iter::once(limit).chain(self.cursor.as_ref().map(Key::to_value)).collect();
+        sql.query_map(&select, values, |row| {
+            let json = serde_json::from_str(&row.get::<String>(0)?)
+                .map_err(|e| Error::new(Code::Internal, format!("a key: {e}")))?;
+            self.schema.key_from_json(&json)
         })
     }
 

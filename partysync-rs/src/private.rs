@@ -3,7 +3,7 @@
 use crate::action::Operation;
 use crate::record::{ColumnDef, RowCheck, Schema};
 use crate::sql::{Sql, SqlType, Value};
-use crate::{Action, Code, Column, Error, Record, RecordAction, Result};
+use crate::{Action, Code, Column, Error, Key, Record, RecordAction, Result};
 use crate::{IndexDef, Reference};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -142,13 +142,39 @@ pub fn in_column(error: Error, column: &str) -> Error {
     error.context(format_args!("column `{column}`"))
 }
 
-/// Whether the names hold the key of the record; checked when a derive is compiled.
-pub const fn has_key(schema: &Schema, names: &[&str]) -> bool {
-    let [key, ..] = schema.columns else { return false };
+/// A key of several columns.
+pub fn several<const N: usize>(parts: [Key; N]) -> Key {
+    Key::Several(parts.into())
+}
+
+/// The column of the key that these names leave out; checked when a derive is compiled.
+#[allow(clippy::indexing_slicing)]
+pub const fn without_key(schema: &Schema, names: &[&str]) -> Option<&'static str> {
+    let mut i = 0;
+    while i < schema.columns.len() && matches!(schema.columns[i].role, Role::Key) {
+        if !is_among(schema.columns[i].name, names) {
+            return Some(schema.columns[i].name);
+        }
+        i += 1;
+    }
+    None
+}
+
+/// How many columns a record's key has; checked when a derive is compiled.
+#[allow(clippy::indexing_slicing)]
+pub const fn key_columns(schema: &Schema) -> usize {
+    let mut i = 0;
+    while i < schema.columns.len() && matches!(schema.columns[i].role, Role::Key) {
+        i += 1;
+    }
+    i
+}
+
+#[allow(clippy::indexing_slicing)]
+const fn is_among(name: &str, names: &[&str]) -> bool {
     let mut i = 0;
     while i < names.len() {
-        #[allow(clippy::indexing_slicing)]
-        if same(key.name.as_bytes(), names[i].as_bytes()) {
+        if same(name.as_bytes(), names[i].as_bytes()) {
             return true;
         }
         i += 1;
@@ -164,15 +190,8 @@ pub const fn left_out(schema: &Schema, names: &[&str]) -> Option<&'static str> {
     while i < schema.columns.len() {
         let column = &schema.columns[i];
         let own = matches!(column.role, Role::Plain) && !column.nullable;
-        if own && column.default.is_none() {
-            let (mut at, mut named) = (0, false);
-            while at < names.len() {
-                named = named || same(column.name.as_bytes(), names[at].as_bytes());
-                at += 1;
-            }
-            if !named {
-                return Some(column.name);
-            }
+        if own && column.default.is_none() && !is_among(column.name, names) {
+            return Some(column.name);
         }
         i += 1;
     }
@@ -239,11 +258,6 @@ pub const fn is_new_channel(channels: &[&Schema], place: usize) -> bool {
         i += 1;
     }
     true
-}
-
-/// The key among an operation's cells.
-pub fn key_cell(cells: &[(usize, Value)]) -> Value {
-    cells.iter().find(|(i, _)| *i == 0).map_or(Value::Null, |(_, value)| value.clone())
 }
 
 /// Runs an operation on a client's rows.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 /// A row of one table, and through its table's name a channel that clients follow.
 ///
-/// Derive it; nobody writes it by hand. The key is the first field and `deleted_at`, where there
-/// is one, the last: a row travels as a JSON array in the order of its fields. A record has at
-/// most 100 fields, which is what a Durable Object takes.
+/// Derive it; nobody writes it by hand. The key is the first field, or the first few, and `deleted_at`,
+/// where there is one, the last: a row travels as a JSON array in the order of its fields. A record has
+/// at most 100 fields, which is what a Durable Object takes.
 ///
 /// # Attributes
 ///
@@ -30,7 +30,7 @@ use std::sync::Arc;
 ///
 /// | attribute | meaning |
 /// |---|---|
-/// | `key` | the primary key: text, an integer or bytes; the first field |
+/// | `key` | the primary key: text, an integer or bytes; the first field. On several fields: a [key of several columns](#a-key-of-several-columns) |
 /// | `created_at`, `updated_at` | a [`Timestamp`] that the framework sets: when the room commits, which for what was made offline is when it arrives, and the same for all of a push |
 /// | `deleted_at` | an `Option<Timestamp>`; with it deletes are soft; the last field |
 /// | `default = literal` | what a new row holds where an insert does not say |
@@ -66,6 +66,45 @@ use std::sync::Arc;
 /// assert_eq!(Todo::SCHEMA.table, "todos");
 /// assert_eq!(Todo::SCHEMA.columns.len(), 6);
 /// ```
+///
+/// # A key of several columns
+///
+/// What belongs to two things at once, as a label to a card, a member to a team or a vote to a question,
+/// is the row of that pair, and there once for each. Its record's first fields, up to eight, are `key`,
+/// each text or an integer:
+///
+/// ```
+/// use partysync::{Action, Key, Record};
+///
+/// #[derive(Record, Clone, Debug, PartialEq)]
+/// #[record(table = "votes")]
+/// struct Vote {
+///     #[record(key, references = "questions", on_delete = "cascade")]
+///     question: String,
+///     #[record(key, index)]
+///     user: String,
+///     points: i64,
+/// }
+///
+/// #[derive(Action, Clone, Debug)]
+/// #[action(record = Vote)]
+/// enum VoteAction {
+///     // The row is named by all fields of its key.
+///     #[action(upsert)]
+///     Vote { question: String, user: String, points: i64 },
+///     #[action(delete)]
+///     Withdraw { question: String, user: String },
+/// }
+///
+/// let vote = Vote { question: "q1".into(), user: "ada".into(), points: 3 };
+/// assert_eq!(vote.key(), Key::from(("q1", "ada")));
+/// ```
+///
+/// Rows are in the order of the key's first column, then of its second. SQLite finds those of one
+/// question at once, and those of one user by the `index`. No column `references` such a record, and no
+/// [query](crate::query) joins by its key: give it a key of one column and `unique = "question, user"`
+/// where others refer to it. Clients of protocol 1, which know a row by its first column, are not given
+/// the channel. Followers of a history are told the JSON array as its `key`.
 ///
 /// # References
 ///
@@ -198,6 +237,8 @@ pub enum Key {
     Text(Arc<str>),
     /// Bytes.
     Blob(Arc<[u8]>),
+    /// Those of a [key of several columns](Record#a-key-of-several-columns), in their order.
+    Several(Arc<[Key]>),
 }
 
 impl Key {
@@ -209,16 +250,64 @@ impl Key {
         Self::try_from(value.to_value())
     }
 
-    /// The key as a SQL value.
+    /// The key as a SQL value. One of several columns is the text of a JSON array: what its columns hold
+    /// are its [`parts`](Self::parts).
     #[must_use]
     pub fn to_value(&self) -> Value {
         match self {
             Self::Integer(n) => Value::Integer(*n),
             Self::Text(text) => Value::Text(text.as_ref().to_owned()),
             Self::Blob(bytes) => Value::Blob(bytes.to_vec()),
+            Self::Several(_) => Value::Text(self.to_string()),
+        }
+    }
+
+    /// What each column of the key holds: of a key of one column, the key itself.
+    ///
+    /// ```
+    /// use partysync::Key;
+    /// assert_eq!(Key::from(("q1", 7)).parts(), [Key::from("q1"), Key::from(7)]);
+    /// assert_eq!(Key::from("q1").parts(), [Key::from("q1")]);
+    /// ```
+    #[must_use]
+    pub fn parts(&self) -> &[Self] {
+        match self {
+            Self::Several(parts) => parts,
+            one => std::slice::from_ref(one),
+        }
+    }
+
+    /// The key of these parts, in the order of their columns.
+    fn of(parts: Vec<Self>) -> Self {
+        match <[Self; 1]>::try_from(parts) {
+            Ok([one]) => one,
+            Err(parts) => Self::Several(parts.into()),
+        }
+    }
+
+    fn to_json(&self) -> Json {
+        match self {
+            Self::Integer(n) => Json::from(*n),
+            Self::Text(text) => Json::from(text.as_ref()),
+            Self::Blob(_) => Json::from(self.to_string()),
+            Self::Several(parts) => parts.iter().map(Self::to_json).collect(),
         }
     }
 }
+
+macro_rules! several {
+    ($($kind:ident $part:ident),*) => {
+        impl<$($kind: Into<Key>),*> From<($($kind,)*)> for Key {
+            fn from(($($part,)*): ($($kind,)*)) -> Self {
+                Self::Several([$($part.into()),*].into())
+            }
+        }
+    };
+}
+
+several!(A a, B b);
+several!(A a, B b, C c);
+several!(A a, B b, C c, D d);
 
 impl TryFrom<Value> for Key {
     type Error = Error;
@@ -265,11 +354,12 @@ impl std::fmt::Display for Key {
             Self::Integer(n) => write!(f, "{n}"),
             Self::Text(text) => f.write_str(text),
             Self::Blob(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02X}")),
+            Self::Several(_) => write!(f, "{}", self.to_json()),
         }
     }
 }
 
-/// A table: its name and its columns, the key first.
+/// A table: its name and its columns, those of the key first.
 #[derive(Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Schema {
@@ -345,7 +435,7 @@ pub struct ColumnDef {
 pub enum Role {
     /// The application's data.
     Plain,
-    /// The primary key.
+    /// The primary key, or one of its columns.
     Key,
     /// When the row was inserted.
     CreatedAt,
@@ -427,11 +517,19 @@ impl Schema {
         quote(self.table)
     }
 
-    /// The key's column. The derive puts it first; a schema without columns has none.
-    pub(crate) fn key(&self) -> Result<&ColumnDef> {
-        self.columns
-            .first()
-            .ok_or_else(|| Error::new(Code::Internal, format!("`{}` has no columns", self.table)))
+    /// The columns of the key: one, or some. They are the first.
+    ///
+    /// ```
+    /// # use partysync::Record;
+    /// # #[derive(Record, Clone)] #[record(table = "a")]
+    /// # struct A { #[record(key)] card: String, #[record(key)] label: String, by: String }
+    /// let names: Vec<_> = A::SCHEMA.key().iter().map(|column| column.name).collect();
+    /// assert_eq!(names, ["card", "label"]);
+    /// ```
+    #[must_use]
+    pub fn key(&self) -> &'static [ColumnDef] {
+        let others = self.columns.iter().position(|column| column.role != Role::Key);
+        self.columns.get(..others.unwrap_or(self.columns.len())).unwrap_or_default()
     }
 
     /// Whether views may name any column.
@@ -469,9 +567,50 @@ impl Schema {
     /// The key of a row's cells.
     ///
     /// # Errors
-    /// [`Code::InvalidValue`] when the first cell cannot be a key.
+    /// [`Code::InvalidValue`] when one of the first cells cannot be a key.
     pub fn key_of(&self, row: &[Value]) -> Result<Key> {
-        Key::try_from(row.first().cloned().unwrap_or(Value::Null))
+        let cells = row.iter().take(self.key().len()).cloned();
+        let parts = cells.map(Key::try_from).collect::<Result<Vec<_>>>()?;
+        if parts.len() < self.key().len() {
+            return Err(Error::new(Code::InvalidValue, format!("no key of `{}`", self.table)));
+        }
+        Ok(Key::of(parts))
+    }
+
+    /// A key from its JSON: that of its column, or an array where it has several.
+    ///
+    /// # Errors
+    /// [`Code::InvalidValue`] when it is not what the columns hold.
+    pub fn key_from_json(&self, json: &Json) -> Result<Key> {
+        let part = |(column, json): (&ColumnDef, &Json)| {
+            Key::try_from(Value::from_json(json, column.sql_type)?)
+        };
+        let columns = self.key();
+        if let [column] = columns {
+            return part((column, json));
+        }
+        let parts = json.as_array().filter(|parts| parts.len() == columns.len());
+        let parts = parts.ok_or_else(|| {
+            let message = format!("a key of `{}` is an array of {}", self.table, columns.len());
+            Error::new(Code::InvalidValue, message)
+        })?;
+        columns.iter().zip(parts).map(part).collect::<Result<_>>().map(Key::of)
+    }
+
+    /// The key among the cells of some columns.
+    pub(crate) fn key_among(&self, cells: &[(usize, Value)]) -> Result<Key> {
+        let cell = |place: usize| {
+            let cell = cells.iter().find(|(index, _)| *index == place);
+            cell.map_or(Value::Null, |(_, value)| value.clone())
+        };
+        let cells: Vec<_> = (0..self.key().len()).map(cell).collect();
+        self.key_of(&cells)
+    }
+
+    /// Whether the column at this place is the key by itself.
+    #[must_use]
+    pub fn is_key(&self, column: usize) -> bool {
+        column == 0 && self.key().len() == 1
     }
 
     /// A row's cells from its JSON array.

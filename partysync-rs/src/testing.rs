@@ -329,7 +329,7 @@ impl<S: SyncServer> TestRoom<S> {
     /// # Errors
     /// [`Code::InvalidValue`] when a row does not fit the type.
     pub fn rows<R: Record>(&self) -> Result<Vec<R>> {
-        let key = crate::sql::quote(R::SCHEMA.key()?.name);
+        let key = crate::store::Keys::of(R::SCHEMA).columns("");
         self.sql().records(&format!("ORDER BY {key}"), [])
     }
 

@@ -67,6 +67,8 @@ async function add(page, text) {
   await page.bringToFront();
   await page.type(".new-todo input", text);
   await page.keyboard.press("Enter");
+  // The next one is typed into an empty field.
+  await until(`${text} is added`, async () => (await texts(page)).at(-1) === text);
 }
 const texts = (page) => page.$$eval(".todos .text", (all) => all.map((one) => one.textContent).reverse());
 const shows = (page, wanted) => until(`it shows ${wanted}`, async () => (await texts(page)).join() === wanted.join());

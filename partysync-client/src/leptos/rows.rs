@@ -7,7 +7,6 @@ use crate::query::Difference;
 use crate::{Changed, Update};
 use ::leptos::prelude::{Update as _, *};
 use partysync::query::{Found, Node, Query, Tuple};
-use partysync::sql::Value;
 use partysync::{Action, Error, Key, Record};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -353,7 +352,7 @@ impl<R: Send + Sync + 'static, W: Send + Sync + 'static> Clone for Mounted<R, W>
     }
 }
 
-impl<R: Send + Sync + 'static, W: Send + Sync + 'static> Shown<R, W> {
+impl<R: Record + Send + Sync, W: Send + Sync + 'static> Shown<R, W> {
     /// Takes in a change; `true` when other keys are there than before, or in another order. Adds
     /// the rows that are others now.
     fn take(
@@ -363,9 +362,8 @@ impl<R: Send + Sync + 'static, W: Send + Sync + 'static> Shown<R, W> {
         others: &mut BTreeMap<Key, Node>,
     ) -> bool {
         let key = |node: &Node| {
-            // A key is a text or an integer: the schema has seen to it.
-            let cell = node.row.first().cloned().unwrap_or(Value::Null);
-            Key::try_from(cell).unwrap_or_else(|_| Key::from(0))
+            // It can be a key: the schema has seen to it.
+            R::SCHEMA.key_of(&node.row).unwrap_or_else(|_| Key::from(0))
         };
         let mut put = |nodes: &mut BTreeMap<Key, Node>, key: &Key, node: Node| {
             if nodes.get(key) != Some(&node) {

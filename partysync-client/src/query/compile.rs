@@ -5,7 +5,7 @@ use super::source::{Source, Spec};
 use crate::replica::Row;
 use partysync::query::plan::{Comparison, Filter, Join, Plan, Scalar, Shape};
 use partysync::sql::{SqlType, Value};
-use partysync::{Code, Error, Result, Schema};
+use partysync::{Code, Error, Key, Result, Schema};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +16,8 @@ pub(crate) type Schemas = BTreeMap<&'static str, &'static Schema>;
 #[derive(Debug)]
 pub(crate) struct Compiled {
     pub(super) table: &'static str,
+    /// How many columns its key has.
+    pub(super) keys: usize,
     pub(super) test: Test,
     order: Vec<(usize, bool)>,
     /// What the result begins behind.
@@ -23,7 +25,7 @@ pub(crate) struct Compiled {
     pub(super) limit: usize,
     pub(super) related: Vec<Related>,
     /// The one row that it can be of.
-    pub(super) key: Option<Value>,
+    pub(super) key: Option<Key>,
     /// The index that has its rows in order, and what all of them begin with there; without one, all
     /// rows are looked at.
     pub(super) index: Option<Spec>,
@@ -36,6 +38,8 @@ pub(crate) struct Compiled {
 #[derive(Debug)]
 pub(super) struct Related {
     pub(super) here: usize,
+    /// Whether that is the key, by itself.
+    pub(super) here_is_key: bool,
     pub(super) there: usize,
     pub(super) shape: Shape,
     pub(super) node: Compiled,
@@ -60,6 +64,7 @@ pub(super) struct Exists {
     pub(super) here: usize,
     pub(super) there: usize,
     pub(super) table: &'static str,
+    pub(super) keys: usize,
     pub(super) test: Test,
     /// Finds the related rows, and those that they are related to; `None` where that is a key.
     pub(super) there_index: Option<Spec>,
@@ -113,10 +118,10 @@ impl Test {
                 matches!(cell(row, *column), Value::Text(cell) if cell.starts_with(text))
             }
             Self::Exists(exists) => {
-                let Exists { here, there, table, test, there_index, .. } = &**exists;
+                let Exists { here, table, test, there_index, .. } = &**exists;
                 let value = cell(row, *here);
                 let mut found = false;
-                source.related(table, *there, there_index.as_ref(), value, &mut |other| {
+                source.related(table, there_index.as_ref(), value, &mut |other| {
                     found = test.meets(other, source);
                     !found
                 });
@@ -173,7 +178,8 @@ impl Compiled {
         let test = test(&plan.filter, schema, schemas)?;
         let order =
             plan.order.iter().map(|order| Ok((column(schema, &order.column)?, order.descending)));
-        let order = order.collect::<Result<Vec<_>>>()?;
+        let mut order = order.collect::<Result<Vec<_>>>()?;
+        order.extend(key_columns(schema));
         let after = plan.after.as_ref().map(|values| after(schema, &order, values)).transpose()?;
         let mut related = Vec::new();
         for part in &plan.related {
@@ -183,7 +189,8 @@ impl Compiled {
             if part.shape == Shape::One {
                 node.limit = node.limit.min(1);
             }
-            related.push(Related { here, there, shape: part.shape, node });
+            let here_is_key = schema.is_key(here);
+            related.push(Related { here, here_is_key, there, shape: part.shape, node });
         }
         let limit = plan.limit.map_or(usize::MAX, |limit| limit as usize);
         // What all rows have in common comes first in an index.
@@ -196,9 +203,8 @@ impl Compiled {
             }
         }
         // All rows of a table without an order of its own are sorted as fast as they are indexed.
-        let key = test.equals().into_iter().find(|(column, _)| *column == 0);
-        let key = key.map(|(_, value)| value.clone()).filter(|_| there.is_none());
-        let by_key = there == Some(0) || key.is_some();
+        let key = test.key(schema).filter(|_| there.is_none());
+        let by_key = there.is_some_and(|there| schema.is_key(there)) || key.is_some();
         let wanted = !by_key && (there.is_some() || limit != usize::MAX);
         columns.extend(&order);
         let index = wanted.then_some(Spec { table: schema.table, columns });
@@ -207,6 +213,7 @@ impl Compiled {
         related.iter().for_each(|part| tables.extend(&part.node.tables));
         Ok(Self {
             table: schema.table,
+            keys: schema.key().len(),
             test,
             order,
             after,
@@ -243,6 +250,14 @@ impl Compiled {
 }
 
 impl Test {
+    /// The one row that meets it, if there is one.
+    fn key(&self, schema: &Schema) -> Option<Key> {
+        let equals = self.equals();
+        let cell = |place: usize| equals.iter().find(|(column, _)| *column == place);
+        let cells = (0..schema.key().len()).map(|place| Some(cell(place)?.1.clone()));
+        schema.key_of(&cells.collect::<Option<Vec<_>>>()?).ok()
+    }
+
     /// Columns that have one value in all rows.
     fn equals(&self) -> Vec<(usize, &Value)> {
         match self {
@@ -267,6 +282,11 @@ pub(super) fn column(schema: &Schema, name: &str) -> Result<usize> {
     })
 }
 
+/// The columns of the key, by which rows are ordered in the end.
+fn key_columns(schema: &Schema) -> impl Iterator<Item = (usize, bool)> + use<> {
+    (0..schema.key().len()).map(|column| (column, false))
+}
+
 /// The two columns that relate rows of two tables. Values of two types are never equal.
 fn join(schema: &Schema, other: &Schema, join: &Join) -> Result<(usize, usize)> {
     let (here, there) = (column(schema, &join.here)?, column(other, &join.there)?);
@@ -283,15 +303,15 @@ fn join(schema: &Schema, other: &Schema, join: &Join) -> Result<(usize, usize)> 
 
 /// The place behind which a result begins.
 fn after(schema: &Schema, order: &[(usize, bool)], values: &[Scalar]) -> Result<SortKey> {
-    if values.len() != order.len() + 1 {
-        let (found, wanted) = (values.len(), order.len() + 1);
+    if values.len() != order.len() {
+        let (found, wanted) = (values.len(), order.len());
         let message = format!(
             "`after` has {found} values, and not {wanted}: one of each column of the order, and the key"
         );
         return Err(Error::new(Code::InvalidValue, message));
     }
     let mut key = Vec::new();
-    for ((column, descending), value) in order.iter().chain([&(0, false)]).zip(values) {
+    for ((column, descending), value) in order.iter().zip(values) {
         push(&mut key, &fitting(schema, *column, value.value()), *descending);
     }
     Ok(key.into())
@@ -336,12 +356,15 @@ pub(super) fn test(filter: &Filter, schema: &Schema, schemas: &Schemas) -> Resul
             let other = self::schema(schemas, &plan.table)?;
             let (here, there) = join(schema, other, related)?;
             let spec = |schema: &Schema, column: usize| {
-                (column > 0).then(|| Spec { table: schema.table, columns: vec![(column, false)] })
+                let columns = std::iter::once((column, false)).chain(key_columns(schema));
+                let spec = || Spec { table: schema.table, columns: columns.collect() };
+                (!schema.is_key(column)).then(spec)
             };
             Test::Exists(Box::new(Exists {
                 here,
                 there,
                 table: other.table,
+                keys: other.key().len(),
                 test: test(&plan.filter, other, schemas)?,
                 there_index: spec(other, there),
                 here_index: spec(schema, here),

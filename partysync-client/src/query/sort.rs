@@ -17,13 +17,20 @@ pub(super) fn bytes(value: &Value) -> SortKey {
     key.into()
 }
 
-/// Where a row is in the order of these columns, and which of them are from the largest on. Its key
-/// is the last.
+/// Where a row is in the order of these columns, and which of them are from the largest on. Those of
+/// its key are the last.
 pub(super) fn sort_key(row: &Row, columns: &[(usize, bool)]) -> SortKey {
     let mut key = Vec::with_capacity(48);
-    for (column, descending) in columns.iter().chain([&(0, false)]) {
+    for (column, descending) in columns {
         push(&mut key, cell(row, *column), *descending);
     }
+    key.into()
+}
+
+/// The key of a row, which has so many columns.
+pub(super) fn key(row: &Row, columns: usize) -> SortKey {
+    let mut key = Vec::new();
+    (0..columns).for_each(|column| push(&mut key, cell(row, column), false));
     key.into()
 }
 

@@ -16,7 +16,8 @@ pub(crate) trait Rows {
     fn each(&self, table: &str, f: &mut dyn FnMut(&Row));
 }
 
-/// An index: the columns that it is ordered by, and whether from the largest on. The key is the last.
+/// An index: the columns that it is ordered by, and whether from the largest on. Those of the key are
+/// the last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Spec {
     pub(super) table: &'static str,
@@ -110,12 +111,11 @@ pub(crate) struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Rows of a table that have this value in a column, until `more` is false. An index is wanted
-    /// unless the column is the key; NULL is related to nothing.
+    /// Rows of a table that have this value in the column of an index, until `more` is false; without
+    /// an index, the row whose key it is. NULL is related to nothing.
     pub(super) fn related(
         &self,
         table: &str,
-        column: usize,
         index: Option<&Spec>,
         value: &Value,
         more: &mut dyn FnMut(&Row) -> bool,
@@ -129,13 +129,12 @@ impl Source<'_> {
                 push(&mut prefix, value, false);
                 self.scan(index, &prefix, None, more);
             }
-            None if column == 0 => {
+            None => {
                 let key = Key::try_from(value.clone()).ok();
                 if let Some(row) = key.and_then(|key| self.rows.row(table, &key)) {
                     more(row);
                 }
             }
-            None => {}
         }
     }
 

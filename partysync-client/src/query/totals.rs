@@ -1,7 +1,7 @@
 //! [`TotalsView`]: how many rows there are and what they sum up to, kept up to date.
 
 use super::compile::{Schemas, Test, column, schema, test};
-use super::sort::{SortKey, bytes, cell};
+use super::sort::{SortKey, bytes, cell, key};
 use super::source::{Change, Source, Spec};
 use super::turn::{Batch, Turn};
 use crate::replica::Row;
@@ -28,6 +28,8 @@ pub(crate) struct TotalsView {
     group: Option<usize>,
     sum: Option<usize>,
     groups: BTreeMap<SortKey, Total<Value>>,
+    /// How many columns the key has.
+    keys: usize,
     /// The rows that are counted, where their own cells do not say whether they are.
     counted: Option<BTreeMap<SortKey, Row>>,
     pub(super) tables: BTreeSet<&'static str>,
@@ -46,6 +48,7 @@ impl TotalsView {
             group: column(&plan.group)?,
             sum: column(&plan.sum)?,
             groups: BTreeMap::new(),
+            keys: schema.key().len(),
             counted: (!test.is_plain()).then(BTreeMap::new),
             test,
             tables,
@@ -81,11 +84,11 @@ impl TotalsView {
 
     /// Takes in what has changed; whether that changes a total.
     pub(super) fn update(&mut self, all: &Batch, source: Source<'_>, batch: u64) -> bool {
-        let work = Turn::new(all, source, batch).work(self.table, &self.test);
+        let work = Turn::new(all, source, batch).work((self.table, self.keys), &self.test);
         let mut changed = false;
         for Change { old, new } in work {
             let old = match &self.counted {
-                Some(counted) => old.and_then(|row| counted.get(&bytes(cell(&row, 0))).cloned()),
+                Some(counted) => old.and_then(|row| counted.get(&key(&row, self.keys)).cloned()),
                 None => old.filter(|row| self.test.meets(row, source)),
             };
             let new = new.filter(|row| self.test.meets(row, source));
@@ -107,7 +110,7 @@ impl TotalsView {
 
     fn count(&mut self, row: &Row, comes: bool) {
         if let Some(counted) = &mut self.counted {
-            let key = bytes(cell(row, 0));
+            let key = key(row, self.keys);
             if comes {
                 counted.insert(key, row.clone());
             } else {

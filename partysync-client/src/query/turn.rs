@@ -2,7 +2,7 @@
 
 use super::compile::{Compiled, Related, Test};
 use super::difference::Difference;
-use super::sort::{SortKey, bytes, cell};
+use super::sort::{SortKey, bytes, cell, key};
 use super::source::{Change, Source};
 use super::window::{Entry, Part, Place, Window};
 use crate::replica::Row;
@@ -56,7 +56,9 @@ impl<'a> Turn<'a> {
                 groups.entry(bytes(value)).or_insert_with(new).work.push(change);
             }
         };
-        for Change { old, new } in self.work(related.node.table, &related.node.test) {
+        for Change { old, new } in
+            self.work((related.node.table, related.node.keys), &related.node.test)
+        {
             let value = |row: &Option<Row>| {
                 row.as_ref().map_or(Value::Null, |row| cell(row, related.there).clone())
             };
@@ -73,24 +75,24 @@ impl<'a> Turn<'a> {
         groups
     }
 
-    /// The rows of a table that have changed, and those of which a condition may say otherwise than
+    /// The rows of a table, whose key has so many columns, that have changed, and those of which a condition may say otherwise than
     /// before since something that they are related to has changed.
-    pub(super) fn work(&self, table: &'static str, test: &Test) -> Vec<Change> {
+    pub(super) fn work(&self, (table, keys): (&'static str, usize), test: &Test) -> Vec<Change> {
         let mut work = self.all.get(table).cloned().unwrap_or_default();
         let mut touched = BTreeMap::new();
         test.each_exists(&mut |exists| {
-            let related = self.work(exists.table, &exists.test);
+            let related = self.work((exists.table, exists.keys), &exists.test);
             for value in values(&related, exists.there) {
                 let index = exists.here_index.as_ref();
-                self.source.related(table, exists.here, index, &value, &mut |row| {
-                    touched.insert(bytes(cell(row, 0)), row.clone());
+                self.source.related(table, index, &value, &mut |row| {
+                    touched.insert(key(row, keys), row.clone());
                     !partysync::__mutated("query_touched")
                 });
             }
         });
         for Change { old, new } in &work {
             for row in old.iter().chain(new) {
-                touched.remove(&bytes(cell(row, 0)));
+                touched.remove(&key(row, keys));
             }
         }
         work.extend(
@@ -338,7 +340,7 @@ impl Step<'_> {
     /// The places of the rows that are shown with what has changed.
     fn affected(&self, related: &Related, deep: bool, groups: &Groups) -> Vec<Place> {
         let limit = self.node.limit;
-        if related.here == 0 && !deep {
+        if related.here_is_key && !deep {
             let rows = self.turn.source.rows;
             let values = groups.values().map(|group| group.value.clone());
             let keys = values.filter_map(|value| Key::try_from(value).ok());

@@ -50,7 +50,7 @@ impl View {
     ) -> Differences {
         let turn = Turn::new(all, source, batch);
         let mut differences = Vec::new();
-        let work = turn.work(self.node.table, &self.node.test);
+        let work = turn.work((self.node.table, self.node.keys), &self.node.test);
         let told = wanted.then_some(&mut differences);
         turn.update(&self.node, &mut self.window, None, &work, told);
         differences
@@ -76,22 +76,26 @@ impl Compiled {
 
     /// Looks up what there is, of rows that are related to this value.
     fn hydrate(&self, value: Option<&Value>, source: Source<'_>, batch: u64) -> Window {
-        let mut window = match (&self.index, value.or(self.key.as_ref())) {
-            (Some(_), _) => {
+        let mut window = match (&self.index, value, &self.key) {
+            (Some(_), _, _) => {
                 let mut window = Window::default();
                 self.fill(&mut window, value, None, source, batch);
                 return window;
             }
-            (None, Some(value)) => {
-                // By its key.
+            (None, Some(value), _) => {
                 let mut entries = Vec::new();
-                source.related(self.table, 0, None, value, &mut |row| {
+                source.related(self.table, None, value, &mut |row| {
                     entries.extend(self.place(row, source).map(|sort| self.entry(row, sort)));
                     false
                 });
                 Window::new(entries)
             }
-            (None, None) => {
+            (None, None, Some(key)) => {
+                let row = source.rows.row(self.table, key);
+                let place = |row: &Row| Some(self.entry(row, self.place(row, source)?));
+                Window::new(row.and_then(place).into_iter().collect())
+            }
+            (None, None, None) => {
                 let mut entries = Vec::new();
                 source.rows.each(self.table, &mut |row| {
                     entries.extend(self.place(row, source).map(|sort| self.entry(row, sort)));
@@ -176,7 +180,7 @@ impl Related {
     pub(super) fn count(&self, value: &Value, source: Source<'_>) -> u64 {
         let mut count = 0;
         let index = self.node.index.as_ref();
-        source.related(self.node.table, self.there, index, value, &mut |row| {
+        source.related(self.node.table, index, value, &mut |row| {
             count += u64::from(self.node.test.meets(row, source));
             true
         });

@@ -7,7 +7,6 @@ use super::{Changes, Replica, Row, Staged, Table};
 use crate::answer::Outcome;
 use crate::gathered::gathered;
 use crate::store::{RowsWrite, SavedAction, Write};
-use partysync::sql::Value;
 use partysync::wire::v2::{Ack, CatchUp, Patch};
 use partysync::{Action, Code, Error, Key, Result, Schema};
 use serde_json::Value as Json;
@@ -194,7 +193,7 @@ impl Staged {
             self.rows.insert(key, row);
         }
         for key in page.gone {
-            let key = key_from_json(schema, &key)?;
+            let key = schema.key_from_json(&key)?;
             self.stored.push((key.to_string(), None));
             self.rows.remove(&key);
             self.gone.insert(key);
@@ -215,7 +214,7 @@ fn read_rows(
         into.insert(key, Some(row));
     }
     for key in gone {
-        into.insert(key_from_json(schema, key)?, None);
+        into.insert(schema.key_from_json(key)?, None);
     }
     Ok(())
 }
@@ -224,11 +223,6 @@ fn read_rows(
 pub(super) fn keyed(schema: &Schema, json: &Json) -> Result<(Key, Row)> {
     let row = schema.row_from_json(json)?;
     Ok((schema.key_of(&row)?, row.into()))
-}
-
-fn key_from_json(schema: &Schema, json: &Json) -> Result<Key> {
-    let sql_type = schema.columns.first().map_or(partysync::sql::SqlType::Text, |c| c.sql_type);
-    Key::try_from(Value::from_json(json, sql_type)?)
 }
 
 /// A frame does not go on from where the replica is: one was lost.

@@ -72,13 +72,6 @@ pub(super) fn check(actions: Actions) -> syn::Result<Checked> {
             variants.push(CheckedVariant { ident, name, aliases, kind, fields });
         }
     }
-    for variant in &variants {
-        if variant.kind == Kind::Delete
-            && let Some(second) = variant.fields.get(1)
-        {
-            errors.at(second.ident.span(), "a delete takes the key alone: remove this field");
-        }
-    }
     errors.finish()?;
     Ok(Checked { ident: actions.ident, krate: actions.krate, record: actions.record, variants })
 }

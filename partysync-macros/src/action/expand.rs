@@ -199,12 +199,11 @@ fn operation(action: &Ident, variant: &CheckedVariant, record: &syn::Path) -> To
             push
         }
     });
-    let key = quote!(__partysync::__private::key_cell(&#cells));
     let make = match kind {
         Kind::Insert => quote!(#op::Insert(#cells)),
-        Kind::Update => quote!(#op::Update(#key, #cells)),
-        Kind::Upsert => quote!(#op::Upsert(#key, #cells)),
-        Kind::Delete | Kind::Custom => quote!(#op::Delete(#key)),
+        Kind::Update => quote!(#op::Update(#cells)),
+        Kind::Upsert => quote!(#op::Upsert(#cells)),
+        Kind::Delete | Kind::Custom => quote!(#op::Delete(#cells)),
     };
     quote! {
         #action::#ident { #(#idents),* } => {
@@ -237,21 +236,40 @@ fn insert_check(variant: &CheckedVariant, record: &syn::Path) -> TokenStream {
     }
 }
 
-/// Every operation names its row: the key is among the fields.
+/// Every operation names its row: the key is among the fields, and of a delete nothing else is.
 fn key_check(variant: &CheckedVariant, record: &syn::Path) -> TokenStream {
     if variant.kind == Kind::Custom {
         return TokenStream::new();
     }
     // An `Option` may be None, and then no row is named.
-    let names = variant.fields.iter().filter(|f| !f.optional).map(|f| &f.name);
-    let message = format!("`{}` needs the record's key as a field", variant.ident);
-    quote_spanned! {variant.ident.span()=>
-        const _: () = ::std::assert!(
-            __partysync::__private::has_key(
-                <#record as __partysync::Record>::SCHEMA,
-                &[#(#names),*],
-            ),
-            #message,
-        );
-    }
+    let names: Vec<_> =
+        variant.fields.iter().filter(|f| !f.optional).map(|f| f.name.as_str()).collect();
+    let before = format!("`{}` needs the record's key as a field: `", variant.ident);
+    let schema =
+        quote!(const SCHEMA: &__partysync::Schema = <#record as __partysync::Record>::SCHEMA;);
+    let named = quote_spanned! {variant.ident.span()=>
+        const _: () = {
+            #schema
+            if let ::std::option::Option::Some(column) =
+                __partysync::__private::without_key(SCHEMA, &[#(#names),*])
+            {
+                let message = __partysync::__private::Message::of(&[#before, column, "`"]);
+                ::std::panic!("{}", message.as_str());
+            }
+        };
+    };
+    // More fields than a key has columns: the last one is told of.
+    let more = variant.fields.last().filter(|_| variant.kind == Kind::Delete).map(|last| {
+        let fields = variant.fields.len();
+        quote_spanned! {last.ident.span()=>
+            const _: () = {
+                #schema
+                ::std::assert!(
+                    #fields <= __partysync::__private::key_columns(SCHEMA),
+                    "a delete takes the key alone: remove this field",
+                );
+            };
+        }
+    });
+    quote!(#named #more)
 }

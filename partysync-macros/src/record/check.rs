@@ -9,6 +9,8 @@ use syn::{Expr, ExprLit, ExprUnary, Ident, Lit, LitInt, LitStr, Path, Type, UnOp
 
 /// What a table in a Durable Object has at most.
 const MAX_COLUMNS: usize = 100;
+/// So many columns has a key at most.
+const MAX_KEY: usize = 8;
 
 pub(super) struct Checked {
     pub(super) ident: Ident,
@@ -187,7 +189,7 @@ fn note(name: &LitStr, seen: &mut Vec<String>, twice: &str, errors: &mut Errors)
     seen.push(name.value());
 }
 
-/// What stands where: one key, first; `deleted_at` last; each role once.
+/// What stands where: the key, first; `deleted_at` last; each other role once.
 fn places(parsed: &Parsed, errors: &mut Errors) {
     let once = |spans: Vec<Span>, name: &str, errors: &mut Errors| {
         for span in spans.into_iter().skip(1) {
@@ -195,24 +197,30 @@ fn places(parsed: &Parsed, errors: &mut Errors) {
         }
     };
     let fields = &parsed.fields;
-    once(fields.iter().filter_map(|f| f.key).collect(), "key", errors);
     once(fields.iter().filter_map(|f| f.created_at).collect(), "created_at", errors);
     once(fields.iter().filter_map(|f| f.updated_at).collect(), "updated_at", errors);
     once(fields.iter().filter_map(|f| f.deleted_at).collect(), "deleted_at", errors);
-    match fields.iter().position(|f| f.key.is_some()) {
-        Some(0) => {}
-        Some(_) => {
-            if let Some(span) = fields.iter().find_map(|f| f.key) {
-                errors.at(
-                    span,
-                    "the key has to be the first field: rows travel in field order, key first",
-                );
+    let key = fields.iter().take_while(|field| field.key.is_some()).count();
+    if let Some(span) = fields.iter().skip(key).find_map(|field| field.key) {
+        let message = match key {
+            0 => "the key has to be the first field: rows travel in field order, key first",
+            _ => {
+                "the fields of the key have to be the first: rows travel in field order, key first"
             }
-        }
-        None => errors.at(
+        };
+        errors.at(span, message);
+    } else if key == 0 {
+        errors.at(
             parsed.ident.span(),
             "which field is the key? write #[record(key)] on the first one",
-        ),
+        );
+    }
+    if let Some(span) = fields.get(MAX_KEY).and_then(|field| field.key) {
+        errors.at(span, format!("a key has at most {MAX_KEY} columns"));
+    }
+    // The others of its columns find none without.
+    if let Some(span) = fields.first().filter(|field| field.key.is_some()).and_then(|f| f.index) {
+        errors.at(span, "`index` does not go with this attribute: remove one of them");
     }
     if let Some(span) = fields.iter().rev().skip(1).find_map(|f| f.deleted_at) {
         errors.at(
@@ -239,7 +247,7 @@ fn column(field: &Field, errors: &mut Errors) -> Option<Column> {
         for (other, name) in
             [(field.json, "json"), (field.unique, "unique"), (field.index, "index")]
         {
-            let pointless = role == Role::Key || name != "index";
+            let pointless = name != "index";
             if other.is_some() && pointless {
                 errors.at(
                     span,

@@ -25,13 +25,25 @@ pub(super) fn expand(record: &Checked) -> TokenStream {
     let fields = columns.iter().enumerate();
     let fields = fields.filter_map(|(index, column)| field(index, column, ident, vis));
     let keys = || columns.iter().filter(|column| column.role == Role::Key);
-    let key_checks = keys().map(key_check);
+    let several = keys().count() > 1;
+    let key_checks = keys().map(|column| key_check(column, several));
     let scopes = columns
         .iter()
         .filter(|column| column.scope && !column.json && column.role != Role::Key)
         .map(scope_check);
-    let references = keys().map(|column| reference(column, ident));
-    let key = keys().next().map(|column| &column.ident);
+    let references = keys().filter(|_| !several).map(|column| reference(column, ident));
+    let parts = keys().map(|column| {
+        let ident = &column.ident;
+        // The type was checked when this was compiled: it is always a key.
+        quote! {
+            __partysync::Key::new(&self.#ident).unwrap_or_else(|_| __partysync::Key::Integer(0))
+        }
+    });
+    let key = if several {
+        quote!(__partysync::__private::several([#(#parts),*]))
+    } else {
+        quote!(#(#parts)*)
+    };
     let code = quote! {
         #[automatically_derived]
         impl __partysync::Record for #ident {
@@ -47,9 +59,7 @@ pub(super) fn expand(record: &Checked) -> TokenStream {
             );
 
             fn key(&self) -> __partysync::Key {
-                // The type was checked when this was compiled: it is always a key.
-                __partysync::Key::new(&self.#key)
-                    .unwrap_or_else(|_| __partysync::Key::Integer(0))
+                #key
             }
 
             fn to_row(&self) -> __partysync::Result<::std::vec::Vec<__partysync::sql::Value>> {
@@ -208,8 +218,19 @@ fn reference(column: &Column, record: &syn::Ident) -> TokenStream {
     }
 }
 
-fn key_check(column: &Column) -> TokenStream {
+fn key_check(column: &Column, several: bool) -> TokenStream {
     let ty = &column.ty;
+    if several {
+        return quote_spanned! {ty.span()=>
+            const _: () = ::std::assert!(
+                ::std::matches!(
+                    <#ty as __partysync::Column>::TYPE,
+                    __partysync::sql::SqlType::Integer | __partysync::sql::SqlType::Text
+                ) && !<#ty as __partysync::Column>::NULLABLE,
+                "each column of a key of several is text or an integer, and never NULL",
+            );
+        };
+    }
     quote_spanned! {ty.span()=>
         const _: () = ::std::assert!(
             ::std::matches!(

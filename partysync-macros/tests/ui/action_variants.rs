@@ -15,8 +15,6 @@ enum TodoAction {
     #[action(insert, upsert)]
     TwoThings { id: String },
     #[action(delete)]
-    DeleteMore { id: String, text: String },
-    #[action(delete)]
     DeleteMaybe { id: Option<String> },
     #[action(insert)]
     Twin { id: String },

@@ -30,7 +30,29 @@ struct Comment {
     number: i64,
 }
 
+/// Whose key has several columns: nothing refers to one of them.
+#[derive(Record, Clone)]
+#[record(table = "votes")]
+struct Vote {
+    #[record(key)]
+    card: CardId,
+    #[record(key)]
+    user: i64,
+}
+
+#[derive(Record, Clone)]
+#[record(table = "reasons")]
+struct Reason {
+    #[record(key)]
+    id: String,
+    vote: CardId,
+}
+
 fn main() {
+    let _ = Card::query()
+        .with(Vote::card, |votes| votes)
+        .with_one::<User, _, _>(Card::author, |users| users);
+    let _ = Vote::query().with_one::<Card, _, _>(Vote::card, |cards| cards);
     let _ = Card::query()
         .with(Comment::card, |comments| comments)
         .with_count(Comment::instead, |comments| comments)
@@ -43,4 +65,5 @@ fn main() {
     let _ = Card::query().with_one::<User, _, _>(Card::editor, |users| users);
     let _ = Card::query().filter(exists(Comment::number, |comments| comments));
     let _ = Card::query().filter(exists_one::<_, User, _, _>(Card::editor, |users| users));
+    let _ = Vote::query().with(Reason::vote, |reasons| reasons);
 }

@@ -9,12 +9,36 @@ struct LateKey {
 }
 
 #[derive(Record, Clone)]
-#[record(table = "two_keys")]
-struct TwoKeys {
+#[record(table = "split_keys")]
+struct SplitKey {
     #[record(key)]
     id: String,
+    text: String,
     #[record(key)]
     other: String,
+}
+
+#[derive(Record, Clone)]
+#[record(table = "too_many_keys")]
+struct TooManyKeys {
+    #[record(key)]
+    a: i64,
+    #[record(key, index)]
+    b: i64,
+    #[record(key)]
+    c: i64,
+    #[record(key)]
+    d: i64,
+    #[record(key)]
+    e: i64,
+    #[record(key)]
+    f: i64,
+    #[record(key)]
+    g: i64,
+    #[record(key)]
+    h: i64,
+    #[record(key)]
+    i: i64,
 }
 
 #[derive(Record, Clone)]

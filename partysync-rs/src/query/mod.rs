@@ -73,9 +73,19 @@ impl<R: Record> Query<R> {
     /// The row with this key, if there is one.
     #[must_use]
     pub fn by_key(key: impl Into<Key>) -> Self {
-        let value = Scalar::from(Value::from(key.into()));
-        let mut query = Self::new();
-        query.plan.filter = Filter::Compare(key_column::<R>(), Comparison::Eq, value);
+        let (key, columns, mut query) = (key.into(), R::SCHEMA.key(), Self::new());
+        let parts = key.parts();
+        if parts.len() != columns.len() {
+            let (table, wanted) = (R::SCHEMA.table, columns.len());
+            let message = format!("a key of `{table}` has {wanted} columns: it is no `{key}`");
+            query.error = Some(Error::new(crate::Code::InvalidValue, message));
+        }
+        let is = |(column, part): (&crate::ColumnDef, &Key)| {
+            let value = Scalar::from(part.to_value());
+            Filter::Compare(column.name.to_owned(), Comparison::Eq, value)
+        };
+        let mut all: Vec<_> = columns.iter().zip(parts).map(is).collect();
+        query.plan.filter = if all.len() == 1 { all.remove(0) } else { Filter::All(all) };
         query
     }
 }
@@ -203,7 +213,8 @@ impl<R: Record, W: Tuple> Query<R, W> {
             let columns = R::SCHEMA.columns;
             let place = |order: &Order| columns.iter().position(|c| c.name == order.column);
             let cell = |place: usize| cells.get(place).cloned().unwrap_or(Value::Null);
-            let values = plan.order.iter().filter_map(place).chain([0]).map(cell);
+            let key = 0..R::SCHEMA.key().len();
+            let values = plan.order.iter().filter_map(place).chain(key).map(cell);
             plan.after = Some(values.map(Scalar::from).collect());
         }
         plan.check()?;
@@ -286,5 +297,5 @@ fn join_one<R: Record, C: Record, T>(field: Field<R, T>) -> Join {
 }
 
 fn key_column<R: Record>() -> String {
-    R::SCHEMA.columns.first().map_or_else(String::new, |key| key.name.to_owned())
+    R::SCHEMA.key().first().map_or_else(String::new, |key| key.name.to_owned())
 }

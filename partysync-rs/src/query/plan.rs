@@ -20,7 +20,8 @@ pub struct Plan {
     /// In which order; rows that are equal in all of this are in the order of their keys.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub order: Vec<Order>,
-    /// The row behind which the result begins: its values of [`order`](Self::order), and its key.
+    /// The row behind which the result begins: its values of [`order`](Self::order), and those of
+    /// its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Vec<Scalar>>,
     /// The most rows.

@@ -290,13 +290,13 @@ impl<S: SyncServer> Machine<S> {
         let entries = u32::try_from(page_bytes / ENTRY_BYTES).unwrap_or(u32::MAX).max(1);
         let page = match &channel.at {
             At::Keys(after) => {
-                let page = plan.page(sql, given, after.clone().map(Into::into).as_ref())?;
+                let page = plan.page(sql, given, after.as_ref())?;
                 let rows = match columns {
                     Some(columns) => project::rows(&page.rows, columns)?,
                     None => page.rows,
                 };
                 let next = match page.next {
-                    Some(next) => At::Keys(Some(Key::try_from(next)?)),
+                    Some(next) => At::Keys(Some(next)),
                     None => At::Log(to),
                 };
                 let rows = Rows { rows, gone: String::new() };

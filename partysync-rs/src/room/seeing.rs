@@ -125,7 +125,7 @@ impl<S: SyncServer> Machine<S> {
             (slot, connection.protocol() == Protocol::V1, connection.channels.clone())
         });
         for (slot, v1, known) in follows.collect::<Vec<_>>() {
-            let mut followed = if v1 { Self::all_channels() } else { known.clone() };
+            let mut followed = if v1 { Self::v1_channels() } else { known.clone() };
             // One that is in no type any more is not followed.
             followed.retain(|followed| Self::place(&followed.channel).is_ok());
             let places = followed.iter().filter_map(|f| Self::place(&f.channel).ok());

@@ -13,11 +13,11 @@ use super::sight::{self, Seen};
 use super::view::{Changed, ViewId};
 use super::{Effect, Machine, Protocol, Slot};
 use crate::record::{Role, Schema};
-use crate::sql::{Sql, Value};
+use crate::sql::Sql;
 use crate::store::{self, Change};
 use crate::wire::v1::Frame;
 use crate::wire::write::separate;
-use crate::{Result, SyncServer};
+use crate::{Code, Error, Key, Result, SyncServer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
@@ -58,7 +58,7 @@ pub(super) struct Backlog {
 #[derive(Debug)]
 enum At {
     /// Live rows, behind this key; then what has changed behind this version.
-    Keys(Option<Value>, u64),
+    Keys(Option<Key>, u64),
     /// What changed behind this version.
     Log(u64),
 }
@@ -66,10 +66,9 @@ enum At {
 impl<S: SyncServer> Machine<S> {
     /// A client of v1 has connected: it may ask for any channel.
     pub(super) fn follow_all(&mut self, server: &S, sql: &dyn Sql, slot: Slot) -> Result<()> {
-        let Some(seen) = self.see_all(server, sql, slot, 0..Self::SCHEMAS.len())? else {
-            return Ok(());
-        };
-        let mut followed = Self::all_channels();
+        let mut followed = Self::v1_channels();
+        let places = followed.iter().filter_map(|followed| Self::place(&followed.channel).ok());
+        let Some(seen) = self.see_all(server, sql, slot, places)? else { return Ok(()) };
         for (followed, seen) in followed.iter_mut().zip(&seen) {
             followed.view = sight::token(seen).map(str::to_owned);
         }
@@ -83,14 +82,14 @@ impl<S: SyncServer> Machine<S> {
         Ok(())
     }
 
-    /// All channels, with all columns.
-    pub(super) fn all_channels() -> Vec<Followed> {
+    /// All channels that v1 has, with all columns. Its clients know a row by its first column.
+    pub(super) fn v1_channels() -> Vec<Followed> {
         let followed = |schema: &&Schema| Followed {
             channel: schema.table.to_owned(),
             columns: None,
             view: None,
         };
-        Self::SCHEMAS.iter().map(followed).collect()
+        Self::SCHEMAS.iter().filter(|schema| schema.key().len() == 1).map(followed).collect()
     }
 
     /// Sends what changed since a version: the rows of a call to its caller as the result, to the
@@ -170,10 +169,12 @@ impl<S: SyncServer> Machine<S> {
         }
         if changed.is_none() {
             for place in 0..self.plans.len() {
+                let Some(followed) = view.iter().find(|followed| followed.channel == place) else {
+                    continue;
+                };
                 let (slots, at) = (self.without_backlog(others, place), At::Log(from));
                 self.dirty.extend(&slots);
-                let seen = view.iter().find(|followed| followed.channel == place);
-                let (seen, since) = (seen.and_then(|followed| followed.seen.clone()), from);
+                let (seen, since) = (followed.seen.clone(), from);
                 let backlog = Backlog { slots, place, seen, at, since, answers: false };
                 self.backlogs.push_back(backlog);
             }
@@ -191,7 +192,15 @@ impl<S: SyncServer> Machine<S> {
         let view = self.slots.get(slot).and_then(|entry| entry.view);
         let view = view.map(|view| self.views.get(view));
         let followed = view.iter().flat_map(|view| view.iter()).find(|f| f.channel == place);
-        let Some(seen) = followed.map(|followed| followed.seen.clone()) else { return Ok(()) };
+        let Some(seen) = followed.map(|followed| followed.seen.clone()) else {
+            let table = Self::SCHEMAS.get(place).map_or("", |schema| schema.table);
+            let message = format!(
+                "`{table}` has a key of several columns, and clients of protocol 1 know a row by its \
+                 first one: ask by protocol 2"
+            );
+            self.tell(slot, &Error::new(Code::UnknownChannel, message));
+            return Ok(());
+        };
         // Deletions from before were forgotten, or nobody knows which rows it saw then, also where it
         // sees all now: start over.
         let scoped = Self::SCHEMAS.get(place).is_some_and(|schema| schema.has_scope());

@@ -41,23 +41,29 @@ pub(crate) fn insert(schema: &Schema, cells: &[(usize, Value)], sql: &dyn Sql) -
     let statement = format!("INSERT INTO {table} ({names}) VALUES ({holders})");
     let Err(error) = sql.exec(&statement, &params) else { return Ok(()) };
     let error = error.with_keys(&[schema]);
-    let key = cells.iter().find(|(index, _)| *index == 0).map(|(_, value)| value.clone());
-    match key {
-        Some(key) if error.code() == Code::KeyExists => {
-            if revive(schema, &key, cells, sql)? {
-                return Ok(());
-            }
-            Err(key_exists(schema, &Key::try_from(key)?))
-        }
-        _ => Err(error),
+    if error.code() != Code::KeyExists {
+        return Err(error);
+    }
+    if revive(schema, cells, sql)? {
+        Ok(())
+    } else {
+        Err(key_exists(schema, &schema.key_among(cells)?))
     }
 }
 
+/// Which row these cells are of, as a condition, with its parameters.
+fn this_row(schema: &Schema, cells: &[(usize, Value)]) -> Result<(String, Vec<Value>)> {
+    let names = schema.key().iter().map(|column| format!("{} = ?", quote(column.name)));
+    let condition = names.collect::<Vec<_>>().join(" AND ");
+    let key = schema.key_among(cells)?;
+    Ok((condition, key.parts().iter().map(Key::to_value).collect()))
+}
+
 /// Makes a softly deleted row a new one; `false` when there is none.
-fn revive(schema: &Schema, key: &Value, cells: &[(usize, Value)], sql: &dyn Sql) -> Result<bool> {
+fn revive(schema: &Schema, cells: &[(usize, Value)], sql: &dyn Sql) -> Result<bool> {
     let Some((_, deleted_at)) = schema.role(Role::DeletedAt) else { return Ok(false) };
     let (mut sets, mut params) = (Vec::new(), Vec::new());
-    for (index, column) in schema.columns.iter().enumerate().skip(1) {
+    for (index, column) in schema.columns.iter().enumerate().skip(schema.key().len()) {
         let name = quote(column.name);
         let given = cells.iter().find(|(i, _)| *i == index);
         if let Some((_, value)) = given {
@@ -70,57 +76,46 @@ fn revive(schema: &Schema, key: &Value, cells: &[(usize, Value)], sql: &dyn Sql)
             sets.push(format!("{name} = {default}"));
         }
     }
-    let (table, name, sets) = (schema.quoted(), quote(schema.key()?.name), sets.join(", "));
-    let deleted_at = quote(deleted_at.name);
-    params.push(key.clone());
-    let statement = format!(
-        "UPDATE {table} SET {sets} WHERE {name} = ? AND {deleted_at} IS NOT NULL RETURNING 1"
-    );
+    let (table, sets, deleted_at) = (schema.quoted(), sets.join(", "), quote(deleted_at.name));
+    let (this, key) = this_row(schema, cells)?;
+    params.extend(key);
+    let statement =
+        format!("UPDATE {table} SET {sets} WHERE {this} AND {deleted_at} IS NOT NULL RETURNING 1");
     Ok(sql.query_opt(&statement, &params, |_| Ok(()))?.is_some())
 }
 
 /// Some cells of a row that is there.
-pub(crate) fn update(
-    schema: &Schema,
-    key: &Value,
-    cells: &[(usize, Value)],
-    sql: &dyn Sql,
-) -> Result<()> {
-    if change(schema, key, cells, sql)? {
+pub(crate) fn update(schema: &Schema, cells: &[(usize, Value)], sql: &dyn Sql) -> Result<()> {
+    if change(schema, cells, sql)? {
         return Ok(());
     }
-    Err(not_found(schema, &Key::try_from(key.clone())?))
+    Err(not_found(schema, &schema.key_among(cells)?))
 }
 
 /// Some cells of a row that is there, or a new row.
-pub(crate) fn upsert(
-    schema: &Schema,
-    key: &Value,
-    cells: &[(usize, Value)],
-    sql: &dyn Sql,
-) -> Result<()> {
-    if change(schema, key, cells, sql)? { Ok(()) } else { insert(schema, cells, sql) }
+pub(crate) fn upsert(schema: &Schema, cells: &[(usize, Value)], sql: &dyn Sql) -> Result<()> {
+    if change(schema, cells, sql)? { Ok(()) } else { insert(schema, cells, sql) }
 }
 
 /// The row goes; softly, if the record has `deleted_at`. One that is gone stays so.
-pub(crate) fn delete(schema: &Schema, key: &Value, sql: &dyn Sql) -> Result<()> {
-    let (table, name) = (schema.quoted(), quote(schema.key()?.name));
+pub(crate) fn delete(schema: &Schema, cells: &[(usize, Value)], sql: &dyn Sql) -> Result<()> {
+    let (table, (this, key)) = (schema.quoted(), this_row(schema, cells)?);
     let statement = match schema.role(Role::DeletedAt) {
         Some((_, column)) => {
             let column = quote(column.name);
-            format!("UPDATE {table} SET {column} = {NOW} WHERE {name} = ? AND {column} IS NULL")
+            format!("UPDATE {table} SET {column} = {NOW} WHERE {this} AND {column} IS NULL")
         }
-        None => format!("DELETE FROM {table} WHERE {name} = ?"),
+        None => format!("DELETE FROM {table} WHERE {this}"),
     };
-    sql.exec(&statement, std::slice::from_ref(key))
+    sql.exec(&statement, &key)
 }
 
 /// Whether the row was there to be changed.
-fn change(schema: &Schema, key: &Value, cells: &[(usize, Value)], sql: &dyn Sql) -> Result<bool> {
-    let (table, name) = (schema.quoted(), quote(schema.key()?.name));
+fn change(schema: &Schema, cells: &[(usize, Value)], sql: &dyn Sql) -> Result<bool> {
+    let (table, (this, key)) = (schema.quoted(), this_row(schema, cells)?);
     let mut sets = Vec::new();
     let mut params = Vec::new();
-    for (index, value) in cells.iter().filter(|(index, _)| *index != 0) {
+    for (index, value) in cells.iter().filter(|(index, _)| *index >= schema.key().len()) {
         if let Some(column) = schema.columns.get(*index) {
             sets.push(format!("{} = ?", quote(column.name)));
             params.push(value.clone());
@@ -130,16 +125,16 @@ fn change(schema: &Schema, key: &Value, cells: &[(usize, Value)], sql: &dyn Sql)
         Some((_, column)) => format!(" AND {} IS NULL", quote(column.name)),
         None => String::new(),
     };
-    params.push(key.clone());
+    params.extend(key);
     let statement = if sets.is_empty() {
-        format!("SELECT 1 FROM {table} WHERE {name} = ?{alive}")
+        format!("SELECT 1 FROM {table} WHERE {this}{alive}")
     } else {
         if let Some((index, column)) = schema.role(Role::UpdatedAt)
             && !cells.iter().any(|(i, _)| *i == index)
         {
             sets.push(format!("{} = {NOW}", quote(column.name)));
         }
-        format!("UPDATE {table} SET {} WHERE {name} = ?{alive} RETURNING 1", sets.join(", "))
+        format!("UPDATE {table} SET {} WHERE {this}{alive} RETURNING 1", sets.join(", "))
     };
     Ok(sql.query_opt(&statement, &params, |_| Ok(()))?.is_some())
 }

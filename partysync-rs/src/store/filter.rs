@@ -10,6 +10,7 @@
 //! these statements have numbers: `?1` is that of the condition, or of many.
 
 use super::channel_id;
+use super::keys::Keys;
 use super::predicate::Predicate;
 use super::triggers::old_cell;
 use crate::record::{ColumnDef, Role, Schema};
@@ -45,11 +46,11 @@ impl Filter {
         sql: &dyn Sql,
     ) -> Result<Self> {
         let predicate = Predicate::parse(text)?;
-        let columns: Vec<_> = nameable(schema)?.map(|column| column.name).collect();
+        let columns: Vec<_> = nameable(schema).map(|column| column.name).collect();
         let known = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')";
         predicate.check_names(&columns, &sql.query_map(known, [], |row| row.get(0))?)?;
         let mut filter = Self { schema, predicate, seen: String::new() };
-        let nulls = filter.columns(|column, _| cast("NULL", column))?;
+        let nulls = filter.columns(|column, _| cast("NULL", column));
         let holds = filter.predicate.over("?1");
         let look = format!("SELECT 1 FROM (SELECT {nulls}) WHERE {holds} AND ?1 IS NOT NULL");
         sql.exec(&look, &params![parameters]).map_err(|error| {
@@ -57,7 +58,7 @@ impl Filter {
                         `#[record(scope)]`";
             if error.message().contains("no such column") { error.context(hint) } else { error }
         })?;
-        filter.seen = filter.seen()?;
+        filter.seen = filter.seen();
         Ok(filter)
     }
 
@@ -67,32 +68,33 @@ impl Filter {
     }
 
     /// `t`, the live rows for which the condition holds, as what follows `FROM`, with a `WHERE`.
-    pub(super) fn rows(&self) -> Result<String> {
-        let (table, key) = (self.schema.quoted(), quote(self.schema.key()?.name));
-        let columns = self.columns(|column, _| format!("t.{}", quote(column.name)))?;
+    pub(super) fn rows(&self) -> String {
+        let (table, keys) = (self.schema.quoted(), Keys::of(self.schema));
+        let columns = self.columns(|column, _| format!("t.{}", quote(column.name)));
         let (alive, holds) = (alive(self.schema), self.predicate.over("?1"));
-        Ok(format!(
-            "(SELECT {key} AS k FROM (SELECT {columns} FROM {table} AS t WHERE {alive}) \
-             WHERE {holds}) AS s JOIN {table} AS t ON t.{key} = s.k WHERE ?1 IS NOT NULL"
-        ))
+        let (key, found) = (keys.numbered(""), keys.is_numbered("t", "s"));
+        format!(
+            "(SELECT {key} FROM (SELECT {columns} FROM {table} AS t WHERE {alive}) \
+             WHERE {holds}) AS s JOIN {table} AS t ON {found} WHERE ?1 IS NOT NULL"
+        )
     }
 
     /// What changed behind `?3` and up to `?4` for somebody who may have rows as they were at `?2`:
     /// the last version `v` of each key, and `n`, whether its row is seen now; else it is gone.
-    pub(super) fn changes(&self) -> Result<String> {
-        let (now, old) = self.states()?;
+    pub(super) fn changes(&self) -> String {
+        let (now, old) = self.states();
         let holds = self.predicate.over("?1");
         let state = |state: &str, holds: &str| {
             format!("SELECT {VERSION} AS v, {NOW} AS n FROM ({state}) WHERE {holds}")
         };
         let old = old.map(|old| state(&old, held(&holds)));
         let states = join(state(&now, &holds), old);
-        Ok(format!("SELECT v, max(n) AS n FROM ({states}) GROUP BY v ORDER BY v"))
+        format!("SELECT v, max(n) AS n FROM ({states}) GROUP BY v ORDER BY v")
     }
 
     /// As [`changes`](Self::changes), for many: `?1` is an array of their parameters.
-    fn seen(&self) -> Result<String> {
-        let (now, old) = self.states()?;
+    fn seen(&self) -> String {
+        let (now, old) = self.states();
         let holds = self.predicate.over(PARAMETERS);
         // For each of them the states, not the reverse: SQLite keeps the parameters parsed.
         let state = |state: &str, holds: &str| {
@@ -103,7 +105,7 @@ impl Filter {
         };
         let old = old.map(|old| state(&old, held(&holds)));
         let states = join(state(&now, &holds), old);
-        Ok(format!("SELECT i, v, max(n) FROM ({states}) GROUP BY i, v"))
+        format!("SELECT i, v, max(n) FROM ({states}) GROUP BY i, v")
     }
 
     /// What these see of what changed between two versions: the place among them, the version of the
@@ -126,48 +128,49 @@ impl Filter {
 
     /// The states of changed rows: as they are, and as they were. Without columns that a condition may
     /// name the log does not hold those.
-    fn states(&self) -> Result<(String, Option<String>)> {
-        let (table, key) = (self.schema.quoted(), quote(self.schema.key()?.name));
+    fn states(&self) -> (String, Option<String>) {
+        let (table, keys) = (self.schema.quoted(), Keys::of(self.schema));
         let id = channel_id(self.schema.table);
         let last = format!(
             "(SELECT max(version) AS v, key FROM _partysync_change WHERE version > ?3 \
              AND version <= ?4 AND channel = {id} GROUP BY key) AS c"
         );
-        let columns = self.columns(|column, _| format!("t.{}", quote(column.name)))?;
+        let columns = self.columns(|column, _| format!("t.{}", quote(column.name)));
         let now = format!(
             "SELECT c.v AS {VERSION}, 1 AS {NOW}, {columns} FROM {last} \
-             JOIN {table} AS t ON t.{key} = c.key WHERE {}",
-            alive(self.schema)
+             JOIN {table} AS t ON {found} WHERE {alive}",
+            found = keys.is("t", "c.key"),
+            alive = alive(self.schema),
         );
         if !self.schema.has_scope() {
-            return Ok((now, None));
+            return (now, None);
         }
-        let columns = self.columns(|column, place| match place.checked_sub(1) {
-            None => cast("o.key", column),
-            Some(place) => cast(&old_cell("o.old", place), column),
-        })?;
+        let columns =
+            self.columns(|column, place| match place.checked_sub(self.schema.key().len()) {
+                None => cast(&keys.part("o.key", place), column),
+                Some(place) => cast(&old_cell("o.old", place), column),
+            });
         let old = format!(
             "SELECT c.v AS {VERSION}, 0 AS {NOW}, {columns} FROM {last} \
              JOIN _partysync_change AS o ON o.key = c.key WHERE o.version > ?2 \
              AND o.version <= ?4 AND o.channel = {id} AND o.old IS NOT NULL"
         );
-        Ok((now, Some(old)))
+        (now, Some(old))
     }
 
     /// The columns that the condition may name, each made by `made` of itself and its place.
-    fn columns(&self, made: impl Fn(&ColumnDef, usize) -> String) -> Result<String> {
+    fn columns(&self, made: impl Fn(&ColumnDef, usize) -> String) -> String {
         let named = |(place, column): (usize, &ColumnDef)| {
             format!("{} AS {}", made(column, place), quote(column.name))
         };
-        let named: Vec<_> = nameable(self.schema)?.enumerate().map(named).collect();
-        Ok(named.join(", "))
+        let named: Vec<_> = nameable(self.schema).enumerate().map(named).collect();
+        named.join(", ")
     }
 }
 
 /// The key, and the columns that say so.
-fn nameable(schema: &'static Schema) -> Result<impl Iterator<Item = &'static ColumnDef>> {
-    let scope = schema.columns.iter().filter(|c| c.scope && c.role != Role::Key);
-    Ok(std::iter::once(schema.key()?).chain(scope))
+fn nameable(schema: &'static Schema) -> impl Iterator<Item = &'static ColumnDef> {
+    schema.key().iter().chain(schema.scope())
 }
 
 /// The value as the column holds it: it is compared as that is.
@@ -216,7 +219,7 @@ mod tests {
         store::open(&db, &[Note::SCHEMA], Timestamp::from_millis(1), "epoch")?;
         let filter = Filter::new(Note::SCHEMA, condition, "[\"ada\",\"[1,2]\"]", &db)?;
         let sql: &dyn Sql = &db;
-        let explain = format!("EXPLAIN QUERY PLAN SELECT s.k FROM {}", filter.rows()?);
+        let explain = format!("EXPLAIN QUERY PLAN SELECT s.k0 FROM {}", filter.rows());
         sql.query_map(&explain, params!["[\"ada\",\"[1,2]\"]"], |row| row.get(3))
     }
 

@@ -6,6 +6,7 @@
 //! - `jobs.rs`: what it does at a time
 //! - `clients.rs`: what each client was answered
 //! - `results.rs`: what its actions gave it
+//! - `keys.rs`: how rows and entries of the log are found by keys
 //! - `rows.rs`: pages of a table, and of what changed in it
 //! - `filter.rs`, `predicate.rs`: which of it somebody may see
 //! - `migrate.rs`, `triggers.rs`: the records' tables
@@ -16,6 +17,7 @@ pub(crate) mod apply;
 mod clients;
 mod filter;
 mod jobs;
+mod keys;
 mod log;
 mod migrate;
 mod predicate;
@@ -27,6 +29,7 @@ mod trim;
 pub(crate) use clients::{add_reject, client_seq, forget_rejects, outcome, set_client_seq};
 pub(crate) use filter::Filter;
 pub(crate) use jobs::{all_jobs, has_jobs, job, jobs, make_jobs, next_job, put_job, remove_job};
+pub(crate) use keys::Keys;
 pub(crate) use log::{
     changed_after, last_before, last_of, next_versions, set_alarm, set_forgetting, set_now, unsent,
 };

@@ -2,11 +2,12 @@
 //! Rows cross from SQLite as JSON text, never more at once than a page and a row.
 
 use super::filter::Filter;
+use super::keys::Keys;
 use super::{channel_id, integer};
 use crate::record::{Role, Schema};
-use crate::sql::select::{self, RowText};
+use crate::sql::select::RowText;
 use crate::sql::{Sql, SqlType, Value, quote};
-use crate::{Code, Error, Result};
+use crate::{Code, Error, Key, Result};
 use serde_json::Value as Json;
 use std::cell::Cell;
 use std::ops::ControlFlow;
@@ -40,7 +41,7 @@ pub(crate) struct Page {
     pub(crate) rows: String,
     pub(crate) count: u64,
     /// The key to go on behind; `None` when that was the last page.
-    pub(crate) next: Option<Value>,
+    pub(crate) next: Option<Key>,
 }
 
 /// The SQL that reads one record type's rows, written once.
@@ -48,7 +49,6 @@ pub(crate) struct Page {
 pub(crate) struct Plan {
     pub(crate) schema: &'static Schema,
     pub(crate) id: i64,
-    key_type: SqlType,
     text: RowText,
     changes: String,
     /// How many those are, with a filter.
@@ -86,8 +86,9 @@ impl Plan {
     fn of(schema: &'static Schema, page_bytes: usize, filter: Option<Filter>) -> Result<Self> {
         let raw_bytes = RAW_BYTES.min(page_bytes / 8 * 5);
         let (id, table) = (channel_id(schema.table), schema.quoted());
-        let (key, key_type) = (quote(schema.key()?.name), schema.key()?.sql_type);
-        let json_key = |name: &str| format!("json_quote({})", select::cell(name, key_type));
+        let keys = Keys::of(schema);
+        let (json_key, missing, found) =
+            (keys.json("c.key"), keys.missing("t"), keys.is("t", "c.key"));
         let deleted = match schema.role(Role::DeletedAt) {
             Some((_, column)) => format!("t.{} IS NOT NULL", quote(column.name)),
             None => "FALSE".to_owned(),
@@ -97,62 +98,61 @@ impl Plan {
         // The log's entries are sorted before their rows are looked up: one at a time is held.
         let changes = match &filter {
             None => format!(
-                "SELECT c.v, c.a, {json_key}, t.{key} IS NULL, {deleted}, {row} \
+                "SELECT c.v, c.a, {json_key}, {missing}, {deleted}, {row} \
                  FROM (SELECT max(version) AS v, max(at) AS a, key FROM _partysync_change \
                        WHERE version > ? AND version <= ? AND channel = {id} \
                        GROUP BY key ORDER BY 1) AS c \
-                 LEFT JOIN {table} AS t ON t.{key} = c.key",
-                json_key = json_key("c.key"),
+                 LEFT JOIN {table} AS t ON {found}",
             ),
             Some(filter) => format!(
-                "SELECT s.v, c.at, {json_key}, t.{key} IS NULL, FALSE, {row} \
+                "SELECT s.v, c.at, {json_key}, {missing}, FALSE, {row} \
                  FROM ({seen}) AS s CROSS JOIN _partysync_change AS c ON c.version = s.v \
-                 LEFT JOIN {table} AS t ON t.{key} = c.key AND s.n",
-                json_key = json_key("c.key"),
-                seen = filter.changes()?,
+                 LEFT JOIN {table} AS t ON {found} AND s.n",
+                seen = filter.changes(),
             ),
         };
         let changed = match &filter {
             None => String::new(),
-            Some(filter) => format!("SELECT count(*) FROM ({})", filter.changes()?),
+            Some(filter) => format!("SELECT count(*) FROM ({})", filter.changes()),
         };
         let rows = match &filter {
             None => format!("{table} AS t WHERE NOT ({deleted})"),
-            Some(filter) => filter.rows()?,
+            Some(filter) => filter.rows(),
         };
         // A filter's parameters are the first.
         let (after, most, most_behind) =
-            if filter.is_some() { ("?2", "?2", "?3") } else { ("?", "?", "?") };
-        let size = size(schema, "t");
-        let last_key = json_key("max(k)");
+            if filter.is_some() { ("?2", "?2", "?3") } else { ("?1", "?1", "?2") };
+        let (size, order) = (size(schema, "t"), keys.columns("t"));
+        let ((last, latest), numbers) = (keys.last(), keys.numbers());
+        let sized = |behind: &str, most: &str| {
+            let numbered = keys.numbered("t");
+            let first = format!("FROM {rows} {behind} ORDER BY {order} LIMIT {most}");
+            keys.counted(format!("SELECT {numbered}, {size} AS n {first}"))
+        };
         let bound = |behind: &str| {
+            let sized = sized(behind, &PAGE_ROWS.to_string());
             format!(
-                "SELECT count(*), {last_key} FROM (SELECT k, sum(n) OVER \
-                 (ORDER BY k ROWS UNBOUNDED PRECEDING) - n AS before FROM \
-                 (SELECT t.{key} AS k, {size} AS n FROM {rows} {behind} \
-                  ORDER BY t.{key} LIMIT {PAGE_ROWS})) WHERE before < {raw_bytes}"
+                "SELECT count(*), {last}{latest} FROM (SELECT *, sum(n) OVER \
+                 (ORDER BY {numbers} ROWS UNBOUNDED PRECEDING) - n AS before FROM ({sized})) \
+                 WHERE before < {raw_bytes}"
             )
         };
         let sizes = |behind: &str, most: &str| {
-            format!(
-                "SELECT count(*), {last_key}, coalesce(sum(n), 0) FROM \
-                 (SELECT t.{key} AS k, {size} AS n FROM {rows} {behind} \
-                  ORDER BY t.{key} LIMIT {most})"
-            )
+            let sized = sized(behind, most);
+            format!("SELECT count(*), {last}, coalesce(sum(n), 0){latest} FROM ({sized})")
         };
         let whole = text.whole();
         let page = |behind: &str, most: &str| {
-            let rows = format!("FROM {rows} {behind} ORDER BY t.{key} LIMIT {most}");
+            let rows = format!("FROM {rows} {behind} ORDER BY {order} LIMIT {most}");
             match &whole {
                 Some(row) => format!("SELECT group_concat(r, ',') FROM (SELECT {row} AS r {rows})"),
                 None => format!("SELECT {row} {rows}"),
             }
         };
-        let behind = format!("AND t.{key} > {after}");
+        let behind = format!("AND {}", keys.behind("t", after));
         Ok(Self {
             schema,
             id,
-            key_type,
             total: format!("SELECT count(*) FROM {rows}"),
             fits: Cell::new(FIRST_ROWS),
             raw_bytes,
@@ -217,8 +217,10 @@ impl Plan {
         &self,
         sql: &dyn Sql,
         given: Given<'_>,
-        after: Option<&Value>,
+        after: Option<&Key>,
     ) -> Result<Page> {
+        let after = after.map(Key::to_value);
+        let after = after.as_ref();
         let (count, last) = self.end(sql, given, after)?;
         if count == 0 {
             return Ok(Page { rows: String::new(), count: 0, next: None });
@@ -243,7 +245,7 @@ impl Plan {
             .transpose()
             .map_err(|e| Error::new(Code::Internal, format!("a key: {e}")))?
             .unwrap_or_default();
-        let next = Some(Value::from_json(&last, self.key_type)?);
+        let next = Some(self.schema.key_from_json(&last)?);
         Ok(Page { rows, count: count.unsigned_abs(), next })
     }
 }

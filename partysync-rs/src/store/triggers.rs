@@ -2,6 +2,7 @@
 //! framework's times right, and refuse rows that nobody could be sent.
 
 use super::channel_id;
+use super::keys::Keys;
 use super::rows::size;
 use crate::Result;
 use crate::record::{Role, Schema};
@@ -48,7 +49,7 @@ pub(super) fn touches(schema: &Schema, touches: bool) -> Result<Vec<String>> {
 
 fn make(schema: &Schema, touches: bool) -> Result<Vec<String>> {
     let (table, channel) = (schema.quoted(), channel_id(schema.table));
-    let key = quote(schema.key()?.name);
+    let keys = Keys::of(schema);
     let now = "(SELECT now FROM _partysync_meta)";
     let scope = Scope::of(schema);
     // A plain INSERT that gets its rowid from SQLite never conflicts: inside a trigger the outer
@@ -58,7 +59,8 @@ fn make(schema: &Schema, touches: bool) -> Result<Vec<String>> {
             .map_or((String::new(), String::new()), |old| (", old".to_owned(), format!(", {old}")));
         format!(
             "INSERT INTO _partysync_change (channel, key, at{column}) \
-             SELECT {channel}, {row}.{key}, {now}{old} WHERE {when};"
+             SELECT {channel}, {key}, {now}{old} WHERE {when};",
+            key = keys.logged(row),
         )
     };
     let note = |row: &str, when: &str| note_old(row, None, when);
@@ -76,7 +78,8 @@ fn make(schema: &Schema, touches: bool) -> Result<Vec<String>> {
         note("NEW", "TRUE")
     } else {
         let (sets, unset) = (sets.join(", "), unset.join(" OR "));
-        format!("UPDATE {table} SET {sets} WHERE {key} = NEW.{key} AND ({unset});")
+        let this = keys.compare("", "= ", "NEW");
+        format!("UPDATE {table} SET {sets} WHERE {this} AND ({unset});")
             + &note("NEW", &format!("NOT ({unset})"))
     };
     // The same for an update that leaves `updated_at` as it was.
@@ -84,12 +87,13 @@ fn make(schema: &Schema, touches: bool) -> Result<Vec<String>> {
         .filter(|_| touches)
         .map(|column| format!("NEW.{column} IS OLD.{column} AND NEW.{column} IS NOT {now}"));
     let touched = untouched.as_ref().map_or("TRUE".to_owned(), |u| format!("NOT ({u})"));
-    let rekeyed = format!("OLD.{key} IS NOT NEW.{key}");
+    let same_key = keys.compare("OLD", "IS ", "NEW");
+    let rekeyed = format!("NOT ({same_key})");
     let on_update = match &scope {
         None => note("NEW", &touched) + &note("OLD", &rekeyed),
         // A row that left a view is noted here: an update of its time alone follows it.
         Some(Scope { left, old, gone }) => {
-            let left = format!("OLD.{key} IS NEW.{key} AND {left}");
+            let left = format!("{same_key} AND {left}");
             note_old(
                 "NEW",
                 Some(&format!("iif({left}, {old}, NULL)")),
@@ -112,7 +116,8 @@ fn make(schema: &Schema, touches: bool) -> Result<Vec<String>> {
     if let (Some(column), Some(untouched)) = (by(Role::UpdatedAt), untouched) {
         // The condition ends the recursion: this update changes the column.
         let on = format!("AFTER UPDATE ON {table} WHEN {untouched}");
-        let touch = format!("UPDATE {table} SET {column} = {now} WHERE {key} = NEW.{key};");
+        let this = keys.compare("", "= ", "NEW");
+        let touch = format!("UPDATE {table} SET {column} = {now} WHERE {this};");
         steps.push(trigger("touch", &on, &touch));
     }
     if schema.columns.iter().any(|c| !matches!(c.sql_type, SqlType::Integer | SqlType::Real)) {

@@ -52,6 +52,36 @@ struct Pin {
     list: Option<i64>,
 }
 
+/// Who has given a card how many points.
+#[derive(Record, Clone, PartialEq, Debug)]
+#[record(table = "votes")]
+struct Vote {
+    #[record(key, references = "cards", on_delete = "cascade")]
+    card: i64,
+    #[record(key, index)]
+    user: String,
+    #[record(default = 1)]
+    points: i64,
+    #[record(references = "lists", on_delete = "set_null")]
+    list: Option<i64>,
+    #[record(updated_at)]
+    updated_at: Timestamp,
+}
+
+/// What belongs to two cards, and is deleted softly.
+#[derive(Record, Clone, PartialEq, Debug)]
+#[record(table = "links")]
+struct Link {
+    #[record(key)]
+    from: i64,
+    #[record(key)]
+    to: i64,
+    #[record(default = "")]
+    kind: String,
+    #[record(deleted_at)]
+    deleted_at: Option<Timestamp>,
+}
+
 #[derive(Action, Clone, PartialEq, Debug)]
 #[action(record = List)]
 enum ListAction {
@@ -98,9 +128,41 @@ enum PinAction {
 }
 
 #[derive(Action, Clone, PartialEq, Debug)]
+#[action(record = Vote)]
+enum VoteAction {
+    // The fields of a key come in any order.
+    #[action(insert)]
+    Create { user: String, card: i64, list: Option<i64> },
+    #[action(upsert)]
+    Put { card: i64, user: String, points: i64 },
+    #[action(update)]
+    Change { card: i64, user: String, points: Option<i64> },
+    #[action(delete)]
+    Delete { user: String, card: i64 },
+    /// All votes of a user's go to another card, where that has none of theirs.
+    #[action(custom)]
+    Move { user: String, to: i64 },
+}
+
+#[derive(Action, Clone, PartialEq, Debug)]
+#[action(record = Link)]
+enum LinkAction {
+    #[action(insert)]
+    Create { from: i64, to: i64 },
+    #[action(upsert)]
+    Put { from: i64, to: i64, kind: String },
+    #[action(update)]
+    Change { from: i64, to: i64, kind: String },
+    #[action(delete)]
+    Delete { from: i64, to: i64 },
+}
+
+#[derive(Action, Clone, PartialEq, Debug)]
 #[action(channels)]
 enum BoardAction {
     // What refers comes before what it refers to.
+    Links(LinkAction),
+    Votes(VoteAction),
     Pins(PinAction),
     Comments(CommentAction),
     Cards(CardAction),
@@ -125,6 +187,20 @@ impl Reduce for ListAction {
     }
 }
 
+impl Reduce for VoteAction {
+    fn reduce_custom(&self, votes: &mut Draft<'_, Vote>) -> Result<()> {
+        let Self::Move { user, to } = self else { return Ok(()) };
+        for vote in votes.rows()?.into_iter().filter(|vote| vote.user == *user) {
+            let moved = Vote { card: *to, updated_at: votes.now(), ..vote.clone() };
+            if votes.get((*to, user))?.is_none() {
+                votes.put(&moved)?;
+                votes.delete((vote.card, user))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 #[derive(Default)]
 struct Board;
 
@@ -144,6 +220,12 @@ impl SyncServer for Board {
                 let add = "UPDATE lists SET n = n + ? WHERE id = ?";
                 sql.execute(add, params![moved, to]).map(drop)
             }
+            BoardAction::Votes(VoteAction::Move { user, to }) => {
+                let one = "UPDATE votes SET card = ?1 WHERE user = ?2 AND card = (SELECT min(card) \
+                           FROM votes WHERE user = ?2) AND NOT EXISTS \
+                           (SELECT 1 FROM votes WHERE user = ?2 AND card = ?1)";
+                sql.execute(one, params![to, user]).map(drop)
+            }
             action => action.apply(sql),
         }
     }
@@ -162,14 +244,23 @@ impl Rows {
         rows.read::<Card>(room);
         rows.read::<Comment>(room);
         rows.read::<Pin>(room);
+        rows.read::<Vote>(room);
+        rows.read::<Link>(room);
         rows
     }
 
     fn read<R: Record>(&mut self, room: &TestRoom<Board>) {
-        for row in room.rows::<R>().unwrap() {
+        for row in alive::<R>(room) {
             self.rows.insert((R::SCHEMA.table.to_owned(), row.key()), row.to_row().unwrap());
         }
     }
+}
+
+/// The rows that clients see.
+fn alive<R: Record>(room: &TestRoom<Board>) -> Vec<R> {
+    let mut rows = room.rows::<R>().unwrap();
+    rows.retain(|row| !R::SCHEMA.is_deleted(&row.to_row().unwrap()));
+    rows
 }
 
 impl Tables for Rows {
@@ -226,7 +317,28 @@ fn action() -> impl Strategy<Value = BoardAction> {
             .prop_map(|(id, card, comment, list)| PinAction::Create { id, card, comment, list }),
         1 => id().prop_map(|id| PinAction::Delete { id }),
     ];
+    let user = || proptest::sample::select(vec!["", "a", "b\"]", "B"]).prop_map(str::to_owned);
+    let vote = prop_oneof![
+        3 => (id(), user(), or())
+            .prop_map(|(card, user, list)| VoteAction::Create { card, user, list }),
+        2 => (id(), user(), id())
+            .prop_map(|(card, user, points)| VoteAction::Put { card, user, points }),
+        2 => (id(), user(), or())
+            .prop_map(|(card, user, points)| VoteAction::Change { card, user, points }),
+        1 => (id(), user()).prop_map(|(card, user)| VoteAction::Delete { card, user }),
+        1 => (id(), user()).prop_map(|(to, user)| VoteAction::Move { user, to }),
+    ];
+    let link = prop_oneof![
+        2 => (id(), id()).prop_map(|(from, to)| LinkAction::Create { from, to }),
+        1 => (id(), id(), user())
+            .prop_map(|(from, to, kind)| LinkAction::Put { from, to, kind }),
+        1 => (id(), id(), user())
+            .prop_map(|(from, to, kind)| LinkAction::Change { from, to, kind }),
+        2 => (id(), id()).prop_map(|(from, to)| LinkAction::Delete { from, to }),
+    ];
     prop_oneof![
+        3 => vote.prop_map(BoardAction::Votes),
+        2 => link.prop_map(BoardAction::Links),
         3 => list.prop_map(BoardAction::Lists),
         4 => card.prop_map(BoardAction::Cards),
         3 => comment.prop_map(BoardAction::Comments),
@@ -255,6 +367,8 @@ proptest! {
             prop_assert_eq!(replica.rows::<Card>().unwrap(), room.rows::<Card>().unwrap());
             prop_assert_eq!(replica.rows::<Comment>().unwrap(), room.rows::<Comment>().unwrap());
             prop_assert_eq!(replica.rows::<Pin>().unwrap(), room.rows::<Pin>().unwrap());
+            prop_assert_eq!(replica.rows::<Vote>().unwrap(), room.rows::<Vote>().unwrap());
+            prop_assert_eq!(replica.rows::<Link>().unwrap(), alive::<Link>(&room));
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Taking changes back: what a row was before an event changed it is kept in a table beside the
 //! record's, by triggers, for as long as the backend has not taken the event.
 
+use crate::Result;
 use crate::record::{Role, Schema};
 use crate::sql::{Sql, literal, quote};
-use crate::{Result, store};
+use crate::store::{self, Keys};
 
 const EVENTS: [&str; 4] = ["insert", "update", "moved", "delete"];
 
@@ -27,8 +28,8 @@ pub(super) fn open(sql: &dyn Sql, schema: &Schema) -> Result<()> {
         sql.exec(&format!("DROP TRIGGER IF EXISTS {}", quote(&trigger_name(schema, event))), &[])?;
     }
     sql.exec(&format!("DROP TABLE IF EXISTS {undo}"), &[])?;
-    let key = quote(schema.key()?.name);
-    let all = columns(schema, "");
+    let keys = Keys::of(schema);
+    let (key, all) = (keys.columns(""), columns(schema, ""));
     // Without types: values stay what they are.
     sql.exec(
         &format!(
@@ -41,19 +42,21 @@ pub(super) fn open(sql: &dyn Sql, schema: &Schema) -> Result<()> {
     // first state of each key counts. Asked for, and not left to a conflict: in a trigger the
     // outer statement's conflict clause decides what comes of one.
     let note = |row: &str, values: &str, names: &str, there: u8| {
+        let same = keys.compare("", "= +", row);
         format!(
             "INSERT INTO {undo} (_event, _there, {names}) \
              SELECT applying, {there}, {values} FROM _partysync_events \
              WHERE applying IS NOT NULL AND NOT EXISTS \
-             (SELECT 1 FROM {undo} WHERE {key} = +{row}.{key} AND _event = applying);"
+             (SELECT 1 FROM {undo} WHERE {same} AND _event = applying);"
         )
     };
     let was = note("OLD", &columns(schema, "OLD."), &all, 1);
-    let was_not = note("NEW", &format!("NEW.{key}"), &key, 0);
+    let was_not = note("NEW", &keys.columns("NEW"), &key, 0);
+    let same = keys.compare("OLD", "IS ", "NEW");
     let bodies = [
         ("insert", "AFTER INSERT", "", &was_not),
         ("update", "BEFORE UPDATE", "", &was),
-        ("moved", "AFTER UPDATE", &*format!(" WHEN OLD.{key} IS NOT NEW.{key}"), &was_not),
+        ("moved", "AFTER UPDATE", &*format!(" WHEN NOT ({same})"), &was_not),
         ("delete", "BEFORE DELETE", "", &was),
     ];
     for (event, on, when, body) in bodies {
@@ -80,26 +83,29 @@ pub(super) fn is_open(sql: &dyn Sql, schema: &Schema) -> Result<bool> {
 /// What SQLite says, as where two rows have changed a unique value between them.
 pub(super) fn undo(sql: &dyn Sql, schema: &Schema) -> Result<()> {
     let (undo, table) = (name(schema), schema.quoted());
-    let key = quote(schema.key()?.name);
+    let keys = Keys::of(schema);
+    let (key, tuple) = (keys.columns(""), keys.tuple(""));
     let first = format!(
-        "FROM {undo} AS u WHERE _event = (SELECT min(_event) FROM {undo} WHERE {key} = u.{key})"
+        "FROM {undo} AS u WHERE _event = (SELECT min(_event) FROM {undo} WHERE {})",
+        keys.compare("", "= ", "u")
     );
     let gone = format!("SELECT {key} {first} AND NOT _there");
-    sql.exec(&format!("DELETE FROM {table} WHERE {key} IN ({gone})"), &[])?;
+    sql.exec(&format!("DELETE FROM {table} WHERE {tuple} IN ({gone})"), &[])?;
     let updated_at = schema.role(Role::UpdatedAt).map(|(_, column)| quote(column.name));
     if let Some(time) = &updated_at {
         // A time that stays what it is would be set by the record's triggers: it becomes another
         // one first.
-        let other = format!("(SELECT u.{time} + 1 {first} AND u.{key} = +{table}.{key})");
+        let this = keys.compare("u", "= +", &table);
+        let other = format!("(SELECT u.{time} + 1 {first} AND {this})");
         let there = format!("SELECT {key} {first} AND _there");
-        let set = format!("UPDATE {table} SET {time} = {other} WHERE {key} IN ({there})");
+        let set = format!("UPDATE {table} SET {time} = {other} WHERE {tuple} IN ({there})");
         sql.exec(&set, &[])?;
     }
     let all = columns(schema, "");
     let sets: Vec<_> = schema
         .columns
         .iter()
-        .skip(1)
+        .skip(schema.key().len())
         .map(|column| quote(column.name))
         .map(|column| format!("{column} = excluded.{column}"))
         .collect();

@@ -1,8 +1,8 @@
 //! The statements that make a table, its columns, its indexes, the triggers that guard a column
 //! which cannot be NOT NULL itself, and those that check rows.
 
+use super::super::keys::Keys;
 use super::stored::StoredColumn;
-use crate::Result;
 use crate::constraint::references_ddl;
 use crate::record::{ColumnDef, Role, Schema};
 use crate::sql::{literal, quote};
@@ -11,21 +11,28 @@ use crate::sql::{literal, quote};
 pub(super) const OWN: &str = "_partysync";
 
 pub(super) fn create_table(schema: &Schema, columns: &[StoredColumn]) -> String {
-    let columns: Vec<_> = columns.iter().map(|column| column_ddl(&column.name, column)).collect();
-    format!("CREATE TABLE {} ({}) STRICT", schema.quoted(), columns.join(", "))
+    let key: Vec<_> = columns.iter().filter(|column| column.key).collect();
+    let own = |column: &StoredColumn| {
+        let primary = if column.key && key.len() == 1 { " PRIMARY KEY" } else { "" };
+        column_ddl(&column.name, column, primary)
+    };
+    let mut parts: Vec<_> = columns.iter().map(own).collect();
+    if key.len() > 1 {
+        let names: Vec<_> = key.iter().map(|column| quote(&column.name)).collect();
+        parts.push(format!("PRIMARY KEY ({})", names.join(", ")));
+    }
+    format!("CREATE TABLE {} ({}) STRICT", schema.quoted(), parts.join(", "))
 }
 
-/// The column's definition, under this name.
-pub(super) fn column_ddl(name: &str, column: &StoredColumn) -> String {
+/// The column's definition, under this name, with this constraint.
+pub(super) fn column_ddl(name: &str, column: &StoredColumn, constraint: &str) -> String {
     let name = quote(name);
     let json = column.r#type == "JSON";
     let mut ddl = format!("{name} {}", if json { "TEXT" } else { &column.r#type });
     if !column.takes_null() {
         ddl.push_str(" NOT NULL");
     }
-    if column.key {
-        ddl.push_str(" PRIMARY KEY");
-    }
+    ddl.push_str(constraint);
     if let Some(default) = &column.default {
         ddl.push_str(" DEFAULT ");
         ddl.push_str(default);
@@ -99,11 +106,11 @@ pub(super) fn checks(schema: &Schema) -> Vec<String> {
 }
 
 /// The rows, by their keys, of which an expression is false.
-pub(super) fn breaking(schema: &Schema, check: &str) -> Result<String> {
-    let (table, key) = (schema.quoted(), quote(schema.key()?.name));
+pub(super) fn breaking(schema: &Schema, check: &str) -> String {
+    let (table, key) = (schema.quoted(), Keys::of(schema).told(""));
     let cells = schema.columns.iter().map(|column| quote(column.name)).collect::<Vec<_>>();
     let cells = cells.join(", ");
-    Ok(format!("SELECT quote({key}) FROM (SELECT {cells} FROM {table}) WHERE NOT ({check})"))
+    format!("SELECT {key} FROM (SELECT {cells} FROM {table}) WHERE NOT ({check})")
 }
 
 /// The triggers that keep NULL out of a column which takes it: SQLite cannot add one that is NOT

@@ -174,7 +174,16 @@ fn check_references(schemas: &[&Schema]) -> Result<()> {
                 );
                 return Err(refuse(schema, &why));
             };
-            let (key, kind) = (other.key()?.sql_type.name(), column.sql_type.name());
+            let [key] = other.key() else {
+                let names: Vec<_> = other.key().iter().map(|column| column.name).collect();
+                let names = names.join(", ");
+                let why = format!(
+                    "column `{name}` references `{table}`, whose key has several columns: give that \
+                     record a key of one column, and `unique = \"{names}\"`"
+                );
+                return Err(refuse(schema, &why));
+            };
+            let (key, kind) = (key.sql_type.name(), column.sql_type.name());
             if key != kind {
                 let why = format!(
                     "column `{name}` is {kind}, and the key of `{table}`, which it references, is \

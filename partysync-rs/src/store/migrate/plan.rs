@@ -111,11 +111,23 @@ impl<'a> Plan<'a> {
 
         let sources = sources(schema, &mut old)?;
         let mut columns = Vec::new();
+        let source = |source: &Option<usize>| source.and_then(|place| old.get(place));
+        let key = sources.iter().take(schema.key().len()).filter_map(source);
+        let key: Vec<_> = key.map(|old| old.column.name.as_str()).collect();
+        let same_key = before.key().eq(key);
         for (column, source) in schema.columns.iter().zip(sources) {
             columns.push(match source.and_then(|place| old.get(place)) {
                 Some(source) => plan.keep(column, source)?,
                 None => plan.add(column)?,
             });
+        }
+        if !same_key {
+            let key: Vec<_> = before.key().map(|name| format!("`{name}`")).collect();
+            let why = format!(
+                "its key changed, and was {}: use a new table and copy the rows over in `on_start`",
+                key.join(", ")
+            );
+            return Err(refuse(schema, &why));
         }
         plan.next.columns = columns;
         // What the log holds of former values is of other columns.

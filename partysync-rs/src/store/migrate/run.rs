@@ -1,5 +1,6 @@
 //! Carries a plan out.
 
+use super::super::keys::Keys;
 use super::super::triggers::triggers;
 use super::ddl::{OWN, breaking, checks, column_ddl, create_table, guards, indexes};
 use super::plan::{Plan, Replace};
@@ -163,7 +164,7 @@ impl Steps<'_> {
     /// Looks whether all rows are as an expression says, and whether it is one.
     fn look(&self, check: &str) -> Result<()> {
         let schema = self.plan.schema;
-        let (some, count) = self.some(&breaking(schema, check)?).map_err(|error| {
+        let (some, count) = self.some(&breaking(schema, check)).map_err(|error| {
             let why = format!("`check = \"{check}\"` is no expression of its columns: {error}");
             if error.code() == Code::Storage { error } else { refuse(schema, &why) }
         })?;
@@ -187,9 +188,9 @@ impl Steps<'_> {
         let columns = self.sql.query_map(&columns, [], read)?;
         let Some((to, _)) = columns.iter().find(|(_, place)| *place == 1) else { return Ok(()) };
         let (own, key, from, to) =
-            (schema.quoted(), quote(schema.key()?.name), quote(name), quote(to));
+            (schema.quoted(), Keys::of(schema).told("a"), quote(name), quote(to));
         let (some, count) = self.some(&format!(
-            "SELECT quote(a.{key}) FROM {own} AS a WHERE a.{from} IS NOT NULL \
+            "SELECT {key} FROM {own} AS a WHERE a.{from} IS NOT NULL \
              AND NOT EXISTS (SELECT 1 FROM {other} AS b WHERE b.{to} = a.{from})"
         ))?;
         if count == 0 {
@@ -233,7 +234,7 @@ impl Steps<'_> {
             self.run(&format!("ALTER TABLE {table} DROP COLUMN {}", quote(column)))?;
         }
         for column in &plan.adds {
-            let ddl = column_ddl(&column.name, column);
+            let ddl = column_ddl(&column.name, column, "");
             self.run(&format!("ALTER TABLE {table} ADD COLUMN {ddl}"))?;
         }
         self.rewrite()
@@ -300,7 +301,7 @@ impl Steps<'_> {
         if replace.refers {
             self.look_for(&replace.column)?;
         }
-        let ddl = column_ddl(NEW, &replace.column);
+        let ddl = column_ddl(NEW, &replace.column, "");
         // What is NULL gets the new column's default where it has to.
         let kept =
             if replace.fill.is_some() { format!("{name} IS NOT NULL AND ") } else { String::new() };

@@ -59,6 +59,7 @@ pub(super) enum Cursor {
     Integer(i64),
     Text(String),
     Blob(Vec<u8>),
+    Several(Vec<Cursor>),
 }
 
 impl From<&Key> for Cursor {
@@ -67,6 +68,7 @@ impl From<&Key> for Cursor {
             Key::Integer(n) => Self::Integer(*n),
             Key::Text(text) => Self::Text(text.as_ref().to_owned()),
             Key::Blob(bytes) => Self::Blob(bytes.to_vec()),
+            Key::Several(parts) => Self::Several(parts.iter().map(Self::from).collect()),
         }
     }
 }
@@ -77,6 +79,7 @@ impl From<&Cursor> for Key {
             Cursor::Integer(n) => Self::Integer(*n),
             Cursor::Text(text) => Self::Text(text.as_str().into()),
             Cursor::Blob(bytes) => Self::Blob(bytes.as_slice().into()),
+            Cursor::Several(parts) => Self::Several(parts.iter().map(Self::from).collect()),
         }
     }
 }
@@ -124,6 +127,11 @@ impl Stored {
             gone: Vec::new(),
             names: Vec::new(),
         }
+    }
+
+    /// The names of the key's columns.
+    pub(super) fn key(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().filter(|column| column.key).map(|column| column.name.as_str())
     }
 
     /// The names of the columns that views may name.
