@@ -235,7 +235,7 @@ fn doc(_: &Tools) -> Result<()> {
 
 /// What a fixture's worker and page may weigh, KiB gzipped: a few percent above what they do.
 const BUDGETS: [(&str, u64, u64); 3] =
-    [("todo-sync", 338, 476), ("livestore-sync", 490, 0), ("board", 690, 690)];
+    [("todo-sync", 344, 478), ("livestore-sync", 492, 0), ("board", 694, 694)];
 
 /// The fixtures that are deployed.
 const FIXTURES: [&str; 4] = ["todo-sync", "streams", "livestore-sync", "board"];
