@@ -277,14 +277,6 @@ impl Key {
         }
     }
 
-    /// The key of these parts, in the order of their columns.
-    fn of(parts: Vec<Self>) -> Self {
-        match <[Self; 1]>::try_from(parts) {
-            Ok([one]) => one,
-            Err(parts) => Self::Several(parts.into()),
-        }
-    }
-
     fn to_json(&self) -> Json {
         match self {
             Self::Integer(n) => Json::from(*n),
@@ -569,12 +561,14 @@ impl Schema {
     /// # Errors
     /// [`Code::InvalidValue`] when one of the first cells cannot be a key.
     pub fn key_of(&self, row: &[Value]) -> Result<Key> {
-        let cells = row.iter().take(self.key().len()).cloned();
-        let parts = cells.map(Key::try_from).collect::<Result<Vec<_>>>()?;
-        if parts.len() < self.key().len() {
-            return Err(Error::new(Code::InvalidValue, format!("no key of `{}`", self.table)));
+        match row.get(..self.key().len()) {
+            Some([one]) => Key::try_from(one.clone()),
+            Some(parts) => {
+                let parts = parts.iter().cloned().map(Key::try_from);
+                parts.collect::<Result<_>>().map(Key::Several)
+            }
+            None => Err(Error::new(Code::InvalidValue, format!("no key of `{}`", self.table))),
         }
-        Ok(Key::of(parts))
     }
 
     /// A key from its JSON: that of its column, or an array where it has several.
@@ -594,7 +588,7 @@ impl Schema {
             let message = format!("a key of `{}` is an array of {}", self.table, columns.len());
             Error::new(Code::InvalidValue, message)
         })?;
-        columns.iter().zip(parts).map(part).collect::<Result<_>>().map(Key::of)
+        columns.iter().zip(parts).map(part).collect::<Result<_>>().map(Key::Several)
     }
 
     /// The key among the cells of some columns.

@@ -1,6 +1,6 @@
 //! A plan made ready: columns by their places, and what is to be looked up how.
 
-use super::sort::{SortKey, bytes, cell, push, sort_key};
+use super::sort::{SortKey, bytes, cell, key_columns, push, sort_key};
 use super::source::{Source, Spec};
 use crate::replica::Row;
 use partysync::query::plan::{Comparison, Filter, Join, Plan, Scalar, Shape};
@@ -179,7 +179,7 @@ impl Compiled {
         let order =
             plan.order.iter().map(|order| Ok((column(schema, &order.column)?, order.descending)));
         let mut order = order.collect::<Result<Vec<_>>>()?;
-        order.extend(key_columns(schema));
+        order.extend(key_columns(schema.key().len()));
         let after = plan.after.as_ref().map(|values| after(schema, &order, values)).transpose()?;
         let mut related = Vec::new();
         for part in &plan.related {
@@ -228,7 +228,7 @@ impl Compiled {
 
     /// Where a row is in the result's order.
     pub(super) fn sort_key(&self, row: &Row) -> SortKey {
-        sort_key(row, &self.order)
+        sort_key(row, self.order.iter().copied())
     }
 
     /// What its rows begin with in the index, given what they are related to.
@@ -280,11 +280,6 @@ pub(super) fn column(schema: &Schema, name: &str) -> Result<usize> {
         let message = format!("`{}` has no column `{name}`", schema.table);
         Error::new(Code::InvalidValue, message)
     })
-}
-
-/// The columns of the key, by which rows are ordered in the end.
-fn key_columns(schema: &Schema) -> impl Iterator<Item = (usize, bool)> + use<> {
-    (0..schema.key().len()).map(|column| (column, false))
 }
 
 /// The two columns that relate rows of two tables. Values of two types are never equal.
@@ -356,7 +351,8 @@ pub(super) fn test(filter: &Filter, schema: &Schema, schemas: &Schemas) -> Resul
             let other = self::schema(schemas, &plan.table)?;
             let (here, there) = join(schema, other, related)?;
             let spec = |schema: &Schema, column: usize| {
-                let columns = std::iter::once((column, false)).chain(key_columns(schema));
+                let columns =
+                    std::iter::once((column, false)).chain(key_columns(schema.key().len()));
                 let spec = || Spec { table: schema.table, columns: columns.collect() };
                 (!schema.is_key(column)).then(spec)
             };

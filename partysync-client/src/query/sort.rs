@@ -19,19 +19,22 @@ pub(super) fn bytes(value: &Value) -> SortKey {
 
 /// Where a row is in the order of these columns, and which of them are from the largest on. Those of
 /// its key are the last.
-pub(super) fn sort_key(row: &Row, columns: &[(usize, bool)]) -> SortKey {
+pub(super) fn sort_key(row: &Row, columns: impl IntoIterator<Item = (usize, bool)>) -> SortKey {
     let mut key = Vec::with_capacity(48);
     for (column, descending) in columns {
-        push(&mut key, cell(row, *column), *descending);
+        push(&mut key, cell(row, column), descending);
     }
     key.into()
 }
 
+/// The columns of a key, which has so many.
+pub(super) fn key_columns(keys: usize) -> impl Iterator<Item = (usize, bool)> {
+    (0..keys).map(|column| (column, false))
+}
+
 /// The key of a row, which has so many columns.
-pub(super) fn key(row: &Row, columns: usize) -> SortKey {
-    let mut key = Vec::new();
-    (0..columns).for_each(|column| push(&mut key, cell(row, column), false));
-    key.into()
+pub(super) fn key(row: &Row, keys: usize) -> SortKey {
+    sort_key(row, key_columns(keys))
 }
 
 /// Puts a value behind others.

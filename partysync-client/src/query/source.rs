@@ -78,9 +78,11 @@ impl Indexes {
         for (spec, index) in self.0.iter_mut().filter(|(spec, _)| spec.table == table) {
             let index = &mut index.rows;
             for Change { old, new } in changes {
-                let (old, new) =
-                    (old.as_ref(), new.as_ref().map(|row| (sort_key(row, &spec.columns), row)));
-                if let Some(old) = old.map(|row| sort_key(row, &spec.columns))
+                let (old, new) = (
+                    old.as_ref(),
+                    new.as_ref().map(|row| (sort_key(row, spec.columns.iter().copied()), row)),
+                );
+                if let Some(old) = old.map(|row| sort_key(row, spec.columns.iter().copied()))
                     && new.as_ref().is_none_or(|(key, _)| *key != old)
                     && !partysync::__mutated("query_index")
                 {
@@ -97,7 +99,9 @@ impl Indexes {
 impl Index {
     fn new(spec: &Spec, rows: &dyn Rows) -> Self {
         let mut all = Vec::new();
-        rows.each(spec.table, &mut |row| all.push((sort_key(row, &spec.columns), row.clone())));
+        rows.each(spec.table, &mut |row| {
+            all.push((sort_key(row, spec.columns.iter().copied()), row.clone()))
+        });
         // It is sorted once, and put together from what is sorted.
         Self { rows: all.into_iter().collect(), idle: None }
     }

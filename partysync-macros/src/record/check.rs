@@ -244,11 +244,8 @@ fn column(field: &Field, errors: &mut Errors) -> Option<Column> {
     }
     check_type(field, role, errors);
     if let Some(span) = role_span {
-        for (other, name) in
-            [(field.json, "json"), (field.unique, "unique"), (field.index, "index")]
-        {
-            let pointless = name != "index";
-            if other.is_some() && pointless {
+        for (other, name) in [(field.json, "json"), (field.unique, "unique")] {
+            if other.is_some() {
                 errors.at(
                     span,
                     format!("`{name}` does not go with this attribute: remove one of them"),

@@ -51,9 +51,8 @@ impl Followed {
             place.ok_or_else(|| mismatch(&format!("no `{}`", clip(wanted))))
         };
         let columns = subscription.columns.iter().map(place).collect::<Result<Vec<_>>>()?;
-        let same_key = |(place, column): (usize, &u16)| usize::from(*column) == place;
-        let key = columns.iter().enumerate().take(schema.key().len());
-        if key.len() < schema.key().len() || !key.into_iter().all(same_key) {
+        let key = schema.key().len();
+        if !columns.iter().take(key).map(|place| usize::from(*place)).eq(0..key) {
             return Err(mismatch("the key is another"));
         }
         Ok(Self { channel, columns: Some(columns), view: None })

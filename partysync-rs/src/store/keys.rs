@@ -34,7 +34,7 @@ impl Keys {
 
     /// The columns, as what is compared with other keys.
     pub(crate) fn tuple(&self, alias: &str) -> String {
-        if self.has_several() { format!("({})", self.columns(alias)) } else { self.columns(alias) }
+        format!("({})", self.columns(alias))
     }
 
     /// What the log holds of a row's key.
@@ -62,10 +62,14 @@ impl Keys {
 
     /// Whether a row has this key of the log.
     pub(crate) fn is(&self, alias: &str, logged: &str) -> String {
+        self.all(alias, |n| self.part(logged, n))
+    }
+
+    /// Whether each column holds what this makes of its place.
+    fn all(&self, alias: &str, made: impl Fn(usize) -> String) -> String {
         let names = self.names(alias).into_iter().enumerate();
-        let same: Vec<_> =
-            names.map(|(n, name)| format!("{name} = {}", self.part(logged, n))).collect();
-        same.join(" AND ")
+        let same = names.map(|(n, name)| format!("{name} = {}", made(n)));
+        same.collect::<Vec<_>>().join(" AND ")
     }
 
     /// Each column of one row with that of another, compared so, all of them.
@@ -76,12 +80,7 @@ impl Keys {
 
     /// Whether a row comes behind this key of the log.
     pub(crate) fn behind(&self, alias: &str, logged: &str) -> String {
-        let (tuple, parts) = (self.tuple(alias), self.parts(logged));
-        if self.has_several() {
-            format!("{tuple} > ({parts})")
-        } else {
-            format!("{tuple} > {parts}")
-        }
+        format!("{} > ({})", self.tuple(alias), self.parts(logged))
     }
 
     /// Whether a join has found no row.
@@ -112,8 +111,7 @@ impl Keys {
 
     /// Whether a row has the key that such a query gives.
     pub(crate) fn is_numbered(&self, alias: &str, other: &str) -> String {
-        let names = self.names(alias).into_iter().enumerate();
-        names.map(|(n, name)| format!("{name} = {other}.k{n}")).collect::<Vec<_>>().join(" AND ")
+        self.all(alias, |n| format!("{other}.k{n}"))
     }
 
     /// Those names.

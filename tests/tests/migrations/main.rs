@@ -13,7 +13,7 @@ macro_rules! server {
     ($module:ident { $($record:tt)* }) => {
         server!($module, "things", [] { $($record)* });
     };
-    ($module:ident, $table:literal, [$($attributes:tt)*] { $($record:tt)* }) => {
+    ($module:ident, $table:literal, [$($attributes:tt)*] { $($record:tt)* } $($hooks:tt)*) => {
         #[allow(dead_code)]
         mod $module {
             use super::*;
@@ -45,6 +45,8 @@ macro_rules! server {
                     let delete = concat!("DELETE FROM ", $table, " WHERE id = 'a'");
                     room.sql().execute(delete, params![]).map(drop)
                 }
+
+                $($hooks)*
             }
 
             pub(super) fn open(path: &Path) -> Result<TestRoom<Server>> {
@@ -60,6 +62,7 @@ mod references;
 mod renamed;
 mod replaced;
 mod rules;
+mod several_keys;
 
 server!(first {
     #[record(key)] pub(super) id: String,

@@ -1,7 +1,6 @@
 //! Records whose key has several columns: how they reach clients, and what clients ask of them.
 
 mod room;
-mod tables;
 
 use partysync::{
     Action, Draft, Key, Limits, Record, Reduce, Result, Room, SyncServer, Timestamp, Visible,

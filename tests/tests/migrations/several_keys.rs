@@ -1,92 +1,44 @@
-//! How their tables change with their types.
+//! Tables whose key has several columns.
 
-use partysync::sql::{Sql, Sqlite};
-use partysync::testing::TestRoom;
-use partysync::{
-    Action, Code, Draft, Error, Key, Migrated, Migration, Record, Reduce, Result, Room, SyncServer,
-    params,
-};
-use std::path::Path;
+use super::*;
+use partysync::{Key, Migrated, Migration};
 
-/// A server of records that have a version each.
-macro_rules! server {
-    ($module:ident, [$($attributes:tt)*] { $($record:tt)* } $($hooks:tt)*) => {
-        #[allow(dead_code)]
-        mod $module {
-            use super::*;
-
-            #[derive(Record, Clone, PartialEq, Debug)]
-            #[record(table = "votes", $($attributes)*)]
-            pub(super) struct Vote { $($record)* }
-
-            #[derive(Action, Clone, Debug)]
-            #[action(record = Vote)]
-            pub(super) enum VoteAction {
-                #[action(custom)]
-                Nothing,
-            }
-
-            impl Reduce for VoteAction {
-                fn reduce_custom(&self, _: &mut Draft<'_, Vote>) -> Result<()> {
-                    Ok(())
-                }
-            }
-
-            pub(super) struct Server;
-
-            impl SyncServer for Server {
-                type Action = VoteAction;
-
-                fn on_action(&self, _: &mut Room<'_, Self>, _: VoteAction) -> Result<()> {
-                    Ok(())
-                }
-
-                $($hooks)*
-            }
-
-            pub(super) fn open(path: &Path) -> Result<TestRoom<Server>> {
-                TestRoom::with(Server, Sqlite::open(path)?)
-            }
-        }
-    };
-}
-
-server!(first, [] {
+server!(first, "votes", [] {
     #[record(key)] pub(super) card: String,
     #[record(key)] pub(super) number: i64,
     pub(super) points: i64,
 });
-server!(renamed, [] {
+server!(renamed, "votes", [] {
     #[record(key, renamed_from = "card")] pub(super) question: String,
     #[record(key, index)] pub(super) number: i64,
     pub(super) points: i64,
     #[record(default = "x")] pub(super) note: String,
 });
-server!(turned, [] {
+server!(turned, "votes", [] {
     #[record(key)] pub(super) number: i64,
     #[record(key)] pub(super) card: String,
     pub(super) points: i64,
 });
-server!(shorter, [] {
+server!(shorter, "votes", [] {
     #[record(key)] pub(super) card: String,
     pub(super) points: i64,
 });
-server!(plain, [] {
+server!(plain, "votes", [] {
     #[record(key)] pub(super) card: String,
     #[record(default = 0)] pub(super) number: i64,
     pub(super) points: i64,
 });
-server!(longer, [] {
+server!(longer, "votes", [] {
     #[record(key)] pub(super) card: String,
     #[record(key)] pub(super) number: i64,
     #[record(key)] pub(super) kind: String,
     pub(super) points: i64,
 });
-server!(dropped, [dropped = "number"] {
+server!(dropped, "votes", [dropped = "number"] {
     #[record(key)] pub(super) card: String,
     pub(super) points: i64,
 });
-server!(doubled, [version = 2] {
+server!(doubled, "votes", [version = 2] {
     #[record(key)] pub(super) card: String,
     #[record(key)] pub(super) number: i64,
     pub(super) points: i64,
@@ -111,17 +63,9 @@ fn with_rows(path: &Path) {
 
 fn points(path: &Path) -> Vec<i64> {
     let all = "SELECT points FROM votes ORDER BY card, number";
-    Sqlite::open(path).unwrap().sql().query_map(all, [], |row| row.get(0)).unwrap()
-}
-
-trait AsSql {
-    fn sql(&self) -> &dyn Sql;
-}
-
-impl AsSql for Sqlite {
-    fn sql(&self) -> &dyn Sql {
-        self
-    }
+    let db = Sqlite::open(path).unwrap();
+    let sql: &dyn partysync::sql::Sql = &db;
+    sql.query_map(all, [], |row| row.get(0)).unwrap()
 }
 
 #[test]
@@ -139,9 +83,9 @@ fn a_key_is_renamed_in_part_and_refused_in_another_form() {
     assert!(why(plain::open(&path).err()).contains("the key changed at column `number`"));
     assert!(why(longer::open(&path).err()).contains("`kind` cannot become the key"));
     assert!(why(dropped::open(&path).err()).contains("its key cannot be dropped"));
-    assert_eq!(first::open(&path).unwrap().rows::<first::Vote>().unwrap().len(), 25);
+    assert_eq!(first::open(&path).unwrap().rows::<first::Thing>().unwrap().len(), 25);
     let room = renamed::open(&path).unwrap();
-    let rows = room.rows::<renamed::Vote>().unwrap();
+    let rows = room.rows::<renamed::Thing>().unwrap();
     assert_eq!((rows.len(), &*rows[0].question, rows[0].number), (25, "", i64::MIN));
     let delete = "DELETE FROM votes WHERE question = ? AND number = ?";
     assert_eq!(room.sql().execute(delete, params!["a\",\"b", i64::MAX]).unwrap(), 1);
